@@ -1,0 +1,143 @@
+"""Pure: what devices show. Frozen values; a reading that was refused is None, never 0."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+
+class DeviceKind(enum.Enum):
+    """What kind of memory a device has."""
+
+    GPU = "gpu"
+    MIG = "mig"
+    HOST = "host"
+    SIMULATED = "simulated"
+
+
+class Health(enum.Enum):
+    """Whether a device can be believed."""
+
+    HEALTHY = "healthy"
+    UNRESPONSIVE = "unresponsive"  # missed its deadline
+    LOST = "lost"  # the driver says it is gone
+    UNKNOWN = "unknown"  # answers, but refuses what grants need
+
+
+class ProcessKind(enum.Enum):
+    """How a process uses a device; all kinds are charged alike."""
+
+    COMPUTE = "compute"
+    GRAPHICS = "graphics"
+    MPS = "mps"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessUse:
+    """One process on one device.
+
+    `claim` is the reservation id that its environment, or an ancestor's, names in
+    GPUD_RESERVATION; whether the claim holds is the ledger's business.
+    """
+
+    pid: int
+    start_time: int | None  # clock ticks after boot, /proc/PID/stat field 22; None: not readable
+    process_name: str
+    used_bytes: int | None
+    kind: ProcessKind
+    claim: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceInfo:
+    """What does not change while the device stays."""
+
+    uuid: str
+    alias: str  # gpu0, gpu1, … in the driver's order; host
+    index: int | None
+    kind: DeviceKind
+    model_name: str
+    memory_total_bytes: int | None
+    parent_uuid: str | None = None  # the card of a MIG slice
+    pci_bus_id: str | None = None
+    driver_version: str | None = None
+    numa_node: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readings:
+    """What changes, read in one go. Bytes, watts, degrees Celsius, percent 0..100, MHz.
+
+    `memory_used_bytes` excludes `memory_driver_reserved_bytes` where the driver tells them apart
+    (NVML memory v2); where it does not, the latter is None.
+    """
+
+    memory_used_bytes: int | None = None
+    memory_driver_reserved_bytes: int | None = None
+    utilization_percent: float | None = None
+    memory_utilization_percent: float | None = None
+    temperature_celsius: float | None = None
+    power_watts: float | None = None
+    power_limit_watts: float | None = None
+    fan_percent: float | None = None
+    sm_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    compute_mode: str | None = None  # default, exclusive_thread, prohibited, exclusive_process
+    mig_enabled: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One device at one moment (`boottime` and `wall` in seconds, as in clock.Moment).
+
+    `processes` is the newest list that could be read, taken at `listed_boottime` together with
+    `memory_used_at_list_bytes`; None: the driver refuses lists, or none was read yet. In a tick
+    that read the list, listed_boottime == boottime.
+    """
+
+    info: DeviceInfo
+    boottime: float
+    wall: float
+    readings: Readings
+    health: Health = Health.HEALTHY
+    health_reason: str = ""
+    processes: tuple[ProcessUse, ...] | None = None
+    listed_boottime: float | None = None
+    listed_wall: float | None = None
+    memory_used_at_list_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostReadings:
+    """The host beside its devices. Bytes and percent."""
+
+    cpu_percent: float | None = None
+    load_average: float | None = None
+    memory_total_bytes: int | None = None
+    memory_available_bytes: int | None = None
+    swap_total_bytes: int | None = None
+    swap_used_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """All devices at one moment, numbered from 1 in each life of the daemon.
+
+    `complete` says that each device answered or missed its deadline since the sampler started.
+    Samples are in alias order: GPUs and slices by index, then `host`.
+    """
+
+    sequence: int
+    boottime: float
+    wall: float
+    samples: tuple[Sample, ...]
+    host: HostReadings = field(default_factory=HostReadings)
+    complete: bool = True
+
+    def find(self, key: str) -> Sample | None:
+        """The sample of a UUID, an alias or a `devices/…` name."""
+        bare = key.removeprefix("devices/")
+        for sample in self.samples:
+            if bare in (sample.info.uuid, sample.info.alias):
+                return sample
+        return None

@@ -1,0 +1,99 @@
+"""The engine seam: all that gpud must know to run one kind of server, and nothing of how it runs it."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from gpud.models.model import EngineKind, Model, ModelOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineProgram:
+    """An engine as found on this host."""
+
+    kind: EngineKind
+    path: str
+    version: str
+    # The long flags its --help names; what a build lacks is not passed to it.
+    flags: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What to execute. `environment` is whole: nothing is inherited beside it."""
+
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartRequest:
+    """All that a command line is made from. `visible_devices` are UUIDs; none for the host."""
+
+    model: Model
+    options: ModelOptions
+    model_path: Path
+    host: str
+    port: int
+    visible_devices: tuple[str, ...]
+    directory: Path  # the instance's own: TMPDIR, cache
+
+
+class Readiness(enum.Enum):
+    """What a server says of itself."""
+
+    REFUSED = "refused"  # nothing listens yet
+    LOADING = "loading"
+    READY = "ready"
+    BROKEN = "broken"  # it answers, but not as a server of this kind does
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warmth:
+    """What the first tokens showed. None: the server did not say."""
+
+    tokens_per_second: float | None
+    time_to_first_token_seconds: float | None
+
+
+class Engine(Protocol):
+    """One kind of server.
+
+    `program`, `readiness`, `warm_up` do I/O off the loop, each bounded in time; the rest is pure.
+    """
+
+    kind: EngineKind
+
+    async def program(self) -> EngineProgram:
+        """The program on this host, its --help read once per (path, mtime, size).
+
+        Raises EngineMissing.
+        """
+        ...
+
+    def check_options(self, options: ModelOptions) -> ModelOptions:
+        """The options with this engine's defaults filled in. Raises OptionInvalid."""
+        ...
+
+    def command(self, program: EngineProgram, request: StartRequest) -> Command:
+        """argv and environment, every element from the allow-list."""
+        ...
+
+    async def readiness(self, endpoint: str) -> Readiness:
+        """What the server at `endpoint` says of itself; never raises."""
+        ...
+
+    async def warm_up(self, endpoint: str, model: Model, options: ModelOptions) -> Warmth:
+        """Make it produce first tokens (or an embedding). Raises ProbeFailed."""
+        ...
+
+    def load_fraction(self, output_tail: tuple[str, ...]) -> float | None:
+        """How far the load is, 0..1, from the engine's last output; None: it does not tell."""
+        ...
+
+    def explain_exit(self, output_tail: tuple[str, ...]) -> str:
+        """What the last lines mean, in a few words; empty when they say nothing known."""
+        ...

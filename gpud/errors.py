@@ -1,0 +1,301 @@
+"""The error tree: each class holds facts; its text is made from them and says what to do next.
+
+    GpudError
+    ├── OptionInvalid                  a field of a request
+    ├── NotFound                       DeviceNotFound ReservationNotFound ModelNotFound InstanceNotFound
+    ├── VramInsufficient               the bytes are held by others
+    ├── DeviceUnavailable              a device that grants nothing now
+    ├── NotServing                     SamplesStale Reconciling StoreReadOnly
+    ├── GenerationMismatch             fencing
+    ├── WrongState                     the thing is not in a state for this
+    ├── ModelFileInvalid               the file, before any memory is promised
+    ├── EngineMissing                  its program is not on this host
+    ├── EngineExited EngineNotReady    the engine, while it loads
+    └── LoadCancelled                  by an unload, or by the end of the daemon
+
+`rpc/errors.py` holds the one table from these to google.rpc.Status. ConfigInvalid and
+StateDirectoryRefused never reach the wire: they end `gpud run` with exit code 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gpud.units import format_size
+
+
+class GpudError(Exception):
+    """Root of what gpud refuses or fails at."""
+
+
+class ConfigInvalid(GpudError):
+    """The configuration cannot be used; the text is one line with the fix."""
+
+
+class StateDirectoryRefused(GpudError):
+    """The state directory is another program's, or another gpud holds it."""
+
+
+@dataclass(kw_only=True, eq=False)
+class OptionInvalid(GpudError):
+    """A field of a request is missing, malformed or out of range."""
+
+    field: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"cannot accept {self.field}: {self.problem}"
+
+
+@dataclass(kw_only=True, eq=False)
+class NotFound(GpudError):
+    """Nothing of that name."""
+
+    name: str
+
+    noun = "resource"
+    listing = ""
+
+    def __str__(self) -> str:
+        return f"cannot find {self.noun} {self.name!r}; `{self.listing}` shows what there is"
+
+
+class DeviceNotFound(NotFound):
+    """No device of that UUID or alias."""
+
+    noun = "device"
+    listing = "gpuctl devices"
+
+
+class ReservationNotFound(NotFound):
+    """No reservation of that name, or it ended more than 10 minutes ago."""
+
+    noun = "reservation"
+    listing = "gpuctl reservations"
+
+
+class ModelNotFound(NotFound):
+    """No catalogue entry of that name."""
+
+    noun = "model"
+    listing = "gpuctl models"
+
+
+class InstanceNotFound(NotFound):
+    """No instance of that name, or it ended more than 10 minutes ago."""
+
+    noun = "instance"
+    listing = "gpuctl instances"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceShortage:
+    """Why one device cannot carry a request: the terms of the charging formula, in bytes."""
+
+    device: str
+    alias: str
+    grantable_bytes: int | None
+    total_bytes: int | None
+    reserve_bytes: int
+    granted_bytes: int
+    foreign_bytes: int
+    unattributed_bytes: int
+    leaked_bytes: int
+    # A rule that refuses regardless of bytes: "lost", "stale", "memory unknown".
+    rule: str = ""
+
+    def __str__(self) -> str:
+        if self.rule:
+            return f"{self.alias}: {self.rule}"
+        holders = [
+            f"{name} {format_size(size)}"
+            for name, size in (
+                ("reserve", self.reserve_bytes),
+                ("granted", self.granted_bytes),
+                ("foreign", self.foreign_bytes),
+                ("unattributed", self.unattributed_bytes),
+                ("leaked", self.leaked_bytes),
+            )
+            if size
+        ]
+        return (
+            f"{self.alias}: {format_size(self.grantable_bytes or 0)} grantable of "
+            f"{format_size(self.total_bytes or 0)} ({', '.join(holders) or 'nothing held'})"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class VramInsufficient(GpudError):
+    """No set of devices can carry the request now."""
+
+    needed_bytes: int
+    device_count: int
+    shortages: tuple[DeviceShortage, ...]
+    # Even an empty device could not: waiting cannot help.
+    never_fits: bool = False
+
+    def __str__(self) -> str:
+        many = f" on each of {self.device_count} devices" if self.device_count > 1 else ""
+        shown = "; ".join(str(shortage) for shortage in self.shortages[:8]) or "no device asked for"
+        more = f"; and {len(self.shortages) - 8} more" if len(self.shortages) > 8 else ""
+        advice = (
+            "ask for less per device, or for more devices"
+            if self.never_fits
+            else "release something (`gpuctl reservations`), ask for less, or try another device"
+        )
+        return f"cannot promise {format_size(self.needed_bytes)}{many}: {shown}{more}; {advice}"
+
+
+@dataclass(kw_only=True, eq=False)
+class DeviceUnavailable(GpudError):
+    """Every device asked for is one that grants nothing now, whatever its bytes."""
+
+    shortages: tuple[DeviceShortage, ...]
+
+    def __str__(self) -> str:
+        shown = "; ".join(str(shortage) for shortage in self.shortages[:8])
+        return f"cannot grant on {shown}; `gpuctl devices` shows which devices can"
+
+
+class NotServing(GpudError):
+    """Grants are refused for a while; reads still work."""
+
+
+@dataclass(kw_only=True, eq=False)
+class SamplesStale(NotServing):
+    """The newest sample is too old to grant on."""
+
+    device: str
+    age_seconds: float | None
+
+    def __str__(self) -> str:
+        age = f"{self.age_seconds:.1f} s old" if self.age_seconds is not None else "missing"
+        return (
+            f"cannot grant on {self.device}: its newest sample is {age}; "
+            "`gpuctl devices` shows its health, the daemon's log says what the sampler met"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class Reconciling(NotServing):
+    """The daemon has just started and has not accounted for everything yet."""
+
+    waiting_for: str
+
+    def __str__(self) -> str:
+        return f"cannot grant yet: starting, waiting for {self.waiting_for}; try again in a moment"
+
+
+@dataclass(kw_only=True, eq=False)
+class StoreReadOnly(NotServing):
+    """The store cannot be written; nothing new is promised."""
+
+    cause: str
+
+    def __str__(self) -> str:
+        return (
+            f"cannot promise: the store cannot be written ({self.cause}); "
+            "free space on the state directory's disk, grants resume by themselves"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class GenerationMismatch(GpudError):
+    """The caller speaks of an earlier life of the reservation."""
+
+    name: str
+    given: int
+    current: int
+
+    def __str__(self) -> str:
+        return (
+            f"cannot act on {self.name}: generation {self.given} was given, {self.current} is "
+            "current; read it again (`gpuctl reservations`)"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class WrongState(GpudError):
+    """The thing exists, but not in a state for this."""
+
+    name: str
+    state: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"cannot do this to {self.name}: it is {self.state}; {self.advice}"
+
+
+@dataclass(kw_only=True, eq=False)
+class ModelFileInvalid(GpudError):
+    """The model's file is missing, incomplete, unsafe or not what it should be."""
+
+    model: str
+    path: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"cannot load {self.model}: {self.path}: {self.problem}"
+
+
+@dataclass(kw_only=True, eq=False)
+class EngineMissing(GpudError):
+    """The engine's program is not on this host, or is not what it should be."""
+
+    engine: str
+    program: str
+    problem: str
+
+    def __str__(self) -> str:
+        return (
+            f"cannot start {self.engine}: {self.program}: {self.problem}; "
+            f"install it or set [engines.{self.engine}] in the configuration"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class EngineExited(GpudError):
+    """The engine ended while it was loading."""
+
+    instance: str
+    phase: str
+    exit_text: str
+    meaning: str
+    output_tail: tuple[str, ...]
+
+    def __str__(self) -> str:
+        why = f" ({self.meaning})" if self.meaning else ""
+        last = f"; its last lines: {' | '.join(self.output_tail[-5:])}" if self.output_tail else ""
+        return (
+            f"cannot bring up {self.instance}: the engine {self.exit_text} in phase "
+            f"{self.phase}{why}{last}"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class EngineNotReady(GpudError):
+    """The engine lives, but made no progress within the phase's limit."""
+
+    instance: str
+    phase: str
+    limit_seconds: float
+    problem: str
+    output_tail: tuple[str, ...]
+
+    def __str__(self) -> str:
+        last = f"; its last lines: {' | '.join(self.output_tail[-5:])}" if self.output_tail else ""
+        return (
+            f"cannot bring up {self.instance}: {self.problem} within {self.limit_seconds:g} s in "
+            f"phase {self.phase}{last}"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class LoadCancelled(GpudError):
+    """Somebody unloaded it while it was loading."""
+
+    instance: str
+    phase: str
+
+    def __str__(self) -> str:
+        return f"cannot finish loading {self.instance}: it was unloaded in phase {self.phase}"

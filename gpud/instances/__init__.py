@@ -1,0 +1,1 @@
+"""Engine processes run inside promises."""

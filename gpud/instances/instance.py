@@ -1,0 +1,138 @@
+"""Pure: one supervised engine process tree, as it is told and as it is stored."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from gpud.models.model import EngineKind, Footprint, ModelOptions
+
+
+class InstanceState(enum.Enum):
+    """Where an instance is in its life; lifecycle.py says which step may follow which."""
+
+    QUEUED = "queued"
+    VERIFYING = "verifying"
+    RESERVING = "reserving"
+    STARTING = "starting"
+    LOADING = "loading"
+    WARMING = "warming"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class LoadPhase(enum.Enum):
+    """The start-up sequence, in order."""
+
+    DETECT = "detect"
+    VERIFY = "verify"
+    ALLOCATE = "allocate"
+    START = "start"
+    LOAD = "load"
+    WARMUP = "warmup"
+    CHECK = "check"
+    REGISTER = "register"
+    READY = "ready"
+
+
+class UnloadPhase(enum.Enum):
+    """The stop ladder, in order."""
+
+    DRAIN = "drain"
+    TERMINATE = "terminate"
+    KILL = "kill"
+    FREE = "free"
+    STOPPED = "stopped"
+
+
+class Gate(enum.Enum):
+    """How far the gated spawn has durably come; recovery adopts only GO."""
+
+    INTENT = "intent"
+    SPAWNED = "spawned"
+    GO = "go"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessIdentity:
+    """Which process, beyond pid reuse: no signal is sent to one whose whole identity is unproved.
+
+    `start_time` is field 22 of /proc/PID/stat; `inode` is the pidfd's where the kernel gives a
+    unique one (6.9 on), else None; `token` is a secret in the process's environment.
+    """
+
+    pid: int
+    start_time: int
+    boot_id: str
+    inode: int | None
+    token: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """How a process ended: one of code and signal, or neither when nobody could see it."""
+
+    code: int | None
+    signal: int | None
+    wall: float
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            return f"was killed by signal {self.signal}"
+        if self.code is not None:
+            return f"exited with code {self.code}"
+        return "ended with an unknown status"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a load or a run ended badly: the reason as on the wire, and the words."""
+
+    reason: str
+    message: str
+    phase: LoadPhase | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One engine process tree inside one promise. Times are wall seconds, spans are seconds."""
+
+    id: str
+    model: str  # id in the catalogue
+    engine: EngineKind
+    owner: str
+    state: InstanceState
+    options: ModelOptions
+    create_wall: float
+    reservation: str | None = None  # id
+    devices: tuple[str, ...] = ()  # UUIDs
+    footprint: Footprint | None = None
+    port: int | None = None
+    endpoint: str = ""  # told only once READY
+    gate: Gate | None = None
+    shim: ProcessIdentity | None = None
+    pid: int | None = None  # the engine's own main process
+    phase_seconds: tuple[tuple[LoadPhase, float], ...] = ()
+    ready_wall: float | None = None
+    end_wall: float | None = None
+    restarts: int = 0
+    last_exit: Exit | None = None
+    exit_meaning: str = ""
+    failure: Failure | None = None
+    tokens_per_second: float | None = None
+    time_to_first_token_seconds: float | None = None
+    load_seconds: float | None = None
+    containment: str = "session"
+
+    @property
+    def name(self) -> str:
+        """instances/{id}."""
+        return f"instances/{self.id}"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of it runs any more."""
+        return self.state in {InstanceState.STOPPED, InstanceState.FAILED}

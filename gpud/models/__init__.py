@@ -1,0 +1,1 @@
+"""What can be loaded, and what it costs."""

@@ -1,0 +1,1 @@
+"""gRPC: values in, protobuf out."""

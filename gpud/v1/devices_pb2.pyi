@@ -1,0 +1,181 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class DeviceKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DEVICE_KIND_UNSPECIFIED: _ClassVar[DeviceKind]
+    DEVICE_KIND_GPU: _ClassVar[DeviceKind]
+    DEVICE_KIND_MIG: _ClassVar[DeviceKind]
+    DEVICE_KIND_HOST: _ClassVar[DeviceKind]
+    DEVICE_KIND_SIMULATED: _ClassVar[DeviceKind]
+
+class DeviceHealth(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DEVICE_HEALTH_UNSPECIFIED: _ClassVar[DeviceHealth]
+    DEVICE_HEALTH_HEALTHY: _ClassVar[DeviceHealth]
+    DEVICE_HEALTH_UNRESPONSIVE: _ClassVar[DeviceHealth]
+    DEVICE_HEALTH_LOST: _ClassVar[DeviceHealth]
+    DEVICE_HEALTH_UNKNOWN: _ClassVar[DeviceHealth]
+
+class ComputeMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    COMPUTE_MODE_UNSPECIFIED: _ClassVar[ComputeMode]
+    COMPUTE_MODE_DEFAULT: _ClassVar[ComputeMode]
+    COMPUTE_MODE_EXCLUSIVE_THREAD: _ClassVar[ComputeMode]
+    COMPUTE_MODE_PROHIBITED: _ClassVar[ComputeMode]
+    COMPUTE_MODE_EXCLUSIVE_PROCESS: _ClassVar[ComputeMode]
+
+class ProcessKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PROCESS_KIND_UNSPECIFIED: _ClassVar[ProcessKind]
+    PROCESS_KIND_COMPUTE: _ClassVar[ProcessKind]
+    PROCESS_KIND_GRAPHICS: _ClassVar[ProcessKind]
+    PROCESS_KIND_MPS: _ClassVar[ProcessKind]
+DEVICE_KIND_UNSPECIFIED: DeviceKind
+DEVICE_KIND_GPU: DeviceKind
+DEVICE_KIND_MIG: DeviceKind
+DEVICE_KIND_HOST: DeviceKind
+DEVICE_KIND_SIMULATED: DeviceKind
+DEVICE_HEALTH_UNSPECIFIED: DeviceHealth
+DEVICE_HEALTH_HEALTHY: DeviceHealth
+DEVICE_HEALTH_UNRESPONSIVE: DeviceHealth
+DEVICE_HEALTH_LOST: DeviceHealth
+DEVICE_HEALTH_UNKNOWN: DeviceHealth
+COMPUTE_MODE_UNSPECIFIED: ComputeMode
+COMPUTE_MODE_DEFAULT: ComputeMode
+COMPUTE_MODE_EXCLUSIVE_THREAD: ComputeMode
+COMPUTE_MODE_PROHIBITED: ComputeMode
+COMPUTE_MODE_EXCLUSIVE_PROCESS: ComputeMode
+PROCESS_KIND_UNSPECIFIED: ProcessKind
+PROCESS_KIND_COMPUTE: ProcessKind
+PROCESS_KIND_GRAPHICS: ProcessKind
+PROCESS_KIND_MPS: ProcessKind
+
+class Device(_message.Message):
+    __slots__ = ("name", "alias", "index", "kind", "model_name", "memory_total_bytes", "reserve_bytes", "grantable_bytes", "granted_bytes", "foreign_bytes", "unattributed_bytes", "leaked_bytes", "free_bytes", "health", "health_reason", "compute_mode", "parent", "mig_enabled", "pci_bus_id", "driver_version", "numa_node", "sample")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RESERVE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    GRANTABLE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    GRANTED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FOREIGN_BYTES_FIELD_NUMBER: _ClassVar[int]
+    UNATTRIBUTED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LEAKED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_REASON_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_MODE_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    MIG_ENABLED_FIELD_NUMBER: _ClassVar[int]
+    PCI_BUS_ID_FIELD_NUMBER: _ClassVar[int]
+    DRIVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    NUMA_NODE_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    alias: str
+    index: int
+    kind: DeviceKind
+    model_name: str
+    memory_total_bytes: int
+    reserve_bytes: int
+    grantable_bytes: int
+    granted_bytes: int
+    foreign_bytes: int
+    unattributed_bytes: int
+    leaked_bytes: int
+    free_bytes: int
+    health: DeviceHealth
+    health_reason: str
+    compute_mode: ComputeMode
+    parent: str
+    mig_enabled: bool
+    pci_bus_id: str
+    driver_version: str
+    numa_node: int
+    sample: Sample
+    def __init__(self, name: _Optional[str] = ..., alias: _Optional[str] = ..., index: _Optional[int] = ..., kind: _Optional[_Union[DeviceKind, str]] = ..., model_name: _Optional[str] = ..., memory_total_bytes: _Optional[int] = ..., reserve_bytes: _Optional[int] = ..., grantable_bytes: _Optional[int] = ..., granted_bytes: _Optional[int] = ..., foreign_bytes: _Optional[int] = ..., unattributed_bytes: _Optional[int] = ..., leaked_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., health: _Optional[_Union[DeviceHealth, str]] = ..., health_reason: _Optional[str] = ..., compute_mode: _Optional[_Union[ComputeMode, str]] = ..., parent: _Optional[str] = ..., mig_enabled: bool = ..., pci_bus_id: _Optional[str] = ..., driver_version: _Optional[str] = ..., numa_node: _Optional[int] = ..., sample: _Optional[_Union[Sample, _Mapping]] = ...) -> None: ...
+
+class Sample(_message.Message):
+    __slots__ = ("time", "memory_used_bytes", "utilization_percent", "memory_utilization_percent", "temperature_celsius", "power_watts", "power_limit_watts", "fan_percent", "sm_clock_mhz", "memory_clock_mhz", "processes_time", "processes")
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    UTILIZATION_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_UTILIZATION_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_CELSIUS_FIELD_NUMBER: _ClassVar[int]
+    POWER_WATTS_FIELD_NUMBER: _ClassVar[int]
+    POWER_LIMIT_WATTS_FIELD_NUMBER: _ClassVar[int]
+    FAN_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    SM_CLOCK_MHZ_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_CLOCK_MHZ_FIELD_NUMBER: _ClassVar[int]
+    PROCESSES_TIME_FIELD_NUMBER: _ClassVar[int]
+    PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    time: _timestamp_pb2.Timestamp
+    memory_used_bytes: int
+    utilization_percent: float
+    memory_utilization_percent: float
+    temperature_celsius: float
+    power_watts: float
+    power_limit_watts: float
+    fan_percent: float
+    sm_clock_mhz: int
+    memory_clock_mhz: int
+    processes_time: _timestamp_pb2.Timestamp
+    processes: _containers.RepeatedCompositeFieldContainer[DeviceProcess]
+    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., memory_used_bytes: _Optional[int] = ..., utilization_percent: _Optional[float] = ..., memory_utilization_percent: _Optional[float] = ..., temperature_celsius: _Optional[float] = ..., power_watts: _Optional[float] = ..., power_limit_watts: _Optional[float] = ..., fan_percent: _Optional[float] = ..., sm_clock_mhz: _Optional[int] = ..., memory_clock_mhz: _Optional[int] = ..., processes_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., processes: _Optional[_Iterable[_Union[DeviceProcess, _Mapping]]] = ...) -> None: ...
+
+class DeviceProcess(_message.Message):
+    __slots__ = ("pid", "process_name", "used_bytes", "kind", "reservation")
+    PID_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_NAME_FIELD_NUMBER: _ClassVar[int]
+    USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    RESERVATION_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    process_name: str
+    used_bytes: int
+    kind: ProcessKind
+    reservation: str
+    def __init__(self, pid: _Optional[int] = ..., process_name: _Optional[str] = ..., used_bytes: _Optional[int] = ..., kind: _Optional[_Union[ProcessKind, str]] = ..., reservation: _Optional[str] = ...) -> None: ...
+
+class ListDevicesRequest(_message.Message):
+    __slots__ = ("page_size", "page_token", "include_processes")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    include_processes: bool
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., include_processes: bool = ...) -> None: ...
+
+class ListDevicesResponse(_message.Message):
+    __slots__ = ("devices", "next_page_token")
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    devices: _containers.RepeatedCompositeFieldContainer[Device]
+    next_page_token: str
+    def __init__(self, devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class GetDeviceRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class GetDeviceResponse(_message.Message):
+    __slots__ = ("device",)
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    device: Device
+    def __init__(self, device: _Optional[_Union[Device, _Mapping]] = ...) -> None: ...

@@ -1,0 +1,279 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from gpud.v1 import models_pb2 as _models_pb2
+from gpud.v1 import node_pb2 as _node_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class InstanceState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    INSTANCE_STATE_UNSPECIFIED: _ClassVar[InstanceState]
+    INSTANCE_STATE_QUEUED: _ClassVar[InstanceState]
+    INSTANCE_STATE_VERIFYING: _ClassVar[InstanceState]
+    INSTANCE_STATE_RESERVING: _ClassVar[InstanceState]
+    INSTANCE_STATE_STARTING: _ClassVar[InstanceState]
+    INSTANCE_STATE_LOADING: _ClassVar[InstanceState]
+    INSTANCE_STATE_WARMING: _ClassVar[InstanceState]
+    INSTANCE_STATE_READY: _ClassVar[InstanceState]
+    INSTANCE_STATE_DRAINING: _ClassVar[InstanceState]
+    INSTANCE_STATE_STOPPING: _ClassVar[InstanceState]
+    INSTANCE_STATE_STOPPED: _ClassVar[InstanceState]
+    INSTANCE_STATE_FAILED: _ClassVar[InstanceState]
+    INSTANCE_STATE_BACKOFF: _ClassVar[InstanceState]
+
+class LoadPhase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LOAD_PHASE_UNSPECIFIED: _ClassVar[LoadPhase]
+    LOAD_PHASE_DETECT: _ClassVar[LoadPhase]
+    LOAD_PHASE_VERIFY: _ClassVar[LoadPhase]
+    LOAD_PHASE_ALLOCATE: _ClassVar[LoadPhase]
+    LOAD_PHASE_START: _ClassVar[LoadPhase]
+    LOAD_PHASE_LOAD: _ClassVar[LoadPhase]
+    LOAD_PHASE_WARMUP: _ClassVar[LoadPhase]
+    LOAD_PHASE_CHECK: _ClassVar[LoadPhase]
+    LOAD_PHASE_REGISTER: _ClassVar[LoadPhase]
+    LOAD_PHASE_READY: _ClassVar[LoadPhase]
+
+class UnloadPhase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    UNLOAD_PHASE_UNSPECIFIED: _ClassVar[UnloadPhase]
+    UNLOAD_PHASE_DRAIN: _ClassVar[UnloadPhase]
+    UNLOAD_PHASE_TERMINATE: _ClassVar[UnloadPhase]
+    UNLOAD_PHASE_KILL: _ClassVar[UnloadPhase]
+    UNLOAD_PHASE_FREE: _ClassVar[UnloadPhase]
+    UNLOAD_PHASE_STOPPED: _ClassVar[UnloadPhase]
+INSTANCE_STATE_UNSPECIFIED: InstanceState
+INSTANCE_STATE_QUEUED: InstanceState
+INSTANCE_STATE_VERIFYING: InstanceState
+INSTANCE_STATE_RESERVING: InstanceState
+INSTANCE_STATE_STARTING: InstanceState
+INSTANCE_STATE_LOADING: InstanceState
+INSTANCE_STATE_WARMING: InstanceState
+INSTANCE_STATE_READY: InstanceState
+INSTANCE_STATE_DRAINING: InstanceState
+INSTANCE_STATE_STOPPING: InstanceState
+INSTANCE_STATE_STOPPED: InstanceState
+INSTANCE_STATE_FAILED: InstanceState
+INSTANCE_STATE_BACKOFF: InstanceState
+LOAD_PHASE_UNSPECIFIED: LoadPhase
+LOAD_PHASE_DETECT: LoadPhase
+LOAD_PHASE_VERIFY: LoadPhase
+LOAD_PHASE_ALLOCATE: LoadPhase
+LOAD_PHASE_START: LoadPhase
+LOAD_PHASE_LOAD: LoadPhase
+LOAD_PHASE_WARMUP: LoadPhase
+LOAD_PHASE_CHECK: LoadPhase
+LOAD_PHASE_REGISTER: LoadPhase
+LOAD_PHASE_READY: LoadPhase
+UNLOAD_PHASE_UNSPECIFIED: UnloadPhase
+UNLOAD_PHASE_DRAIN: UnloadPhase
+UNLOAD_PHASE_TERMINATE: UnloadPhase
+UNLOAD_PHASE_KILL: UnloadPhase
+UNLOAD_PHASE_FREE: UnloadPhase
+UNLOAD_PHASE_STOPPED: UnloadPhase
+
+class ExitInfo(_message.Message):
+    __slots__ = ("code", "signal", "time", "meaning")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    MEANING_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    signal: int
+    time: _timestamp_pb2.Timestamp
+    meaning: str
+    def __init__(self, code: _Optional[int] = ..., signal: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., meaning: _Optional[str] = ...) -> None: ...
+
+class PhaseTiming(_message.Message):
+    __slots__ = ("phase", "duration")
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    DURATION_FIELD_NUMBER: _ClassVar[int]
+    phase: LoadPhase
+    duration: _duration_pb2.Duration
+    def __init__(self, phase: _Optional[_Union[LoadPhase, str]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("reason", "message", "phase")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    message: str
+    phase: LoadPhase
+    def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., phase: _Optional[_Union[LoadPhase, str]] = ...) -> None: ...
+
+class Instance(_message.Message):
+    __slots__ = ("name", "model", "engine", "state", "reservation", "endpoint", "pid", "devices", "footprint", "measured_bytes", "load_duration", "restarts", "last_exit", "create_time", "ready_time", "end_time", "options", "phases", "tokens_per_second", "time_to_first_token", "failure", "containment", "owner")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    RESERVATION_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    FOOTPRINT_FIELD_NUMBER: _ClassVar[int]
+    MEASURED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LOAD_DURATION_FIELD_NUMBER: _ClassVar[int]
+    RESTARTS_FIELD_NUMBER: _ClassVar[int]
+    LAST_EXIT_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    READY_TIME_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    PHASES_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    TIME_TO_FIRST_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    CONTAINMENT_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    model: str
+    engine: _node_pb2.Engine
+    state: InstanceState
+    reservation: str
+    endpoint: str
+    pid: int
+    devices: _containers.RepeatedScalarFieldContainer[str]
+    footprint: _models_pb2.Footprint
+    measured_bytes: int
+    load_duration: _duration_pb2.Duration
+    restarts: int
+    last_exit: ExitInfo
+    create_time: _timestamp_pb2.Timestamp
+    ready_time: _timestamp_pb2.Timestamp
+    end_time: _timestamp_pb2.Timestamp
+    options: _models_pb2.ModelOptions
+    phases: _containers.RepeatedCompositeFieldContainer[PhaseTiming]
+    tokens_per_second: float
+    time_to_first_token: _duration_pb2.Duration
+    failure: Failure
+    containment: str
+    owner: str
+    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., engine: _Optional[_Union[_node_pb2.Engine, str]] = ..., state: _Optional[_Union[InstanceState, str]] = ..., reservation: _Optional[str] = ..., endpoint: _Optional[str] = ..., pid: _Optional[int] = ..., devices: _Optional[_Iterable[str]] = ..., footprint: _Optional[_Union[_models_pb2.Footprint, _Mapping]] = ..., measured_bytes: _Optional[int] = ..., load_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., restarts: _Optional[int] = ..., last_exit: _Optional[_Union[ExitInfo, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ready_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., options: _Optional[_Union[_models_pb2.ModelOptions, _Mapping]] = ..., phases: _Optional[_Iterable[_Union[PhaseTiming, _Mapping]]] = ..., tokens_per_second: _Optional[float] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., containment: _Optional[str] = ..., owner: _Optional[str] = ...) -> None: ...
+
+class LoadModelRequest(_message.Message):
+    __slots__ = ("request_id", "model", "options", "devices", "validate_only", "owner")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    model: str
+    options: _models_pb2.ModelOptions
+    devices: _containers.RepeatedScalarFieldContainer[str]
+    validate_only: bool
+    owner: str
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., options: _Optional[_Union[_models_pb2.ModelOptions, _Mapping]] = ..., devices: _Optional[_Iterable[str]] = ..., validate_only: bool = ..., owner: _Optional[str] = ...) -> None: ...
+
+class LoadModelResponse(_message.Message):
+    __slots__ = ("instance", "phase", "fraction", "detail", "elapsed")
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    FRACTION_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    ELAPSED_FIELD_NUMBER: _ClassVar[int]
+    instance: Instance
+    phase: LoadPhase
+    fraction: float
+    detail: str
+    elapsed: _duration_pb2.Duration
+    def __init__(self, instance: _Optional[_Union[Instance, _Mapping]] = ..., phase: _Optional[_Union[LoadPhase, str]] = ..., fraction: _Optional[float] = ..., detail: _Optional[str] = ..., elapsed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class UnloadModelRequest(_message.Message):
+    __slots__ = ("request_id", "instance", "model", "grace", "force")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    GRACE_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    instance: str
+    model: str
+    grace: _duration_pb2.Duration
+    force: bool
+    def __init__(self, request_id: _Optional[str] = ..., instance: _Optional[str] = ..., model: _Optional[str] = ..., grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., force: bool = ...) -> None: ...
+
+class UnloadModelResponse(_message.Message):
+    __slots__ = ("instance", "phase", "detail", "elapsed", "freed_bytes")
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    ELAPSED_FIELD_NUMBER: _ClassVar[int]
+    FREED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    instance: Instance
+    phase: UnloadPhase
+    detail: str
+    elapsed: _duration_pb2.Duration
+    freed_bytes: int
+    def __init__(self, instance: _Optional[_Union[Instance, _Mapping]] = ..., phase: _Optional[_Union[UnloadPhase, str]] = ..., detail: _Optional[str] = ..., elapsed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., freed_bytes: _Optional[int] = ...) -> None: ...
+
+class GetInstanceRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class GetInstanceResponse(_message.Message):
+    __slots__ = ("instance",)
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    instance: Instance
+    def __init__(self, instance: _Optional[_Union[Instance, _Mapping]] = ...) -> None: ...
+
+class ListInstancesRequest(_message.Message):
+    __slots__ = ("page_size", "page_token", "states", "model")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    STATES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    states: _containers.RepeatedScalarFieldContainer[InstanceState]
+    model: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., states: _Optional[_Iterable[_Union[InstanceState, str]]] = ..., model: _Optional[str] = ...) -> None: ...
+
+class ListInstancesResponse(_message.Message):
+    __slots__ = ("instances", "next_page_token")
+    INSTANCES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    instances: _containers.RepeatedCompositeFieldContainer[Instance]
+    next_page_token: str
+    def __init__(self, instances: _Optional[_Iterable[_Union[Instance, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class WatchInstanceRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class WatchInstanceResponse(_message.Message):
+    __slots__ = ("instance",)
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    instance: Instance
+    def __init__(self, instance: _Optional[_Union[Instance, _Mapping]] = ...) -> None: ...
+
+class TailOutputRequest(_message.Message):
+    __slots__ = ("instance", "lines", "follow")
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    instance: str
+    lines: int
+    follow: bool
+    def __init__(self, instance: _Optional[str] = ..., lines: _Optional[int] = ..., follow: bool = ...) -> None: ...
+
+class TailOutputResponse(_message.Message):
+    __slots__ = ("lines",)
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    lines: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, lines: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -1,0 +1,182 @@
+from gpud.v1 import node_pb2 as _node_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ModelKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MODEL_KIND_UNSPECIFIED: _ClassVar[ModelKind]
+    MODEL_KIND_CHAT: _ClassVar[ModelKind]
+    MODEL_KIND_COMPLETION: _ClassVar[ModelKind]
+    MODEL_KIND_EMBEDDING: _ClassVar[ModelKind]
+    MODEL_KIND_RERANK: _ClassVar[ModelKind]
+
+class FootprintWhat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FOOTPRINT_WHAT_UNSPECIFIED: _ClassVar[FootprintWhat]
+    FOOTPRINT_WHAT_WEIGHTS: _ClassVar[FootprintWhat]
+    FOOTPRINT_WHAT_KV_CACHE: _ClassVar[FootprintWhat]
+    FOOTPRINT_WHAT_STATE: _ClassVar[FootprintWhat]
+    FOOTPRINT_WHAT_COMPUTE: _ClassVar[FootprintWhat]
+    FOOTPRINT_WHAT_OUTPUT: _ClassVar[FootprintWhat]
+    FOOTPRINT_WHAT_CONTEXT: _ClassVar[FootprintWhat]
+    FOOTPRINT_WHAT_HOST_CACHE: _ClassVar[FootprintWhat]
+    FOOTPRINT_WHAT_MARGIN: _ClassVar[FootprintWhat]
+
+class Confidence(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CONFIDENCE_UNSPECIFIED: _ClassVar[Confidence]
+    CONFIDENCE_MEASURED: _ClassVar[Confidence]
+    CONFIDENCE_LAW: _ClassVar[Confidence]
+    CONFIDENCE_GUESS: _ClassVar[Confidence]
+MODEL_KIND_UNSPECIFIED: ModelKind
+MODEL_KIND_CHAT: ModelKind
+MODEL_KIND_COMPLETION: ModelKind
+MODEL_KIND_EMBEDDING: ModelKind
+MODEL_KIND_RERANK: ModelKind
+FOOTPRINT_WHAT_UNSPECIFIED: FootprintWhat
+FOOTPRINT_WHAT_WEIGHTS: FootprintWhat
+FOOTPRINT_WHAT_KV_CACHE: FootprintWhat
+FOOTPRINT_WHAT_STATE: FootprintWhat
+FOOTPRINT_WHAT_COMPUTE: FootprintWhat
+FOOTPRINT_WHAT_OUTPUT: FootprintWhat
+FOOTPRINT_WHAT_CONTEXT: FootprintWhat
+FOOTPRINT_WHAT_HOST_CACHE: FootprintWhat
+FOOTPRINT_WHAT_MARGIN: FootprintWhat
+CONFIDENCE_UNSPECIFIED: Confidence
+CONFIDENCE_MEASURED: Confidence
+CONFIDENCE_LAW: Confidence
+CONFIDENCE_GUESS: Confidence
+
+class ModelOptions(_message.Message):
+    __slots__ = ("context_length", "parallel", "batch", "ubatch", "cache_type_k", "cache_type_v", "flash_attention", "gpu_layers", "threads", "kv_unified", "embedding")
+    CONTEXT_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    PARALLEL_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    UBATCH_FIELD_NUMBER: _ClassVar[int]
+    CACHE_TYPE_K_FIELD_NUMBER: _ClassVar[int]
+    CACHE_TYPE_V_FIELD_NUMBER: _ClassVar[int]
+    FLASH_ATTENTION_FIELD_NUMBER: _ClassVar[int]
+    GPU_LAYERS_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
+    KV_UNIFIED_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    context_length: int
+    parallel: int
+    batch: int
+    ubatch: int
+    cache_type_k: str
+    cache_type_v: str
+    flash_attention: str
+    gpu_layers: int
+    threads: int
+    kv_unified: bool
+    embedding: bool
+    def __init__(self, context_length: _Optional[int] = ..., parallel: _Optional[int] = ..., batch: _Optional[int] = ..., ubatch: _Optional[int] = ..., cache_type_k: _Optional[str] = ..., cache_type_v: _Optional[str] = ..., flash_attention: _Optional[str] = ..., gpu_layers: _Optional[int] = ..., threads: _Optional[int] = ..., kv_unified: bool = ..., embedding: bool = ...) -> None: ...
+
+class ModelFile(_message.Message):
+    __slots__ = ("path", "size_bytes")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    size_bytes: int
+    def __init__(self, path: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+
+class Model(_message.Message):
+    __slots__ = ("name", "engine", "kind", "options", "files", "architecture", "parameter_count", "context_length_trained", "problem", "footprint")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    PARAMETER_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_LENGTH_TRAINED_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    FOOTPRINT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    engine: _node_pb2.Engine
+    kind: ModelKind
+    options: ModelOptions
+    files: _containers.RepeatedCompositeFieldContainer[ModelFile]
+    architecture: str
+    parameter_count: int
+    context_length_trained: int
+    problem: str
+    footprint: Footprint
+    def __init__(self, name: _Optional[str] = ..., engine: _Optional[_Union[_node_pb2.Engine, str]] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., options: _Optional[_Union[ModelOptions, _Mapping]] = ..., files: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., architecture: _Optional[str] = ..., parameter_count: _Optional[int] = ..., context_length_trained: _Optional[int] = ..., problem: _Optional[str] = ..., footprint: _Optional[_Union[Footprint, _Mapping]] = ...) -> None: ...
+
+class FootprintItem(_message.Message):
+    __slots__ = ("what", "bytes", "source")
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    what: FootprintWhat
+    bytes: int
+    source: str
+    def __init__(self, what: _Optional[_Union[FootprintWhat, str]] = ..., bytes: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
+
+class Footprint(_message.Message):
+    __slots__ = ("items", "total_bytes", "margin_bytes", "confidence", "past_error", "device")
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MARGIN_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    PAST_ERROR_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[FootprintItem]
+    total_bytes: int
+    margin_bytes: int
+    confidence: Confidence
+    past_error: float
+    device: str
+    def __init__(self, items: _Optional[_Iterable[_Union[FootprintItem, _Mapping]]] = ..., total_bytes: _Optional[int] = ..., margin_bytes: _Optional[int] = ..., confidence: _Optional[_Union[Confidence, str]] = ..., past_error: _Optional[float] = ..., device: _Optional[str] = ...) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListModelsResponse(_message.Message):
+    __slots__ = ("models", "next_page_token")
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[Model]
+    next_page_token: str
+    def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class GetModelRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class GetModelResponse(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
+
+class EstimateFootprintRequest(_message.Message):
+    __slots__ = ("model", "options", "device")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    options: ModelOptions
+    device: str
+    def __init__(self, model: _Optional[str] = ..., options: _Optional[_Union[ModelOptions, _Mapping]] = ..., device: _Optional[str] = ...) -> None: ...
+
+class EstimateFootprintResponse(_message.Message):
+    __slots__ = ("footprint",)
+    FOOTPRINT_FIELD_NUMBER: _ClassVar[int]
+    footprint: Footprint
+    def __init__(self, footprint: _Optional[_Union[Footprint, _Mapping]] = ...) -> None: ...
