@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,4 +51,7 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         """Wait on the event loop."""
+        # Imported here because the sampling process reads this clock too, and has no event loop.
+        import asyncio
+
         await asyncio.sleep(seconds)

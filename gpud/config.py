@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 import re
 import tomllib
@@ -34,34 +35,34 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A table of the file; an unknown key is an error."""
 
 
-class Node(Section):
+class Node(Section, frozen=True, kw_only=True):
     """[node]."""
 
     state_dir: str = "/var/lib/gpud"
 
 
-class Server(Section):
+class Server(Section, frozen=True, kw_only=True):
     """[server]: where gRPC is served. An empty `socket` means the default one."""
 
     socket: str = ""
     listen: str = ""
 
 
-class Sampling(Section):
+class Sampling(Section, frozen=True, kw_only=True):
     """[sampling]: how often devices are read."""
 
     interval: Span = Span(1.0)
     processes_every: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 5
 
 
-class SimulatedCards(Section):
+class SimulatedCards(Section, frozen=True, kw_only=True):
     """[[devices.simulated]]: so many cards of a kind that card data exists for."""
 
     card: str
     count: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
 
 
-class Devices(Section):
+class Devices(Section, frozen=True, kw_only=True):
     """[devices]: what to look for."""
 
     nvml: str = "auto"
@@ -70,7 +71,7 @@ class Devices(Section):
     simulated: tuple[SimulatedCards, ...] = ()
 
 
-class Policy(Section):
+class Policy(Section, frozen=True, kw_only=True):
     """[policy]."""
 
     strict_allocation: bool = True
@@ -79,20 +80,20 @@ class Policy(Section):
     release_deadline: Span = Span(10.0)
 
 
-class LlamaCpp(Section):
+class LlamaCpp(Section, frozen=True, kw_only=True):
     """[engines.llama_cpp]. `load_stall` bounds a load that shows no progress."""
 
     binary: str = "llama-server"
     load_stall: Span = Span(120.0)
 
 
-class Engines(Section):
+class Engines(Section, frozen=True, kw_only=True):
     """[engines]."""
 
     llama_cpp: LlamaCpp = LlamaCpp()
 
 
-class ModelEntry(Section, kw_only=True):
+class ModelEntry(Section, frozen=True, kw_only=True):
     """[models.NAME]: a catalogue entry and the options it is loaded with."""
 
     engine: str = "llama_cpp"
@@ -118,14 +119,20 @@ class Models(msgspec.Struct, frozen=True, kw_only=True):
     entries: dict[str, ModelEntry] = {}
 
 
-class Logging(Section):
+class Http(Section, frozen=True, kw_only=True):
+    """[http]: /healthz and /readyz over plain HTTP."""
+
+    listen: str = ""
+
+
+class Logging(Section, frozen=True, kw_only=True):
     """[logging]. `auto`: for a person on a terminal, JSON else."""
 
     format: str = "auto"
     level: str = "info"
 
 
-class Config(Section):
+class Config(Section, frozen=True, kw_only=True):
     """All of it."""
 
     node: Node = Node()
@@ -135,4 +142,256 @@ class Config(Section):
     policy: Policy = Policy()
     engines: Engines = Engines()
     models: Models = Models()
+    http: Http = Http()
     logging: Logging = Logging()
+
+
+def default_socket(environment: Mapping[str, str] | None = None) -> str:
+    """Where gpud listens, and gpuctl calls, when nobody says otherwise."""
+    env = os.environ if environment is None else environment
+    if os.geteuid() == 0 or not env.get("XDG_RUNTIME_DIR"):
+        return "/run/gpud/gpud.sock"
+    return f"{env['XDG_RUNTIME_DIR']}/gpud/gpud.sock"
+
+
+def load(path: Path | None, environment: Mapping[str, str]) -> Config:
+    """The configuration of `path`, its conf.d/ and the environment, checked whole.
+
+    Raises ConfigInvalid with one line that names the key and the fix.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        tree = _read(path)
+        for part in sorted((path.parent / "conf.d").glob("*.toml")):
+            tree = _merged(tree, _read(part))
+    tree = _merged(tree, _from_environment(environment))
+    config = _converted(_with_entries(tree))
+    _check(config)
+    return config
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigInvalid(
+            f"cannot read {path}: {(error.strerror or str(error)).lower()}; "
+            "name another file with --config"
+        ) from error
+    if len(data) > MAX_FILE_BYTES:
+        raise ConfigInvalid(
+            f"cannot use {path}: larger than {MAX_FILE_BYTES} bytes; split it into conf.d/"
+        )
+    try:
+        return tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigInvalid(f"cannot read {path} as TOML: {error}") from error
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in over.items():
+        old = result.get(key)
+        both_tables = isinstance(old, dict) and isinstance(value, dict)
+        result[key] = _merged(old, value) if both_tables else value  # type: ignore[arg-type]
+    return result
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Only names with a double underscore: GPUD_SAMPLING__INTERVAL, not GPUD_RESERVATION."""
+    tree: dict[str, Any] = {}
+    for name, text in sorted(environment.items()):
+        if not name.startswith("GPUD_") or "__" not in name:
+            continue
+        keys = name.removeprefix("GPUD_").lower().split("__")
+        value: Any = _scalar(text)
+        for key in reversed(keys):
+            value = {key: value}
+        tree = _merged(tree, value)
+    return tree
+
+
+def _scalar(text: str) -> Any:
+    if text in {"true", "false"}:
+        return text == "true"
+    return int(text) if re.fullmatch(r"[0-9]+", text) else text
+
+
+def _with_entries(tree: dict[str, Any]) -> dict[str, Any]:
+    """[models] holds `roots` beside one table per model; apart they can be checked strictly."""
+    models = tree.get("models")
+    if not isinstance(models, dict):
+        return tree
+    entries = {name: entry for name, entry in models.items() if name != "roots"}
+    for name, entry in entries.items():
+        if not isinstance(entry, dict):
+            raise ConfigInvalid(
+                f"cannot use the configuration: models.{name} is not a table; "
+                "model entries are written [models.NAME], and the only other key is `roots`"
+            )
+        if not re.match(NAME_PATTERN, name):
+            raise ConfigInvalid(
+                f"cannot use the configuration: models.{name}: a model's name is made of "
+                "lower-case letters, digits, '.', '_' and '-'"
+            )
+    roots = {"roots": models["roots"]} if "roots" in models else {}
+    return {**tree, "models": {**roots, "entries": entries}}
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is Size and isinstance(value, (str, int)) and not isinstance(value, bool):
+        return Size(parse_size(value) if isinstance(value, str) else value)
+    if kind is Span and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        return Span(parse_span(value) if isinstance(value, str) else value)
+    raise ValueError(f"{value!r} is not a {kind.__name__.lower()}")
+
+
+def _converted(tree: dict[str, Any]) -> Config:
+    try:
+        return msgspec.convert(tree, Config, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        text = str(error).replace("$.models.entries[...]", "models.NAME")
+        text = text.replace("`$.", "`").replace("`$[", "`[").replace("Object ", "it ")
+        raise ConfigInvalid(
+            f"cannot use the configuration: {text}{_suggestion(tree, text)}"
+        ) from error
+
+
+def _suggestion(tree: dict[str, Any], text: str) -> str:
+    """The nearest known key for an unknown one, and where it stands."""
+    match = re.search(r"unknown field `([^`]*)`", text)
+    if match is None:
+        return ""
+    known = sorted({name for section in _sections() for name in section.__struct_fields__})
+    near = difflib.get_close_matches(match[1], known, n=1, cutoff=0.6)
+    return f"; did you mean `{near[0]}`?" if near else f"; known keys: {', '.join(known)}"
+
+
+def _sections() -> list[type[msgspec.Struct]]:
+    found: list[type[msgspec.Struct]] = []
+    waiting: list[type[msgspec.Struct]] = [Section]
+    while waiting:
+        section = waiting.pop()
+        found.append(section)
+        waiting.extend(section.__subclasses__())
+    return found
+
+
+def _check(config: Config) -> None:
+    """What types alone cannot say."""
+    _check_sampling(config)
+    _check_addresses(config)
+    for name, entry in config.models.entries.items():
+        _check_choice(f"models.{name}.engine", entry.engine, ("llama_cpp",))
+        _check_choice(
+            f"models.{name}.kind", entry.kind, ("", "chat", "completion", "embedding", "rerank")
+        )
+        _check_choice(
+            f"models.{name}.flash_attention",
+            entry.flash_attention or "auto",
+            ("on", "off", "auto"),
+        )
+        for key in ("cache_type_k", "cache_type_v"):
+            _check_choice(f"models.{name}.{key}", getattr(entry, key) or "f16", CACHE_TYPES)
+    for root in config.models.roots:
+        _check_absolute("models.roots", root)
+    _check_absolute("node.state_dir", config.node.state_dir)
+    _check_choice("devices.nvml", config.devices.nvml, ("auto", "on", "off"))
+    _check_choice("logging.format", config.logging.format, ("auto", "json", "console"))
+    _check_choice("logging.level", config.logging.level, ("debug", "info", "warning", "error"))
+    for key in ("device_reserve", "reserve_system_memory"):
+        _require(getattr(config.policy, key) >= 0, f"policy.{key}", "is below 0")
+
+
+def _check_sampling(config: Config) -> None:
+    interval = config.sampling.interval
+    _require(
+        0.01 <= interval <= 10, "sampling.interval", f"{interval:g} s is not within 10ms … 10s"
+    )
+    deadline = config.policy.release_deadline
+    _require(
+        0.1 <= deadline <= 3600,
+        "policy.release_deadline",
+        f"{deadline:g} s is not within 100ms … 1h",
+    )
+    stall = config.engines.llama_cpp.load_stall
+    _require(
+        0.1 <= stall <= 86400,
+        "engines.llama_cpp.load_stall",
+        f"{stall:g} s is not within 100ms … 1d",
+    )
+    _require(
+        config.policy.strict_allocation,
+        "policy.strict_allocation",
+        "false would promise memory that is not there; only true is offered",
+    )
+
+
+def _check_addresses(config: Config) -> None:
+    socket = config.server.socket
+    if socket:
+        _check_absolute("server.socket", socket)
+        _require(
+            len(socket.encode()) <= 107,
+            "server.socket",
+            f"{len(socket.encode())} bytes, a Unix socket's path holds 107; choose a shorter one",
+        )
+        inside = Path(socket).parent / Path(socket).name == Path(config.node.state_dir)
+        _require(not inside, "server.socket", "is the state directory itself; name a file")
+    listens = {}
+    for key, listen in (
+        ("server.listen", config.server.listen),
+        ("http.listen", config.http.listen),
+    ):
+        if listen:
+            listens[key] = _check_loopback(key, listen)
+    _require(
+        len(set(listens.values())) == len(listens),
+        "http.listen",
+        "is the same address as server.listen; give each its own port",
+    )
+
+
+def _check_loopback(key: str, listen: str) -> str:
+    host, _, port = listen.rpartition(":")
+    _require(
+        bool(host) and port.isdigit() and 0 < int(port) < 65536,
+        key,
+        f"{listen!r} is not HOST:PORT; write for example 127.0.0.1:50551",
+    )
+    bare = host.strip("[]")
+    try:
+        loopback = bare == "localhost" or ipaddress.ip_address(bare).is_loopback
+    except ValueError:
+        loopback = False
+    _require(
+        loopback,
+        key,
+        f"{listen!r} is not a loopback address, and without TLS nothing else is served; "
+        "write 127.0.0.1:PORT",
+    )
+    return f"{'127.0.0.1' if bare == 'localhost' else bare}:{port}"
+
+
+def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    shown = ", ".join(choice for choice in choices if choice)
+    _require(value in choices, key, f"{value!r} is none of {shown}")
+
+
+def _check_absolute(key: str, path: str) -> None:
+    _require(path.startswith("/") and "\0" not in path, key, f"{path!r} is not an absolute path")
+
+
+def _require(true: bool, key: str, problem: str) -> None:
+    if not true:
+        raise ConfigInvalid(f"cannot use the configuration: {key}: {problem}")
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of the file, for editors."""
+
+    def hook(kind: type) -> dict[str, Any]:
+        return {"type": ["string", "number"], "title": kind.__name__}
+
+    return msgspec.json.schema(Config, schema_hook=hook)

@@ -2,7 +2,7 @@
 
     GpudError
     ├── OptionInvalid                  a field of a request
-    ├── NotFound                       DeviceNotFound ReservationNotFound ModelNotFound InstanceNotFound
+    ├── NotFound                       Device… Reservation… Model… InstanceNotFound
     ├── VramInsufficient               the bytes are held by others
     ├── DeviceUnavailable              a device that grants nothing now
     ├── NotServing                     SamplesStale Reconciling StoreReadOnly
@@ -11,6 +11,8 @@
     ├── ModelFileInvalid               the file, before any memory is promised
     ├── EngineMissing                  its program is not on this host
     ├── EngineExited EngineNotReady    the engine, while it loads
+    ├── FootprintExceeded              it took more than was promised
+    ├── InstanceLost                   found broken after a restart of the daemon or the host
     └── LoadCancelled                  by an unload, or by the end of the daemon
 
 `rpc/errors.py` holds the one table from these to google.rpc.Status. ConfigInvalid and
@@ -20,12 +22,15 @@ StateDirectoryRefused never reach the wire: they end `gpud run` with exit code 2
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from gpud.units import format_size
 
 
 class GpudError(Exception):
-    """Root of what gpud refuses or fails at."""
+    """Root of what gpud refuses or fails at; `reason` is its name on the wire."""
+
+    reason: ClassVar[str] = "INTERNAL"
 
 
 class ConfigInvalid(GpudError):
@@ -39,6 +44,8 @@ class StateDirectoryRefused(GpudError):
 @dataclass(kw_only=True, eq=False)
 class OptionInvalid(GpudError):
     """A field of a request is missing, malformed or out of range."""
+
+    reason = "OPTION_INVALID"
 
     field: str
     problem: str
@@ -63,12 +70,16 @@ class NotFound(GpudError):
 class DeviceNotFound(NotFound):
     """No device of that UUID or alias."""
 
+    reason = "DEVICE_NOT_FOUND"
+
     noun = "device"
     listing = "gpuctl devices"
 
 
 class ReservationNotFound(NotFound):
     """No reservation of that name, or it ended more than 10 minutes ago."""
+
+    reason = "RESERVATION_NOT_FOUND"
 
     noun = "reservation"
     listing = "gpuctl reservations"
@@ -77,12 +88,16 @@ class ReservationNotFound(NotFound):
 class ModelNotFound(NotFound):
     """No catalogue entry of that name."""
 
+    reason = "MODEL_NOT_FOUND"
+
     noun = "model"
     listing = "gpuctl models"
 
 
 class InstanceNotFound(NotFound):
     """No instance of that name, or it ended more than 10 minutes ago."""
+
+    reason = "INSTANCE_NOT_FOUND"
 
     noun = "instance"
     listing = "gpuctl instances"
@@ -128,6 +143,8 @@ class DeviceShortage:
 class VramInsufficient(GpudError):
     """No set of devices can carry the request now."""
 
+    reason = "VRAM_INSUFFICIENT"
+
     needed_bytes: int
     device_count: int
     shortages: tuple[DeviceShortage, ...]
@@ -136,7 +153,7 @@ class VramInsufficient(GpudError):
 
     def __str__(self) -> str:
         many = f" on each of {self.device_count} devices" if self.device_count > 1 else ""
-        shown = "; ".join(str(shortage) for shortage in self.shortages[:8]) or "no device asked for"
+        shown = "; ".join(str(shortage) for shortage in self.shortages[:8]) or "no device"
         more = f"; and {len(self.shortages) - 8} more" if len(self.shortages) > 8 else ""
         advice = (
             "ask for less per device, or for more devices"
@@ -149,6 +166,8 @@ class VramInsufficient(GpudError):
 @dataclass(kw_only=True, eq=False)
 class DeviceUnavailable(GpudError):
     """Every device asked for is one that grants nothing now, whatever its bytes."""
+
+    reason = "DEVICE_UNAVAILABLE"
 
     shortages: tuple[DeviceShortage, ...]
 
@@ -165,6 +184,8 @@ class NotServing(GpudError):
 class SamplesStale(NotServing):
     """The newest sample is too old to grant on."""
 
+    reason = "STALE"
+
     device: str
     age_seconds: float | None
 
@@ -180,6 +201,8 @@ class SamplesStale(NotServing):
 class Reconciling(NotServing):
     """The daemon has just started and has not accounted for everything yet."""
 
+    reason = "RECONCILING"
+
     waiting_for: str
 
     def __str__(self) -> str:
@@ -189,6 +212,8 @@ class Reconciling(NotServing):
 @dataclass(kw_only=True, eq=False)
 class StoreReadOnly(NotServing):
     """The store cannot be written; nothing new is promised."""
+
+    reason = "STORE_READ_ONLY"
 
     cause: str
 
@@ -202,6 +227,8 @@ class StoreReadOnly(NotServing):
 @dataclass(kw_only=True, eq=False)
 class GenerationMismatch(GpudError):
     """The caller speaks of an earlier life of the reservation."""
+
+    reason = "GENERATION_MISMATCH"
 
     name: str
     given: int
@@ -218,6 +245,8 @@ class GenerationMismatch(GpudError):
 class WrongState(GpudError):
     """The thing exists, but not in a state for this."""
 
+    reason = "WRONG_STATE"
+
     name: str
     state: str
     advice: str
@@ -230,6 +259,8 @@ class WrongState(GpudError):
 class ModelFileInvalid(GpudError):
     """The model's file is missing, incomplete, unsafe or not what it should be."""
 
+    reason = "MODEL_FILE_INVALID"
+
     model: str
     path: str
     problem: str
@@ -241,6 +272,8 @@ class ModelFileInvalid(GpudError):
 @dataclass(kw_only=True, eq=False)
 class EngineMissing(GpudError):
     """The engine's program is not on this host, or is not what it should be."""
+
+    reason = "ENGINE_MISSING"
 
     engine: str
     program: str
@@ -256,6 +289,8 @@ class EngineMissing(GpudError):
 @dataclass(kw_only=True, eq=False)
 class EngineExited(GpudError):
     """The engine ended while it was loading."""
+
+    reason = "ENGINE_EXITED"
 
     instance: str
     phase: str
@@ -276,6 +311,8 @@ class EngineExited(GpudError):
 class EngineNotReady(GpudError):
     """The engine lives, but made no progress within the phase's limit."""
 
+    reason = "ENGINE_NOT_READY"
+
     instance: str
     phase: str
     limit_seconds: float
@@ -294,8 +331,42 @@ class EngineNotReady(GpudError):
 class LoadCancelled(GpudError):
     """Somebody unloaded it while it was loading."""
 
+    reason = "LOAD_CANCELLED"
+
     instance: str
     phase: str
 
     def __str__(self) -> str:
         return f"cannot finish loading {self.instance}: it was unloaded in phase {self.phase}"
+
+
+@dataclass(kw_only=True, eq=False)
+class FootprintExceeded(GpudError):
+    """The engine took more than its promise; it was stopped before others could be hurt."""
+
+    reason = "FOOTPRINT_EXCEEDED"
+
+    instance: str
+    device: str
+    promised_bytes: int
+    measured_bytes: int
+
+    def __str__(self) -> str:
+        return (
+            f"cannot keep {self.instance}: it takes {format_size(self.measured_bytes)} on "
+            f"{self.device}, promised were {format_size(self.promised_bytes)}; "
+            "load it with a smaller context_length, or report the model's architecture"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class InstanceLost(GpudError):
+    """After a restart of the daemon the instance was not as its record says."""
+
+    reason = "INSTANCE_LOST"
+
+    instance: str
+    cause: str
+
+    def __str__(self) -> str:
+        return f"cannot keep {self.instance}: {self.cause}; load it again (`gpuctl load`)"

@@ -1,4 +1,4 @@
-"""The engine seam: all that gpud must know to run one kind of server, and nothing of how it runs it."""
+"""The engine seam: all that gpud must know to run one kind of server."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Engine(Protocol):
         ...
 
     def command(self, program: EngineProgram, request: StartRequest) -> Command:
-        """argv and environment, every element from the allow-list."""
+        """The argv and environment, every element from the allow-list."""
         ...
 
     async def readiness(self, endpoint: str) -> Readiness:
@@ -88,6 +88,14 @@ class Engine(Protocol):
 
     async def warm_up(self, endpoint: str, model: Model, options: ModelOptions) -> Warmth:
         """Make it produce first tokens (or an embedding). Raises ProbeFailed."""
+        ...
+
+    async def in_flight(self, endpoint: str) -> int | None:
+        """Requests being served; None: it does not tell. Never raises."""
+        ...
+
+    def measured_bytes(self, output: tuple[str, ...]) -> int | None:
+        """What the engine says that it allocated; None: its output does not tell."""
         ...
 
     def load_fraction(self, output_tail: tuple[str, ...]) -> float | None:

@@ -125,6 +125,7 @@ class Instance:
     tokens_per_second: float | None = None
     time_to_first_token_seconds: float | None = None
     load_seconds: float | None = None
+    engine_bytes: int | None = None  # what the engine says that it allocated
     containment: str = "session"
 
     @property

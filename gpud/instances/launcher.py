@@ -2,11 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import msgspec
+
+from gpud.clock import Clock
+from gpud.errors import GpudError
+from gpud.instances import identity as identities
+from gpud.instances import shim
 from gpud.instances.instance import Exit, ProcessIdentity
+from gpud.instances.output import tail
+
+# From the opened gate to the executed engine; measured: 1 ms.
+START_LIMIT_SECONDS = 10.0
+# For a shim whose gate was the last thing that the former daemon touched.
+ADOPTION_LIMIT_SECONDS = 2.0
+# Survivors of a dead shim: how long recovery may hunt them (invariant I4).
+SWEEP_LIMIT_SECONDS = 5.0
+SWEEP_PAUSE_SECONDS = 0.01
+
+
+@dataclass(kw_only=True, eq=False)
+class LaunchFailed(GpudError):
+    """The shim or the engine could not be started, or a former tree could not be ended."""
+
+    instance: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"cannot launch {self.instance}: {self.problem}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,5 +97,270 @@ class Launcher(Protocol):
         """The tree of an earlier life of the daemon, its full identity proved; None: not there.
 
         Survivors of a tree whose shim died are found by the token and killed before None.
+        Raises LaunchFailed when they do not die within 5 s.
         """
         ...
+
+
+def last_exit(directory: Path) -> Exit | None:
+    """How the engine that ran in this directory ended; None: it has not, or nobody saw it."""
+    record = _record(directory / shim.EXIT_FILE)
+    if record is None:
+        return None
+    return Exit(code=record["code"], signal=record["signal"], wall=record["wall"])
+
+
+class ProcessTree:
+    """A shim and what is below it, seen through its pidfd and the files that it writes."""
+
+    def __init__(
+        self, identity: ProcessIdentity, pidfd: int, directory: Path, clock: Clock
+    ) -> None:
+        self.identity = identity
+        self._pidfd = pidfd
+        self._directory = directory
+        self._clock = clock
+        self._gate: int | None = None
+        self._news: int | None = None
+        self._pid: int | None = None
+        self._exit: Exit | None = None
+        self._engine_started = asyncio.Event()  # or it never will be
+        self._engine_ended = asyncio.Event()
+        self._shim_ended = asyncio.Event()
+        self._settling = asyncio.Lock()
+        self._none_left = False
+
+    def watch(self, gate: int | None = None) -> None:
+        """Follow the shim on the running loop, from here on; owns the gate's descriptor."""
+        self._gate = gate
+        loop = asyncio.get_running_loop()
+        # Opened before the files are read, so that nothing told in between is missed.
+        with suppress(FileNotFoundError):
+            fifo = self._directory / shim.NEWS_FIFO
+            self._news = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+            loop.add_reader(self._news, self._take_news)
+        loop.add_reader(self._pidfd, self._take_shim_end)
+        self._read_records()
+
+    async def go(self) -> int:
+        """Open the gate: the engine is executed. Returns its pid. Raises LaunchFailed."""
+        if self._gate is not None:
+            with suppress(BrokenPipeError):  # then the shim's end is what is waited for
+                os.write(self._gate, shim.GATE_OPEN)
+            self._shut_gate()
+        if not await self.started(START_LIMIT_SECONDS):
+            raise self._failed(f"the shim started no engine within {START_LIMIT_SECONDS:g} s")
+        if self._pid is None:
+            lines = tail(self._directory, 1)
+            raise self._failed(lines[0] if lines else "the shim ended before the engine began")
+        return self._pid
+
+    async def started(self, limit_seconds: float) -> bool:
+        """Wait until the engine was started, or never will be; False: neither in time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit_seconds):
+                await self._engine_started.wait()
+        return self._engine_started.is_set()
+
+    def ended(self) -> bool:
+        """Whether the shim has ended."""
+        return self._shim_ended.is_set()
+
+    def engine_pid(self) -> int | None:
+        """The engine's main process, once it was started."""
+        return self._pid
+
+    def engine_exit(self) -> Exit | None:
+        """How the engine's main process ended; None while it runs (or nobody saw it end)."""
+        return self._exit
+
+    async def engine_gone(self) -> Exit:
+        """Wait until the engine's main process has ended, however; descendants may still live."""
+        await self._engine_ended.wait()
+        if self._exit is None:
+            await self.gone()
+            self._exit = Exit(code=None, signal=None, wall=self._clock.now().wall)
+        return self._exit
+
+    async def gone(self) -> None:
+        """Wait until the whole tree is gone, the shim included.
+
+        A shim that was killed leaves its descendants to init: they are found and killed here.
+        """
+        await self._shim_ended.wait()
+        async with self._settling:
+            if not self._none_left:
+                await sweep(self.identity.token, self._clock)
+                self._none_left = True
+
+    def terminate(self) -> None:
+        """SIGTERM to the engine's main process; no error when it is gone."""
+        self._shut_gate()
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL to the whole tree, repeated by the shim until none is left."""
+        # Before the gate is open the shim is the whole tree, and takes no orders yet.
+        self._signal(signal.SIGKILL if self._shut_gate() else signal.SIGUSR1)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if not self._shim_ended.is_set():
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    def _shut_gate(self) -> bool:
+        """End of file for a shim that waits there; whether the gate was still ours to shut."""
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            os.close(gate)
+        return gate is not None
+
+    def _take_news(self) -> None:
+        if self._news is not None and not os.read(self._news, 4096):
+            self._drop_news()
+        self._read_records()
+
+    def _drop_news(self) -> None:
+        if self._news is not None:
+            asyncio.get_running_loop().remove_reader(self._news)
+            os.close(self._news)
+            self._news = None
+
+    def _take_shim_end(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        with suppress(ChildProcessError):  # an adopted one is init's to reap
+            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+        os.close(self._pidfd)
+        self._shut_gate()
+        self._drop_news()
+        self._read_records()
+        self._none_left = _ended_by_itself(self._directory)
+        for event in (self._engine_started, self._engine_ended, self._shim_ended):
+            event.set()
+
+    def _read_records(self) -> None:
+        engine = _record(self._directory / shim.ENGINE_FILE) if self._pid is None else None
+        if engine is not None:
+            self._pid = engine["pid"]
+        self._exit = self._exit or last_exit(self._directory)
+        if self._pid is not None or self._exit is not None:
+            self._engine_started.set()
+        if self._exit is not None:
+            self._engine_ended.set()
+
+    def _failed(self, problem: str) -> LaunchFailed:
+        return LaunchFailed(instance=self._directory.name, problem=problem)
+
+
+class ProcessLauncher:
+    """Starts shims as children of this process, and finds those of its earlier lives."""
+
+    def __init__(self, clock: Clock, boot_id: str) -> None:
+        self._clock = clock
+        self._boot_id = boot_id
+
+    async def spawn(self, spec: LaunchSpec) -> ProcessTree:
+        """Start the shim, blocked before the gate. Raises LaunchFailed.
+
+        Blocks for the execution of Python (1 ms): handed to a thread, a cancelled spawn could
+        leave a process that nobody knows.
+        """
+        try:
+            for name in (shim.ENGINE_FILE, shim.EXIT_FILE, shim.NEWS_FIFO):
+                (spec.directory / name).unlink(missing_ok=True)
+            os.mkfifo(spec.directory / shim.NEWS_FIFO, 0o600)
+            pid, gate = self._execute(spec)
+        except OSError as error:
+            raise LaunchFailed(instance=spec.instance, problem=str(error)) from error
+        pidfd = os.pidfd_open(pid)
+        identity = identities.identify(pid, pidfd, self._boot_id, spec.token)
+        tree = ProcessTree(identity, pidfd, spec.directory, self._clock)
+        tree.watch(gate)
+        return tree
+
+    async def adopt(self, identity: ProcessIdentity, directory: Path) -> ProcessTree | None:
+        """The tree of an earlier life of the daemon, its full identity proved; None: not there.
+
+        Survivors of a tree whose shim died are found by the token and killed before None.
+        Raises LaunchFailed when they do not die within 5 s.
+        """
+        if identity.boot_id != self._boot_id:
+            return None
+        pidfd = identities.open_proved(identity)
+        if pidfd is not None:
+            tree = ProcessTree(identity, pidfd, directory, self._clock)
+            tree.watch()
+            # The gate may have been opened by the last act of that life: the shim then starts
+            # the engine just now. If it never was, the shim ends just now.
+            if await tree.started(ADOPTION_LIMIT_SECONDS) and not tree.ended():
+                return tree
+            tree.kill()
+        if pidfd is not None or not _ended_by_itself(directory):
+            await self._end_survivors(identity, directory)
+        return None
+
+    async def _end_survivors(self, identity: ProcessIdentity, directory: Path) -> None:
+        try:
+            async with asyncio.timeout(SWEEP_LIMIT_SECONDS):
+                await sweep(identity.token, self._clock)
+        except TimeoutError:
+            problem = f"processes of its earlier life did not end in {SWEEP_LIMIT_SECONDS:g} s"
+            raise LaunchFailed(instance=directory.name, problem=problem) from None
+
+    def _execute(self, spec: LaunchSpec) -> tuple[int, int]:
+        """The shim's pid and the writing end of its gate. Raises OSError."""
+        ours = {"GPUD_INSTANCE": spec.instance, identities.TOKEN_NAME: spec.token}
+        message = shim.pack(
+            spec.argv, {**spec.environment, **ours, "GPUD_RESERVATION": spec.reservation}
+        )
+        below, gate = os.pipe()
+        os.set_blocking(gate, False)
+        try:
+            os.write(gate, message)  # buffered by the pipe
+            pid = os.posix_spawn(
+                sys.executable,
+                (sys.executable, "-I", "-S", shim.__file__, str(spec.directory)),
+                ours,
+                file_actions=_standard_streams(below, spec.directory / "shim.log"),
+                setsid=True,
+                setsigmask=(),
+            )
+        except OSError:
+            os.close(gate)
+            raise
+        finally:
+            os.close(below)
+        return pid, gate
+
+
+async def sweep(token: str, clock: Clock) -> None:
+    """Kill all that hold the token until none is found twice in a row."""
+    empty_passes = 0
+    while empty_passes < 2:
+        killed = await asyncio.to_thread(identities.kill_holders, token)
+        empty_passes = 0 if killed else empty_passes + 1
+        await clock.sleep(SWEEP_PAUSE_SECONDS)
+
+
+def _standard_streams(
+    gate: int, log: Path
+) -> list[tuple[int, ...] | tuple[int, int, str, int, int]]:
+    """What the shim's descriptors 0, 1 and 2 are; its log stays empty unless it has a bug."""
+    return [
+        (os.POSIX_SPAWN_DUP2, gate, 0),
+        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 2, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+    ]
+
+
+def _ended_by_itself(directory: Path) -> bool:
+    """Whether the shim left none behind: only then does it remove the FIFO."""
+    return not (directory / shim.NEWS_FIFO).exists()
+
+
+def _record(path: Path) -> Any | None:
+    """What the shim told in this file; it is there whole or not at all."""
+    try:
+        return msgspec.json.decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return None

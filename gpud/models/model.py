@@ -56,7 +56,7 @@ class Model:
 
     id: str
     engine: EngineKind
-    kind: ModelKind
+    kind: ModelKind | None  # None: as its file says
     path: str
     options: ModelOptions
 

@@ -28,19 +28,19 @@ from gpud.v1 import models_pb2 as gpud_dot_v1_dot_models__pb2
 from gpud.v1 import node_pb2 as gpud_dot_v1_dot_node__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17gpud/v1/instances.proto\x12\x07gpud.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14gpud/v1/models.proto\x1a\x12gpud/v1/node.proto\"\x81\x01\n\x08\x45xitInfo\x12\x11\n\x04\x63ode\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06signal\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07meaning\x18\x04 \x01(\tB\x07\n\x05_codeB\t\n\x07_signal\"]\n\x0bPhaseTiming\x12!\n\x05phase\x18\x01 \x01(\x0e\x32\x12.gpud.v1.LoadPhase\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"M\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12!\n\x05phase\x18\x03 \x01(\x0e\x32\x12.gpud.v1.LoadPhase\"\x94\x06\n\x08Instance\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x1f\n\x06\x65ngine\x18\x03 \x01(\x0e\x32\x0f.gpud.v1.Engine\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.gpud.v1.InstanceState\x12\x13\n\x0breservation\x18\x05 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x06 \x01(\t\x12\x10\n\x03pid\x18\x07 \x01(\x05H\x00\x88\x01\x01\x12\x0f\n\x07\x64\x65vices\x18\x08 \x03(\t\x12%\n\tfootprint\x18\t \x01(\x0b\x32\x12.gpud.v1.Footprint\x12\x1b\n\x0emeasured_bytes\x18\n \x01(\x03H\x01\x88\x01\x01\x12\x30\n\rload_duration\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08restarts\x18\x0c \x01(\x05\x12$\n\tlast_exit\x18\r \x01(\x0b\x32\x11.gpud.v1.ExitInfo\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nready_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x07options\x18\x11 \x01(\x0b\x32\x15.gpud.v1.ModelOptions\x12$\n\x06phases\x18\x12 \x03(\x0b\x32\x14.gpud.v1.PhaseTiming\x12\x1e\n\x11tokens_per_second\x18\x13 \x01(\x01H\x02\x88\x01\x01\x12\x36\n\x13time_to_first_token\x18\x14 \x01(\x0b\x32\x19.google.protobuf.Duration\x12!\n\x07\x66\x61ilure\x18\x15 \x01(\x0b\x32\x10.gpud.v1.Failure\x12\x13\n\x0b\x63ontainment\x18\x16 \x01(\t\x12\r\n\x05owner\x18\x17 \x01(\tB\x06\n\x04_pidB\x11\n\x0f_measured_bytesB\x14\n\x12_tokens_per_second\"\x94\x01\n\x10LoadModelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12&\n\x07options\x18\x03 \x01(\x0b\x32\x15.gpud.v1.ModelOptions\x12\x0f\n\x07\x64\x65vices\x18\x04 \x03(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12\r\n\x05owner\x18\x06 \x01(\t\"\xbb\x01\n\x11LoadModelResponse\x12#\n\x08instance\x18\x01 \x01(\x0b\x32\x11.gpud.v1.Instance\x12!\n\x05phase\x18\x02 \x01(\x0e\x32\x12.gpud.v1.LoadPhase\x12\x15\n\x08\x66raction\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12*\n\x07\x65lapsed\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0b\n\t_fraction\"\x82\x01\n\x12UnloadModelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12(\n\x05grace\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x66orce\x18\x05 \x01(\x08\"\xc5\x01\n\x13UnloadModelResponse\x12#\n\x08instance\x18\x01 \x01(\x0b\x32\x11.gpud.v1.Instance\x12#\n\x05phase\x18\x02 \x01(\x0e\x32\x14.gpud.v1.UnloadPhase\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12*\n\x07\x65lapsed\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x0b\x66reed_bytes\x18\x05 \x01(\x03H\x00\x88\x01\x01\x42\x0e\n\x0c_freed_bytes\"\"\n\x12GetInstanceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x13GetInstanceResponse\x12#\n\x08instance\x18\x01 \x01(\x0b\x32\x11.gpud.v1.Instance\"t\n\x14ListInstancesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12&\n\x06states\x18\x03 \x03(\x0e\x32\x16.gpud.v1.InstanceState\x12\r\n\x05model\x18\x04 \x01(\t\"V\n\x15ListInstancesResponse\x12$\n\tinstances\x18\x01 \x03(\x0b\x32\x11.gpud.v1.Instance\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14WatchInstanceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x15WatchInstanceResponse\x12#\n\x08instance\x18\x01 \x01(\x0b\x32\x11.gpud.v1.Instance\"D\n\x11TailOutputRequest\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\r\n\x05lines\x18\x02 \x01(\x05\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"#\n\x12TailOutputResponse\x12\r\n\x05lines\x18\x01 \x03(\t*\x82\x03\n\rInstanceState\x12\x1e\n\x1aINSTANCE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15INSTANCE_STATE_QUEUED\x10\x01\x12\x1c\n\x18INSTANCE_STATE_VERIFYING\x10\x02\x12\x1c\n\x18INSTANCE_STATE_RESERVING\x10\x03\x12\x1b\n\x17INSTANCE_STATE_STARTING\x10\x04\x12\x1a\n\x16INSTANCE_STATE_LOADING\x10\x05\x12\x1a\n\x16INSTANCE_STATE_WARMING\x10\x06\x12\x18\n\x14INSTANCE_STATE_READY\x10\x07\x12\x1b\n\x17INSTANCE_STATE_DRAINING\x10\x08\x12\x1b\n\x17INSTANCE_STATE_STOPPING\x10\t\x12\x1a\n\x16INSTANCE_STATE_STOPPED\x10\n\x12\x19\n\x15INSTANCE_STATE_FAILED\x10\x0b\x12\x1a\n\x16INSTANCE_STATE_BACKOFF\x10\x0c*\xf5\x01\n\tLoadPhase\x12\x1a\n\x16LOAD_PHASE_UNSPECIFIED\x10\x00\x12\x15\n\x11LOAD_PHASE_DETECT\x10\x01\x12\x15\n\x11LOAD_PHASE_VERIFY\x10\x02\x12\x17\n\x13LOAD_PHASE_ALLOCATE\x10\x03\x12\x14\n\x10LOAD_PHASE_START\x10\x04\x12\x13\n\x0fLOAD_PHASE_LOAD\x10\x05\x12\x15\n\x11LOAD_PHASE_WARMUP\x10\x06\x12\x14\n\x10LOAD_PHASE_CHECK\x10\x07\x12\x17\n\x13LOAD_PHASE_REGISTER\x10\x08\x12\x14\n\x10LOAD_PHASE_READY\x10\t*\xa7\x01\n\x0bUnloadPhase\x12\x1c\n\x18UNLOAD_PHASE_UNSPECIFIED\x10\x00\x12\x16\n\x12UNLOAD_PHASE_DRAIN\x10\x01\x12\x1a\n\x16UNLOAD_PHASE_TERMINATE\x10\x02\x12\x15\n\x11UNLOAD_PHASE_KILL\x10\x03\x12\x15\n\x11UNLOAD_PHASE_FREE\x10\x04\x12\x18\n\x14UNLOAD_PHASE_STOPPED\x10\x05\x32\xd8\x03\n\x0fInstanceService\x12\x44\n\tLoadModel\x12\x19.gpud.v1.LoadModelRequest\x1a\x1a.gpud.v1.LoadModelResponse0\x01\x12J\n\x0bUnloadModel\x12\x1b.gpud.v1.UnloadModelRequest\x1a\x1c.gpud.v1.UnloadModelResponse0\x01\x12H\n\x0bGetInstance\x12\x1b.gpud.v1.GetInstanceRequest\x1a\x1c.gpud.v1.GetInstanceResponse\x12N\n\rListInstances\x12\x1d.gpud.v1.ListInstancesRequest\x1a\x1e.gpud.v1.ListInstancesResponse\x12P\n\rWatchInstance\x12\x1d.gpud.v1.WatchInstanceRequest\x1a\x1e.gpud.v1.WatchInstanceResponse0\x01\x12G\n\nTailOutput\x12\x1a.gpud.v1.TailOutputRequest\x1a\x1b.gpud.v1.TailOutputResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17gpud/v1/instances.proto\x12\x07gpud.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14gpud/v1/models.proto\x1a\x12gpud/v1/node.proto\"\x81\x01\n\x08\x45xitInfo\x12\x11\n\x04\x63ode\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06signal\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07meaning\x18\x04 \x01(\tB\x07\n\x05_codeB\t\n\x07_signal\"]\n\x0bPhaseTiming\x12!\n\x05phase\x18\x01 \x01(\x0e\x32\x12.gpud.v1.LoadPhase\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"M\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12!\n\x05phase\x18\x03 \x01(\x0e\x32\x12.gpud.v1.LoadPhase\"\xc0\x06\n\x08Instance\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x1f\n\x06\x65ngine\x18\x03 \x01(\x0e\x32\x0f.gpud.v1.Engine\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.gpud.v1.InstanceState\x12\x13\n\x0breservation\x18\x05 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x06 \x01(\t\x12\x10\n\x03pid\x18\x07 \x01(\x05H\x00\x88\x01\x01\x12\x0f\n\x07\x64\x65vices\x18\x08 \x03(\t\x12%\n\tfootprint\x18\t \x01(\x0b\x32\x12.gpud.v1.Footprint\x12\x1b\n\x0emeasured_bytes\x18\n \x01(\x03H\x01\x88\x01\x01\x12\x30\n\rload_duration\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08restarts\x18\x0c \x01(\x05\x12$\n\tlast_exit\x18\r \x01(\x0b\x32\x11.gpud.v1.ExitInfo\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nready_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x07options\x18\x11 \x01(\x0b\x32\x15.gpud.v1.ModelOptions\x12$\n\x06phases\x18\x12 \x03(\x0b\x32\x14.gpud.v1.PhaseTiming\x12\x1e\n\x11tokens_per_second\x18\x13 \x01(\x01H\x02\x88\x01\x01\x12\x36\n\x13time_to_first_token\x18\x14 \x01(\x0b\x32\x19.google.protobuf.Duration\x12!\n\x07\x66\x61ilure\x18\x15 \x01(\x0b\x32\x10.gpud.v1.Failure\x12\x13\n\x0b\x63ontainment\x18\x16 \x01(\t\x12\r\n\x05owner\x18\x17 \x01(\t\x12\x19\n\x0c\x65ngine_bytes\x18\x18 \x01(\x03H\x03\x88\x01\x01\x42\x06\n\x04_pidB\x11\n\x0f_measured_bytesB\x14\n\x12_tokens_per_secondB\x0f\n\r_engine_bytes\"\x94\x01\n\x10LoadModelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12&\n\x07options\x18\x03 \x01(\x0b\x32\x15.gpud.v1.ModelOptions\x12\x0f\n\x07\x64\x65vices\x18\x04 \x03(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12\r\n\x05owner\x18\x06 \x01(\t\"\xbb\x01\n\x11LoadModelResponse\x12#\n\x08instance\x18\x01 \x01(\x0b\x32\x11.gpud.v1.Instance\x12!\n\x05phase\x18\x02 \x01(\x0e\x32\x12.gpud.v1.LoadPhase\x12\x15\n\x08\x66raction\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12*\n\x07\x65lapsed\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0b\n\t_fraction\"\x82\x01\n\x12UnloadModelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12(\n\x05grace\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x66orce\x18\x05 \x01(\x08\"\xc5\x01\n\x13UnloadModelResponse\x12#\n\x08instance\x18\x01 \x01(\x0b\x32\x11.gpud.v1.Instance\x12#\n\x05phase\x18\x02 \x01(\x0e\x32\x14.gpud.v1.UnloadPhase\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12*\n\x07\x65lapsed\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x0b\x66reed_bytes\x18\x05 \x01(\x03H\x00\x88\x01\x01\x42\x0e\n\x0c_freed_bytes\"\"\n\x12GetInstanceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x13GetInstanceResponse\x12#\n\x08instance\x18\x01 \x01(\x0b\x32\x11.gpud.v1.Instance\"t\n\x14ListInstancesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12&\n\x06states\x18\x03 \x03(\x0e\x32\x16.gpud.v1.InstanceState\x12\r\n\x05model\x18\x04 \x01(\t\"V\n\x15ListInstancesResponse\x12$\n\tinstances\x18\x01 \x03(\x0b\x32\x11.gpud.v1.Instance\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14WatchInstanceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x15WatchInstanceResponse\x12#\n\x08instance\x18\x01 \x01(\x0b\x32\x11.gpud.v1.Instance\"D\n\x11TailOutputRequest\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\r\n\x05lines\x18\x02 \x01(\x05\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"#\n\x12TailOutputResponse\x12\r\n\x05lines\x18\x01 \x03(\t*\x82\x03\n\rInstanceState\x12\x1e\n\x1aINSTANCE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15INSTANCE_STATE_QUEUED\x10\x01\x12\x1c\n\x18INSTANCE_STATE_VERIFYING\x10\x02\x12\x1c\n\x18INSTANCE_STATE_RESERVING\x10\x03\x12\x1b\n\x17INSTANCE_STATE_STARTING\x10\x04\x12\x1a\n\x16INSTANCE_STATE_LOADING\x10\x05\x12\x1a\n\x16INSTANCE_STATE_WARMING\x10\x06\x12\x18\n\x14INSTANCE_STATE_READY\x10\x07\x12\x1b\n\x17INSTANCE_STATE_DRAINING\x10\x08\x12\x1b\n\x17INSTANCE_STATE_STOPPING\x10\t\x12\x1a\n\x16INSTANCE_STATE_STOPPED\x10\n\x12\x19\n\x15INSTANCE_STATE_FAILED\x10\x0b\x12\x1a\n\x16INSTANCE_STATE_BACKOFF\x10\x0c*\xf5\x01\n\tLoadPhase\x12\x1a\n\x16LOAD_PHASE_UNSPECIFIED\x10\x00\x12\x15\n\x11LOAD_PHASE_DETECT\x10\x01\x12\x15\n\x11LOAD_PHASE_VERIFY\x10\x02\x12\x17\n\x13LOAD_PHASE_ALLOCATE\x10\x03\x12\x14\n\x10LOAD_PHASE_START\x10\x04\x12\x13\n\x0fLOAD_PHASE_LOAD\x10\x05\x12\x15\n\x11LOAD_PHASE_WARMUP\x10\x06\x12\x14\n\x10LOAD_PHASE_CHECK\x10\x07\x12\x17\n\x13LOAD_PHASE_REGISTER\x10\x08\x12\x14\n\x10LOAD_PHASE_READY\x10\t*\xa7\x01\n\x0bUnloadPhase\x12\x1c\n\x18UNLOAD_PHASE_UNSPECIFIED\x10\x00\x12\x16\n\x12UNLOAD_PHASE_DRAIN\x10\x01\x12\x1a\n\x16UNLOAD_PHASE_TERMINATE\x10\x02\x12\x15\n\x11UNLOAD_PHASE_KILL\x10\x03\x12\x15\n\x11UNLOAD_PHASE_FREE\x10\x04\x12\x18\n\x14UNLOAD_PHASE_STOPPED\x10\x05\x32\xd8\x03\n\x0fInstanceService\x12\x44\n\tLoadModel\x12\x19.gpud.v1.LoadModelRequest\x1a\x1a.gpud.v1.LoadModelResponse0\x01\x12J\n\x0bUnloadModel\x12\x1b.gpud.v1.UnloadModelRequest\x1a\x1c.gpud.v1.UnloadModelResponse0\x01\x12H\n\x0bGetInstance\x12\x1b.gpud.v1.GetInstanceRequest\x1a\x1c.gpud.v1.GetInstanceResponse\x12N\n\rListInstances\x12\x1d.gpud.v1.ListInstancesRequest\x1a\x1e.gpud.v1.ListInstancesResponse\x12P\n\rWatchInstance\x12\x1d.gpud.v1.WatchInstanceRequest\x1a\x1e.gpud.v1.WatchInstanceResponse0\x01\x12G\n\nTailOutput\x12\x1a.gpud.v1.TailOutputRequest\x1a\x1b.gpud.v1.TailOutputResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gpud.v1.instances_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INSTANCESTATE']._serialized_start=2424
-  _globals['_INSTANCESTATE']._serialized_end=2810
-  _globals['_LOADPHASE']._serialized_start=2813
-  _globals['_LOADPHASE']._serialized_end=3058
-  _globals['_UNLOADPHASE']._serialized_start=3061
-  _globals['_UNLOADPHASE']._serialized_end=3228
+  _globals['_INSTANCESTATE']._serialized_start=2468
+  _globals['_INSTANCESTATE']._serialized_end=2854
+  _globals['_LOADPHASE']._serialized_start=2857
+  _globals['_LOADPHASE']._serialized_end=3102
+  _globals['_UNLOADPHASE']._serialized_start=3105
+  _globals['_UNLOADPHASE']._serialized_end=3272
   _globals['_EXITINFO']._serialized_start=144
   _globals['_EXITINFO']._serialized_end=273
   _globals['_PHASETIMING']._serialized_start=275
@@ -48,31 +48,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FAILURE']._serialized_start=370
   _globals['_FAILURE']._serialized_end=447
   _globals['_INSTANCE']._serialized_start=450
-  _globals['_INSTANCE']._serialized_end=1238
-  _globals['_LOADMODELREQUEST']._serialized_start=1241
-  _globals['_LOADMODELREQUEST']._serialized_end=1389
-  _globals['_LOADMODELRESPONSE']._serialized_start=1392
-  _globals['_LOADMODELRESPONSE']._serialized_end=1579
-  _globals['_UNLOADMODELREQUEST']._serialized_start=1582
-  _globals['_UNLOADMODELREQUEST']._serialized_end=1712
-  _globals['_UNLOADMODELRESPONSE']._serialized_start=1715
-  _globals['_UNLOADMODELRESPONSE']._serialized_end=1912
-  _globals['_GETINSTANCEREQUEST']._serialized_start=1914
-  _globals['_GETINSTANCEREQUEST']._serialized_end=1948
-  _globals['_GETINSTANCERESPONSE']._serialized_start=1950
-  _globals['_GETINSTANCERESPONSE']._serialized_end=2008
-  _globals['_LISTINSTANCESREQUEST']._serialized_start=2010
-  _globals['_LISTINSTANCESREQUEST']._serialized_end=2126
-  _globals['_LISTINSTANCESRESPONSE']._serialized_start=2128
-  _globals['_LISTINSTANCESRESPONSE']._serialized_end=2214
-  _globals['_WATCHINSTANCEREQUEST']._serialized_start=2216
-  _globals['_WATCHINSTANCEREQUEST']._serialized_end=2252
-  _globals['_WATCHINSTANCERESPONSE']._serialized_start=2254
-  _globals['_WATCHINSTANCERESPONSE']._serialized_end=2314
-  _globals['_TAILOUTPUTREQUEST']._serialized_start=2316
-  _globals['_TAILOUTPUTREQUEST']._serialized_end=2384
-  _globals['_TAILOUTPUTRESPONSE']._serialized_start=2386
-  _globals['_TAILOUTPUTRESPONSE']._serialized_end=2421
-  _globals['_INSTANCESERVICE']._serialized_start=3231
-  _globals['_INSTANCESERVICE']._serialized_end=3703
+  _globals['_INSTANCE']._serialized_end=1282
+  _globals['_LOADMODELREQUEST']._serialized_start=1285
+  _globals['_LOADMODELREQUEST']._serialized_end=1433
+  _globals['_LOADMODELRESPONSE']._serialized_start=1436
+  _globals['_LOADMODELRESPONSE']._serialized_end=1623
+  _globals['_UNLOADMODELREQUEST']._serialized_start=1626
+  _globals['_UNLOADMODELREQUEST']._serialized_end=1756
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=1759
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=1956
+  _globals['_GETINSTANCEREQUEST']._serialized_start=1958
+  _globals['_GETINSTANCEREQUEST']._serialized_end=1992
+  _globals['_GETINSTANCERESPONSE']._serialized_start=1994
+  _globals['_GETINSTANCERESPONSE']._serialized_end=2052
+  _globals['_LISTINSTANCESREQUEST']._serialized_start=2054
+  _globals['_LISTINSTANCESREQUEST']._serialized_end=2170
+  _globals['_LISTINSTANCESRESPONSE']._serialized_start=2172
+  _globals['_LISTINSTANCESRESPONSE']._serialized_end=2258
+  _globals['_WATCHINSTANCEREQUEST']._serialized_start=2260
+  _globals['_WATCHINSTANCEREQUEST']._serialized_end=2296
+  _globals['_WATCHINSTANCERESPONSE']._serialized_start=2298
+  _globals['_WATCHINSTANCERESPONSE']._serialized_end=2358
+  _globals['_TAILOUTPUTREQUEST']._serialized_start=2360
+  _globals['_TAILOUTPUTREQUEST']._serialized_end=2428
+  _globals['_TAILOUTPUTRESPONSE']._serialized_start=2430
+  _globals['_TAILOUTPUTRESPONSE']._serialized_end=2465
+  _globals['_INSTANCESERVICE']._serialized_start=3275
+  _globals['_INSTANCESERVICE']._serialized_end=3747
 # @@protoc_insertion_point(module_scope)

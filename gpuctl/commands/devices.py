@@ -1,0 +1,137 @@
+"""`gpuctl devices` and `gpuctl watch`: what is there, now and as it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import click
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from gpuctl.client import PAGE_SIZE
+from gpuctl.commands.status import DEVICE_COLUMNS, reading
+from gpuctl.failures import Failure
+from gpuctl.messages import duration, known, word
+from gpuctl.options import COUNT, command, span
+from gpuctl.session import Session
+from gpuctl.tables import Column, Table, clock_text
+from gpuctl.units import compact_size
+from gpud.v1.devices_pb2 import Device, DeviceProcess, ListDevicesRequest
+from gpud.v1.telemetry_pb2 import Snapshot, WatchSnapshotsRequest
+
+
+def _optional_text(device: Device, field: str) -> str:
+    value = known(device, field)
+    return "-" if value is None else str(value)
+
+
+_KIND: Column[Device] = Column(header="KIND", cell=lambda d: word(d, "kind"))
+_POWER: Column[Device] = Column(
+    header="POWER", cell=lambda d: reading(d, "power_watts", "W"), right=True
+)
+_COLUMNS: tuple[Column[Device], ...] = (
+    DEVICE_COLUMNS[0],
+    _KIND,
+    *DEVICE_COLUMNS[1:-1],
+    _POWER,
+    DEVICE_COLUMNS[-1],
+    Column(header="RESERVE", cell=lambda d: compact_size(d.reserve_bytes), right=True, wide=True),
+    Column(
+        header="UNATTRIBUTED",
+        cell=lambda d: compact_size(known(d, "unattributed_bytes")),
+        right=True,
+        wide=True,
+    ),
+    Column(header="LEAKED", cell=lambda d: compact_size(d.leaked_bytes), right=True, wide=True),
+    Column(header="UUID", cell=lambda d: d.name.removeprefix("devices/"), wide=True),
+    Column(header="PCI", cell=lambda d: _optional_text(d, "pci_bus_id"), wide=True),
+    Column(header="DRIVER", cell=lambda d: _optional_text(d, "driver_version"), wide=True),
+    Column(header="WHY", cell=lambda d: d.health_reason, wide=True),
+)
+
+
+@command()
+def devices(session: Session) -> None:
+    """List what has memory that can be promised, and how much of it is free."""
+    client = session.client
+    request = ListDevicesRequest(include_processes=not session.output.is_table)
+    found = [d for page in client.pages(client.devices.ListDevices, request) for d in page.devices]
+    session.output.many("devices", found, _COLUMNS)
+
+
+def device_aliases(session: Session) -> dict[str, str]:
+    """gpu0 for devices/{uuid}: for tables, and empty rather than a reason not to draw one."""
+    client = session.client
+    try:
+        answer = client.call(client.devices.ListDevices, ListDevicesRequest(page_size=PAGE_SIZE))
+    except Failure:
+        return {}
+    return {device.name: device.alias for device in answer.devices if device.alias}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reading:
+    """A row of `watch`: one device at one moment."""
+
+    time: Timestamp
+    device: Device
+
+
+def _of_reading(column: Column[Device]) -> Column[_Reading]:
+    return Column(
+        header=column.header, cell=lambda row: column.cell(row.device), right=column.right
+    )
+
+
+_WATCH_COLUMNS: tuple[Column[_Reading], ...] = (
+    Column(header="TIME", cell=lambda r: clock_text(r.time)),
+    *(_of_reading(c) for c in (DEVICE_COLUMNS[0], *DEVICE_COLUMNS[2:-1], _POWER)),
+    _of_reading(DEVICE_COLUMNS[-1]),
+)
+
+_PROCESS_COLUMNS: tuple[Column[DeviceProcess], ...] = (
+    Column(header="PID", cell=lambda p: str(p.pid), right=True),
+    Column(header="USED", cell=lambda p: compact_size(known(p, "used_bytes")), right=True),
+    Column(header="KIND", cell=lambda p: word(p, "kind")),
+    Column(header="RESERVATION", cell=lambda p: p.reservation or "foreign"),
+    Column(header="PROCESS", cell=lambda p: p.process_name),
+)
+
+
+@command(named=False)
+@click.option("--interval", type=span, default="0s", help="Least time between snapshots.")
+@click.option("--count", type=COUNT, help="End after so many snapshots.")
+@click.option("--device", "device_names", multiple=True, help="Only this device; may be repeated.")
+@click.option("--processes", is_flag=True, help="With the processes on each device.")
+def watch(
+    session: Session,
+    interval: float,
+    count: int | None,
+    device_names: tuple[str, ...],
+    processes: bool,
+) -> None:
+    """Show the devices' readings as they change, until Ctrl-C or --count."""
+    request = WatchSnapshotsRequest(
+        interval=duration(interval), devices=device_names, include_processes=processes
+    )
+    client, output = session.client, session.output
+    table = output.table(_WATCH_COLUMNS)
+    with client.stream(client.telemetry.WatchSnapshots, request) as answers:
+        for index, answer in enumerate(islice(answers, count)):
+            if output.is_table:
+                output.lines(_snapshot_lines(table, answer.snapshot, header=index == 0))
+            else:
+                output.streamed(answer.snapshot)
+
+
+def _snapshot_lines(table: Table[_Reading], snapshot: Snapshot, *, header: bool) -> Iterator[str]:
+    rows = [_Reading(time=snapshot.time, device=device) for device in snapshot.devices]
+    drawn = table.lines(rows, header=header)
+    if header:
+        yield drawn.pop(0)
+    for line, device in zip(drawn, snapshot.devices, strict=True):
+        yield line
+        if device.sample.processes:
+            listed = Table(_PROCESS_COLUMNS).lines(device.sample.processes)
+            yield from (f"    {process_line}" for process_line in listed)

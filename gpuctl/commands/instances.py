@@ -1,0 +1,243 @@
+"""`gpuctl load`, `unload`, `instances` and `logs`: engines run inside promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import click
+from grpc import StatusCode
+
+from gpuctl.commands.devices import device_aliases
+from gpuctl.commands.models import footprint_lines
+from gpuctl.commands.progress import Step, phases
+from gpuctl.commands.status import INSTANCE_COLUMNS, is_stopped
+from gpuctl.failures import EXIT_INTERRUPTED, Failure, repeatable
+from gpuctl.messages import duration, known, seconds_of, word
+from gpuctl.options import COUNT, command, model_options, options_message, qualified, span
+from gpuctl.session import Session, person, request_id
+from gpuctl.tables import Column, clean_line
+from gpuctl.units import size_text, span_text
+from gpud.v1.instances_pb2 import (
+    GetInstanceRequest,
+    Instance,
+    ListInstancesRequest,
+    LoadModelRequest,
+    LoadModelResponse,
+    LoadPhase,
+    TailOutputRequest,
+    UnloadModelRequest,
+    UnloadModelResponse,
+    UnloadPhase,
+)
+
+Progress = TypeVar("Progress", LoadModelResponse, UnloadModelResponse)
+
+
+def _load_time(instance: Instance) -> str:
+    took = instance.HasField("load_duration")
+    return span_text(seconds_of(instance.load_duration)) if took else "-"
+
+
+def _tokens_per_second(instance: Instance) -> str:
+    measured = known(instance, "tokens_per_second")
+    return "-" if measured is None else f"{measured:.1f}"
+
+
+def _why(instance: Instance) -> str:
+    return instance.failure.message or instance.last_exit.meaning
+
+
+def instance_columns(aliases: dict[str, str]) -> tuple[Column[Instance], ...]:
+    """The columns of an instance; `aliases` gives devices the short names people know."""
+
+    def devices(instance: Instance) -> str:
+        return ",".join(aliases.get(d, d.removeprefix("devices/")) for d in instance.devices)
+
+    return (
+        *INSTANCE_COLUMNS[:3],
+        Column(header="DEVICES", cell=devices),
+        *INSTANCE_COLUMNS[3:],
+        Column(header="PID", cell=lambda i: str(known(i, "pid") or "-"), right=True, wide=True),
+        Column(header="LOADED IN", cell=_load_time, right=True, wide=True),
+        Column(header="TOKENS/S", cell=_tokens_per_second, right=True, wide=True),
+        Column(header="RESERVATION", cell=lambda i: i.reservation, wide=True),
+        Column(header="OWNER", cell=lambda i: i.owner, wide=True),
+        Column(header="WHY", cell=_why, wide=True),
+    )
+
+
+def _columns(session: Session) -> tuple[Column[Instance], ...]:
+    return instance_columns(device_aliases(session) if session.output.is_table else {})
+
+
+@command()
+@click.argument("model")
+@click.option("--device", "devices", multiple=True, help="Choose among these; may be repeated.")
+@model_options
+@click.option("--owner", help="Whose it is (default: user@host).")
+@click.option("--request-id", "given_id", metavar="ID", help="The same id, the same load.")
+@click.option("--dry-run", is_flag=True, help="Footprint and placement, promising nothing.")
+@click.option("--detach", is_flag=True, help="Come back once it is under way.")
+def load(
+    session: Session,
+    model: str,
+    devices: tuple[str, ...],
+    owner: str | None,
+    given_id: str | None,
+    **options: Any,
+) -> None:
+    """Load a model and wait until it is ready to serve.
+
+    The load belongs to gpud: Ctrl-C leaves it, `gpuctl unload` stops it.
+    """
+    dry_run, detach = options.pop("dry_run"), options.pop("detach")
+    request = LoadModelRequest(
+        request_id=given_id or request_id(),
+        model=qualified("models", model),
+        options=options_message(options),
+        devices=devices,
+        validate_only=dry_run,
+        owner=owner or person(),
+    )
+    client = session.client
+    with (
+        repeatable(request.request_id),
+        client.stream(client.instances.LoadModel, request) as said,
+    ):
+        last = _followed(session, said, _load_goes_on(request), until_named=detach)
+    if not (dry_run or detach or last.phase == LoadPhase.LOAD_PHASE_READY):
+        raise Failure(message=f"the load ended in phase {word(last, 'phase')}, not READY")
+    if session.output.is_table and dry_run:
+        aliases = device_aliases(session)
+        session.output.lines(footprint_lines(last.instance.footprint, aliases))
+    elif session.output.form != "jsonl":
+        session.output.one(last.instance, _columns(session))
+
+
+_UNLOADED_COLUMNS: tuple[Column[UnloadModelResponse], ...] = (
+    Column(header="INSTANCE", cell=lambda u: u.instance.name.removeprefix("instances/")),
+    Column(header="STATE", cell=lambda u: word(u, "phase")),
+    Column(header="FREED", cell=lambda u: size_text(known(u, "freed_bytes")), right=True),
+)
+
+
+@command(named=False)
+@click.argument("name", metavar="MODEL|INSTANCE")
+@click.option("--grace", type=span, help="How long requests in flight may go on (default: 5s).")
+@click.option("--force", is_flag=True, help="Kill at once.")
+def unload(session: Session, name: str, grace: float | None, force: bool) -> None:
+    """Stop an instance, in any phase, and wait until its memory is back."""
+    request = UnloadModelRequest(
+        request_id=request_id(), grace=None if grace is None else duration(grace), force=force
+    )
+    if name.startswith("models/") or not _is_instance(session, name):
+        request.model = qualified("models", name)
+    else:
+        request.instance = qualified("instances", name)
+    client = session.client
+    with client.stream(client.instances.UnloadModel, request) as said:
+        last = _followed(session, said, _unload_goes_on(name))
+    if last.phase != UnloadPhase.UNLOAD_PHASE_STOPPED:
+        raise Failure(message=f"the unload ended in phase {word(last, 'phase')}, not STOPPED")
+    if session.output.form != "jsonl":
+        session.output.one(last, _UNLOADED_COLUMNS)
+
+
+def _is_instance(session: Session, name: str) -> bool:
+    """Whether a bare name is an instance's; if not, it can only be a model's."""
+    if name.startswith("instances/"):
+        return True
+    request = GetInstanceRequest(name=qualified("instances", name))
+    try:
+        session.client.call(session.client.instances.GetInstance, request)
+    except Failure as failure:
+        if failure.code not in {StatusCode.NOT_FOUND, StatusCode.INVALID_ARGUMENT}:
+            raise
+        return False
+    return True
+
+
+@command()
+@click.option("--all", "every", is_flag=True, help="Those that were stopped lately too.")
+@click.option("--model", default="", help="Only of this model.")
+def instances(session: Session, every: bool, model: str) -> None:
+    """List the engines that run, start or failed lately. `ps` for short."""
+    request = ListInstancesRequest(model=qualified("models", model) if model else "")
+    client = session.client
+    pages = client.pages(client.instances.ListInstances, request)
+    found = [i for page in pages for i in page.instances if every or not is_stopped(i)]
+    session.output.many("instances", found, _columns(session) if found else ())
+
+
+@command(named=False)
+@click.argument("instance")
+@click.option("--lines", type=COUNT, help="How many of the last lines (default: 50).")
+@click.option("-f", "--follow", is_flag=True, help="Go on with those to come, until Ctrl-C.")
+def logs(session: Session, instance: str, lines: int | None, follow: bool) -> None:
+    """Print what an engine wrote, without its control characters."""
+    request = TailOutputRequest(
+        instance=qualified("instances", instance), lines=lines or 0, follow=follow
+    )
+    client, output = session.client, session.output
+    with client.stream(client.instances.TailOutput, request) as answers:
+        for answer in answers:
+            if output.is_table:
+                output.lines(clean_line(line) for line in answer.lines)
+            else:
+                output.streamed(answer)
+
+
+# Given the instance's name, empty while it is not known: what to tell who left with Ctrl-C.
+GoesOn = Callable[[str], Failure]
+
+
+def _load_goes_on(request: LoadModelRequest) -> GoesOn:
+    model = request.model.removeprefix("models/")
+    return lambda instance: Failure(
+        message=f"the load of {instance or model} goes on",
+        exit_code=EXIT_INTERRUPTED,
+        notes=(
+            f"follow it: gpuctl load {model} --request-id {request.request_id}",
+            f"stop it:   gpuctl unload {instance or model}",
+        ),
+    )
+
+
+def _unload_goes_on(name: str) -> GoesOn:
+    return lambda instance: Failure(
+        message=f"the unload of {instance or name} goes on",
+        exit_code=EXIT_INTERRUPTED,
+        notes=("see how far it is: gpuctl instances --all",),
+    )
+
+
+def _followed(
+    session: Session, said: Iterator[Progress], goes_on: GoesOn, *, until_named: bool = False
+) -> Progress:
+    """Show progress until the stream ends, or names its instance; its last message."""
+    last: Progress | None = None
+    try:
+        with phases(session) as report:
+            for message in said:
+                last = message
+                report(_step(message))
+                if session.output.form == "jsonl":
+                    session.output.streamed(message)
+                if until_named and message.instance.name:
+                    break
+    except KeyboardInterrupt:
+        raise goes_on(last.instance.name if last is not None else "") from None
+    if last is None:
+        raise Failure(message="gpud ended the stream without a word", outcome_unknown=True)
+    return last
+
+
+def _step(message: LoadModelResponse | UnloadModelResponse) -> Step:
+    fraction = known(message, "fraction") if isinstance(message, LoadModelResponse) else None
+    return Step(
+        phase=word(message, "phase"),
+        fraction=fraction,
+        detail=message.detail,
+        elapsed_seconds=seconds_of(message.elapsed),
+    )

@@ -1,0 +1,151 @@
+"""`gpuctl status`, `version` and `events`: the host as a whole."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import click
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from gpuctl.client import PAGE_SIZE
+from gpuctl.commands import status as status_file
+from gpuctl.failures import Failure, usage
+from gpuctl.messages import timestamp
+from gpuctl.options import COUNT, command
+from gpuctl.session import Session
+from gpuctl.tables import Column, Table, clean, moment_text
+from gpuctl.units import parse_span
+from gpud import __version__
+from gpud.v1.node_pb2 import Event, GetNodeRequest, ListEventsRequest, WatchEventsRequest
+
+_DEFAULT_LIMIT = 50
+
+
+@command(named=False)
+def status(session: Session) -> None:
+    """Show the node, its devices and instances at a glance."""
+    status_file.print_status(session)
+
+
+@command(named=False)
+def version(session: Session) -> None:
+    """Tell the version of gpuctl and, if it answers, of gpud."""
+    client = session.client
+    plain: dict[str, dict[str, str]] = {"client": {"version": __version__}}
+    lines = [f"gpuctl {__version__}"]
+    try:
+        node = client.call(client.node.GetNode, GetNodeRequest()).node
+    except Failure as failure:
+        lines.append(f"gpud   - ({clean(failure.message)})")
+    else:
+        plain["daemon"] = {
+            "version": node.version, "hostname": node.hostname, "address": client.address
+        }  # fmt: skip
+        lines.append(f"gpud   {clean(node.version)} on {clean(node.hostname)}, {client.address}")
+    if session.output.is_table:
+        session.output.lines(lines)
+    else:
+        session.output.document(plain)
+
+
+def _details(event: Event) -> str:
+    return " ".join(f"{key}={event.details[key]}" for key in sorted(event.details))
+
+
+EVENT_COLUMNS: tuple[Column[Event], ...] = (
+    Column(header="SEQUENCE", cell=lambda e: str(e.sequence), right=True, wide=True),
+    Column(header="TIME", cell=lambda e: moment_text(e.time)),
+    Column(header="TYPE", cell=lambda e: e.type),
+    Column(header="SUBJECT", cell=lambda e: e.subject),
+    Column(header="ACTOR", cell=lambda e: e.actor),
+    Column(header="REASON", cell=lambda e: e.reason),
+    Column(header="DETAILS", cell=_details, wide=True),
+)
+
+
+@command(named=False)
+@click.option("--type", "event_type", metavar="TYPE", help="This type, or all that begin with it.")
+@click.option("--subject", metavar="NAME", help="Of this resource, as reservations/r-1.")
+@click.option("--since", metavar="SPAN|TIME", help="Not older than 10m, or than an RFC 3339 time.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with those to come, until Ctrl-C.")
+@click.option("--limit", type=COUNT, help=f"The newest so many (default: {_DEFAULT_LIMIT}).")
+def events(
+    session: Session,
+    event_type: str | None,
+    subject: str | None,
+    since: str | None,
+    follow: bool,
+    limit: int | None,
+) -> None:
+    """Tell what happened, who caused it and why; the newest last.
+
+    JSON and YAML documents keep gpud's own order, the newest first.
+    """
+    request = ListEventsRequest(
+        type=event_type or "",
+        subject=subject or "",
+        since=_moment(since, session.now()) if since else None,
+    )
+    newest_first = _newest(session, request, limit or _DEFAULT_LIMIT)
+    table = session.output.table(EVENT_COLUMNS)
+    _show_listed(session, table, newest_first, as_stream=follow)
+    if follow:
+        _follow(session, table, _after(request, newest_first))
+
+
+def _newest(session: Session, request: ListEventsRequest, limit: int) -> list[Event]:
+    client = session.client
+    request.page_size = min(limit, PAGE_SIZE)
+    pages = client.pages(client.node.ListEvents, request)
+    return list(islice((event for page in pages for event in page.events), limit))
+
+
+def _show_listed(
+    session: Session, table: Table[Event], newest_first: list[Event], *, as_stream: bool
+) -> None:
+    """In tables and lines the oldest first: a journal is read downwards."""
+    output = session.output
+    if output.is_table and newest_first:
+        output.lines(table.lines(newest_first[::-1]))
+    elif output.form == "jsonl" or (as_stream and not output.is_table):
+        for event in newest_first[::-1]:
+            output.streamed(event)
+    elif not as_stream:
+        output.many("events", newest_first, EVENT_COLUMNS)
+
+
+def _after(listed: ListEventsRequest, newest_first: list[Event]) -> WatchEventsRequest:
+    """A watch that goes on where the list ended: nothing twice, nothing left out."""
+    request = WatchEventsRequest(type=listed.type, subject=listed.subject)
+    if newest_first or not listed.HasField("since"):
+        request.after_sequence = newest_first[0].sequence if newest_first else 0
+    else:
+        request.since.CopyFrom(listed.since)
+    return request
+
+
+def _follow(session: Session, table: Table[Event], request: WatchEventsRequest) -> None:
+    client, output = session.client, session.output
+    header = not request.after_sequence
+    with client.stream(client.node.WatchEvents, request) as answers:
+        for answer in answers:
+            if output.is_table:
+                output.lines(table.lines([answer.event], header=header))
+                header = False
+            else:
+                output.streamed(answer.event)
+
+
+def _moment(text: str, now: float) -> Timestamp:
+    try:
+        return timestamp(now - parse_span(text))
+    except ValueError:
+        pass
+    moment = Timestamp()
+    try:
+        moment.FromJsonString(text)
+    except ValueError:
+        raise usage(
+            f"--since {text!r} is neither a span nor a moment; write 10m or 2026-11-20T21:00:00Z"
+        ) from None
+    return moment

@@ -1,0 +1,185 @@
+"""`gpuctl status`, the command that is typed most: without click, so that it answers sooner."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from gpuctl.client import PAGE_SIZE
+from gpuctl.messages import known, seconds_of, to_plain, word
+from gpuctl.render import TERMINAL_WIDTH
+from gpuctl.tables import Column, clean, paint
+from gpuctl.units import compact_size, span_text, used_of
+from gpud.v1.devices_pb2 import Device, DeviceHealth, ListDevicesRequest
+from gpud.v1.instances_pb2 import Instance, InstanceState, ListInstancesRequest
+from gpud.v1.node_pb2 import GetNodeRequest, Node
+from gpud.v1.reservations_pb2 import (
+    ListReservationsRequest,
+    Reservation,
+    ReservationState,
+)
+
+if TYPE_CHECKING:
+    from gpuctl.session import Session
+
+LIVE_RESERVATIONS = (
+    ReservationState.RESERVATION_STATE_QUEUED,
+    ReservationState.RESERVATION_STATE_GRANTED,
+    ReservationState.RESERVATION_STATE_RELEASING,
+)
+
+
+def reading(device: Device, field: str, unit: str = "") -> str:
+    """A whole number of the device's newest sample with its unit; `-` while it is unknown."""
+    value = known(device.sample, field)
+    return "-" if value is None else f"{value:.0f}{unit}"
+
+
+def used(device: Device) -> str:
+    """Used memory of all, as `2.5/6G`."""
+    return used_of(known(device.sample, "memory_used_bytes"), known(device, "memory_total_bytes"))
+
+
+def short_model(device: Device) -> str:
+    """The card's name without the maker's words, which say nothing in a column."""
+    return device.model_name.removeprefix("NVIDIA ").removeprefix("GeForce ")
+
+
+DEVICE_COLUMNS: tuple[Column[Device], ...] = (
+    Column(header="DEVICE", cell=lambda d: d.alias),
+    Column(header="MODEL", cell=short_model, shrinks=True),
+    Column(header="MEMORY", cell=used, right=True),
+    Column(header="GRANTED", cell=lambda d: compact_size(d.granted_bytes), right=True),
+    Column(
+        header="GRANTABLE", cell=lambda d: compact_size(known(d, "grantable_bytes")), right=True
+    ),
+    Column(header="FOREIGN", cell=lambda d: compact_size(known(d, "foreign_bytes")), right=True),
+    Column(header="UTIL", cell=lambda d: reading(d, "utilization_percent", "%"), right=True),
+    Column(header="TEMP", cell=lambda d: reading(d, "temperature_celsius", "°C"), right=True),
+    Column(header="HEALTH", cell=lambda d: word(d, "health")),
+)
+
+
+def instance_bytes(instance: Instance) -> int | None:
+    """What it uses now, or until that is known what it was promised."""
+    promised = instance.footprint.total_bytes if instance.HasField("footprint") else None
+    measured = known(instance, "measured_bytes")
+    return promised if measured is None else int(measured)
+
+
+INSTANCE_COLUMNS: tuple[Column[Instance], ...] = (
+    Column(header="INSTANCE", cell=lambda i: i.name.removeprefix("instances/")),
+    Column(header="MODEL", cell=lambda i: i.model.removeprefix("models/"), shrinks=True),
+    Column(header="STATE", cell=lambda i: word(i, "state")),
+    Column(header="MEMORY", cell=lambda i: compact_size(instance_bytes(i)), right=True),
+    Column(header="ENDPOINT", cell=lambda i: i.endpoint),
+)
+
+
+def print_status(session: Session) -> None:
+    """The node, its devices, what runs on them and how much is promised, at a glance."""
+    client = session.client
+    # Four calls, one wait.
+    node = client.begin(client.node.GetNode, GetNodeRequest())
+    devices = client.begin(client.devices.ListDevices, ListDevicesRequest(page_size=PAGE_SIZE))
+    instances = client.begin(
+        client.instances.ListInstances, ListInstancesRequest(page_size=PAGE_SIZE)
+    )
+    reservations = client.begin(
+        client.reservations.ListReservations,
+        ListReservationsRequest(page_size=PAGE_SIZE, states=LIVE_RESERVATIONS),
+    )
+    status = Status(
+        node=node().node,
+        devices=list(devices().devices),
+        instances=[i for i in instances().instances if not is_stopped(i)],
+        reservations=list(reservations().reservations),
+    )
+    if session.output.is_table:
+        session.output.lines(status.lines(session))
+    else:
+        session.output.document(status.plain())
+
+
+def is_stopped(instance: Instance) -> bool:
+    """Ended as it should; a failed one is still worth seeing."""
+    return instance.state == InstanceState.INSTANCE_STATE_STOPPED
+
+
+class Status:
+    """The answers of the four calls."""
+
+    def __init__(
+        self,
+        *,
+        node: Node,
+        devices: list[Device],
+        instances: list[Instance],
+        reservations: list[Reservation],
+    ) -> None:
+        self._node = node
+        self._devices = devices
+        self._instances = instances
+        self._reservations = reservations
+
+    def plain(self) -> dict[str, object]:
+        """For JSON and YAML: the messages as they came."""
+        return {
+            "node": to_plain(self._node),
+            "devices": [to_plain(device) for device in self._devices],
+            "instances": [to_plain(instance) for instance in self._instances],
+            "reservations": [to_plain(reservation) for reservation in self._reservations],
+        }
+
+    def lines(self, session: Session) -> list[str]:
+        """For people; fits 80 columns."""
+        output = session.output
+        lines = [self._node_line(session.now(), color=output.color), ""]
+        if self._devices:
+            table = output.table(DEVICE_COLUMNS, width=TERMINAL_WIDTH)
+            lines += table.lines(self._devices)
+        else:
+            lines.append("no devices")
+        lines += self._device_problems()
+        if self._instances:
+            table_of_instances = output.table(INSTANCE_COLUMNS, width=TERMINAL_WIDTH)
+            lines += ["", *table_of_instances.lines(self._instances)]
+            lines += self._instance_problems()
+        return [*lines, "", self._reservation_line()]
+
+    def _node_line(self, now: float, *, color: bool) -> str:
+        node, state = self._node, word(self._node, "state")
+        up = span_text(max(0.0, now - seconds_of(node.start_time)))
+        shown = paint(state) if color else state
+        why = f" ({clean(node.state_reason)})" if node.state_reason else ""
+        return f"{clean(node.hostname)}  gpud {clean(node.version)}  {shown}{why}  up {up}"
+
+    def _device_problems(self) -> list[str]:
+        healthy = DeviceHealth.DEVICE_HEALTH_HEALTHY
+        return [
+            _cut(f"{device.alias}: {device.health_reason}")
+            for device in self._devices
+            if device.health != healthy and device.health_reason
+        ]
+
+    def _instance_problems(self) -> list[str]:
+        return [
+            _cut(f"{instance.name.removeprefix('instances/')}: {instance.failure.message}")
+            for instance in self._instances
+            if instance.failure.message
+        ]
+
+    def _reservation_line(self) -> str:
+        if not self._reservations:
+            return "no reservations"
+        states = Counter(word(reservation, "state").lower() for reservation in self._reservations)
+        more = "+" if len(self._reservations) >= PAGE_SIZE else ""
+        plural = "" if len(self._reservations) == 1 else "s"
+        counted = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        return f"{len(self._reservations)}{more} reservation{plural}: {counted}"
+
+
+def _cut(line: str) -> str:
+    """A line that fits; `gpuctl show` has the whole of it."""
+    text = clean(line)
+    return text if len(text) <= TERMINAL_WIDTH else f"{text[: TERMINAL_WIDTH - 1]}…"

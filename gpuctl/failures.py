@@ -1,0 +1,191 @@
+"""What ends a command: a refusal of gpud or a silence, as text, next step and exit code."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import grpc
+
+EXIT_OTHER = 1
+EXIT_USAGE = 2
+# A refusal ends with 64 plus its gRPC code, as grpcurl does.
+EXIT_REFUSED_BASE = 64
+# As timeout(1), and as a shell tells of SIGINT.
+EXIT_WAITED_OUT = 124
+EXIT_INTERRUPTED = 130
+
+SYSTEM_SOCKET = "/run/gpud/gpud.sock"
+_PROBE_SECONDS = 1.0
+
+# Where the refusal does not say it by itself: what to do next.
+_NEXT_STEPS = {
+    grpc.StatusCode.UNIMPLEMENTED: "this gpud does not know the call; `gpuctl version` compares",
+    grpc.StatusCode.INTERNAL: "gpud's log tells more (`journalctl -u gpud`)",
+    grpc.StatusCode.UNKNOWN: "gpud's log tells more (`journalctl -u gpud`)",
+    grpc.StatusCode.PERMISSION_DENIED: "use the socket or the identity of a role that may",
+}
+
+
+@dataclass(kw_only=True, eq=False)
+class Failure(Exception):
+    """The end of a command. `notes` are always told, `details` with -v."""
+
+    message: str
+    exit_code: int = EXIT_OTHER
+    notes: tuple[str, ...] = ()
+    details: tuple[str, ...] = ()
+    reason: str = ""
+    code: grpc.StatusCode | None = None
+    # The request may have reached gpud, but no answer came.
+    outcome_unknown: bool = False
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Refusal:
+    """The google.rpc.Status behind an error, as far as gpuctl tells of it."""
+
+    reason: str = ""
+    domain: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    violations: tuple[tuple[str, str], ...] = ()
+
+
+def usage(message: str) -> Failure:
+    """A command line that cannot be meant."""
+    return Failure(message=message, exit_code=EXIT_USAGE)
+
+
+def failure_of(error: grpc.RpcError, address: str, timeout_seconds: float) -> Failure:
+    """What a failed call means for the person who made it."""
+    code, text = error.code(), error.details() or ""
+    refusal = _refusal_of(error)
+    if not refusal.reason:
+        if code is grpc.StatusCode.UNAVAILABLE:
+            return _broke_off(address, text)
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return waited_out(address, timeout_seconds)
+    next_step = "" if refusal.reason else _NEXT_STEPS.get(code, "")
+    message = text or f"gpud refused ({code.name})"
+    return Failure(
+        message=f"{message}; {next_step}" if next_step else message,
+        exit_code=EXIT_REFUSED_BASE + code.value[0],
+        notes=tuple(f"{name}: {why}" for name, why in refusal.violations if why not in message),
+        details=_details(code, refusal),
+        reason=refusal.reason,
+        code=code,
+    )
+
+
+def _details(code: grpc.StatusCode, refusal: _Refusal) -> tuple[str, ...]:
+    origin = f" reason {refusal.reason} ({refusal.domain})" if refusal.reason else ""
+    facts = (f"{key} = {value}" for key, value in sorted(refusal.metadata.items()))
+    return (f"code {code.name}{origin}", *facts)
+
+
+@contextmanager
+def repeatable(request_id: str) -> Iterator[None]:
+    """A change whose outcome stays unknown if the answer is lost: tells how to ask again."""
+    try:
+        yield
+    except Failure as failure:
+        if failure.outcome_unknown:
+            again = f"it may have been done: repeat it with --request-id {request_id} to find out"
+            raise replace(failure, notes=(*failure.notes, again)) from failure
+        raise
+
+
+def _broke_off(address: str, grpc_text: str) -> Failure:
+    why = why_unreachable(address)
+    if why is not None:
+        return unreachable(address, why)
+    code = grpc.StatusCode.UNAVAILABLE
+    return Failure(
+        message=f"the connection to gpud at {address} broke off; it may have restarted",
+        exit_code=EXIT_REFUSED_BASE + code.value[0],
+        details=(grpc_text,),
+        code=code,
+        outcome_unknown=True,
+    )
+
+
+def unreachable(address: str, why: str) -> Failure:
+    """No daemon at the address: how to start one, or to name another."""
+    from pathlib import Path
+
+    notes: tuple[str, ...] = (
+        "start it with `gpud run --config FILE` or `systemctl start gpud`, "
+        "or name another address with --address or GPUCTL_ADDRESS",
+    )
+    if address != f"unix://{SYSTEM_SOCKET}" and Path(SYSTEM_SOCKET).exists():
+        notes += (f"the system's daemon has its socket here: --address {SYSTEM_SOCKET}",)
+    code = grpc.StatusCode.UNAVAILABLE
+    return Failure(
+        message=f"cannot reach gpud at {address}: {why}",
+        exit_code=EXIT_REFUSED_BASE + code.value[0],
+        notes=notes,
+        code=code,
+    )
+
+
+def waited_out(address: str, timeout_seconds: float) -> Failure:
+    """The timeout ran out before an answer came."""
+    return Failure(
+        message=f"gpud at {address} did not answer within {timeout_seconds:g} s",
+        exit_code=EXIT_WAITED_OUT,
+        notes=("wait longer with --timeout 60s; `gpuctl status` tells how the node stands",),
+        code=grpc.StatusCode.DEADLINE_EXCEEDED,
+        outcome_unknown=True,
+    )
+
+
+def why_unreachable(address: str) -> str | None:
+    """Why nothing can be connected to, found out by trying; None if something listens there."""
+    try:
+        if address.startswith("unix://"):
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(_PROBE_SECONDS)
+                probe.connect(address.removeprefix("unix://"))
+        else:
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), _PROBE_SECONDS).close()
+    except FileNotFoundError:
+        return "there is no such socket, so it does not run"
+    except ConnectionRefusedError:
+        return "nothing listens there"
+    except PermissionError:
+        return "this user may not use that socket"
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    return None
+
+
+def _refusal_of(error: grpc.RpcError) -> _Refusal:
+    """What google.rpc.Status says beside the text; empty when the error carries none."""
+    metadata: Any = error.trailing_metadata() or ()
+    packed = dict(metadata).get("grpc-status-details-bin")
+    if packed is None:
+        return _Refusal()
+    from google.protobuf.message import DecodeError
+    from google.rpc import error_details_pb2, status_pb2
+
+    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    try:
+        status: Any = status_pb2.Status.FromString(packed)
+        for detail in status.details:
+            for known in (info, bad):
+                detail.Unpack(known)
+    except DecodeError:
+        return _Refusal()
+    return _Refusal(
+        reason=info.reason,
+        domain=info.domain,
+        metadata=dict(info.metadata),
+        violations=tuple((v.field, v.description) for v in bad.field_violations),
+    )

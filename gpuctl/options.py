@@ -1,0 +1,156 @@
+"""What commands are declared with: the global options, sizes and spans, the options of a load."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+from gpuctl.failures import usage
+from gpuctl.messages import enum_prefix
+from gpuctl.render import FORMATS
+from gpuctl.session import Session
+from gpuctl.units import parse_size, parse_span
+from gpud.v1.models_pb2 import ModelOptions
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+def size(text: str) -> int:
+    """Bytes of 8GiB; a usage error says what would be accepted."""
+    with _as_usage():
+        return parse_size(text)
+
+
+def span(text: str) -> float:
+    """Seconds of 30s; a usage error says what would be accepted."""
+    with _as_usage():
+        return parse_span(text)
+
+
+def label(text: str) -> tuple[str, str]:
+    """Key and value of team=search; a usage error if there is no key."""
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise click.BadParameter(f"{text!r} is not a label; write for example team=search")
+    return key, value
+
+
+@contextmanager
+def _as_usage() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+# What the wire carries; which of them make sense is for gpud to say.
+INT32 = click.IntRange(-(2**31), 2**31 - 1)
+INT64 = click.IntRange(-(2**63), 2**63 - 1)
+COUNT = click.IntRange(1, 2**31 - 1)
+
+
+def _take(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    if value is not None and value is not False and param.name is not None:
+        ctx.ensure_object(Session).set(**{param.name: value})
+
+
+_GLOBAL_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    (("--address",), {"metavar": "ADDRESS", "help": "unix:///path, /path or host:port."}),
+    (
+        ("-o", "--output"),
+        {"type": click.Choice(FORMATS), "help": "Form of the result (default: table)."},
+    ),
+    (("--timeout",), {"type": span, "help": "Longest wait for an answer (default: 10s)."}),
+    (("-v", "--verbose"), {"is_flag": True, "help": "Tell the details of an error."}),
+    (("--no-color",), {"is_flag": True, "help": "No colour, as with NO_COLOR set."}),
+)
+
+
+def global_options() -> list[click.Parameter]:
+    """The options that every command takes, before its name and after it."""
+    return [
+        click.Option(names, default=None, expose_value=False, callback=_take, **attributes)
+        for names, attributes in _GLOBAL_OPTIONS
+    ]
+
+
+class Command(click.Command):
+    """A command that takes the global options too. `named`: its results have names for -o name."""
+
+    def __init__(self, *args: Any, named: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._named = named
+        self.params += global_options()
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it, unless its results cannot take the form that was asked for."""
+        session = ctx.ensure_object(Session)
+        if session.settings.output == "name" and not self._named:
+            raise click.UsageError("there are no names in this; use -o table, json or jsonl", ctx)
+        return super().invoke(ctx)
+
+
+def command(*, named: bool = True) -> Callable[[Callable[..., None]], Command]:
+    """Declare a command of gpuctl; its function is handed the Session first."""
+
+    def declare(function: Callable[..., None]) -> Command:
+        @click.pass_obj
+        @functools.wraps(function)
+        def with_session(session: Session, /, *args: Any, **kwargs: Any) -> None:
+            function(session, *args, **kwargs)
+
+        return click.command(cls=Command, named=named)(with_session)
+
+    return declare
+
+
+def qualified(collection: str, name: str) -> str:
+    """`reservations/r-1` of `r-1` or of itself. Raises Failure for a name of something else."""
+    if name.startswith(f"{collection}/"):
+        return name
+    if "/" in name or not name:
+        raise usage(f"{name!r} does not name one of the {collection}; write {collection}/ID or ID")
+    return f"{collection}/{name}"
+
+
+def enum_choice(enum: Any, *left_out: str) -> click.Choice[str]:
+    """The words of a proto enum, in lower case, as a choice; UNSPECIFIED never is one."""
+    prefix = enum_prefix(enum.DESCRIPTOR)
+    words = (name.removeprefix(prefix).lower() for name in enum.keys())  # noqa: SIM118 (no dict)
+    return click.Choice([w for w in words if w not in {"unspecified", *left_out}])
+
+
+def enum_number(enum: Any, choice: str | None) -> Any:
+    """The number of a choice made from `enum_choice`; 0, UNSPECIFIED, if none was made."""
+    return enum.Value(enum_prefix(enum.DESCRIPTOR) + choice.upper()) if choice else 0
+
+
+_MODEL_OPTIONS = (
+    click.option("--context-length", type=INT32, help="Tokens over all slots."),
+    click.option("--parallel", type=INT32, help="Slots served at once."),
+    click.option("--batch", type=INT32, help="Tokens of a logical batch."),
+    click.option("--ubatch", type=INT32, help="Tokens computed at once."),
+    click.option("--cache-type-k", metavar="TYPE", help="Of keys: f16, q8_0, q4_0, …"),
+    click.option("--cache-type-v", metavar="TYPE", help="Of values: f16, q8_0, q4_0, …"),
+    click.option("--flash-attention", type=click.Choice(["on", "off", "auto"])),
+    click.option("--gpu-layers", type=INT32, help="Layers on the device (default: all)."),
+    click.option("--threads", type=INT32, help="CPU threads of the engine."),
+    click.option("--kv-unified/--no-kv-unified", default=None, help="One KV cache for all slots."),
+    click.option("--embedding/--no-embedding", default=None, help="Serve embeddings."),
+)
+
+
+def model_options(function: Handler) -> Handler:
+    """The options of a load; they arrive as keyword arguments named as in ModelOptions."""
+    for option in reversed(_MODEL_OPTIONS):
+        function = option(function)
+    return function
+
+
+def options_message(options: dict[str, Any]) -> ModelOptions:
+    """The options that were given; what was not stays absent, so that the catalogue decides."""
+    return ModelOptions(**{name: value for name, value in options.items() if value is not None})

@@ -1,0 +1,94 @@
+"""Results on stdout, in the form that was asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gpuctl.messages import to_plain
+from gpuctl.tables import Column, Row, Table
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+FORMATS = ("table", "wide", "json", "jsonl", "yaml", "name")
+TERMINAL_WIDTH = 80
+
+Noun = TypeVar("Noun", bound="Message")
+
+
+class Output:
+    """Writes what a command found. Single nouns bare, lists wrapped, streams a message a line."""
+
+    def __init__(self, form: str, *, color: bool) -> None:
+        self.form = form
+        self.color = color
+
+    @property
+    def is_table(self) -> bool:
+        """Whether people read it."""
+        return self.form in {"table", "wide"}
+
+    def one(self, noun: Noun, columns: Sequence[Column[Noun]]) -> None:
+        """A single noun: a row, its name, or the bare message."""
+        if self.is_table:
+            self.lines(self.table(columns).lines([noun]))
+        elif self.form == "name":
+            self.lines([_name(noun)])
+        else:
+            self.document(to_plain(noun))
+
+    def many(self, field: str, nouns: Sequence[Noun], columns: Sequence[Column[Noun]]) -> None:
+        """A list, under the name of its field."""
+        if self.is_table:
+            if nouns:
+                self.lines(self.table(columns).lines(nouns))
+            else:
+                print(f"no {field}", file=sys.stderr)
+        elif self.form == "name":
+            self.lines(map(_name, nouns))
+        elif self.form == "jsonl":
+            for noun in nouns:
+                self.document(to_plain(noun))
+        else:
+            self.document({field: [to_plain(noun) for noun in nouns]})
+
+    def streamed(self, message: Message) -> None:
+        """One message of a stream, at once; never for tables."""
+        if self.form == "yaml":
+            print("---")
+            self.document(to_plain(message))
+        else:
+            self.lines([_json(to_plain(message), indent=None)])
+
+    def document(self, plain: dict[str, Any]) -> None:
+        """Plain values as JSON or YAML."""
+        if self.form == "yaml":
+            import yaml
+
+            print(yaml.safe_dump(plain, sort_keys=False, allow_unicode=False), end="")
+        else:
+            print(_json(plain, indent=None if self.form == "jsonl" else 2))
+        sys.stdout.flush()
+
+    def table(self, columns: Sequence[Column[Row]], *, width: int | None = None) -> Table[Row]:
+        """An empty table as the form and the terminal want it."""
+        return Table(columns, wide=self.form == "wide", width=width, color=self.color)
+
+    def lines(self, lines: Iterable[str]) -> None:
+        """Lines that are ready, each visible at once."""
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+
+
+def _name(noun: Message) -> str:
+    return str(getattr(noun, "name"))  # noqa: B009 (nouns have one; the base class does not)
+
+
+def _json(plain: dict[str, Any], *, indent: int | None) -> str:
+    import json
+
+    # ASCII alone: what a terminal would obey stays an escape.
+    return json.dumps(plain, indent=indent, ensure_ascii=True, allow_nan=False)

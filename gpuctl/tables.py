@@ -1,0 +1,140 @@
+"""Pure: plain aligned columns.
+
+Whatever is drawn here may have been written by an engine or by another client, so every cell
+passes through `clean`: no text can move the cursor, rename the window or hide a line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from gpuctl.units import UNKNOWN
+
+if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+Row = TypeVar("Row")
+
+# Escape sequences are dropped whole (CSI, OSC); compiled when first met.
+_ESCAPE_SEQUENCE = r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"
+# Then every other control character, C1 included, and the marks that reorder text (Unicode TR9)
+# and can make one line read as another. Line ends and tabs become spaces.
+_REORDERING = (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_CLEANED: dict[int, str] = {
+    **dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), *_REORDERING), ""),
+    **dict.fromkeys(map(ord, "\n\t"), " "),
+}
+
+_GAP = "  "
+_SHORTEST_SHRUNK = 6
+_TONES = {
+    "green": frozenset({"READY", "HEALTHY", "GRANTED"}),
+    "red": frozenset({"FAILED", "LOST", "DEGRADED", "UNRESPONSIVE", "REVOKED", "EXPIRED"}),
+    "yellow": frozenset(
+        {"RECONCILING", "DRAINING", "RELEASING", "STOPPING", "UNKNOWN", "BACKOFF"}
+    ),
+}
+_ANSI = {"green": "\x1b[32m", "red": "\x1b[31m", "yellow": "\x1b[33m"}
+
+
+def clean(text: str) -> str:
+    """The text without anything a terminal would obey; line ends become spaces."""
+    if text.isascii() and text.isprintable():
+        return text
+    return re.sub(_ESCAPE_SEQUENCE, "", text).translate(_CLEANED)
+
+
+def clean_line(text: str) -> str:
+    """As `clean`, for a line of output: tabs stay."""
+    return "\t".join(clean(part) for part in text.split("\t"))
+
+
+def paint(text: str) -> str:
+    """The text in the colour of the state word it holds."""
+    for tone, words in _TONES.items():
+        if text.strip() in words:
+            return f"{_ANSI[tone]}{text}\x1b[0m"
+    return text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column(Generic[Row]):
+    """One column: how a row's cell reads.
+
+    `wide` columns show with `-o wide` alone; `shrinks` gives way when a width is to be kept.
+    """
+
+    header: str
+    cell: Callable[[Row], str]
+    right: bool = False
+    wide: bool = False
+    shrinks: bool = False
+
+
+class Table(Generic[Row]):
+    """Aligned columns. Widths only grow, so rows drawn later stand under the same headers."""
+
+    def __init__(
+        self,
+        columns: Sequence[Column[Row]],
+        *,
+        wide: bool = False,
+        width: int | None = None,
+        color: bool = False,
+    ) -> None:
+        self._columns = [column for column in columns if wide or not column.wide]
+        self._width = width
+        self._color = color
+        self._widths = [len(column.header) for column in self._columns]
+
+    def lines(self, rows: Sequence[Row], *, header: bool = True) -> list[str]:
+        """The rows drawn, under the headers unless told otherwise."""
+        cells = [[clean(column.cell(row)) or UNKNOWN for column in self._columns] for row in rows]
+        for line in cells:
+            self._widths = [
+                max(old, len(cell)) for old, cell in zip(self._widths, line, strict=True)
+            ]
+        widths = self._fitted()
+        drawn = [self._line(line, widths, color=self._color) for line in cells]
+        if not header:
+            return drawn
+        return [self._line([c.header for c in self._columns], widths, color=False), *drawn]
+
+    def _fitted(self) -> list[int]:
+        widths = list(self._widths)
+        if self._width is None:
+            return widths
+        excess = sum(widths) + len(_GAP) * (len(widths) - 1) - self._width
+        for index, column in enumerate(self._columns):
+            if column.shrinks and excess > 0:
+                shrunk = max(_SHORTEST_SHRUNK, widths[index] - excess)
+                excess -= widths[index] - shrunk
+                widths[index] = shrunk
+        return widths
+
+    def _line(self, cells: Sequence[str], widths: Sequence[int], *, color: bool) -> str:
+        parts = []
+        for column, cell, width in zip(self._columns, cells, widths, strict=True):
+            short = cell if len(cell) <= width else cell[: width - 1] + "…"
+            padded = short.rjust(width) if column.right else short.ljust(width)
+            parts.append(paint(padded) if color else padded)
+        return _GAP.join(parts).rstrip()
+
+
+def moment_text(moment: Timestamp) -> str:
+    """`2026-11-20 21:54:03`, in the reader's own time zone; `-` when it is not set."""
+    if not moment.seconds:
+        return UNKNOWN
+    return f"{moment.ToDatetime(tzinfo=UTC).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def clock_text(moment: Timestamp) -> str:
+    """`21:54:03.250`, for lines that come many a second."""
+    if not moment.seconds:
+        return UNKNOWN
+    local = moment.ToDatetime(tzinfo=UTC).astimezone()
+    return f"{local:%H:%M:%S}.{local.microsecond // 1000:03d}"

@@ -1,0 +1,151 @@
+"""`gpud run | config check|show|schema | version`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Before grpc is imported: its fork handlers killed children of ours before their exec.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+import click
+import msgspec
+import structlog
+
+from gpud import __version__, config
+from gpud.errors import ConfigInvalid, StateDirectoryRefused
+
+DEFAULT_FILE = Path("/etc/gpud/gpud.toml")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """The daemon that promises GPU memory and runs models inside the promises."""
+
+
+def _with_config(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--config",
+        "path",
+        type=click.Path(path_type=Path),
+        help=f"TOML file; its conf.d/ is read as well. [default: {DEFAULT_FILE}, if it is there]",
+    )(command)
+
+
+@main.command()
+@_with_config
+def run(path: Path | None) -> None:
+    """Serve until SIGTERM or SIGINT. Running engines are left running."""
+    try:
+        _run(_loaded(path))
+    except (ConfigInvalid, StateDirectoryRefused) as error:
+        _refuse(error)
+
+
+@main.group(name="config")
+def config_group() -> None:
+    """Look at the configuration without starting anything."""
+
+
+@config_group.command()
+@_with_config
+def check(path: Path | None) -> None:
+    """Say whether the configuration can be used."""
+    _loaded(path)
+    print("the configuration is valid")
+
+
+@config_group.command()
+@_with_config
+def show(path: Path | None) -> None:
+    """Print the configuration in force, defaults included, as JSON."""
+    text = msgspec.json.encode(_loaded(path), enc_hook=lambda value: value)
+    print(json.dumps(json.loads(text), indent=2))
+
+
+@config_group.command()
+def schema() -> None:
+    """Print the JSON schema of the file, for editors."""
+    print(json.dumps(config.schema(), indent=2))
+
+
+@main.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def _loaded(path: Path | None) -> config.Config:
+    if path is None and DEFAULT_FILE.exists():
+        path = DEFAULT_FILE
+    try:
+        return config.load(path, os.environ)
+    except ConfigInvalid as error:
+        _refuse(error)
+        raise
+
+
+def _refuse(error: Exception) -> None:
+    print(f"gpud: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _run(settings: config.Config) -> None:
+    # Imported late: `gpud version` and `gpud config` need none of it.
+    from gpud.clock import SystemClock
+    from gpud.daemon import Daemon, state_directory
+
+    _set_up_logs(settings.logging)
+
+    async def serve(directory: Path) -> None:
+        await Daemon(settings, directory, SystemClock()).run()
+
+    with (
+        state_directory(Path(settings.node.state_dir)) as directory,
+        asyncio.Runner(loop_factory=_loop_factory()) as runner,
+    ):
+        try:
+            runner.run(serve(directory))
+        except* (ConfigInvalid, StateDirectoryRefused) as group:
+            raise group.exceptions[0] from None
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The faster loop where it is installed (the `fast` extra)."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _set_up_logs(settings: config.Logging) -> None:
+    """JSON lines on stderr in service, readable ones on a terminal."""
+    readable = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
+    level = getattr(logging, settings.level.upper())
+    last: list[Any] = (
+        [structlog.dev.ConsoleRenderer()]
+        if readable
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *last,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

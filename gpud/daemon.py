@@ -1,0 +1,281 @@
+"""The only place where rooms meet: built, started, and stopped in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+
+from gpud import __version__
+from gpud.clock import Clock
+from gpud.config import Config, ModelEntry, default_socket
+from gpud.devices.sampler import Sampler, SamplerSettings
+from gpud.devices.snapshot import Snapshot
+from gpud.engines.engine import Engine
+from gpud.engines.llama_cpp import LlamaCpp
+from gpud.errors import StateDirectoryRefused
+from gpud.events import Event, Journal
+from gpud.feed import Feed
+from gpud.instances.launcher import Launcher
+from gpud.instances.life import House
+from gpud.instances.process_launcher import ProcessLauncher
+from gpud.instances.roster import Roster
+from gpud.ledger.charge import Reserves, is_stale
+from gpud.ledger.ledger import Ledger, LedgerSettings
+from gpud.ledger.promises import Promises, note
+from gpud.models.catalogue import Catalogue
+from gpud.models.model import EngineKind, Model, ModelKind, ModelOptions
+from gpud.notify import Notifier
+from gpud.rpc.node import NodeFacts
+from gpud.rpc.server import RpcServer
+from gpud.rpc.services import services
+from gpud.store import SqliteStore
+
+log = structlog.get_logger()
+
+MARKER = "gpud-state"
+EXPIRE_SECONDS = 0.1
+HOUSEKEEPING_SECONDS = 10.0
+# The loop was held up for longer than this (or the host slept): owners get as long to renew.
+STALL_SECONDS = 2.0
+MAX_GRACE_SECONDS = 60.0
+
+
+@contextlib.contextmanager
+def state_directory(path: Path) -> Iterator[Path]:
+    """The state directory, ours and locked. Raises StateDirectoryRefused.
+
+    Another program of the same name keeps its own files under /var/lib: without our marker a
+    folder that holds anything is not ours.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        marker = path / MARKER
+        if not marker.exists():
+            if any(path.iterdir()):
+                raise StateDirectoryRefused(
+                    f"cannot use {path}: it holds files that are not gpud's; "
+                    "name an empty folder as node.state_dir"
+                )
+            marker.write_text("The state of gpud. Removing this folder forgets all promises.\n")
+        lock = (path / "lock").open("w")
+    except OSError as error:
+        raise StateDirectoryRefused(
+            f"cannot use {path}: {(error.strerror or str(error)).lower()}; set node.state_dir"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StateDirectoryRefused(
+                f"cannot use {path}: another gpud holds it; stop that one, or set node.state_dir"
+            ) from error
+        yield path
+
+
+class Daemon:
+    """One gpud: all its parts, and the order of their lives."""
+
+    def __init__(self, config: Config, directory: Path, clock: Clock) -> None:
+        self._config = config
+        self._clock = clock
+        self._stop = asyncio.Event()
+        self._notifier = Notifier(os.environ)
+        self._store = SqliteStore(directory)
+        self._journal = Journal(self._store)
+        policy = config.policy
+        reserves = Reserves(
+            device_bytes=policy.device_reserve, host_bytes=policy.reserve_system_memory
+        )
+        ledger = Ledger(
+            LedgerSettings(
+                reserves=reserves, release_deadline_seconds=float(policy.release_deadline)
+            )
+        )
+        self._promises = Promises(ledger, self._store, clock)
+        self._snapshots: Feed[Snapshot] = Feed()
+        self._sampler = Sampler(_sampler_settings(config), clock, self._see)
+        self._engines: dict[EngineKind, Engine] = {
+            EngineKind.LLAMA_CPP: LlamaCpp(config.engines.llama_cpp.binary)
+        }
+        launcher: Launcher = ProcessLauncher(clock)
+        self._house = House(
+            promises=self._promises,
+            catalogue=_catalogue(config),
+            engines=self._engines,
+            launcher=launcher,
+            clock=clock,
+            snapshots=self._snapshots,
+            list_soon=self._sampler.list_soon,
+            directory=directory / "instances",
+            load_stall_seconds=float(config.engines.llama_cpp.load_stall),
+        )
+        self._roster = Roster(self._house, self._store)
+        self._start_wall = clock.now().wall
+        self._rpc = RpcServer(services(self._facts(), self._journal, self._house, self._roster))
+        self._told_state: tuple[str, str] = ("", "")
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Engines go on without us. Raises ConfigInvalid."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        self._house.directory.mkdir(exist_ok=True, mode=0o700)
+        self._remove_stray_folders()
+        self._store.start(self._journal.committed, self._rebuild)
+        self._promises.restore()
+        try:
+            await self._serve()
+        finally:
+            self._notifier.tell("STOPPING=1")
+            await self._rpc.stop()
+            self._store.close()
+            log.info("daemon.stopped")
+
+    async def _serve(self) -> None:
+        recovered = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(self._sampler.run(), name="sampler")]
+            running.append(tasks.create_task(self._roster.run(recovered), name="roster"))
+            await recovered.wait()
+            socket_path = Path(self._config.server.socket or default_socket())
+            await self._rpc.start(socket_path, self._config.server.listen)
+            log.info("daemon.listening", socket=str(socket_path), tcp=self._config.server.listen)
+            self._promises.post(
+                note(Event(wall=self._start_wall, type="node.started", subject="node"))
+            )
+            for work in (self._expire(), self._keep_house(), self._watch_state()):
+                running.append(tasks.create_task(work))  # noqa: PERF401
+            await self._stop.wait()
+            log.info("daemon.stopping")
+            for task in running:
+                task.cancel()
+
+    # What the parts tell.
+
+    def _see(self, snapshot: Snapshot) -> None:
+        """A snapshot: first the ledger, then everyone."""
+        self._promises.observe(snapshot)
+        self._snapshots.publish(snapshot)
+        if self._promises.ledger.wants_list():
+            self._sampler.list_soon()
+
+    def _rebuild(self, cause: str) -> None:
+        """A commit failed: what was decided on top of it is void."""
+        log.error("store.failed", cause=cause)
+        self._promises.restore()
+
+    def _state(self) -> tuple[str, str]:
+        if self._store.read_only_cause:
+            return "DEGRADED", f"the store cannot be written: {self._store.read_only_cause}"
+        snapshot = self._snapshots.latest
+        if self._promises.waiting_for or snapshot is None:
+            return "RECONCILING", f"waiting for {self._promises.waiting_for}"
+        now = self._clock.now().boottime
+        if all(is_stale(sample, now) for sample in snapshot.samples):
+            return "DEGRADED", "no device could be sampled for 10 s"
+        return "READY", ""
+
+    # What goes on all the time.
+
+    async def _expire(self) -> None:
+        """End leases in time; after a stall or a sleep their owners first get time to renew."""
+        last = self._clock.now().boottime
+        grace_until = 0.0
+        while True:
+            await self._clock.sleep(EXPIRE_SECONDS)
+            now = self._clock.now().boottime
+            stalled = now - last - EXPIRE_SECONDS
+            if stalled > STALL_SECONDS:
+                grace_until = now + min(stalled, MAX_GRACE_SECONDS)
+                log.warning("daemon.stalled", seconds=round(stalled, 3))
+            last = now
+            if now >= grace_until:
+                self._promises.expire()
+
+    async def _keep_house(self) -> None:
+        while True:
+            self._roster.forget_ended()
+            self._promises.forget_old_requests()
+            await self._clock.sleep(HOUSEKEEPING_SECONDS)
+
+    async def _watch_state(self) -> None:
+        """RECONCILING until every device answered or missed its deadline; then as things stand."""
+        async for _, snapshot in self._snapshots.follow():
+            if self._promises.waiting_for and snapshot.complete:
+                self._promises.waiting_for = ""
+            await self._tell_state(self._state())
+
+    async def _tell_state(self, state: tuple[str, str]) -> None:
+        if self._store.idle():
+            self._notifier.tell("WATCHDOG=1")
+        if state == self._told_state:
+            return
+        self._told_state = state
+        name, reason = state
+        log.info("node.state", state=name, reason=reason)
+        await self._rpc.set_serving(name == "READY")
+        ready = "READY=1\n" if name == "READY" else ""
+        self._notifier.tell(f"{ready}STATUS={name.lower()}{': ' + reason if reason else ''}")
+        event = Event(
+            wall=self._clock.now().wall, type=f"node.{name.lower()}", subject="node", reason=reason
+        )
+        if name != "DEGRADED":
+            self._promises.post(note(event))
+
+    # Parts.
+
+    def _facts(self) -> NodeFacts:
+        return NodeFacts(
+            hostname=socket.gethostname(),
+            version=__version__,
+            boot_id=self._clock.now().boot_id,
+            start_wall=self._start_wall,
+            config=self._config,
+            state=self._state,
+        )
+
+    def _remove_stray_folders(self) -> None:
+        """Folders of instances that no record names: nothing can be read from them any more."""
+        recorded = {id_ for id_, _ in self._store.read_rows("instance")}
+        for folder in self._house.directory.iterdir():
+            if folder.name not in recorded:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sampler_settings(config: Config) -> SamplerSettings:
+    devices = config.devices
+    return SamplerSettings(
+        nvml=devices.nvml,
+        host=devices.host,
+        simulated=tuple((cards.card, cards.count) for cards in devices.simulated),
+        scenario=devices.scenario,
+        interval_seconds=float(config.sampling.interval),
+        processes_every=config.sampling.processes_every,
+    )
+
+
+def _catalogue(config: Config) -> Catalogue:
+    models = {name: _model(name, entry) for name, entry in config.models.entries.items()}
+    return Catalogue(models, tuple(Path(root) for root in config.models.roots))
+
+
+def _model(name: str, entry: ModelEntry) -> Model:
+    options = ModelOptions(
+        **{key: getattr(entry, key) for key in ModelOptions.__dataclass_fields__}
+    )
+    return Model(
+        id=name,
+        engine=EngineKind(entry.engine),
+        kind=ModelKind(entry.kind) if entry.kind else None,
+        path=entry.path,
+        options=options,
+    )

@@ -1,0 +1,113 @@
+"""One sampling process as the daemon sees it: started, listened to, abandoned, reaped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+import gpud
+from gpud.devices.frames import AnyFrame, FrameParser, Orders, Remark
+
+MODULE = "gpud.devices.helper"
+READ_BYTES = 256 * 1024
+
+
+class Child:
+    """A running sampling process; frames go to `receive` as they arrive, on the event loop.
+
+    Nothing here blocks on the process: it may hang in the kernel, where not even SIGKILL ends it.
+    """
+
+    def __init__(self, orders: Orders, receive: Callable[[Child, AnyFrame], None]) -> None:
+        """Start it. Raises OSError when it cannot be."""
+        self._receive = receive
+        self._parser = FrameParser()
+        self._loop = asyncio.get_running_loop()
+        self._process = subprocess.Popen(
+            # -P: the working directory is anybody's, its files are no modules of ours.
+            [sys.executable, "-P", "-m", MODULE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env=child_environment(os.environ),
+            # Ctrl-C is for the daemon, which then ends this process itself.
+            process_group=0,
+        )
+        if self._process.stdin is None or self._process.stdout is None:
+            raise OSError("no pipes")
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        # The pipes hold 64 KiB; orders and commands are far smaller, so writing never waits.
+        os.set_blocking(self._stdin.fileno(), False)
+        os.set_blocking(self._stdout.fileno(), False)
+        self._write(msgspec.json.encode(orders))
+        self.ended = asyncio.Event()
+        # What it is doing (Frame.then), None until it has said so, and since when (loop time).
+        self.busy_with: str | None = None
+        self.busy_since = self._loop.time()
+        self._loop.add_reader(self._stdout, self._read)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def command(self, line: str) -> None:
+        """Send a command line; to one that is gone it does not matter."""
+        self._write(line.encode())
+
+    def abandon(self) -> None:
+        """Send SIGKILL and listen no more. It is gone when `is_gone` says so, maybe never."""
+        if self._stdout.closed:
+            return
+        self._loop.remove_reader(self._stdout)
+        self._process.kill()
+        self._stdout.close()
+        self._stdin.close()
+        self.ended.set()
+
+    def is_gone(self) -> bool:
+        """Whether it has ended, reaping it if so."""
+        return self._process.poll() is not None
+
+    def exit_text(self) -> str:
+        """How it ended, for people."""
+        status = self._process.poll()
+        if status is None:
+            return "still ending"
+        return f"signal {-status}" if status < 0 else f"exit code {status}"
+
+    def _write(self, line: bytes) -> None:
+        with suppress(BrokenPipeError, BlockingIOError, ValueError):
+            self._stdin.write(line + b"\n")
+
+    def _read(self) -> None:
+        try:
+            received = os.read(self._stdout.fileno(), READ_BYTES)
+        except BlockingIOError:
+            return
+        if not received:
+            self.abandon()
+            return
+        try:
+            for frame in self._parser.feed(received):
+                self.busy_since = self._loop.time()
+                if not isinstance(frame, Remark):
+                    self.busy_with = frame.then
+                self._receive(self, frame)
+        except (ValueError, msgspec.MsgspecError):
+            self.abandon()
+
+
+def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The daemon's environment without what concerns gRPC, and with gpud on the module path."""
+    kept = {name: value for name, value in environment.items() if not name.startswith("GRPC_")}
+    source = str(Path(gpud.__file__).parent.parent)
+    kept["PYTHONPATH"] = os.pathsep.join(filter(None, (source, kept.get("PYTHONPATH"))))
+    return kept

@@ -1,0 +1,142 @@
+"""Pure: what the daemon and the sampling process tell each other.
+
+Daemon to sampling process, on its stdin: one line of JSON (Orders), then command lines `list`
+(read process lists at the next tick) and `take UUID` (sample this device again). Back, on its
+stdout: frames, each a 4-byte little-endian length and a msgpack body.
+
+Every frame says in `then` what the sampling process does next, so that silence has a culprit:
+a device's UUID, the name of a driver, or "" while it waits for its next tick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from gpud.devices.snapshot import DeviceInfo, HostReadings, ProcessUse, Readings
+
+LENGTH_BYTES = 4
+# A list of 4096 processes is under 1 MiB; more is not a frame of ours.
+MAX_FRAME_BYTES = 16 * 1024 * 1024
+COMMAND_LIST = "list"
+COMMAND_TAKE = "take"
+
+
+class SamplerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What to sample and how often.
+
+    `nvml`: `auto` uses it where it is, `on` also complains where it is not. `simulated` holds
+    (card, count). `scenario` is the path of the file that scripts simulated cards; "" for none.
+    """
+
+    nvml: Literal["auto", "on", "off"] = "auto"
+    host: bool = True
+    simulated: tuple[tuple[str, int], ...] = ()
+    scenario: str = ""
+    interval_seconds: float = 1.0
+    processes_every: int = 5
+
+
+class Orders(msgspec.Struct, frozen=True, kw_only=True):
+    """What one sampling process is started with.
+
+    `host_uuid`: what device `host` is called, if there is one.
+    `known`: devices of earlier lives, whose aliases and facts stay. `skipped`: UUIDs that must not
+    be touched. `only`: read this one device once, then end.
+    """
+
+    settings: SamplerSettings
+    host_uuid: str
+    known: tuple[DeviceInfo, ...] = ()
+    skipped: tuple[str, ...] = ()
+    only: str = ""
+
+
+class Frame(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """Root of what comes back."""
+
+    then: str = ""
+
+
+class TickBegan(Frame, frozen=True, tag="tick"):
+    """A tick began; `boottime` and `wall` in seconds as in clock.Moment."""
+
+    boottime: float
+    wall: float
+
+
+class Inventory(Frame, frozen=True, tag="inventory"):
+    """All devices of the drivers that are open.
+
+    `opening`: drivers still being opened, or left alone for now. `unavailable`: drivers that are
+    not here, each with the reason.
+    """
+
+    devices: tuple[DeviceInfo, ...]
+    opening: tuple[str, ...] = ()
+    unavailable: dict[str, str] = {}
+
+
+class Answer(Frame, frozen=True, tag="answer"):
+    """One device was read. `lost_reason`: what the driver said instead, "" when it answered.
+
+    `listed` says that the process list was asked for in the same go; `processes` is None when it
+    was not, or was refused.
+    """
+
+    uuid: str
+    boottime: float
+    wall: float
+    readings: Readings
+    lost_reason: str = ""
+    listed: bool = False
+    processes: tuple[ProcessUse, ...] | None = None
+
+
+class TickEnded(Frame, frozen=True, tag="end"):
+    """Every device of this tick was read."""
+
+    host: HostReadings
+
+
+class Remark(Frame, frozen=True, tag="remark"):
+    """Something for the daemon's log."""
+
+    level: Literal["info", "warning"]
+    event: str
+    detail: str
+
+
+AnyFrame = TickBegan | Inventory | Answer | TickEnded | Remark
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(AnyFrame)
+
+
+def encode_frame(frame: AnyFrame) -> bytes:
+    """Length and body."""
+    body = _encoder.encode(frame)
+    return len(body).to_bytes(LENGTH_BYTES, "little") + body
+
+
+class FrameParser:
+    """Cuts a stream of bytes into frames."""
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+
+    def feed(self, received: bytes) -> Iterator[AnyFrame]:
+        """The frames completed by these bytes. Raises ValueError on what is not a frame."""
+        self._pending += received
+        while len(self._pending) >= LENGTH_BYTES:
+            size = int.from_bytes(self._pending[:LENGTH_BYTES], "little")
+            if size > MAX_FRAME_BYTES:
+                raise ValueError(f"a frame of {size} bytes")
+            end = LENGTH_BYTES + size
+            if len(self._pending) < end:
+                return
+            body = bytes(self._pending[LENGTH_BYTES:end])
+            del self._pending[:end]
+            yield _decoder.decode(body)

@@ -1,0 +1,334 @@
+"""The sampling process: `python -m gpud.devices.helper`, one loop over every device.
+
+It is a process of its own because a driver can hang in the kernel for ever, and whoever waits in
+it cannot be killed. It holds nothing of the daemon and ends when its stdin does. What it is told
+and what it says is in frames.py.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from typing import BinaryIO, NoReturn
+
+import msgspec
+
+from gpud.clock import Clock, SystemClock
+from gpud.devices.driver import Aliases, DeviceLost, Driver, DriverUnavailable, driver_name
+from gpud.devices.frames import (
+    COMMAND_LIST,
+    COMMAND_TAKE,
+    Answer,
+    AnyFrame,
+    Inventory,
+    Orders,
+    Remark,
+    TickBegan,
+    TickEnded,
+    encode_frame,
+)
+from gpud.devices.host import HostDriver, HostProbe
+from gpud.devices.processes import ProcessTable
+from gpud.devices.scenario import Scenario
+from gpud.devices.simulated import SimulatedDriver, simulated_slots
+from gpud.devices.snapshot import DeviceInfo, Readings
+
+MIN_INTERVAL_SECONDS = 0.01
+NVML, HOST, SIMULATED = "nvml", "host", "simulated"
+# The first tick waits this long for NVML, so that the first snapshot usually has its cards.
+OPENING_GRACE_SECONDS = 1.0
+# A driver that is missing or broken stays so until somebody installs something.
+REOPEN_SECONDS = 60.0
+
+Send = Callable[[AnyFrame], None]
+
+
+class Opening:
+    """A driver being opened on a thread of its own.
+
+    Initialising cards that nothing else holds open takes seconds each, and can hang: meanwhile the
+    other devices are sampled.
+    """
+
+    def __init__(self, open_driver: Callable[[], Driver]) -> None:
+        self._open_driver = open_driver
+        self._outcome: Driver | DriverUnavailable | None = None
+        self._thread = threading.Thread(target=self._run, name="opening", daemon=True)
+        self._thread.start()
+
+    def outcome(self, wait_seconds: float) -> Driver | DriverUnavailable | None:
+        """What came of it; None: still at it."""
+        self._thread.join(wait_seconds)
+        return self._outcome
+
+    def _run(self) -> None:
+        try:
+            self._outcome = self._open_driver()
+        except DriverUnavailable as unavailable:
+            self._outcome = unavailable
+
+
+class Fleet:
+    """The drivers that are open, NVML being opened again and again, and all their devices."""
+
+    def __init__(
+        self, orders: Orders, table: ProcessTable, clock: Clock, tell: Callable[[Remark], None]
+    ) -> None:
+        self._orders = orders
+        self._table = table
+        self._clock = clock
+        self._tell = tell
+        self._aliases = Aliases(orders.known)
+        self._drivers: dict[str, Driver] = {}
+        self._opening: Opening | None = None
+        self._unavailable: dict[str, str] = {}
+        self._reopen_boottime = 0.0
+        self.skipped = {info.uuid: info for info in orders.known if info.uuid in orders.skipped}
+        self._open_all()
+
+    def settle(self, grace_seconds: float = 0.0) -> bool:
+        """Move NVML's opening along, without blocking beyond the grace; True when it is there."""
+        if self._orders.settings.nvml == "off" or NVML in self._drivers:
+            return False
+        if self._opening is None:
+            due = self._clock.now().boottime >= self._reopen_boottime
+            if not due or self._is_left_alone():
+                return False
+            self._opening = Opening(self._open_nvml)
+        outcome = self._opening.outcome(grace_seconds)
+        if outcome is None:
+            return False
+        self._opening = None
+        if isinstance(outcome, DriverUnavailable):
+            self._give_up(NVML, outcome)
+            return False
+        self._drivers[NVML] = outcome
+        self._unavailable.pop(NVML, None)
+        return True
+
+    def inventory(self) -> Inventory:
+        """Every device there is now, with its drivers asked anew."""
+        found: list[DeviceInfo] = []
+        for name, driver in tuple(self._drivers.items()):
+            try:
+                found += driver.devices()
+            except DriverUnavailable as unavailable:
+                del self._drivers[name]
+                driver.close()
+                self._give_up(name, unavailable)
+        waited_for = self._opening is not None or self._is_left_alone()
+        return Inventory(
+            devices=tuple(found),
+            opening=(NVML,) if waited_for else (),
+            unavailable=dict(self._unavailable),
+        )
+
+    def driver(self, info: DeviceInfo) -> Driver:
+        """The driver that this device is read through."""
+        return self._drivers[driver_name(info.kind)]
+
+    def _open_all(self) -> None:
+        settings = self._orders.settings
+        # NVML first: its cards have the first numbers. The other two open without blocking, and
+        # are read before it, so that they are fresh whatever a card does.
+        self.settle(REOPEN_SECONDS if self._orders.only else OPENING_GRACE_SECONDS)
+        nvml = self._drivers.pop(NVML, None)
+        if settings.host:
+            self._drivers[HOST] = HostDriver(self._orders.host_uuid, self._table, self._clock)
+        if settings.simulated:
+            self._drivers[SIMULATED] = SimulatedDriver(
+                simulated_slots(settings.simulated, self._aliases),
+                self._table,
+                Scenario(settings.scenario, self._complain_of_scenario),
+                self._clock,
+            )
+        if nvml is not None:
+            self._drivers[NVML] = nvml
+
+    def _open_nvml(self) -> Driver:
+        # Imported here: without NVML its binding is 4 MiB of nothing.
+        from gpud.devices.nvml import NvmlDriver
+
+        driver = NvmlDriver(self._table, self._aliases, self.skipped)
+        driver.devices()
+        return driver
+
+    def _is_left_alone(self) -> bool:
+        """Whether each card that NVML ever had must not be touched: then NVML is not either."""
+        cards = [info.uuid for info in self._orders.known if driver_name(info.kind) == NVML]
+        return bool(cards) and all(uuid in self.skipped for uuid in cards)
+
+    def _give_up(self, name: str, unavailable: DriverUnavailable) -> None:
+        self._reopen_boottime = self._clock.now().boottime + REOPEN_SECONDS
+        if self._unavailable.get(name) == unavailable.reason:
+            return
+        self._unavailable[name] = unavailable.reason
+        is_expected = unavailable.is_absent and self._orders.settings.nvml == "auto"
+        self._tell(
+            Remark(
+                level="info" if is_expected else "warning",
+                event="driver.unavailable",
+                detail=str(unavailable),
+            )
+        )
+
+    def _complain_of_scenario(self, problem: str) -> None:
+        self._tell(Remark(level="warning", event="scenario.unreadable", detail=problem))
+
+
+class Helper:
+    """Reads all devices, a tick at a time; blocks for as long as the drivers do."""
+
+    def __init__(self, orders: Orders, send: Send, clock: Clock) -> None:
+        self._only = orders.only
+        self._send = send
+        self._clock = clock
+        self._table = ProcessTable()
+        self._table.scan(clock.now().boottime)
+        self._fleet = Fleet(orders, self._table, clock, send)
+        self._probe = HostProbe()
+        self._devices: tuple[DeviceInfo, ...] = ()
+        self._wants_list = True
+
+    def list_soon(self) -> None:
+        """Look for devices and processes anew at the next tick."""
+        self._wants_list = True
+
+    def take(self, uuid: str) -> None:
+        """Sample this device again."""
+        self._fleet.skipped.pop(uuid, None)
+        self._wants_list = True
+
+    def tick(self) -> None:
+        """Read every device once."""
+        listing = self._fleet.settle() or self._wants_list
+        self._wants_list = False
+        now = self._clock.now()
+        opening: AnyFrame = TickBegan(boottime=now.boottime, wall=now.wall, then=NVML)
+        if listing:
+            self._send(opening)
+            self._table.scan(now.boottime)
+            opening = inventory = self._fleet.inventory()
+            self._devices = inventory.devices
+        plan = [info for info in self._devices if self._is_wanted(info.uuid)]
+        # Each frame leaves with the name of whom is asked next.
+        successors = [*(info.uuid for info in plan), ""]
+        self._send(msgspec.structs.replace(opening, then=successors[0]))
+        for info, successor in zip(plan, successors[1:], strict=True):
+            self._send(self._ask(info, listing=listing, then=successor))
+        self._send(TickEnded(host=self._probe.read()))
+
+    def _is_wanted(self, uuid: str) -> bool:
+        return uuid == self._only if self._only else uuid not in self._fleet.skipped
+
+    def _ask(self, info: DeviceInfo, *, listing: bool, then: str) -> Answer:
+        """Used memory and the process list right after each other, so that they agree."""
+        driver = self._fleet.driver(info)
+        now = self._clock.now()
+        readings, processes, lost_reason = Readings(), None, ""
+        try:
+            readings = driver.readings(info.uuid)
+            processes = driver.processes(info.uuid) if listing else None
+        except DeviceLost as lost:
+            lost_reason = lost.reason
+        return Answer(
+            uuid=info.uuid,
+            boottime=now.boottime,
+            wall=now.wall,
+            readings=readings,
+            lost_reason=lost_reason,
+            listed=listing and not lost_reason,
+            processes=processes,
+            then=then,
+        )
+
+
+class FrameWriter:
+    """Writes frames to a file descriptor; one that announces no call waits for the next."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._pending = bytearray()
+
+    def send(self, frame: AnyFrame) -> None:
+        """Blocks while the daemon does not read. Raises BrokenPipeError when it is gone."""
+        self._pending += encode_frame(frame)
+        if frame.then or isinstance(frame, TickEnded):
+            while self._pending:
+                del self._pending[: os.write(self._descriptor, self._pending)]
+
+
+class Schedule:
+    """Ticks at whole multiples of the interval since the start, so that delays do not add up."""
+
+    def __init__(self, interval_seconds: float, start: float) -> None:
+        self._interval_seconds = max(MIN_INTERVAL_SECONDS, interval_seconds)
+        self._start = start
+
+    def next(self, now: float) -> float:
+        """The first due moment after now; those that were slept or worked through are left out."""
+        passed = int((now - self._start) / self._interval_seconds)
+        return self._start + (passed + 1) * self._interval_seconds
+
+
+def serve(helper: Helper, orders: Orders, commands: queue.SimpleQueue[str], clock: Clock) -> None:
+    """Tick for ever, or once if only one device is wanted."""
+    schedule = Schedule(orders.settings.interval_seconds, clock.now().boottime)
+    ticks = 0
+    while True:
+        if ticks % orders.settings.processes_every == 0:
+            helper.list_soon()
+        helper.tick()
+        ticks += 1
+        if orders.only:
+            return
+        due = schedule.next(clock.now().boottime)
+        while (remaining := due - clock.now().boottime) > 0:
+            try:
+                obey(helper, commands.get(timeout=remaining))
+            except queue.Empty:
+                break
+
+
+def obey(helper: Helper, line: str) -> None:
+    """One command line from the daemon."""
+    command, _, argument = line.partition(" ")
+    if command == COMMAND_LIST:
+        helper.list_soon()
+    elif command == COMMAND_TAKE:
+        helper.take(argument)
+
+
+def listen(stdin: BinaryIO, commands: queue.SimpleQueue[str]) -> NoReturn:
+    """Pass commands on; when the daemon is gone, end at once, whatever the drivers are at."""
+    for line in stdin:
+        commands.put(line.decode().strip())
+    os._exit(0)
+
+
+def main() -> int:
+    """Run until stdin ends."""
+    stdin = sys.stdin.buffer
+    orders = msgspec.json.decode(stdin.readline(), type=Orders)
+    frames = os.dup(1)
+    os.dup2(2, 1)  # what a driver's library may print is no frame
+    commands: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=listen, args=(stdin, commands), name="listen", daemon=True).start()
+    clock = SystemClock()
+    try:
+        helper = Helper(orders, FrameWriter(frames).send, clock)
+        gc.collect()
+        gc.freeze()
+        serve(helper, orders, commands, clock)
+    except BrokenPipeError:
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    # Not sys.exit: a thread that hangs in a driver would be waited for.
+    os._exit(main())

@@ -1,0 +1,325 @@
+"""The daemon's side of sampling: keeps one sampling process at work, publishes what it sees.
+
+A process whose device does not answer within its deadline is abandoned: killed, and never waited
+for. The next one skips that device, which is then tried by a probe, a short-lived process of its
+own, until it answers. No probe starts while an abandoned process still lives: at most one is stuck
+in the driver and one at work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+
+from gpud.clock import Clock
+from gpud.devices.board import Board, Instant
+from gpud.devices.child import Child
+from gpud.devices.driver import driver_name
+from gpud.devices.frames import (
+    COMMAND_LIST,
+    COMMAND_TAKE,
+    Answer,
+    AnyFrame,
+    Inventory,
+    Orders,
+    Remark,
+    SamplerSettings,
+    TickBegan,
+    TickEnded,
+)
+from gpud.devices.host import host_uuid
+from gpud.devices.snapshot import Health, HostReadings, Snapshot
+
+log = structlog.get_logger()
+
+# The longest that a call of a healthy driver was seen to take is far below a second.
+DEVICE_DEADLINE_SECONDS = 2.0
+# From the spawn to the first tick: the interpreter on a slow and busy machine, and the grace that
+# the sampling process gives NVML to open.
+START_LIMIT_SECONDS = 20.0
+# Initialising eight cards that nothing else holds open takes up to half a minute.
+OPENING_LIMIT_SECONDS = 30.0
+# A probe waits for NVML to open before it asks for its device (helper.REOPEN_SECONDS).
+PROBE_START_LIMIT_SECONDS = 65.0
+PROBE_FIRST_SECONDS, PROBE_LONGEST_SECONDS = 1.0, 60.0
+RESTART_FIRST_SECONDS, RESTART_LONGEST_SECONDS = 0.1, 10.0
+CRASHES_TOLERATED = 3
+# How long the end of the daemon waits for processes that were killed.
+REAP_LIMIT_SECONDS = 1.0
+REAP_RECHECK_SECONDS = 0.01
+
+
+@dataclass(slots=True)
+class _Stuck:
+    """A device that is left out, and when (loop time) a probe tries it."""
+
+    backoff_seconds: float
+    due: float
+
+
+class Sampler:
+    """Publishes one Snapshot per tick, and one when a device misses its deadline.
+
+    `publish` runs on the event loop and must not raise. `newest` is what it was last given;
+    `last_frame_boottime` is when the sampling process was last heard of, in seconds.
+    """
+
+    def __init__(
+        self, settings: SamplerSettings, clock: Clock, publish: Callable[[Snapshot], None]
+    ) -> None:
+        self.newest: Snapshot | None = None
+        self.last_frame_boottime: float | None = None
+        self._settings = settings
+        self._host_uuid = host_uuid()
+        self._clock = clock
+        self._publish_snapshot = publish
+        self._board = Board()
+        self._tick: Instant = clock.now()
+        self._host = HostReadings()
+        self._live: Child | None = None
+        self._live_since = 0.0
+        self._abandoned: list[Child] = []
+        self._stuck: dict[str, _Stuck] = {}
+        self._got_stuck = asyncio.Event()
+        self._crashes: dict[str, int] = {}
+        self._restart_seconds = RESTART_FIRST_SECONDS
+
+    def list_soon(self) -> None:
+        """Have process lists read at the next tick."""
+        if self._live is not None:
+            self._live.command(COMMAND_LIST)
+
+    async def run(self) -> None:
+        """Sample until cancelled; then end every process that was started here."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._keep_sampling())
+                tasks.create_task(self._keep_probing())
+        finally:
+            await self._end_children()
+
+    async def _keep_sampling(self) -> None:
+        while True:
+            orders = Orders(
+                settings=self._settings,
+                host_uuid=self._host_uuid,
+                known=self._board.known,
+                skipped=tuple(self._stuck),
+            )
+            try:
+                child = self._live = Child(orders, self._receive)
+            except OSError as problem:
+                log.warning("sampler.not_started", problem=str(problem))
+                await self._pause()
+                continue
+            self._live_since = asyncio.get_running_loop().time()
+            missed = await self._watch(child, START_LIMIT_SECONDS)
+            self._live = None
+            self._retire(child)
+            if missed:
+                self._explain_silence(child.busy_with)
+            else:
+                self._explain_end(child)
+                await self._pause()
+
+    async def _watch(self, child: Child, start_limit_seconds: float) -> bool:
+        """Wait until it ends (False) or is silent for too long at what it is doing (True)."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if child.busy_with is None:
+                limit = start_limit_seconds
+            elif child.busy_with == "":
+                limit = self._settings.interval_seconds + DEVICE_DEADLINE_SECONDS
+            else:
+                limit = DEVICE_DEADLINE_SECONDS
+            remaining = child.busy_since + limit - loop.time()
+            if remaining <= 0:
+                return True
+            try:
+                async with asyncio.timeout(remaining):
+                    await child.ended.wait()
+            except TimeoutError:
+                continue  # frames have come meanwhile, or the next round finds it overdue
+            return False
+
+    async def _pause(self) -> None:
+        await self._clock.sleep(self._restart_seconds)
+        self._restart_seconds = min(2 * self._restart_seconds, RESTART_LONGEST_SECONDS)
+
+    def _retire(self, child: Child) -> None:
+        child.abandon()
+        self._abandoned.append(child)
+        self._reap()
+
+    def _reap(self) -> None:
+        self._abandoned = [child for child in self._abandoned if not child.is_gone()]
+
+    # What the sampling process says.
+
+    def _receive(self, child: Child, frame: AnyFrame) -> None:
+        if child is not self._live:
+            return
+        self.last_frame_boottime = self._clock.now().boottime
+        match frame:
+            case TickBegan():
+                self._tick = frame
+            case Inventory():
+                self._take_inventory(frame)
+            case Answer():
+                self._take_answer(frame)
+            case TickEnded():
+                self._restart_seconds = RESTART_FIRST_SECONDS
+                self._host = frame.host
+                self._publish(self._tick)
+            case Remark():
+                self._relay(frame)
+
+    def _take_inventory(self, inventory: Inventory) -> None:
+        earlier = {info.uuid: self._board.health(info.uuid) for info in self._board.known}
+        self._board.take_inventory(inventory, self._tick)
+        open_for = asyncio.get_running_loop().time() - self._live_since
+        if inventory.opening and open_for > OPENING_LIMIT_SECONDS:
+            self._board.stop_awaiting(self._tick)
+        for info in self._board.known:
+            if info.uuid not in earlier:
+                log.info(
+                    "device.found",
+                    device=info.uuid,
+                    alias=info.alias,
+                    model=info.model_name,
+                    memory_total_bytes=info.memory_total_bytes,
+                )
+            else:
+                self._tell_health(info.uuid, earlier[info.uuid])
+
+    def _take_answer(self, answer: Answer) -> None:
+        before = self._board.health(answer.uuid)
+        self._board.take_answer(answer)
+        self._crashes.pop(answer.uuid, None)
+        self._tell_health(answer.uuid, before)
+
+    def _tell_health(self, uuid: str, before: Health | None) -> None:
+        after = self._board.health(uuid)
+        if after is before or (before is None and after is Health.HEALTHY):
+            return
+        tell = log.info if after is Health.HEALTHY else log.warning
+        tell(
+            "device.health",
+            device=uuid,
+            health=after.value if after else None,
+            reason=self._board.reason(uuid),
+        )
+
+    def _relay(self, remark: Remark) -> None:
+        tell = log.warning if remark.level == "warning" else log.info
+        tell(remark.event, detail=remark.detail)
+
+    def _publish(self, at: Instant) -> None:
+        self.newest = self._board.snapshot(at, self._host)
+        self._publish_snapshot(self.newest)
+
+    # What its silence and its end say.
+
+    def _explain_silence(self, busy_with: str | None) -> None:
+        """Its last frame told what it was about to do."""
+        if busy_with and self._board.find(busy_with):
+            self._leave_out(busy_with, f"no answer within {DEVICE_DEADLINE_SECONDS:g} s")
+        else:
+            log.warning("sampler.silent", busy_with=busy_with or "nothing")
+        self._publish(self._clock.now())
+
+    def _explain_end(self, child: Child) -> None:
+        culprit = child.busy_with or ""
+        log.warning("sampler.ended", exit=child.exit_text(), busy_with=culprit or "nothing")
+        if self._board.find(culprit) is None:
+            return
+        self._crashes[culprit] = self._crashes.get(culprit, 0) + 1
+        if self._crashes[culprit] >= CRASHES_TOLERATED:
+            self._leave_out(culprit, "the sampling process dies of reading it")
+            self._publish(self._clock.now())
+
+    def _leave_out(self, uuid: str, reason: str) -> None:
+        """Skip this device until a probe gets an answer from it."""
+        now, uuids = asyncio.get_running_loop().time(), [uuid]
+        info = self._board.find(uuid)
+        if info is not None and len(self._abandoned) > 1:
+            # An earlier process is stuck as well: the driver hangs, not a card. A third process
+            # must not go there, so all its devices wait for a probe.
+            driver = driver_name(info.kind)
+            uuids = [
+                known.uuid for known in self._board.known if driver_name(known.kind) == driver
+            ]
+        for each in uuids:
+            before = self._board.health(each)
+            self._board.mark_unresponsive(each, reason, self._clock.now())
+            self._tell_health(each, before)
+            self._stuck.setdefault(each, _Stuck(PROBE_FIRST_SECONDS, now + PROBE_FIRST_SECONDS))
+        self._got_stuck.set()
+
+    # Devices that are left out.
+
+    async def _keep_probing(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._got_stuck.wait()
+            uuid, stuck = min(self._stuck.items(), key=lambda item: item[1].due)
+            await self._clock.sleep(max(0.0, stuck.due - loop.time()))
+            self._reap()
+            if not self._abandoned and await self._probe(uuid):
+                self._return(uuid)
+                continue
+            stuck.backoff_seconds = min(2 * stuck.backoff_seconds, PROBE_LONGEST_SECONDS)
+            stuck.due = loop.time() + stuck.backoff_seconds
+
+    async def _probe(self, uuid: str) -> bool:
+        """Read this one device in a process of its own; whether it answered."""
+        answers: list[Answer] = []
+
+        def receive(_: Child, frame: AnyFrame) -> None:
+            if isinstance(frame, Answer) and frame.uuid == uuid:
+                answers.append(frame)
+
+        info = self._board.find(uuid)
+        if info is None:
+            return True
+        is_simulated = driver_name(info.kind) == "simulated"
+        settings = msgspec.structs.replace(
+            self._settings,
+            host=False,
+            nvml="off" if is_simulated else self._settings.nvml,
+            simulated=self._settings.simulated if is_simulated else (),
+        )
+        orders = Orders(
+            settings=settings, host_uuid=self._host_uuid, known=self._board.known, only=uuid
+        )
+        try:
+            child = Child(orders, receive)
+        except OSError:
+            return False
+        try:
+            await self._watch(child, PROBE_START_LIMIT_SECONDS)
+        finally:
+            self._retire(child)
+        for answer in answers:
+            self._take_answer(answer)
+        return bool(answers)
+
+    def _return(self, uuid: str) -> None:
+        del self._stuck[uuid]
+        if not self._stuck:
+            self._got_stuck.clear()
+        if self._live is not None:
+            self._live.command(f"{COMMAND_TAKE} {uuid}")
+
+    async def _end_children(self) -> None:
+        if self._live is not None:
+            self._retire(self._live)
+            self._live = None
+        deadline = asyncio.get_running_loop().time() + REAP_LIMIT_SECONDS
+        while self._abandoned and asyncio.get_running_loop().time() < deadline:
+            await self._clock.sleep(REAP_RECHECK_SECONDS)
+            self._reap()

@@ -1,0 +1,194 @@
+"""Simulated cards: they behave like cards, and show what their data and the scenario say."""
+
+from __future__ import annotations
+
+import pkgutil
+import threading
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from gpud.clock import Clock
+from gpud.devices.driver import Aliases, DeviceLost
+from gpud.devices.processes import ProcessRecord, ProcessTable
+from gpud.devices.scenario import CardScript, Scenario
+from gpud.devices.snapshot import DeviceInfo, DeviceKind, ProcessKind, ProcessUse, Readings
+from gpud.units import MIB
+
+HANG_RECHECK_SECONDS = 0.05
+FOREIGN_NAME = "foreign"
+PROCESSES_FIELD = "processes"
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model of card: what nvidia-smi shows for an idle one. `fan_percent` None: no fan."""
+
+    model_name: str
+    memory_total_mib: int
+    power_limit_watts: float
+    idle_power_watts: float
+    idle_temperature_celsius: float
+    sm_clock_mhz: int
+    memory_clock_mhz: int
+    fan_percent: float | None
+    mig_capable: bool
+
+
+def load_cards() -> dict[str, Card]:
+    """Every card that there is data for, by the name that the configuration uses."""
+    # Not importlib.resources: its imports would be a tenth of the sampling process.
+    data = pkgutil.get_data("gpud.devices", "cards.json") or b"{}"
+    return msgspec.json.decode(data, type=dict[str, Card])
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One simulated card in its slot, and what its memory remembers."""
+
+    info: DeviceInfo
+    card: Card
+    # Bytes by pid as last seen, foreign ones included; and (boottime when free, bytes).
+    held: dict[int, int] = field(default_factory=dict)
+    freeing: list[tuple[float, int]] = field(default_factory=list)
+
+
+class SimulatedDriver:
+    """Cards whose memory is the resident memory of the processes that are attached to them.
+
+    A process is attached when its CUDA_VISIBLE_DEVICES names the card's UUID. A card told to hang
+    blocks its caller until the scenario says otherwise.
+    """
+
+    def __init__(
+        self,
+        slots: tuple[tuple[DeviceInfo, Card], ...],
+        table: ProcessTable,
+        scenario: Scenario,
+        clock: Clock,
+    ) -> None:
+        self._slots = {info.uuid: _Slot(info, card) for info, card in slots}
+        self._table = table
+        self._scenario = scenario
+        self._clock = clock
+        self._never = threading.Event()
+
+    def devices(self) -> tuple[DeviceInfo, ...]:
+        """Every card that is configured, whatever the scenario does to it."""
+        return tuple(slot.info for slot in self._slots.values())
+
+    def readings(self, uuid: str) -> Readings:
+        """The card's idle figures, the scenario's over them, and its memory."""
+        slot, script = self._call(uuid)
+        card = slot.card
+        readings = Readings(
+            memory_used_bytes=self._used_bytes(slot, script),
+            utilization_percent=_or(script.utilization_percent, 0.0),
+            memory_utilization_percent=0.0,
+            temperature_celsius=_or(script.temperature_celsius, card.idle_temperature_celsius),
+            power_watts=_or(script.power_watts, card.idle_power_watts),
+            power_limit_watts=card.power_limit_watts,
+            fan_percent=card.fan_percent,
+            sm_clock_mhz=card.sm_clock_mhz,
+            memory_clock_mhz=card.memory_clock_mhz,
+            compute_mode="default",
+            mig_enabled=False if card.mig_capable else None,
+        )
+        refused = {name: None for name in script.unsupported if name in Readings.__slots__}
+        return replace(readings, **refused) if refused else readings
+
+    def processes(self, uuid: str) -> tuple[ProcessUse, ...] | None:
+        """Attached processes, and the scenario's foreign ones."""
+        slot, script = self._call(uuid)
+        if PROCESSES_FIELD in script.unsupported:
+            return None
+        foreign = tuple(
+            ProcessUse(
+                pid=use.pid,
+                start_time=None,
+                process_name=FOREIGN_NAME,
+                used_bytes=use.bytes,
+                kind=ProcessKind.COMPUTE,
+            )
+            for use in script.foreign
+        )
+        return foreign + tuple(
+            ProcessUse(
+                pid=record.pid,
+                start_time=record.start_time,
+                process_name=record.name,
+                used_bytes=used_bytes,
+                kind=ProcessKind.COMPUTE,
+                claim=record.claim,
+            )
+            for record, used_bytes in self._attached(slot, script)
+        )
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _call(self, uuid: str) -> tuple[_Slot, CardScript]:
+        """What every call to a card meets first: it hangs, or it is gone, or it answers."""
+        slot = self._slots.get(uuid)
+        if slot is None:
+            raise DeviceLost(uuid=uuid, reason="there is no such simulated card")
+        while (script := self._scenario.script(slot.info.alias)).hang:
+            self._never.wait(HANG_RECHECK_SECONDS)
+        if script.lost:
+            raise DeviceLost(uuid=uuid, reason="the scenario says that it is lost")
+        return slot, script
+
+    def _attached(self, slot: _Slot, script: CardScript) -> list[tuple[ProcessRecord, int]]:
+        foreign = {use.pid for use in script.foreign}
+        return [
+            (record, used_bytes)
+            for record in self._table.attached_to(slot.info.uuid)
+            if record.pid not in foreign
+            and (used_bytes := self._table.resident_bytes(record.pid)) is not None
+        ]
+
+    def _used_bytes(self, slot: _Slot, script: CardScript) -> int:
+        """What processes hold, and what the ended ones held until its free has come through."""
+        now = self._clock.now().boottime
+        held = {record.pid: size for record, size in self._attached(slot, script)}
+        held |= {use.pid: use.bytes for use in script.foreign}
+        slot.freeing += [
+            (now + script.free_delay_seconds, size)
+            for pid, size in slot.held.items()
+            if pid not in held and script.free_delay_seconds
+        ]
+        slot.freeing = [(due, size) for due, size in slot.freeing if due > now]
+        slot.held = held
+        used = sum(held.values()) + sum(size for _, size in slot.freeing)
+        # No card shows more in use than it has.
+        return min(used, slot.info.memory_total_bytes or used)
+
+
+def simulated_slots(
+    wanted: tuple[tuple[str, int], ...], aliases: Aliases
+) -> tuple[tuple[DeviceInfo, Card], ...]:
+    """The cards of (name, count), numbered per name. Raises KeyError for an unknown name."""
+    cards = load_cards()
+    slots = []
+    numbers: dict[str, int] = {}
+    for name, count in wanted:
+        for _ in range(count):
+            number = numbers.get(name, 0)
+            numbers[name] = number + 1
+            slots.append((_describe(f"SIM-{name}-{number}", cards[name], aliases), cards[name]))
+    return tuple(slots)
+
+
+def _describe(uuid: str, card: Card, aliases: Aliases) -> DeviceInfo:
+    index = aliases.index(uuid)
+    return DeviceInfo(
+        uuid=uuid,
+        alias=f"gpu{index}",
+        index=index,
+        kind=DeviceKind.SIMULATED,
+        model_name=card.model_name,
+        memory_total_bytes=card.memory_total_mib * MIB,
+    )
+
+
+def _or(scripted: float | None, usual: float) -> float:
+    return usual if scripted is None else scripted

@@ -1,0 +1,116 @@
+"""Pure: what llama-server prints, understood: buffers, progress, and why it ended."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from gpud.models.model import FootprintWhat
+from gpud.units import MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Buffer:
+    """One allocation, as the server tells it. `where` is the server's own name for the memory."""
+
+    where: str
+    what: FootprintWhat
+    bytes: int
+
+    @property
+    def on_host(self) -> bool:
+        """Whether it lies in RAM: CPU, CPU_Mapped, CPU_REPACK, AMX, CUDA_Host, CUDA0_Host…"""
+        return self.where.startswith(("CPU", "AMX")) or self.where.endswith("_Host")
+
+
+# `load_tensors:   CPU_Mapped model buffer size =   153.76 MiB`, with or without a log prefix.
+_BUFFER = re.compile(
+    r"(?:load_tensors|llm_load_tensors|llama_\w+|sched_reserve|\w*init\w*): +"
+    r"(?P<where>[A-Za-z]\w*) +(?P<kind>model|KV|RS|output|compute) buffer size = +"
+    r"(?P<mib>\d+(?:\.\d+)?) MiB"
+)
+_WHAT = {
+    "model": FootprintWhat.WEIGHTS,
+    "KV": FootprintWhat.KV_CACHE,
+    "RS": FootprintWhat.STATE,
+    "output": FootprintWhat.OUTPUT,
+    "compute": FootprintWhat.COMPUTE,
+}
+_DOTS = re.compile(r"\.{1,100}")
+
+# First match from the last line upwards wins; from the table of exits that were provoked.
+_MEANINGS = tuple(
+    (re.compile(pattern), meaning)
+    for pattern, meaning in (
+        (r"couldn't bind HTTP server socket", "its port is taken"),
+        (r"data is not within the file bounds", "the model file is cut short"),
+        (
+            r"insufficient memory|unable to allocate|failed to allocate|cudaMalloc failed"
+            r"|out of memory|OutOfDeviceMemory",
+            "it ran out of memory",
+        ),
+        (r"quantized V cache|V cache quantization requires", "a quantized V cache needs flash attention"),
+        (r"does not divide n_embd_head", "the model's heads are too narrow for this cache type"),
+        (r"unknown model architecture", "this build does not know the model's architecture"),
+        (r"invalid magic|bad magic|invalid_gguf|failed to read magic", "the model file is not a GGUF file"),
+        (r"no backends are loaded", "its compute libraries are missing beside the program"),
+        (r"no CUDA-capable device|no usable GPU|ggml_cuda_init: failed", "it found no usable GPU"),
+        (r"CUDA error", "the GPU driver reported an error"),
+        (r"error while loading shared libraries", "a shared library is missing"),
+        (r"invalid argument|error while handling argument", "this build refuses one of its arguments"),
+        (r"^cannot execute ", "the program cannot be executed"),
+        (r"failed to load model|error loading model", "the model could not be loaded"),
+        (r"Received second interrupt", "it was told to stop twice"),
+        (r"cleaning up before exit", "it was told to stop"),
+    )
+)  # fmt: skip
+
+
+def parse_buffers(lines: tuple[str, ...]) -> tuple[Buffer, ...]:
+    """Every buffer that the lines tell of, in their order; the server prints them at `-lv 4`."""
+    return tuple(
+        Buffer(
+            where=match["where"],
+            what=_WHAT[match["kind"]],
+            bytes=round(float(match["mib"]) * MIB),
+        )
+        for line in lines
+        if (match := _BUFFER.search(line))
+    )
+
+
+def charged_bytes(buffers: tuple[Buffer, ...]) -> int | None:
+    """What counts against the promise: the devices' buffers if there are any, else the host's.
+
+    Weights that the CPU repacks lie in memory of their own, and the mapped file behind them is
+    cache that the kernel may drop: of the two the larger counts. None: no buffers were told.
+    """
+    if not buffers:
+        return None
+    on_devices = [buffer.bytes for buffer in buffers if not buffer.on_host]
+    if on_devices:
+        return sum(on_devices)
+    weights = [buffer for buffer in buffers if buffer.what is FootprintWhat.WEIGHTS]
+    mapped = sum(buffer.bytes for buffer in weights if buffer.where.endswith("_Mapped"))
+    anonymous = sum(buffer.bytes for buffer in weights) - mapped
+    rest = sum(buffer.bytes for buffer in buffers if buffer.what is not FootprintWhat.WEIGHTS)
+    return max(mapped, anonymous) + rest
+
+
+def load_fraction(lines: tuple[str, ...]) -> float | None:
+    """How far the weights are, 0..1: builds that tell print one dot per percent."""
+    for line in reversed(lines):
+        if _DOTS.fullmatch(line.strip()):
+            return len(line.strip()) / 100
+    return None
+
+
+def explain_exit(lines: tuple[str, ...]) -> str:
+    """What the last lines mean, in a few words; empty when they say nothing known.
+
+    The cause is told before its consequences, so the kinds are tried in order of how much they say.
+    """
+    for pattern, meaning in _MEANINGS:
+        if any(pattern.search(line) for line in lines):
+            return meaning
+    return ""

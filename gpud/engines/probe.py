@@ -1,0 +1,147 @@
+"""The probe seam: small HTTP requests to engines on this host, bounded in time and size."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import http.client
+import io
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, Protocol, cast
+from urllib.parse import SplitResult, urlsplit
+
+import msgspec
+
+from gpud.errors import GpudError
+
+# An embedding of 16 384 floats is some 350 KiB of text.
+ANSWER_LIMIT_BYTES = 4 * 1024 * 1024
+
+
+class ProbeFault(enum.Enum):
+    """What kept a probe from its answer."""
+
+    REFUSED = "refused"  # nothing listens
+    TIMEOUT = "timeout"  # no whole answer in time
+    BROKEN = "broken"  # closed early, not HTTP, or too large
+    STATUS = "status"  # an answer, but not the one asked for
+
+
+@dataclass(kw_only=True, eq=False)
+class ProbeFailed(GpudError):
+    """An engine did not answer as it should."""
+
+    reason = "ENGINE_NOT_READY"
+
+    url: str
+    fault: ProbeFault
+    detail: str
+
+    def __str__(self) -> str:
+        return f"cannot get an answer from {self.url}: {self.fault.value}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A whole HTTP answer."""
+
+    status: int
+    body: bytes
+
+
+class Probe(Protocol):
+    """Asks one engine one thing; each request has a connection of its own."""
+
+    async def get(self, url: str, timeout_seconds: float) -> Answer:
+        """The answer, whatever its status. Raises ProbeFailed."""
+        ...
+
+    async def post_json(self, url: str, body: Mapping[str, Any], timeout_seconds: float) -> Answer:
+        """The same for a JSON body. Raises ProbeFailed."""
+        ...
+
+
+class HttpProbe:
+    """HTTP/1.1 over asyncio's streams, for literal loopback addresses alone.
+
+    No redirect is followed, no proxy used, no name resolved. One asks the loop itself rather than
+    a thread, so that the time limit covers the whole exchange and a cancelled probe is gone at
+    once; http.client reads the answer.
+    """
+
+    async def get(self, url: str, timeout_seconds: float) -> Answer:
+        """The answer, whatever its status. Raises ProbeFailed."""
+        return await self._ask(url, "GET", b"", timeout_seconds)
+
+    async def post_json(self, url: str, body: Mapping[str, Any], timeout_seconds: float) -> Answer:
+        """The same for a JSON body. Raises ProbeFailed."""
+        return await self._ask(url, "POST", msgspec.json.encode(body), timeout_seconds)
+
+    async def _ask(self, url: str, method: str, body: bytes, timeout_seconds: float) -> Answer:
+        target = _loopback(url)
+        path = target.path or "/"
+        request = (
+            f"{method} {path} HTTP/1.1\r\nHost: {target.netloc}\r\nConnection: close\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                raw = await _exchange(target, request.encode() + body)
+            return _parse(raw, method)
+        except ConnectionRefusedError:
+            fault, detail = ProbeFault.REFUSED, "nothing listens there"
+        except TimeoutError:
+            fault, detail = ProbeFault.TIMEOUT, f"no whole answer within {timeout_seconds:g} s"
+        except (OSError, http.client.HTTPException) as error:
+            fault, detail = ProbeFault.BROKEN, str(error) or type(error).__name__
+        raise ProbeFailed(url=url, fault=fault, detail=detail)
+
+
+def _loopback(url: str) -> SplitResult:
+    target = urlsplit(url)
+    if target.scheme != "http" or not ip_address(target.hostname or "").is_loopback:
+        raise ValueError(f"{url!r} is not an http URL of a literal loopback address")
+    return target
+
+
+async def _exchange(target: SplitResult, request: bytes) -> bytes:
+    """All that the server sends until it closes. Raises OSError."""
+    reader, writer = await asyncio.open_connection(target.hostname, target.port)
+    try:
+        writer.write(request)
+        await writer.drain()
+        raw = bytearray()
+        while part := await reader.read(64 * 1024):
+            raw += part
+            if len(raw) > ANSWER_LIMIT_BYTES:
+                raise OSError(f"an answer of more than {ANSWER_LIMIT_BYTES} bytes")
+        return bytes(raw)
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+class _Received:
+    """What http.client takes for a socket: the bytes are here already."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+
+    def makefile(self, _mode: str) -> io.BytesIO:
+        return io.BytesIO(self._raw)
+
+
+def _parse(raw: bytes, method: str) -> Answer:
+    """Raises HTTPException for anything but one whole answer."""
+    response = http.client.HTTPResponse(cast(Any, _Received(raw)), method=method)
+    try:
+        response.begin()
+        return Answer(status=response.status, body=response.read())
+    except ValueError as error:  # a chunk size or a length that is no number
+        raise http.client.HTTPException(str(error)) from error
+    finally:
+        response.close()

@@ -1,0 +1,183 @@
+"""One instance's record: changed by its own task, durable before anyone sees the change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import msgspec
+
+from gpud.clock import Clock
+from gpud.devices.snapshot import Snapshot
+from gpud.engines.engine import Engine
+from gpud.errors import GpudError
+from gpud.events import Event
+from gpud.feed import Feed
+from gpud.instances.instance import (
+    Failure,
+    Instance,
+    LoadPhase,
+    UnloadPhase,
+)
+from gpud.instances.launcher import Launcher, Tree
+from gpud.instances.lifecycle import STATE_OF_PHASE, Happening, step
+from gpud.ledger.ledger import Change
+from gpud.ledger.promises import Promises
+from gpud.models.catalogue import Catalogue
+from gpud.models.model import EngineKind
+from gpud.store import Committed, Row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What a client of a load or an unload sees: the instance as durable, and where it is."""
+
+    instance: Instance
+    phase: LoadPhase | UnloadPhase
+    fraction: float | None = None
+    detail: str = ""
+    elapsed_seconds: float = 0.0
+    freed_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopOrder:
+    """How an instance is to be stopped."""
+
+    actor: str
+    grace_seconds: float
+    force: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class House:
+    """What every instance is run with."""
+
+    promises: Promises
+    catalogue: Catalogue
+    engines: Mapping[EngineKind, Engine]
+    launcher: Launcher
+    clock: Clock
+    snapshots: Feed[Snapshot]
+    list_soon: Callable[[], None]  # asks the sampler for process lists at its next tick
+    directory: Path  # holds one folder per instance
+    load_stall_seconds: float
+
+    def folder(self, instance_id: str) -> Path:
+        """The instance's own folder."""
+        return self.directory / instance_id
+
+
+@dataclass(slots=True)
+class Life:
+    """One instance while it is listed: its newest and its durable record, its tree, its stop."""
+
+    house: House
+    instance: Instance
+    stop: asyncio.Future[StopOrder]
+    durable: Instance | None = None
+    tree: Tree | None = None
+    error: GpudError | None = None
+    progress: Feed[Progress] = field(default_factory=Feed)
+    phase: LoadPhase | UnloadPhase = LoadPhase.DETECT
+    phase_began: float = 0.0
+    began: float = 0.0
+
+    def happen(self, happening: Happening, event: Event | None = None, **changes: object) -> None:
+        """Step along the life's table and note it. Raises WrongState."""
+        state = step(self.instance.name, self.instance.state, happening)
+        self.note(event, state=state, **changes)
+
+    def note(self, event: Event | None = None, **changes: object) -> None:
+        """Change the record; whoever watches sees it once it is durable."""
+        _ = self.commit(Change(), event, **changes)
+
+    def commit(
+        self, change: Change, event: Event | None = None, **changes: object
+    ) -> asyncio.Future[Committed]:
+        """Change the record together with the ledger, in one transaction."""
+        self.instance = replace(self.instance, **changes)  # type: ignore[arg-type]
+        instance = self.instance
+        if event is not None:
+            change = replace(change, events=(*change.events, event))
+
+        def durable() -> None:
+            self.durable = instance
+            self.show(instance=instance)
+
+        return self.house.promises.commit(change, (row_of(instance),), durable)
+
+    def enter(self, phase: LoadPhase | UnloadPhase, detail: str = "") -> None:
+        """Begin a phase, closing the one before with its time."""
+        now = self.house.clock.now().boottime
+        if isinstance(self.phase, LoadPhase) and self.phase_began:
+            spent = (*self.instance.phase_seconds, (self.phase, now - self.phase_began))
+            self.instance = replace(self.instance, phase_seconds=spent)
+        self.phase, self.phase_began = phase, now
+        if isinstance(phase, LoadPhase) and phase is not LoadPhase.READY:
+            state = STATE_OF_PHASE[phase]
+            if state is not self.instance.state:
+                self.happen(_HAPPENING_INTO[phase])
+                return
+        self.show(detail=detail)
+
+    def show(
+        self,
+        *,
+        instance: Instance | None = None,
+        detail: str = "",
+        fraction: float | None = None,
+        freed_bytes: int | None = None,
+    ) -> None:
+        """Tell the followers where it is."""
+        durable = instance or self.durable
+        if durable is None:
+            return
+        now = self.house.clock.now().boottime
+        self.progress.publish(
+            Progress(
+                instance=durable,
+                phase=self.phase,
+                fraction=fraction,
+                detail=detail,
+                elapsed_seconds=max(0.0, now - self.began),
+                freed_bytes=freed_bytes,
+            )
+        )
+
+    def event(self, type_: str, reason: str = "", **details: str) -> Event:
+        """An event about this instance."""
+        return Event(
+            wall=self.house.clock.now().wall,
+            type=type_,
+            subject=self.instance.name,
+            actor=self.instance.owner,
+            reason=reason,
+            details={"model": self.instance.model, **details},
+        )
+
+    def failure(self, error: GpudError) -> Failure:
+        """An error as the record keeps it."""
+        phase = self.phase if isinstance(self.phase, LoadPhase) else None
+        return Failure(reason=error.reason, message=str(error), phase=phase)
+
+    @property
+    def folder(self) -> Path:
+        """The instance's own folder."""
+        return self.house.folder(self.instance.id)
+
+
+_HAPPENING_INTO = {
+    LoadPhase.DETECT: Happening.BEGUN,
+    LoadPhase.ALLOCATE: Happening.VERIFIED,
+    LoadPhase.START: Happening.PROMISED,
+    LoadPhase.LOAD: Happening.STARTED,
+    LoadPhase.WARMUP: Happening.LOADED,
+}
+
+
+def row_of(instance: Instance) -> Row:
+    """The record as stored."""
+    return Row(kind="instance", id=instance.id, body=msgspec.json.encode(instance))

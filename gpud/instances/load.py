@@ -1,0 +1,277 @@
+"""The load of one instance: the start-up sequence, top to bottom.
+
+Each phase either passes or raises; the supervisor rolls everything back, in reverse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from collections.abc import Awaitable
+from dataclasses import replace
+
+from gpud.devices.snapshot import DeviceKind, Sample
+from gpud.engines.engine import Engine, EngineProgram, Readiness, StartRequest
+from gpud.engines.probe import ProbeFailed
+from gpud.errors import EngineExited, EngineMissing, EngineNotReady, FootprintExceeded
+from gpud.instances.instance import Exit, Gate, Instance, LoadPhase
+from gpud.instances.launcher import LaunchFailed, LaunchSpec, Tree
+from gpud.instances.life import Life
+from gpud.instances.lifecycle import Happening
+from gpud.instances.output import tail
+from gpud.instances.race import unless
+from gpud.ledger.ledger import Change
+from gpud.ledger.reservation import ReserveRequest
+from gpud.models.catalogue import Inspection
+from gpud.models.footprint import DeviceTraits, estimate
+from gpud.models.model import Footprint
+
+TAIL_LINES = 40
+WARMUP_SECONDS = 120.0
+# Readiness is asked often while it may come at once, seldom once the load is clearly long.
+_POLL_SECONDS = ((1.0, 0.005), (10.0, 0.05), (float("inf"), 0.25))
+LOOPBACK = "127.0.0.1"
+
+
+class Load:
+    """The phases of one load. `asked` are UUIDs to choose among; none: any GPU."""
+
+    def __init__(self, life: Life, asked: tuple[str, ...]) -> None:
+        self._life = life
+        self._house = life.house
+        self._asked = asked
+        self._engine: Engine = life.house.engines[life.instance.engine]
+        self._model = life.house.catalogue.get(life.instance.model)
+
+    async def run(self) -> None:
+        """From nothing to READY. Raises GpudError; the caller rolls back."""
+        self._life.enter(LoadPhase.DETECT)
+        program = await self._detect()
+        self._life.enter(LoadPhase.VERIFY)
+        inspection = await self._verify()
+        self._life.enter(LoadPhase.ALLOCATE)
+        await self._allocate(inspection)
+        self._life.enter(LoadPhase.START)
+        tree = await self._start(program, inspection)
+        self._life.enter(LoadPhase.LOAD)
+        await self.go_on(tree)
+
+    async def go_on(self, tree: Tree) -> None:
+        """From a started engine to READY; also where an adopted load goes on."""
+        endpoint = f"http://{LOOPBACK}:{self._life.instance.port}"
+        if self._life.phase is not LoadPhase.LOAD:
+            self._life.phase = LoadPhase.LOAD
+        await self._unless_ended(tree, self._until_ready(endpoint))
+        self._life.enter(LoadPhase.WARMUP)
+        await self._unless_ended(tree, self._warm_up(endpoint))
+        self._life.enter(LoadPhase.CHECK)
+        await self._unless_ended(tree, self._check(endpoint))
+        self._life.enter(LoadPhase.REGISTER)
+        await self._register(endpoint)
+
+    async def _detect(self) -> EngineProgram:
+        """The engine is here, and some device asked for could grant at all."""
+        program = await self._engine.program()
+        self._house.promises.propose(self._request(1))
+        self._life.show(detail=f"{program.kind.value} {program.version}")
+        return program
+
+    async def _verify(self) -> Inspection:
+        """The file is whole and safe. No memory is held meanwhile."""
+        inspection = await self._house.catalogue.inspect(self._model)
+        footprint = self._footprint(inspection)
+        self._life.instance = replace(self._life.instance, footprint=footprint)
+        return inspection
+
+    async def _allocate(self, inspection: Inspection) -> None:
+        """Promise and intent become durable in one transaction."""
+        footprint = self._footprint(inspection)
+        life, promises = self._life, self._house.promises
+        promises.admit()
+        reservation, change = promises.ledger.reserve(
+            self._request(footprint.total_bytes),
+            f"r-{secrets.token_hex(4)}",
+            self._house.clock.now(),
+        )
+        uuid = reservation.grants[0].device
+        await life.commit(
+            change,
+            gate=Gate.INTENT,
+            reservation=reservation.id,
+            devices=(uuid,),
+            footprint=replace(footprint, device_uuid=uuid),
+            port=_free_port(),
+        )
+
+    async def _start(self, program: EngineProgram, inspection: Inspection) -> Tree:
+        """Spawned behind a gate, then told to go: no engine runs before its record is durable."""
+        life, instance = self._life, self._life.instance
+        folder = life.folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        request = StartRequest(
+            model=self._model,
+            options=instance.options,
+            model_path=inspection.path,
+            host=LOOPBACK,
+            port=instance.port or 0,
+            visible_devices=tuple(
+                sample.info.uuid
+                for sample in self._samples()
+                if sample.info.uuid in instance.devices and sample.info.kind is not DeviceKind.HOST
+            ),
+            directory=folder,
+        )
+        command = self._engine.command(program, request)
+        spec = LaunchSpec(
+            instance=instance.id,
+            reservation=instance.reservation or "",
+            argv=command.argv,
+            environment=command.environment,
+            directory=folder,
+            token=secrets.token_hex(16),
+        )
+        try:
+            tree = await self._house.launcher.spawn(spec)
+            life.tree = tree
+            await life.commit(Change(), gate=Gate.SPAWNED, shim=tree.identity)
+            bound = self._house.promises.ledger.bind(instance.reservation or "")
+            await life.commit(bound, life.event("instance.started"), gate=Gate.GO)
+            pid = await tree.go()
+        except LaunchFailed as error:
+            raise EngineMissing(
+                engine=instance.engine.value, program=command.argv[0], problem=str(error)
+            ) from error
+        life.note(pid=pid)
+        return tree
+
+    async def _until_ready(self, endpoint: str) -> None:
+        """Poll readiness; the limit starts anew with each sign of progress."""
+        clock, limit = self._house.clock, self._house.load_stall_seconds
+        began = progressed = clock.now().boottime
+        last_sign: object = None
+        while (readiness := await self._engine.readiness(endpoint)) is not Readiness.READY:
+            now = clock.now().boottime
+            lines = tail(self._life.folder, TAIL_LINES)
+            fraction = self._engine.load_fraction(lines)
+            sign = (readiness, fraction, lines[-1:])
+            if sign != last_sign:
+                progressed, last_sign = now, sign
+                self._life.show(detail=readiness.value, fraction=fraction)
+            if now - progressed > limit:
+                raise self._not_ready("no progress", limit)
+            pause = next(pause for until, pause in _POLL_SECONDS if now - began < until)
+            await clock.sleep(pause)
+
+    async def _warm_up(self, endpoint: str) -> None:
+        life = self._life
+        try:
+            async with asyncio.timeout(WARMUP_SECONDS):
+                warmth = await self._engine.warm_up(endpoint, self._model, life.instance.options)
+        except (ProbeFailed, TimeoutError) as error:
+            raise self._not_ready(f"no first token ({error})", WARMUP_SECONDS) from error
+        life.note(
+            tokens_per_second=warmth.tokens_per_second,
+            time_to_first_token_seconds=warmth.time_to_first_token_seconds,
+        )
+
+    async def _check(self, endpoint: str) -> None:
+        """Healthy still, and within its promise: by the engine's own buffers, then the device."""
+        if await self._engine.readiness(endpoint) is not Readiness.READY:
+            raise self._not_ready("it fell back from ready after its first tokens", 0)
+        instance = self._life.instance
+        promised = instance.footprint.total_bytes if instance.footprint else 0
+        measured = self._engine.measured_bytes(tail(self._life.folder, 10_000))
+        if measured is not None and measured > promised:
+            raise FootprintExceeded(
+                instance=instance.name,
+                device=",".join(instance.devices),
+                promised_bytes=promised,
+                measured_bytes=measured,
+            )
+        if measured is not None:
+            self._life.note(engine_bytes=measured)
+        self._house.list_soon()
+
+    async def _register(self, endpoint: str) -> None:
+        """The endpoint is told once the record that names it is durable."""
+        life, now = self._life, self._house.clock.now()
+        life.enter(LoadPhase.READY)
+        seconds = now.boottime - life.began
+        life.instance = replace(
+            life.instance, endpoint=endpoint, ready_wall=now.wall, load_seconds=seconds
+        )
+        life.happen(
+            Happening.WARMED,
+            life.event("instance.ready", endpoint=endpoint, seconds=f"{seconds:.3f}"),
+        )
+
+    # Parts.
+
+    def _request(self, size: int) -> ReserveRequest:
+        instance = self._life.instance
+        return ReserveRequest(
+            owner=instance.owner,
+            bytes=size,
+            devices=self._asked,
+            ttl_seconds=None,
+            instance=instance.id,
+        )
+
+    def _footprint(self, inspection: Inspection) -> Footprint:
+        return dearest_footprint(inspection, self._life.instance, self._samples(), self._asked)
+
+    def _samples(self) -> tuple[Sample, ...]:
+        snapshot = self._house.snapshots.latest
+        return snapshot.samples if snapshot is not None else ()
+
+    def _not_ready(self, problem: str, limit: float) -> EngineNotReady:
+        return EngineNotReady(
+            instance=self._life.instance.name,
+            phase=self._life.phase.name,
+            limit_seconds=limit,
+            problem=problem,
+            output_tail=tail(self._life.folder, TAIL_LINES),
+        )
+
+    async def _unless_ended(self, tree: Tree, work: Awaitable[None]) -> None:
+        """Do the work, unless the engine ends first. Raises EngineExited at once when it does."""
+        exit_ = await unless(work, tree.engine_gone())
+        if exit_ is not None:
+            raise engine_exited(self._life, exit_)
+
+
+def engine_exited(life: Life, exit_: Exit) -> EngineExited:
+    """The end of an engine that was not asked to end, noted and with its meaning."""
+    lines = tail(life.folder, TAIL_LINES)
+    meaning = life.house.engines[life.instance.engine].explain_exit(lines)
+    life.note(last_exit=exit_, exit_meaning=meaning)
+    return EngineExited(
+        instance=life.instance.name,
+        phase=life.phase.name,
+        exit_text=str(exit_),
+        meaning=meaning,
+        output_tail=lines,
+    )
+
+
+def dearest_footprint(
+    inspection: Inspection, instance: Instance, samples: tuple[Sample, ...], asked: tuple[str, ...]
+) -> Footprint:
+    """The estimate for the device, among those it may be placed on, where it costs the most."""
+    traits = {
+        DeviceTraits(kind=sample.info.kind, model_name=sample.info.model_name)
+        for sample in samples
+        if (sample.info.uuid in asked if asked else sample.info.kind is not DeviceKind.HOST)
+    }
+    candidates = traits or {DeviceTraits(kind=DeviceKind.HOST, model_name="host")}
+    ordered = sorted(candidates, key=lambda each: (each.kind.value, each.model_name))
+    footprints = [estimate(inspection.header, instance.options, each) for each in ordered]
+    return max(footprints, key=lambda each: each.total_bytes)
+
+
+def _free_port() -> int:
+    """A port that was free a moment ago; one that is taken meanwhile fails the load's start."""
+    with socket.socket() as listener:
+        listener.bind((LOOPBACK, 0))
+        return int(listener.getsockname()[1])

@@ -1,0 +1,298 @@
+"""All instances by name: begun, found again after a restart, told, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+
+import msgspec
+import structlog
+
+from gpud.errors import GpudError, InstanceLost, InstanceNotFound, OptionInvalid, WrongState
+from gpud.instances.instance import (
+    Exit,
+    Gate,
+    Instance,
+    InstanceState,
+    LoadPhase,
+)
+from gpud.instances.launcher import Tree
+from gpud.instances.life import House, Life, Progress, StopOrder, row_of
+from gpud.instances.load import Load, dearest_footprint
+from gpud.instances.supervisor import live
+from gpud.ledger.ledger import Change
+from gpud.ledger.promises import Call, Remembered
+from gpud.ledger.reservation import ReserveRequest
+from gpud.models.model import Footprint, ModelOptions
+from gpud.store import Row, SqliteStore
+
+log = structlog.get_logger()
+
+ENDED_LISTED_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadRequest:
+    """What a load was asked with. `devices` are UUIDs to choose among; none: any GPU."""
+
+    model: str
+    options: ModelOptions
+    devices: tuple[str, ...]
+    owner: str
+
+
+class Roster:
+    """The owner of every instance; each is run by one task of `run`."""
+
+    def __init__(self, house: House, store: SqliteStore) -> None:
+        self._house = house
+        self._store = store
+        self._lives: dict[str, Life] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._closing = asyncio.Event()
+
+    # The daemon drives these.
+
+    async def run(self, recovered: asyncio.Event) -> None:
+        """Hold the instances' tasks until cancelled; engines outlive them."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            await self._recover()
+            recovered.set()
+            await self._closing.wait()
+
+    def forget_ended(self) -> None:
+        """Drop what ended ten minutes ago, its folder with it."""
+        oldest = self._house.clock.now().wall - ENDED_LISTED_SECONDS
+        for life in list(self._lives.values()):
+            ended = life.instance.end_wall
+            if life.instance.ended and ended is not None and ended < oldest:
+                del self._lives[life.instance.id]
+                shutil.rmtree(life.folder, ignore_errors=True)
+                row = Row(kind="instance", id=life.instance.id, body=None)
+                self._house.promises.post(Change(), (row,))
+
+    def live_reservations(self) -> dict[str, str]:
+        """Instance id → reservation id, of those whose tree may run."""
+        return {
+            life.instance.id: life.instance.reservation
+            for life in self._lives.values()
+            if life.instance.reservation is not None and not life.instance.ended
+        }
+
+    # What callers ask.
+
+    def list(self) -> list[Instance]:
+        """Durable records, oldest first; the ended ones of the last ten minutes included."""
+        told = [life.durable for life in self._lives.values() if life.durable is not None]
+        return sorted(told, key=lambda instance: (instance.create_wall, instance.id))
+
+    def get(self, name: str) -> Instance:
+        """The durable record. Raises InstanceNotFound."""
+        durable = self._life(name).durable
+        if durable is None:
+            raise InstanceNotFound(name=name)
+        return durable
+
+    def error(self, name: str) -> GpudError | None:
+        """Why it failed, as long as this life of the daemon knows."""
+        return self._life(name).error
+
+    def follow(self, name: str) -> AsyncIterator[tuple[int, Progress]]:
+        """Where it is, at each change, until it has ended."""
+        return self._life(name).progress.follow()
+
+    async def propose(self, request: LoadRequest) -> tuple[Footprint, str]:
+        """The footprint and the device that a load would get now, promising nothing."""
+        house, instance = self._house, self._new(request)
+        await house.engines[instance.engine].program()
+        inspection = await house.catalogue.inspect(house.catalogue.get(request.model))
+        footprint = self._footprint(inspection, instance, request.devices)
+        reservation = house.promises.propose(
+            ReserveRequest(
+                owner=request.owner,
+                bytes=footprint.total_bytes,
+                devices=request.devices,
+                ttl_seconds=None,
+            )
+        )
+        return footprint, reservation.grants[0].device
+
+    def _footprint(
+        self, inspection: object, instance: Instance, devices: tuple[str, ...]
+    ) -> Footprint:
+        snapshot = self._house.snapshots.latest
+        samples = snapshot.samples if snapshot is not None else ()
+        return dearest_footprint(inspection, instance, samples, devices)  # type: ignore[arg-type]
+
+    async def load(self, request: LoadRequest, call: Call) -> str:
+        """Begin a load; its id, once its record is durable. It goes on without the caller."""
+        known = self._house.promises.requests.find(call)
+        if known is not None:
+            return self._same_again(call, known)
+        self._house.promises.admit()
+        instance = self._new(request)
+        life = self._add(instance)
+        now = self._house.clock.now()
+        life.began = life.phase_began = now.boottime
+        rows = (row_of(instance), *self._house.promises.remember(call, instance.id))
+
+        def durable() -> None:
+            life.durable = instance
+            life.show()
+
+        change = Change(events=(life.event("instance.load_asked"),))
+        try:
+            await asyncio.shield(self._house.promises.commit(change, rows, durable))
+        except GpudError:
+            del self._lives[instance.id]
+            raise
+        self._start(life, Load(life, request.devices))
+        return instance.id
+
+    def stop(self, name: str, order: StopOrder) -> Instance:
+        """Order a stop. Raises InstanceNotFound, WrongState."""
+        life = self._life(name)
+        if life.instance.ended:
+            raise WrongState(
+                name=life.instance.name, state=life.instance.state.name, advice="nothing runs"
+            )
+        if not life.stop.done():
+            life.stop.set_result(order)
+        return life.durable or life.instance
+
+    def of_model(self, model: str) -> Instance:
+        """The one instance of a model that has not ended. Raises as stop does."""
+        running = [
+            life.instance
+            for life in self._lives.values()
+            if life.instance.model == model and not life.instance.ended
+        ]
+        if not running:
+            raise InstanceNotFound(name=f"models/{model}")
+        if len(running) > 1:
+            names = ", ".join(instance.name for instance in running)
+            raise OptionInvalid(
+                field="model", problem=f"it has several instances: {names}; name one"
+            )
+        return running[0]
+
+    # Inside.
+
+    def _life(self, name: str) -> Life:
+        life = self._lives.get(name.removeprefix("instances/"))
+        if life is None:
+            raise InstanceNotFound(name=name)
+        return life
+
+    def _new(self, request: LoadRequest) -> Instance:
+        model = self._house.catalogue.get(request.model)
+        engine = self._house.engines[model.engine]
+        return Instance(
+            id=f"{model.id}-{secrets.token_hex(3)}",
+            model=model.id,
+            engine=model.engine,
+            owner=request.owner,
+            state=InstanceState.QUEUED,
+            options=engine.check_options(request.options.over(model.options)),
+            create_wall=self._house.clock.now().wall,
+        )
+
+    def _add(self, instance: Instance) -> Life:
+        stop: asyncio.Future[StopOrder] = asyncio.get_running_loop().create_future()
+        life = Life(house=self._house, instance=instance, stop=stop)
+        self._lives[instance.id] = life
+        return life
+
+    def _start(self, life: Life, load: Load | None, tree: Tree | None = None) -> None:
+        assert self._tasks is not None  # noqa: S101 — the server starts after run
+        self._tasks.create_task(live(life, load, tree), name=life.instance.name)
+
+    def _same_again(self, call: Call, known: Remembered) -> str:
+        if known.result not in self._lives:
+            raise OptionInvalid(
+                field="request_id",
+                problem=f"{call.request_id!r} led to instances/{known.result}, which ended "
+                "and is no longer listed; send a new id",
+            )
+        return known.result
+
+    # Finding again what an earlier life of the daemon ran.
+
+    async def _recover(self) -> None:
+        """Decide the fate of every recorded instance, then of promises that lost theirs."""
+        for _, body in self._store.read_rows("instance"):
+            instance = msgspec.json.decode(body, type=Instance)
+            life = self._add(instance)
+            life.durable = instance
+            life.began = life.phase_began = self._house.clock.now().boottime
+            if instance.ended:
+                life.show()
+                life.progress.close()
+            else:
+                await self._recover_one(life)
+        self._release_orphans()
+
+    async def _recover_one(self, life: Life) -> None:
+        instance = life.instance
+        tree = await self._find_tree(instance)
+        life.tree = tree
+        log.info(
+            "instance.recovering",
+            instance=instance.name,
+            state=instance.state.value,
+            gate=instance.gate.value if instance.gate else "none",
+            alive=tree is not None,
+        )
+        stopping = instance.state in {InstanceState.DRAINING, InstanceState.STOPPING}
+        if tree is not None and instance.gate is Gate.GO and not stopping:
+            self._adopt(life, tree)
+            return
+        if not stopping:
+            cause = _cause(instance, self._house.clock.now().boot_id)
+            life.error = InstanceLost(instance=instance.name, cause=cause)
+            if tree is None and instance.gate is Gate.GO:
+                life.note(last_exit=instance.last_exit or Exit(code=None, signal=None, wall=0.0))
+        elif instance.failure is not None:
+            life.error = InstanceLost(instance=instance.name, cause=instance.failure.message)
+        self._start(life, None)
+
+    async def _find_tree(self, instance: Instance) -> Tree | None:
+        shim, now = instance.shim, self._house.clock.now()
+        if shim is None or shim.boot_id != now.boot_id:
+            return None
+        return await self._house.launcher.adopt(shim, self._house.folder(instance.id))
+
+    def _adopt(self, life: Life, tree: Tree) -> None:
+        """It runs on as it was; a load that was under way goes on from there."""
+        instance = life.instance
+        change = self._house.promises.ledger.adopt(instance.reservation or "")
+        event = life.event("instance.adopted", f"found {instance.state.value} after a restart")
+        pid = tree.engine_pid() or instance.pid
+        if instance.state in {InstanceState.STARTING, InstanceState.WARMING}:
+            # Its first tokens are asked again: nobody saw whether they came.
+            life.instance = replace(life.instance, state=InstanceState.LOADING)
+        _ = life.commit(change, event, pid=pid)
+        life.phase = LoadPhase.READY if instance.state is InstanceState.READY else LoadPhase.LOAD
+        self._start(life, Load(life, ()), tree)
+
+    def _release_orphans(self) -> None:
+        """A HELD promise whose instance is not recorded was never started."""
+        promises, now = self._house.promises, self._house.clock.now()
+        for reservation in list(promises.ledger.books.reservations.values()):
+            instance = reservation.instance
+            if instance is not None and instance not in self._lives and reservation.booked:
+                _, change = promises.ledger.release(reservation.id, None, now, holder=True)
+                promises.post(change)
+
+
+def _cause(instance: Instance, boot_id: str) -> str:
+    """What became of an instance that is not there any more."""
+    if instance.shim is not None and instance.shim.boot_id != boot_id:
+        return "the host was started anew, nothing of it runs"
+    if instance.gate is not Gate.GO:
+        return "the daemon ended before the engine was started"
+    return "the engine ended while the daemon was away"

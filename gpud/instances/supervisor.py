@@ -1,0 +1,164 @@
+"""One task per instance: brings it up, watches it, brings it down; rolls back what fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import replace
+
+import structlog
+
+from gpud.errors import GpudError, LoadCancelled
+from gpud.instances.instance import InstanceState, UnloadPhase
+from gpud.instances.launcher import Tree
+from gpud.instances.life import Life, StopOrder
+from gpud.instances.lifecycle import Happening, step
+from gpud.instances.load import Load, engine_exited
+from gpud.instances.race import unless
+from gpud.ledger.ledger import Change
+
+log = structlog.get_logger()
+
+# The ladder below DRAIN: a llama-server with a connected client never exits on its first SIGTERM.
+TERMINATE_SECONDS = 2.0
+SECOND_TERMINATE_SECONDS = 1.0
+DRAIN_POLL_SECONDS = 0.05
+
+
+async def live(life: Life, load: Load | None, tree: Tree | None = None) -> None:
+    """The whole life of one instance. `load` None: to be stopped; `tree`: it runs already."""
+    try:
+        if load is not None:
+            await _until_stopped(life, _up(life, load, tree))
+    except GpudError as error:
+        life.error = error
+    except Exception:
+        log.exception("instance.bug", instance=life.instance.name)
+        life.error = GpudError("an internal error; the daemon's log has it")
+    await _bring_down(life)
+
+
+async def _up(life: Life, load: Load, tree: Tree | None) -> None:
+    """Load, or go on with what was adopted; then watch until the engine ends."""
+    if tree is None:
+        await load.run()
+    elif life.instance.state is not InstanceState.READY:
+        await load.go_on(tree)
+    assert life.tree is not None  # noqa: S101 — a load that passed has started one
+    raise engine_exited(life, await life.tree.engine_gone())
+
+
+async def _until_stopped(life: Life, work: Awaitable[None]) -> None:
+    """Do the work until it raises or a stop is ordered; then LoadCancelled if it was loading."""
+    order = await unless(work, asyncio.shield(life.stop))
+    if order is not None and life.instance.state is not InstanceState.READY:
+        raise LoadCancelled(instance=life.instance.name, phase=life.phase.name)
+
+
+async def _bring_down(life: Life) -> None:
+    """The stop ladder: drain, SIGTERM, SIGTERM, SIGKILL of the tree; then the bytes."""
+    order = life.stop.result() if life.stop.done() else None
+    failed = life.error is not None and not isinstance(life.error, LoadCancelled)
+    if life.error is not None and life.instance.failure is None:
+        life.instance = replace(life.instance, failure=life.failure(life.error))
+    _leave_up(life, failed=failed)
+    if life.tree is not None:
+        await _drain(life, order)
+        await _end_tree(life, life.tree, gently=order is not None and not order.force)
+    freed = await _free(life)
+    _finish(life, freed, failed=failed)
+
+
+def _leave_up(life: Life, *, failed: bool) -> None:
+    """From whatever state towards STOPPING; told once, with the reason."""
+    reason = str(life.error) if life.error is not None else ""
+    event = life.event("instance.failed" if failed else "instance.stopping", reason)
+    if failed:
+        log.warning("instance.failed", instance=life.instance.name, reason=reason)
+    if life.instance.state in {InstanceState.DRAINING, InstanceState.STOPPING}:
+        life.note(event)  # an earlier life of the daemon had begun to stop it
+    else:
+        life.happen(Happening.BROKE if failed else Happening.STOP_ASKED, event)
+
+
+async def _drain(life: Life, order: StopOrder | None) -> None:
+    """Requests in flight may finish within the grace; nothing to wait for after a failure."""
+    if life.instance.state is not InstanceState.DRAINING:
+        return
+    life.enter(UnloadPhase.DRAIN)
+    engine, clock = life.house.engines[life.instance.engine], life.house.clock
+    grace = 0.0 if order is None or order.force else order.grace_seconds
+    until = clock.now().boottime + grace
+    while clock.now().boottime < until:
+        in_flight = await engine.in_flight(life.instance.endpoint)
+        if not in_flight:
+            break
+        life.show(detail=f"{in_flight} requests in flight")
+        await clock.sleep(DRAIN_POLL_SECONDS)
+    life.happen(Happening.DRAINED)
+
+
+async def _end_tree(life: Life, tree: Tree, *, gently: bool) -> None:
+    if gently:
+        life.enter(UnloadPhase.TERMINATE)
+        for seconds in (TERMINATE_SECONDS, SECOND_TERMINATE_SECONDS):
+            tree.terminate()
+            if await _within(seconds, tree.engine_gone()):
+                break
+    if tree.engine_exit() is None:
+        life.enter(UnloadPhase.KILL)
+    # Always: an engine that ended may have left descendants behind.
+    tree.kill()
+    life.note(last_exit=await tree.engine_gone())
+    await tree.gone()
+
+
+async def _within(seconds: float, wait: Awaitable[object]) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await wait
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _free(life: Life) -> int:
+    """End the promise; bytes count as freed when the devices showed them back."""
+    life.enter(UnloadPhase.FREE)
+    promises, id_ = life.house.promises, life.instance.reservation
+    if id_ is None or id_ not in promises.ledger.books.reservations:
+        return 0
+    leaked = _leaked(life)
+    now = life.house.clock.now()
+    reservation, change = promises.ledger.release(id_, None, now, holder=True)
+    if change:
+        await promises.commit(change)
+    life.house.list_soon()
+    await promises.freed(id_)
+    granted = sum(grant.bytes for grant in reservation.grants)
+    return granted - max(0, _leaked(life) - leaked)
+
+
+def _leaked(life: Life) -> int:
+    durable = life.house.promises.durable
+    return sum(durable.device(uuid).leaked_bytes for uuid in life.instance.devices)
+
+
+def _finish(life: Life, freed: int, *, failed: bool) -> None:
+    life.enter(UnloadPhase.STOPPED)
+    happening = Happening.GONE_BROKEN if failed else Happening.GONE
+    state = step(life.instance.name, life.instance.state, happening)
+    done = life.commit(
+        Change(),
+        life.event("instance.ended", state.value, freed_bytes=str(freed)),
+        state=state,
+        end_wall=life.house.clock.now().wall,
+        endpoint="",
+    )
+    done.add_done_callback(lambda _: _tell_end(life, freed))
+
+
+def _tell_end(life: Life, freed: int) -> None:
+    life.show(freed_bytes=freed)
+    life.progress.close()
+    log.info("instance.ended", instance=life.instance.name, freed_bytes=freed)

@@ -1,0 +1,162 @@
+"""Pure: what each device is charged with, by the one formula.
+
+    grantable = total − reserve − Σ max(granted, observed) − foreign − unattributed − leaked
+
+Its parts are disjoint and come from one tick in which used memory and the process list were read
+together. Between lists growth fills grants below their promise first; the rest is unattributed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gpud.devices.snapshot import DeviceKind, Health, Sample
+from gpud.ledger.books import DeviceBook
+
+# A sample older than this says nothing about now.
+STALE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """The terms of the formula for one device. None: the device does not tell."""
+
+    uuid: str
+    alias: str
+    total_bytes: int | None
+    reserve_bytes: int
+    granted_bytes: int
+    observed_bytes: Mapping[str, int]  # by reservation id; only those with processes there
+    charged_bytes: int  # Σ max(granted, observed)
+    foreign_bytes: int | None
+    unattributed_bytes: int | None
+    leaked_bytes: int
+    grantable_bytes: int | None
+    # Used beyond all listed processes, at the list; None without a list.
+    residue_bytes: int | None
+    # Grown since the list beyond what grants explain: asks for a new list.
+    unexplained_growth_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reserves:
+    """What is kept free per device, in bytes."""
+
+    device_bytes: int
+    host_bytes: int
+
+    def of(self, sample: Sample) -> int:
+        """The reserve of a device: what policy says, or what its driver takes, if that is more."""
+        if sample.info.kind is DeviceKind.HOST:
+            return self.host_bytes
+        return max(self.device_bytes, sample.readings.memory_driver_reserved_bytes or 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What the newest process list says, by whose the bytes are."""
+
+    observed: dict[str, int]
+    foreign_bytes: int
+    residue_bytes: int | None
+
+
+def charge(sample: Sample, book: DeviceBook, reserves: Reserves, baseline_bytes: int) -> Charge:
+    """The terms for one device.
+
+    `baseline_bytes` is the residue of the card when it was last seen empty, at most its reserve,
+    which absorbs it.
+    """
+    seen = _seen(sample, book)
+    used = sample.readings.memory_used_bytes
+    total = sample.info.memory_total_bytes
+    reserve = reserves.of(sample)
+    overuse = sum(max(0, size - book.holders.get(id_, 0)) for id_, size in seen.observed.items())
+    charged = book.granted_bytes + overuse
+    unattributed, growth = _unattributed(sample, book, seen, baseline_bytes)
+    foreign: int | None = seen.foreign_bytes
+    if sample.info.kind is DeviceKind.HOST and unattributed is not None:
+        # The rest of the system has no process list of its own: it is foreign, whoever it is.
+        foreign, unattributed = seen.foreign_bytes + unattributed, 0
+    grantable = None
+    if total is not None and used is not None and unattributed is not None:
+        held = reserve + charged + (foreign or 0) + unattributed + book.leaked_bytes
+        grantable = max(0, total - held)
+    return Charge(
+        uuid=sample.info.uuid,
+        alias=sample.info.alias,
+        total_bytes=total,
+        reserve_bytes=reserve,
+        granted_bytes=book.granted_bytes,
+        observed_bytes=seen.observed,
+        charged_bytes=charged,
+        foreign_bytes=foreign if used is not None else None,
+        unattributed_bytes=unattributed,
+        leaked_bytes=book.leaked_bytes,
+        grantable_bytes=grantable,
+        residue_bytes=seen.residue_bytes,
+        unexplained_growth_bytes=growth,
+    )
+
+
+def _seen(sample: Sample, book: DeviceBook) -> _Seen:
+    observed: dict[str, int] = {}
+    foreign = 0
+    for process in sample.processes or ():
+        size = process.used_bytes or 0
+        if process.claim is not None and process.claim in book.holders:
+            observed[process.claim] = observed.get(process.claim, 0) + size
+        else:
+            foreign += size
+    residue = None
+    if sample.processes is not None and sample.memory_used_at_list_bytes is not None:
+        known = foreign + sum(observed.values())
+        residue = max(0, sample.memory_used_at_list_bytes - known)
+    return _Seen(observed=observed, foreign_bytes=foreign, residue_bytes=residue)
+
+
+def _unattributed(
+    sample: Sample, book: DeviceBook, seen: _Seen, baseline_bytes: int
+) -> tuple[int | None, int]:
+    """Bytes that no process explains, and how many of them grew since the list."""
+    used = sample.readings.memory_used_bytes
+    if used is None:
+        return None, 0
+    # Summed over the few that have processes: there may be thousands that have none.
+    below_promise = book.granted_bytes - sum(
+        min(size, book.holders.get(id_, 0)) for id_, size in seen.observed.items()
+    )
+    absorbed = baseline_bytes + book.leaked_bytes
+    if seen.residue_bytes is None:
+        # No list at all: what is used fills the grants first.
+        return max(0, used - absorbed - below_promise), 0
+    residue = max(0, seen.residue_bytes - absorbed)
+    if any(p.used_bytes is None for p in sample.processes or ()):
+        # Listed, but without sizes (MIG, containers): the residue is theirs as far as promised.
+        residue = max(0, residue - below_promise)
+    grown = used - (sample.memory_used_at_list_bytes or 0)
+    unexplained = max(0, grown - below_promise)
+    return residue + unexplained, unexplained
+
+
+def refusal_rule(sample: Sample, now_boottime: float) -> str:
+    """Why a device grants nothing whatever its bytes; empty when it may grant.
+
+    Staleness is judged apart: it is the sampler's fault, not the device's.
+    """
+    if sample.readings.mig_enabled and sample.info.kind is DeviceKind.GPU:
+        return "MIG is on: its slices are the devices"
+    if sample.health is not Health.HEALTHY:
+        why = f" ({sample.health_reason})" if sample.health_reason else ""
+        return f"{sample.health.value}{why}"
+    if sample.info.memory_total_bytes is None or sample.readings.memory_used_bytes is None:
+        return "its driver does not tell its memory"
+    if is_stale(sample, now_boottime):
+        return f"its newest sample is {now_boottime - sample.boottime:.0f} s old"
+    return ""
+
+
+def is_stale(sample: Sample, now_boottime: float) -> bool:
+    """Whether the sample is too old to decide on."""
+    return now_boottime - sample.boottime > STALE_SECONDS

@@ -1,0 +1,56 @@
+"""Pure: what must always hold; every test asks this one function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from gpud.devices.snapshot import Snapshot
+from gpud.ledger.books import Books
+from gpud.ledger.charge import Reserves
+
+
+def violations(
+    books: Books, snapshot: Snapshot | None, reserves: Reserves, live: Mapping[str, str]
+) -> list[str]:
+    """What is broken, in words; empty when all is well.
+
+    `live` maps each live instance's id to the id of its reservation.
+    """
+    return [
+        *_sums(books),
+        *(_capacity(books, snapshot, reserves) if snapshot is not None else ()),
+        *_instances(books, live),
+    ]
+
+
+def _sums(books: Books) -> Iterable[str]:
+    """The running sums are the sums of what is booked."""
+    sums: dict[str, int] = {}
+    for reservation in books.reservations.values():
+        for grant in reservation.grants if reservation.booked else ():
+            sums[grant.device] = sums.get(grant.device, 0) + grant.bytes
+    for uuid, book in books.devices().items():
+        if book.granted_bytes != sums.get(uuid, 0) or book.leaked_bytes < 0:
+            yield f"I1: {uuid} sums to {sums.get(uuid, 0)}, its book says {book.granted_bytes}"
+
+
+def _capacity(books: Books, snapshot: Snapshot, reserves: Reserves) -> Iterable[str]:
+    """I1: granted + leaked + releasing ≤ capacity − reserve."""
+    for sample in snapshot.samples:
+        book = books.device(sample.info.uuid)
+        held = book.granted_bytes + book.leaked_bytes
+        total = sample.info.memory_total_bytes
+        if held and total is not None and held > total - reserves.of(sample):
+            yield f"I1: {sample.info.alias} holds {held} of {total} − {reserves.of(sample)}"
+
+
+def _instances(books: Books, live: Mapping[str, str]) -> Iterable[str]:
+    """I3: each live engine runs inside one booked promise, its own."""
+    seen: dict[str, str] = {}
+    for instance, id_ in live.items():
+        reservation = books.reservations.get(id_)
+        if reservation is None or not reservation.booked:
+            yield f"I3: {instance} runs outside any promise"
+        elif reservation.instance != instance or id_ in seen:
+            yield f"I3: {instance} runs in a promise that is not its own"
+        seen[id_] = instance

@@ -1,0 +1,175 @@
+"""The models that may be loaded, and what their files say, read when somebody asks."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from gpud import config
+from gpud.errors import ModelFileInvalid, ModelNotFound
+from gpud.models.architecture import Architecture
+from gpud.models.artifact import Artifact, ArtifactRefused, open_artifact
+from gpud.models.gguf import GgufHeader, GgufInvalid, read_header
+from gpud.models.model import EngineKind, Model, ModelKind, ModelOptions
+
+# A disk that answers needs far less than a second; a network share that hangs must not hang a load.
+INSPECTION_SECONDS: Final = 10.0
+# Parsing takes the interpreter's lock for up to half a second a file.
+_PARSES_AT_ONCE: Final = 2
+MAX_SHARDS: Final = 256
+_RANK_POOLING: Final = 4
+_SHARD = re.compile(r"(.+)-00001-of-([0-9]{5})\.gguf")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """A model's files as they are now. `header` speaks of all of them together."""
+
+    artifacts: tuple[Artifact, ...]
+    header: GgufHeader
+    architecture: Architecture
+    kind: ModelKind
+
+    @property
+    def path(self) -> Path:
+        """The real path of the first file, which is what the engine is told."""
+        return self.artifacts[0].path
+
+    @property
+    def size_bytes(self) -> int:
+        """All files together."""
+        return sum(artifact.size_bytes for artifact in self.artifacts)
+
+
+class Catalogue:
+    """Names and where their files lie. Opens nothing before it is asked to inspect."""
+
+    def __init__(self, models: Mapping[str, Model], roots: Sequence[Path]) -> None:
+        self._models = dict(models)
+        self._roots = tuple(roots)
+        # Valid while the artifacts are the same; by what an entry's inspection depends on.
+        self._seen: dict[tuple[str, ModelKind | None], Inspection] = {}
+        self._parsing = asyncio.Semaphore(_PARSES_AT_ONCE)
+
+    @classmethod
+    def from_config(cls, models: config.Models) -> Catalogue:
+        """The catalogue of a configuration's [models]."""
+        entries = {name: _model(name, entry) for name, entry in models.entries.items()}
+        return cls(entries, [Path(root) for root in models.roots])
+
+    def get(self, name: str) -> Model:
+        """The entry of `tiny` or `models/tiny`. Raises ModelNotFound."""
+        model = self._models.get(name.removeprefix("models/"))
+        if model is None:
+            raise ModelNotFound(name=name)
+        return model
+
+    def list(self) -> tuple[Model, ...]:
+        """All entries, by id."""
+        return tuple(self._models[id_] for id_ in sorted(self._models))
+
+    async def inspect(self, model: Model) -> Inspection:
+        """Open and read the model's files, off the loop; again only after one has changed.
+
+        Raises ModelFileInvalid.
+        """
+        key = (model.path, model.kind)
+        try:
+            async with asyncio.timeout(INSPECTION_SECONDS), self._parsing:
+                found = await asyncio.to_thread(_inspect, model, self._roots, self._seen.get(key))
+        except TimeoutError:
+            problem = f"could not be read within {INSPECTION_SECONDS:g} s: its disk hangs"
+        except (ArtifactRefused, GgufInvalid) as error:
+            problem = str(error)
+        except OSError as error:
+            problem = f"cannot be read: {error.strerror}"
+        else:
+            self._seen[key] = found
+            return found
+        raise ModelFileInvalid(model=model.name, path=model.path, problem=problem)
+
+
+def _model(name: str, entry: config.ModelEntry) -> Model:
+    options = ModelOptions(
+        **{field: getattr(entry, field) for field in ModelOptions.__dataclass_fields__}
+    )
+    return Model(
+        id=name,
+        engine=EngineKind(entry.engine),
+        kind=ModelKind(entry.kind) if entry.kind else None,
+        path=entry.path,
+        options=options,
+    )
+
+
+def _inspect(model: Model, roots: Sequence[Path], seen: Inspection | None) -> Inspection:
+    """The work of a thread: everything anew, unless no file has changed."""
+    if seen is not None and _current(model, roots, seen.header) == seen.artifacts:
+        return seen
+    first, header = _read(model.path, roots)
+    others = [_read(path, roots) for path in _shards(model.path, header)]
+    header = _joined(header, [other for _, other in others])
+    return Inspection(
+        artifacts=(first, *(artifact for artifact, _ in others)),
+        header=header,
+        architecture=Architecture.of(header),
+        kind=model.kind or _kind(header),
+    )
+
+
+def _current(model: Model, roots: Sequence[Path], header: GgufHeader) -> tuple[Artifact, ...]:
+    """The files as they are now, by the names that the header gave last time."""
+    found: list[Artifact] = []
+    for path in (model.path, *_shards(model.path, header)):
+        with open_artifact(path, roots) as (artifact, _):
+            found.append(artifact)
+    return tuple(found)
+
+
+def _read(path: str, roots: Sequence[Path]) -> tuple[Artifact, GgufHeader]:
+    with open_artifact(path, roots) as (artifact, file):
+        return artifact, read_header(file, artifact.size_bytes)
+
+
+def _shards(path: str, header: GgufHeader) -> tuple[str, ...]:
+    """The further files of a model that was split, named as llama.cpp names them."""
+    count = header.integer("split.count") or 1
+    if count == 1:
+        return ()
+    match = _SHARD.fullmatch(path)
+    if match is None or int(match[2]) != count or count > MAX_SHARDS:
+        raise GgufInvalid(
+            f"is one of {count} parts; name the first, which ends in -00001-of-{count:05}.gguf"
+        )
+    return tuple(f"{match[1]}-{number:05}-of-{match[2]}.gguf" for number in range(2, count + 1))
+
+
+def _joined(first: GgufHeader, others: Sequence[GgufHeader]) -> GgufHeader:
+    """One header for all parts: the first's keys, everyone's tensors."""
+    if not others:
+        return first
+    parts = (first, *others)
+    tensors = tuple(tensor for part in parts for tensor in part.tensors)
+    expected = first.integer("split.tensors.count")
+    if expected is not None and expected != len(tensors):
+        raise GgufInvalid(f"has {len(tensors)} tensors in {len(parts)} parts, not {expected}")
+    return replace(first, tensors=tensors, file_bytes=sum(part.file_bytes for part in parts))
+
+
+def _kind(header: GgufHeader) -> ModelKind:
+    """What the file is made for, where the entry does not say.
+
+    Rank pooling (4 in llama.cpp) is a reranker's, any other pooling an embedder's.
+    """
+    pooling = header.integer(f"{header.architecture}.pooling_type") or 0
+    causal = header.metadata.get(f"{header.architecture}.attention.causal")
+    if pooling == _RANK_POOLING:
+        return ModelKind.RERANK
+    if pooling or causal is False:
+        return ModelKind.EMBEDDING
+    chat = "tokenizer.chat_template" in header.metadata
+    return ModelKind.CHAT if chat else ModelKind.COMPLETION

@@ -1,0 +1,112 @@
+"""The one table from gpud's errors to google.rpc.Status."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from gpud import errors
+from gpud.errors import DeviceShortage, GpudError
+
+DOMAIN = "gpud"
+# A status travels in a header; more text than this would not.
+MAX_MESSAGE_CHARS = 2000
+
+# Looked up along the class's bases, so a new leaf of a known branch has a code at once.
+CODES: dict[type[GpudError], grpc.StatusCode] = {
+    errors.OptionInvalid: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.VramInsufficient: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.DeviceUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.NotServing: grpc.StatusCode.UNAVAILABLE,
+    errors.GenerationMismatch: grpc.StatusCode.ABORTED,
+    errors.WrongState: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.ModelFileInvalid: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.EngineMissing: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.EngineExited: grpc.StatusCode.ABORTED,
+    errors.EngineNotReady: grpc.StatusCode.ABORTED,
+    errors.FootprintExceeded: grpc.StatusCode.ABORTED,
+    errors.InstanceLost: grpc.StatusCode.ABORTED,
+    errors.LoadCancelled: grpc.StatusCode.ABORTED,
+}
+
+
+def code_of(error: GpudError) -> grpc.StatusCode:
+    """The code of an error's class; INTERNAL for one that never should reach the wire."""
+    for kind in type(error).__mro__:
+        if kind in CODES:
+            return CODES[kind]
+    return grpc.StatusCode.INTERNAL
+
+
+def status_of(error: GpudError) -> status_pb2.Status:
+    """The rich status: words, reason, and the error's facts as metadata."""
+    code = code_of(error)
+    info = error_details_pb2.ErrorInfo(
+        reason=error.reason, domain=DOMAIN, metadata=_metadata(error)
+    )
+    details: list[any_pb2.Any] = [_packed(info)]
+    if isinstance(error, errors.OptionInvalid):
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.field, description=error.problem
+        )
+        details.append(_packed(error_details_pb2.BadRequest(field_violations=[violation])))
+    if isinstance(error, errors.NotServing):
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromSeconds(1)
+        details.append(_packed(retry))
+    return status_pb2.Status(
+        code=_number(code), message=str(error)[:MAX_MESSAGE_CHARS], details=details
+    )
+
+
+def internal_status(error_id: str) -> status_pb2.Status:
+    """What a bug tells the world: where to look, and nothing else."""
+    return status_pb2.Status(
+        code=code_pb2.INTERNAL,
+        message=f"cannot answer: an internal error, in the daemon's log as error_id={error_id}",
+        details=[
+            _packed(
+                error_details_pb2.ErrorInfo(
+                    reason="INTERNAL", domain=DOMAIN, metadata={"error_id": error_id}
+                )
+            )
+        ],
+    )
+
+
+def _metadata(error: GpudError) -> dict[str, str]:
+    """Every fact of the error; shortages flattened with the device's alias before the name."""
+    facts: dict[str, str] = {}
+    for field in fields(error) if is_dataclass(error) else ():
+        value = getattr(error, field.name)
+        if field.name == "shortages":
+            for shortage in value[:8]:
+                facts |= _shortage_facts(shortage)
+        elif isinstance(value, tuple):
+            facts[field.name] = "\n".join(map(str, value[-10:]))[:MAX_MESSAGE_CHARS]
+        elif value is not None:
+            facts[field.name] = str(value)[:MAX_MESSAGE_CHARS]
+    return facts
+
+
+def _shortage_facts(shortage: DeviceShortage) -> dict[str, str]:
+    return {
+        f"{shortage.alias}.{field.name}": str(getattr(shortage, field.name))
+        for field in fields(shortage)
+        if getattr(shortage, field.name) not in (None, "")
+    }
+
+
+def _packed(message: object) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)  # type: ignore[arg-type]
+    return packed
+
+
+def _number(code: grpc.StatusCode) -> int:
+    number: int = code.value[0]
+    return number

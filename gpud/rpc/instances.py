@@ -1,0 +1,176 @@
+"""InstanceService."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from gpud.errors import InstanceLost, OptionInvalid
+from gpud.instances.instance import Instance, InstanceState, LoadPhase, UnloadPhase
+from gpud.instances.life import House, Progress, StopOrder
+from gpud.instances.output import follow, tail
+from gpud.instances.roster import LoadRequest, Roster
+from gpud.rpc import messages, paging
+from gpud.rpc.reservations import call_of
+from gpud.rpc.view import View
+from gpud.v1 import instances_pb2 as pb
+from gpud.v1 import instances_pb2_grpc
+
+DEFAULT_GRACE_SECONDS = 5.0
+MAX_GRACE_SECONDS = 3600.0
+DEFAULT_LINES = 50
+MAX_LINES = 10_000
+
+
+class Instances(instances_pb2_grpc.InstanceServiceServicer):
+    """Engine processes run inside promises. The roster owns them; clients may come and go."""
+
+    def __init__(self, view: View, roster: Roster, house: House) -> None:
+        self._view = view
+        self._roster = roster
+        self._house = house
+
+    async def LoadModel(
+        self, request: pb.LoadModelRequest, context: Any
+    ) -> AsyncIterator[pb.LoadModelResponse]:
+        """Begin a load, or find the one that the request_id began, and follow it."""
+        asked = LoadRequest(
+            model=messages.checked_name("model", request.model, "models"),
+            options=messages.options_from(request.options),
+            devices=messages.checked_devices(request.devices, self._view.snapshots.latest),
+            owner=messages.checked_text("owner", request.owner) or "anonymous",
+        )
+        if request.validate_only:
+            yield await self._proposed(asked)
+            return
+        id_ = await self._roster.load(asked, call_of("LoadModel", request, request.request_id))
+        async for progress in self._followed(id_):
+            if isinstance(progress.phase, UnloadPhase):
+                continue  # the load is over, and was not a success: the end is told below
+            yield pb.LoadModelResponse(
+                instance=self._view.instance(progress.instance),
+                phase=pb.LoadPhase.Value(f"LOAD_PHASE_{progress.phase.name}"),
+                fraction=progress.fraction,
+                detail=progress.detail,
+                elapsed=messages.span(progress.elapsed_seconds),
+            )
+            if progress.instance.state is InstanceState.READY:
+                return
+        self._raise_failure(self._roster.get(id_))
+
+    async def UnloadModel(
+        self, request: pb.UnloadModelRequest, context: Any
+    ) -> AsyncIterator[pb.UnloadModelResponse]:
+        """Stop an instance, loading or ready, and follow it to its end."""
+        grace = messages.checked_span("grace", request, 0.0, MAX_GRACE_SECONDS)
+        name = self._named(request)
+        call = call_of("UnloadModel", request, request.request_id)
+        if self._house.promises.requests.find(call) is None:
+            order = StopOrder(
+                actor="operator",
+                grace_seconds=DEFAULT_GRACE_SECONDS if grace is None else grace,
+                force=request.force,
+            )
+            self._roster.stop(name, order)
+            self._house.promises.remember_only(call, name)
+        async for progress in self._followed(name):
+            if isinstance(progress.phase, LoadPhase):
+                continue  # where it was when the stop was ordered
+            yield pb.UnloadModelResponse(
+                instance=self._view.instance(progress.instance),
+                phase=pb.UnloadPhase.Value(f"UNLOAD_PHASE_{progress.phase.name}"),
+                detail=progress.detail,
+                elapsed=messages.span(progress.elapsed_seconds),
+                freed_bytes=progress.freed_bytes,
+            )
+
+    async def GetInstance(
+        self, request: pb.GetInstanceRequest, context: Any
+    ) -> pb.GetInstanceResponse:
+        """One instance, ended ones of the last ten minutes included."""
+        name = messages.checked_name("name", request.name, "instances")
+        return pb.GetInstanceResponse(instance=self._view.instance(self._roster.get(name)))
+
+    async def ListInstances(
+        self, request: pb.ListInstancesRequest, context: Any
+    ) -> pb.ListInstancesResponse:
+        """Instances, oldest first."""
+        values = pb.InstanceState.DESCRIPTOR.values_by_number
+        for number in request.states:
+            messages.checked_enum("states", number, values)
+        wanted = {pb.InstanceState.Name(n).removeprefix("INSTANCE_STATE_") for n in request.states}
+        model = request.model.removeprefix("models/")
+        found = [
+            instance
+            for instance in self._roster.list()
+            if (not wanted or instance.state.name in wanted)
+            and (not model or instance.model == model)
+        ]
+        shown, token = paging.page(found, _key, request)
+        return pb.ListInstancesResponse(
+            instances=[self._view.instance(each) for each in shown], next_page_token=token
+        )
+
+    async def WatchInstance(
+        self, request: pb.WatchInstanceRequest, context: Any
+    ) -> AsyncIterator[pb.WatchInstanceResponse]:
+        """The instance at each durable change, until it has ended."""
+        name = messages.checked_name("name", request.name, "instances")
+        last: Instance | None = None
+        async for progress in self._followed(name):
+            if progress.instance != last:
+                last = progress.instance
+                yield pb.WatchInstanceResponse(instance=self._view.instance(last))
+
+    async def TailOutput(
+        self, request: pb.TailOutputRequest, context: Any
+    ) -> AsyncIterator[pb.TailOutputResponse]:
+        """What its engine printed."""
+        name = messages.checked_name("instance", request.instance, "instances")
+        if not 0 <= request.lines <= MAX_LINES:
+            raise OptionInvalid(
+                field="lines", problem=f"{request.lines} is not within 0 … {MAX_LINES}"
+            )
+        folder = self._house.folder(self._roster.get(name).id)
+        count = request.lines or DEFAULT_LINES
+        if not request.follow:
+            yield pb.TailOutputResponse(lines=tail(folder, count))
+            return
+        async for lines in follow(folder, self._house.clock, count):
+            yield pb.TailOutputResponse(lines=lines)
+
+    async def _followed(self, name: str) -> AsyncIterator[Progress]:
+        async for _, progress in self._roster.follow(name):
+            yield progress
+
+    async def _proposed(self, asked: LoadRequest) -> pb.LoadModelResponse:
+        footprint, uuid = await self._roster.propose(asked)
+        return pb.LoadModelResponse(
+            instance=pb.Instance(
+                model=f"models/{asked.model}",
+                devices=[f"devices/{uuid}"],
+                footprint=messages.footprint(footprint),
+                owner=asked.owner,
+            ),
+            phase=pb.LOAD_PHASE_ALLOCATE,
+            detail="only validated: nothing was promised",
+        )
+
+    def _named(self, request: pb.UnloadModelRequest) -> str:
+        if bool(request.instance) == bool(request.model):
+            raise OptionInvalid(field="instance", problem="name either an instance or a model")
+        if request.instance:
+            return messages.checked_name("instance", request.instance, "instances")
+        model = messages.checked_name("model", request.model, "models")
+        return self._roster.of_model(model).id
+
+    def _raise_failure(self, instance: Instance) -> None:
+        error = self._roster.error(instance.id)
+        if error is not None:
+            raise error
+        cause = instance.failure.message if instance.failure else "it was stopped"
+        raise InstanceLost(instance=instance.name, cause=cause)
+
+
+def _key(instance: Instance) -> str:
+    return f"{instance.create_wall:020.6f}/{instance.id}"

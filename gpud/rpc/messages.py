@@ -1,0 +1,373 @@
+"""Values to protobuf and back; every request is checked here, field by field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from gpud.devices.snapshot import DeviceKind, ProcessUse, Sample, Snapshot
+from gpud.errors import DeviceNotFound, OptionInvalid
+from gpud.events import Event
+from gpud.instances.instance import Instance
+from gpud.ledger.charge import Charge
+from gpud.ledger.reservation import Reservation
+from gpud.models.model import Footprint, ModelOptions
+from gpud.v1 import (
+    devices_pb2,
+    instances_pb2,
+    models_pb2,
+    node_pb2,
+    reservations_pb2,
+    telemetry_pb2,
+)
+
+MAX_TEXT = 256
+MAX_LABELS = 64
+_MAX_WALL = 253402300799.0  # 9999-12-31, the last moment of a Timestamp
+
+
+def stamp(wall: float | None) -> Timestamp | None:
+    """A moment in wall seconds."""
+    if wall is None or not 0 <= wall <= _MAX_WALL:
+        return None
+    nanos = round(wall * 1e9)
+    return Timestamp(seconds=nanos // 10**9, nanos=nanos % 10**9)
+
+
+def span(seconds: float | None) -> Duration | None:
+    """A span in seconds."""
+    if seconds is None:
+        return None
+    nanos = round(seconds * 1e9)
+    return Duration(seconds=nanos // 10**9, nanos=nanos % 10**9)
+
+
+# Checking what came.
+
+
+def checked_text(field: str, text: str, limit: int = MAX_TEXT) -> str:
+    """Printable, bounded text. Raises OptionInvalid."""
+    if len(text) > limit:
+        raise OptionInvalid(field=field, problem=f"{len(text)} characters, at most {limit}")
+    if not text.isprintable():
+        raise OptionInvalid(field=field, problem="it holds characters that cannot be printed")
+    return text
+
+
+def checked_name(field: str, text: str, collection: str) -> str:
+    """The id of a resource name, its collection's prefix taken off. Raises OptionInvalid."""
+    bare = checked_text(field, text).removeprefix(f"{collection}/")
+    if not bare:
+        raise OptionInvalid(field=field, problem=f"empty; write {collection}/ID")
+    return bare
+
+
+def checked_span(field: str, message: Message, low: float, high: float) -> float | None:
+    """Seconds of a Duration field within bounds; None when absent. Raises OptionInvalid."""
+    if not message.HasField(field):
+        return None
+    value: Duration = getattr(message, field)
+    seconds = value.seconds + value.nanos / 1e9
+    signs_differ = value.seconds * value.nanos < 0
+    if signs_differ or abs(value.nanos) >= 10**9 or not low <= seconds <= high:
+        raise OptionInvalid(
+            field=field, problem=f"{seconds:g} s is not within {low:g} … {high:g} s"
+        )
+    return seconds
+
+
+def checked_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Bounded, printable labels. Raises OptionInvalid."""
+    if len(labels) > MAX_LABELS:
+        raise OptionInvalid(field="labels", problem=f"{len(labels)} of them, at most {MAX_LABELS}")
+    return {
+        checked_text("labels", key, 63): checked_text(f"labels[{key}]", value)
+        for key, value in labels.items()
+    }
+
+
+def checked_enum(field: str, number: int, values: Mapping[int, object]) -> None:
+    """Refuse an enum number that this version does not know. Raises OptionInvalid."""
+    if number not in values:
+        raise OptionInvalid(field=field, problem=f"{number} is no value of it")
+
+
+def checked_devices(names: Iterable[str], snapshot: Snapshot | None) -> tuple[str, ...]:
+    """UUIDs of devices named by UUID, alias or devices/…. Raises DeviceNotFound, OptionInvalid."""
+    found: list[str] = []
+    for name in names:
+        sample = snapshot.find(checked_text("devices", name)) if snapshot is not None else None
+        if sample is None:
+            raise DeviceNotFound(name=name)
+        if sample.info.uuid in found:
+            raise OptionInvalid(field="devices", problem=f"{name} is named twice")
+        found.append(sample.info.uuid)
+    return tuple(found)
+
+
+def options_from(message: models_pb2.ModelOptions) -> ModelOptions:
+    """Options as asked; None where absent. The engine checks their ranges."""
+    return ModelOptions(
+        **{
+            name: getattr(message, name) if message.HasField(name) else None
+            for name in ModelOptions.__dataclass_fields__
+        }
+    )
+
+
+def kind_from(number: int) -> DeviceKind | None:
+    """A device kind; None for unspecified. Raises OptionInvalid."""
+    checked_enum("kind", number, devices_pb2.DeviceKind.DESCRIPTOR.values_by_number)
+    name = devices_pb2.DeviceKind.Name(number).removeprefix("DEVICE_KIND_")
+    return None if number == 0 else DeviceKind[name]
+
+
+# Telling what is.
+
+
+def device(
+    sample: Sample,
+    terms: Charge | None,
+    *,
+    processes: bool = False,
+    held: frozenset[str] = frozenset(),
+) -> devices_pb2.Device:
+    """A device with its terms; `held` are the ids of booked reservations."""
+    info, readings = sample.info, sample.readings
+    total, used = info.memory_total_bytes, readings.memory_used_bytes
+    message = devices_pb2.Device(
+        name=f"devices/{info.uuid}",
+        alias=info.alias,
+        index=info.index,
+        kind=devices_pb2.DeviceKind.Value(f"DEVICE_KIND_{info.kind.name}"),
+        model_name=info.model_name,
+        memory_total_bytes=total,
+        free_bytes=max(0, total - used) if total is not None and used is not None else None,
+        health=devices_pb2.DeviceHealth.Value(f"DEVICE_HEALTH_{sample.health.name}"),
+        health_reason=sample.health_reason,
+        compute_mode=(
+            devices_pb2.ComputeMode.Value(f"COMPUTE_MODE_{readings.compute_mode.upper()}")
+            if readings.compute_mode
+            else None
+        ),
+        parent=f"devices/{info.parent_uuid}" if info.parent_uuid else "",
+        mig_enabled=readings.mig_enabled,
+        pci_bus_id=info.pci_bus_id,
+        driver_version=info.driver_version,
+        numa_node=info.numa_node,
+        sample=_sample(sample, held if processes else None),
+    )
+    if terms is not None:
+        message.reserve_bytes = terms.reserve_bytes
+        message.granted_bytes = terms.granted_bytes
+        message.leaked_bytes = terms.leaked_bytes
+        _set_known(message, "grantable_bytes", terms.grantable_bytes)
+        _set_known(message, "foreign_bytes", terms.foreign_bytes)
+        _set_known(message, "unattributed_bytes", terms.unattributed_bytes)
+    return message
+
+
+def _set_known(message: devices_pb2.Device, field: str, value: int | None) -> None:
+    if value is not None:
+        setattr(message, field, value)
+
+
+def _sample(sample: Sample, held: frozenset[str] | None) -> devices_pb2.Sample:
+    readings = sample.readings
+    return devices_pb2.Sample(
+        time=stamp(sample.wall),
+        memory_used_bytes=readings.memory_used_bytes,
+        utilization_percent=readings.utilization_percent,
+        memory_utilization_percent=readings.memory_utilization_percent,
+        temperature_celsius=readings.temperature_celsius,
+        power_watts=readings.power_watts,
+        power_limit_watts=readings.power_limit_watts,
+        fan_percent=readings.fan_percent,
+        sm_clock_mhz=readings.sm_clock_mhz,
+        memory_clock_mhz=readings.memory_clock_mhz,
+        processes_time=stamp(sample.listed_wall),
+        processes=(
+            [_process(each, held) for each in sample.processes or ()] if held is not None else ()
+        ),
+    )
+
+
+def _process(process: ProcessUse, held: frozenset[str]) -> devices_pb2.DeviceProcess:
+    return devices_pb2.DeviceProcess(
+        pid=process.pid,
+        process_name=process.process_name,
+        used_bytes=process.used_bytes,
+        kind=devices_pb2.ProcessKind.Value(f"PROCESS_KIND_{process.kind.name}"),
+        reservation=f"reservations/{process.claim}" if process.claim in held else "",
+    )
+
+
+def snapshot(
+    value: Snapshot, devices: list[devices_pb2.Device], dropped_count: int
+) -> telemetry_pb2.Snapshot:
+    """All devices at one moment."""
+    host = value.host
+    return telemetry_pb2.Snapshot(
+        sequence=value.sequence,
+        time=stamp(value.wall),
+        devices=devices,
+        host=telemetry_pb2.HostReadings(
+            cpu_percent=host.cpu_percent,
+            load_average=host.load_average,
+            memory_total_bytes=host.memory_total_bytes,
+            memory_available_bytes=host.memory_available_bytes,
+            swap_total_bytes=host.swap_total_bytes,
+            swap_used_bytes=host.swap_used_bytes,
+        ),
+        dropped_count=dropped_count,
+    )
+
+
+def reservation(
+    value: Reservation, terms: Mapping[str, Charge], samples: Iterable[Sample]
+) -> reservations_pb2.Reservation:
+    """A reservation with what its processes use now."""
+    known = [s for s in samples if any(s.info.uuid == grant.device for grant in value.grants)]
+    hosts = frozenset(s.info.uuid for s in known if s.info.kind is DeviceKind.HOST)
+    return reservations_pb2.Reservation(
+        name=value.name,
+        owner=value.owner,
+        state=reservations_pb2.ReservationState.Value(f"RESERVATION_STATE_{value.state.name}"),
+        kind=reservations_pb2.ReservationKind.Value(f"RESERVATION_KIND_{value.kind.name}"),
+        grants=[
+            reservations_pb2.Grant(
+                device=f"devices/{grant.device}",
+                bytes=grant.bytes,
+                observed_bytes=(
+                    terms[grant.device].observed_bytes.get(value.id, 0)
+                    if value.booked and grant.device in terms
+                    else None
+                ),
+                enforcement=reservations_pb2.ENFORCEMENT_LEDGER,
+            )
+            for grant in value.grants
+        ],
+        generation=value.generation,
+        create_time=stamp(value.created_wall),
+        expire_time=stamp(value.deadline.wall) if value.deadline is not None else None,
+        ttl=span(value.ttl_seconds),
+        end_time=stamp(value.ended.wall) if value.ended is not None else None,
+        environment=value.environment(hosts),
+        processes=[
+            _process(process, frozenset((value.id,)))
+            for sample in known
+            for process in sample.processes or ()
+            if process.claim == value.id
+        ],
+        labels=dict(value.labels),
+        instance=f"instances/{value.instance}" if value.instance else "",
+        state_reason=value.reason,
+    )
+
+
+def event(value: Event) -> node_pb2.Event:
+    """An event of the journal."""
+    return node_pb2.Event(
+        sequence=value.sequence,
+        time=stamp(value.wall),
+        type=value.type,
+        subject=value.subject,
+        actor=value.actor,
+        reason=value.reason,
+        details=dict(value.details),
+    )
+
+
+def footprint(value: Footprint) -> models_pb2.Footprint:
+    """The itemised bytes of a load."""
+    return models_pb2.Footprint(
+        items=[
+            models_pb2.FootprintItem(
+                what=models_pb2.FootprintWhat.Value(f"FOOTPRINT_WHAT_{item.what.name}"),
+                bytes=item.bytes,
+                source=item.source,
+            )
+            for item in value.items
+        ],
+        total_bytes=value.total_bytes,
+        margin_bytes=value.margin_bytes,
+        confidence=models_pb2.Confidence.Value(f"CONFIDENCE_{value.confidence.name}"),
+        device=f"devices/{value.device_uuid}" if value.device_uuid else "",
+    )
+
+
+def options(value: ModelOptions) -> models_pb2.ModelOptions:
+    """Options; absent where unsaid."""
+    return models_pb2.ModelOptions(
+        **{name: getattr(value, name) for name in ModelOptions.__dataclass_fields__}
+    )
+
+
+def instance(value: Instance, terms: Mapping[str, Charge]) -> instances_pb2.Instance:
+    """An instance with what its processes use now."""
+    observed = [
+        terms[uuid].observed_bytes[value.reservation]
+        for uuid in value.devices
+        if uuid in terms and value.reservation in terms[uuid].observed_bytes
+    ]
+    message = instances_pb2.Instance(
+        name=value.name,
+        model=f"models/{value.model}",
+        engine=node_pb2.Engine.Value(f"ENGINE_{value.engine.name}"),
+        state=instances_pb2.InstanceState.Value(f"INSTANCE_STATE_{value.state.name}"),
+        reservation=f"reservations/{value.reservation}" if value.reservation else "",
+        endpoint=value.endpoint,
+        pid=value.pid if not value.ended else None,
+        devices=[f"devices/{uuid}" for uuid in value.devices],
+        footprint=footprint(value.footprint) if value.footprint is not None else None,
+        measured_bytes=sum(observed) if observed and not value.ended else None,
+        load_duration=span(value.load_seconds),
+        restarts=value.restarts,
+        create_time=stamp(value.create_wall),
+        ready_time=stamp(value.ready_wall),
+        end_time=stamp(value.end_wall),
+        options=options(value.options),
+        phases=[
+            instances_pb2.PhaseTiming(
+                phase=instances_pb2.LoadPhase.Value(f"LOAD_PHASE_{phase.name}"),
+                duration=span(seconds),
+            )
+            for phase, seconds in value.phase_seconds
+        ],
+        tokens_per_second=_finite(value.tokens_per_second),
+        time_to_first_token=span(value.time_to_first_token_seconds),
+        containment=value.containment,
+        owner=value.owner,
+        engine_bytes=value.engine_bytes,
+    )
+    _add_ends(message, value)
+    return message
+
+
+def _add_ends(message: instances_pb2.Instance, value: Instance) -> None:
+    if value.last_exit is not None:
+        message.last_exit.CopyFrom(
+            instances_pb2.ExitInfo(
+                code=value.last_exit.code,
+                signal=value.last_exit.signal,
+                time=stamp(value.last_exit.wall),
+                meaning=value.exit_meaning,
+            )
+        )
+    if value.failure is not None:
+        phase = value.failure.phase
+        message.failure.CopyFrom(
+            instances_pb2.Failure(
+                reason=value.failure.reason,
+                message=value.failure.message,
+                phase=(instances_pb2.LoadPhase.Value(f"LOAD_PHASE_{phase.name}") if phase else 0),
+            )
+        )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,103 @@
+"""ModelService."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gpud.devices.snapshot import DeviceKind, Sample
+from gpud.engines.engine import Engine
+from gpud.errors import DeviceNotFound, ModelFileInvalid
+from gpud.models.catalogue import Catalogue
+from gpud.models.footprint import DeviceTraits, estimate
+from gpud.models.model import EngineKind, Model
+from gpud.rpc import messages, paging
+from gpud.rpc.view import View
+from gpud.v1 import models_pb2 as pb
+from gpud.v1 import models_pb2_grpc, node_pb2
+
+
+class Models(models_pb2_grpc.ModelServiceServicer):
+    """What can be loaded, and what it costs."""
+
+    def __init__(
+        self, view: View, catalogue: Catalogue, engines: Mapping[EngineKind, Engine]
+    ) -> None:
+        self._view = view
+        self._catalogue = catalogue
+        self._engines = engines
+
+    async def ListModels(
+        self, request: pb.ListModelsRequest, context: Any
+    ) -> pb.ListModelsResponse:
+        """The catalogue by name; no file is opened."""
+        models = sorted(self._catalogue.list(), key=lambda each: each.id)
+        shown, token = paging.page(models, lambda each: each.id, request)
+        return pb.ListModelsResponse(
+            models=[_listed(each) for each in shown], next_page_token=token
+        )
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:
+        """One model with what its file says, or what is wrong with it."""
+        model = self._catalogue.get(messages.checked_name("name", request.name, "models"))
+        message = _listed(model)
+        try:
+            inspection = await self._catalogue.inspect(model)
+        except ModelFileInvalid as error:
+            message.problem = str(error)
+            return pb.GetModelResponse(model=message)
+        message.files[0].path = str(inspection.path)
+        message.files[0].size_bytes = inspection.size_bytes
+        message.kind = pb.ModelKind.Value(f"MODEL_KIND_{inspection.kind.name}")
+        message.architecture = inspection.header.architecture
+        message.parameter_count = inspection.header.parameter_count
+        if inspection.header.context_length is not None:
+            message.context_length_trained = inspection.header.context_length
+        options = self._engines[model.engine].check_options(model.options)
+        traits = _traits(self._device(""))
+        message.footprint.CopyFrom(
+            messages.footprint(estimate(inspection.header, options, traits))
+        )
+        return pb.GetModelResponse(model=message)
+
+    async def EstimateFootprint(
+        self, request: pb.EstimateFootprintRequest, context: Any
+    ) -> pb.EstimateFootprintResponse:
+        """What a load would need on a device."""
+        model = self._catalogue.get(messages.checked_name("model", request.model, "models"))
+        asked = messages.options_from(request.options).over(model.options)
+        options = self._engines[model.engine].check_options(asked)
+        sample = self._device(messages.checked_text("device", request.device))
+        inspection = await self._catalogue.inspect(model)
+        footprint = estimate(inspection.header, options, _traits(sample))
+        told = messages.footprint(footprint)
+        told.device = f"devices/{sample.info.uuid}" if sample is not None else ""
+        return pb.EstimateFootprintResponse(footprint=told)
+
+    def _device(self, name: str) -> Sample | None:
+        """The device named; unnamed: the first that is no host, else the host."""
+        snapshot = self._view.snapshots.latest
+        if name:
+            found = snapshot.find(name) if snapshot is not None else None
+            if found is None:
+                raise DeviceNotFound(name=name)
+            return found
+        samples = self._view.samples()
+        cards = [sample for sample in samples if sample.info.kind is not DeviceKind.HOST]
+        return next(iter((*cards, *samples)), None)
+
+
+def _traits(sample: Sample | None) -> DeviceTraits:
+    if sample is None:
+        return DeviceTraits(kind=DeviceKind.HOST, model_name="host")
+    return DeviceTraits(kind=sample.info.kind, model_name=sample.info.model_name)
+
+
+def _listed(model: Model) -> pb.Model:
+    return pb.Model(
+        name=model.name,
+        engine=node_pb2.Engine.Value(f"ENGINE_{model.engine.name}"),
+        kind=pb.ModelKind.Value(f"MODEL_KIND_{model.kind.name}") if model.kind else 0,
+        options=messages.options(model.options),
+        files=[pb.ModelFile(path=model.path)],
+    )

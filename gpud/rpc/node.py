@@ -1,0 +1,119 @@
+"""NodeService."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import Message
+
+from gpud.config import Config
+from gpud.engines.engine import Engine
+from gpud.errors import EngineMissing, OptionInvalid
+from gpud.events import Filter, Journal
+from gpud.models.model import EngineKind
+from gpud.rpc import messages, paging
+from gpud.v1 import node_pb2 as pb
+from gpud.v1 import node_pb2_grpc
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """What does not change while the daemon runs, and how to ask what does."""
+
+    hostname: str
+    version: str
+    boot_id: str
+    start_wall: float
+    config: Config
+    # (state without its prefix, why it is not READY)
+    state: Callable[[], tuple[str, str]]
+
+
+class Node(node_pb2_grpc.NodeServiceServicer):
+    """The host as a whole."""
+
+    def __init__(
+        self, facts: NodeFacts, journal: Journal, engines: Mapping[EngineKind, Engine]
+    ) -> None:
+        self._facts = facts
+        self._journal = journal
+        self._engines = engines
+
+    async def GetNode(self, request: pb.GetNodeRequest, context: Any) -> pb.GetNodeResponse:
+        """Who it is and how it stands."""
+        facts = self._facts
+        policy = facts.config.policy
+        state, reason = facts.state()
+        return pb.GetNodeResponse(
+            node=pb.Node(
+                hostname=facts.hostname,
+                version=facts.version,
+                boot_id=facts.boot_id,
+                state=pb.NodeState.Value(f"NODE_STATE_{state}"),
+                state_reason=reason,
+                policy=pb.Policy(
+                    strict_allocation=policy.strict_allocation,
+                    device_reserve_bytes=policy.device_reserve,
+                    reserve_system_memory_bytes=policy.reserve_system_memory,
+                    release_deadline=messages.span(policy.release_deadline),
+                ),
+                engines=await self._found(),
+                start_time=messages.stamp(facts.start_wall),
+                sampling_interval=messages.span(facts.config.sampling.interval),
+            )
+        )
+
+    async def ListEvents(
+        self, request: pb.ListEventsRequest, context: Any
+    ) -> pb.ListEventsResponse:
+        """Newest first."""
+        size = paging.checked_size(request.page_size)
+        before = None
+        if request.page_token:
+            text = paging.decode(request.page_token)
+            if not text.isdigit():
+                raise OptionInvalid(field="page_token", problem="not one that this list gave")
+            before = int(text)
+        found = self._journal.page(_filter(request), before, size + 1)
+        shown = found[:size]
+        more = len(found) > size
+        return pb.ListEventsResponse(
+            events=[messages.event(each) for each in shown],
+            next_page_token=paging.encode(str(shown[-1].sequence)) if more else "",
+        )
+
+    async def WatchEvents(
+        self, request: pb.WatchEventsRequest, context: Any
+    ) -> AsyncIterator[pb.WatchEventsResponse]:
+        """Every event after the sequence, or from the moment, asked for; else only new ones."""
+        after = self._journal.last_sequence
+        if request.HasField("after_sequence"):
+            if request.after_sequence < 0:
+                raise OptionInvalid(field="after_sequence", problem="below 0")
+            after = request.after_sequence
+        elif request.HasField("since"):
+            after = 0
+        async for each in self._journal.follow(_filter(request), after):
+            yield pb.WatchEventsResponse(event=messages.event(each))
+
+    async def _found(self) -> list[pb.EngineInfo]:
+        found = []
+        for kind, engine in self._engines.items():
+            try:
+                program = await engine.program()
+            except EngineMissing:
+                continue  # a missing engine only leaves it out; its load says why
+            number = pb.Engine.Value(f"ENGINE_{kind.name}")
+            found.append(pb.EngineInfo(engine=number, version=program.version, path=program.path))
+        return found
+
+
+def _filter(request: Message) -> Filter:
+    since = request.since if request.HasField("since") else None  # type: ignore[attr-defined]
+    return Filter(
+        type=messages.checked_text("type", request.type),  # type: ignore[attr-defined]
+        subject=messages.checked_text("subject", request.subject),  # type: ignore[attr-defined]
+        since_wall=None if since is None else since.seconds + since.nanos / 1e9,
+    )

@@ -1,0 +1,376 @@
+"""Durable state: SQLite in WAL mode with synchronous=FULL behind one writer thread.
+
+Changes are appended to one FIFO; the thread commits all that wait in one transaction (a group of
+64 costs 1.1 times one). What is committed is told to the loop in commit order, one call a batch.
+The store never interprets what it holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from gpud.errors import StateDirectoryRefused, StoreReadOnly
+
+log = structlog.get_logger()
+
+SCHEMA_VERSION = 1
+# Removed when the disk is full, so that releases can still be written: SQLite needs space even to
+# delete. 4 MiB hold thousands of them.
+BALLAST_BYTES = 4 * 1024 * 1024
+RETRY_SECONDS = 1.0
+EVENTS_KEPT = 100_000
+PRUNE_EVERY_COMMITS = 1000
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS rows (
+    kind TEXT NOT NULL, id TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (kind, id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS events (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    wall REAL NOT NULL, type TEXT NOT NULL, subject TEXT NOT NULL, body BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS events_by_subject ON events (subject, sequence);
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One record of durable state; body None removes it."""
+
+    kind: str
+    id: str
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One line of the journal, to be numbered by its commit."""
+
+    wall: float
+    type: str
+    subject: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Write:
+    """What one decision changes; all of it becomes durable, or none."""
+
+    rows: tuple[Row, ...] = ()
+    entries: tuple[Entry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """A write that is durable, with the sequences its entries got."""
+
+    write: Write
+    sequences: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _Pending:
+    write: Write
+    on_durable: Callable[[], None]
+    done: asyncio.Future[Committed] | None = None
+    sequences: list[int] = field(default_factory=list)
+
+
+def _nothing() -> None:
+    pass
+
+
+class Store(Protocol):
+    """Durable state, seen from the loop."""
+
+    def append(
+        self, write: Write, on_durable: Callable[[], None] = ...
+    ) -> asyncio.Future[Committed]:
+        """Queue a write, never blocking; the future ends after its commit, or StoreReadOnly."""
+        ...
+
+    @property
+    def read_only_cause(self) -> str:
+        """Why grants must be refused; empty while the store can be written."""
+        ...
+
+
+class SqliteStore:
+    """The store in one file of the state directory.
+
+    `on_commit` is called on the loop with the commits of each batch, in order, before their
+    futures end. `on_failure` is called on the loop when a batch failed: memory must be rebuilt
+    from `read_rows`, for what was decided on top of the lost writes is void.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "state.db"
+        self._ballast = directory / "ballast"
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
+        self._pending: list[_Pending] = []
+        self._closing = False
+        # Between a failure and the loop's hearing of it, what is appended was decided on memory
+        # that is void: it must not be committed.
+        self._void = False
+        self._read_only_cause = ""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._on_commit: Callable[[Sequence[Committed]], None] = lambda _: None
+        self._on_failure: Callable[[str], None] = lambda _: None
+        self.commit_count = 0
+        self.write_count = 0
+        self._reader = self._connect()
+        self._migrate(self._reader)
+
+    @property
+    def read_only_cause(self) -> str:
+        """Why grants must be refused; empty while the store can be written."""
+        return self._read_only_cause
+
+    def start(
+        self,
+        on_commit: Callable[[Sequence[Committed]], None],
+        on_failure: Callable[[str], None],
+    ) -> None:
+        """Begin to commit, telling the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._on_commit = on_commit
+        self._on_failure = on_failure
+        self._make_ballast()
+        self._thread = threading.Thread(target=self._write_forever, name="store", daemon=True)
+        self._thread.start()
+
+    def append(
+        self, write: Write, on_durable: Callable[[], None] = _nothing
+    ) -> asyncio.Future[Committed]:
+        """Queue a write behind all earlier ones; `on_durable` runs before its future ends."""
+        assert self._loop is not None, "append before start"  # noqa: S101 — a programming error
+        pending = _Pending(write, on_durable, self._loop.create_future())
+        assert pending.done is not None  # noqa: S101 — for the type checker
+        # Nobody may be left to read the outcome of a write whose caller went away.
+        pending.done.add_done_callback(lambda done: done.cancelled() or done.exception())
+        with self._wake:
+            self._pending.append(pending)
+            self._wake.notify()
+        return pending.done
+
+    def idle(self) -> bool:
+        """Whether nothing waits to be committed (the watchdog asks)."""
+        with self._lock:
+            return not self._pending
+
+    def close(self) -> None:
+        """Commit what waits, then end the thread."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+        self._reader.close()
+
+    # Reading: at start, after a failure, and for the journal; never on the path of a grant.
+
+    def read_rows(self, kind: str) -> list[tuple[str, bytes]]:
+        """All durable records of a kind: (id, body)."""
+        return self._reader.execute(
+            "SELECT id, body FROM rows WHERE kind = ? ORDER BY id", (kind,)
+        ).fetchall()
+
+    def read_entries(
+        self, where: str, parameters: Sequence[object], limit: int, *, newest_first: bool
+    ) -> list[tuple[int, float, str, str, bytes]]:
+        """Journal lines (sequence, wall, type, subject, body); `where` is never a client's."""
+        order = "DESC" if newest_first else "ASC"
+        return self._reader.execute(
+            "SELECT sequence, wall, type, subject, body FROM events "  # noqa: S608
+            f"WHERE {where} ORDER BY sequence {order} LIMIT ?",
+            (*parameters, limit),
+        ).fetchall()
+
+    # The writer thread.
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, isolation_level=None, check_same_thread=False, timeout=5
+        )
+        # The answers are fetched and compared: SQLite swallows an I/O error on a PRAGMA that
+        # nobody reads, and with synchronous=NORMAL acknowledged writes are lost on power failure.
+        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        connection.execute("PRAGMA synchronous = FULL").fetchone()
+        synchronous = connection.execute("PRAGMA synchronous").fetchone()[0]
+        if (mode, synchronous) != ("wal", 2):
+            raise StateDirectoryRefused(
+                f"cannot use {self._path}: SQLite offers journal_mode={mode}, "
+                f"synchronous={synchronous}; put node.state_dir on a local filesystem"
+            )
+        return connection
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise StateDirectoryRefused(
+                f"cannot use {self._path}: written by a newer gpud (format {version}, this one "
+                f"knows {SCHEMA_VERSION}); upgrade gpud or name another node.state_dir"
+            )
+        if version < SCHEMA_VERSION:
+            connection.executescript(
+                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            )
+
+    def _write_forever(self) -> None:
+        connection = self._connect()
+        while True:
+            with self._wake:
+                while (self._void or not self._pending) and not self._closing:
+                    # A read-only store looks by itself whether the disk takes writes again.
+                    if not self._wake.wait(RETRY_SECONDS if self._read_only_cause else None):
+                        break
+                batch = [] if self._void else self._pending
+                self._pending = self._pending if self._void else []
+                closing = self._closing
+            if batch:
+                self._commit_or_fail(connection, batch)
+            elif closing:
+                connection.close()
+                return
+            elif self._read_only_cause:
+                self._try_to_recover(connection)
+
+    def _commit_or_fail(self, connection: sqlite3.Connection, batch: list[_Pending]) -> None:
+        try:
+            self._commit(connection, batch)
+        except sqlite3.Error as first:
+            error: sqlite3.Error | None = first
+            if self._ballast_removed():
+                try:
+                    self._commit(connection, batch)
+                    error = None
+                except sqlite3.Error as second:
+                    error = second
+            self._read_only_cause = str(first)
+            if error is not None:
+                self._fail(batch, str(error))
+                return
+        self.commit_count += 1
+        self.write_count += len(batch)
+        if self.commit_count % PRUNE_EVERY_COMMITS == 0:
+            self._prune(connection)
+        self._tell(lambda: self._finish(batch))
+
+    def _commit(self, connection: sqlite3.Connection, batch: list[_Pending]) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for pending in batch:
+                pending.sequences.clear()
+                for row in pending.write.rows:
+                    self._put(connection, row)
+                for entry in pending.write.entries:
+                    cursor = connection.execute(
+                        "INSERT INTO events (wall, type, subject, body) VALUES (?, ?, ?, ?)",
+                        (entry.wall, entry.type, entry.subject, entry.body),
+                    )
+                    pending.sequences.append(int(cursor.lastrowid or 0))
+            connection.execute("COMMIT")
+        except sqlite3.Error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    @staticmethod
+    def _put(connection: sqlite3.Connection, row: Row) -> None:
+        if row.body is None:
+            connection.execute("DELETE FROM rows WHERE kind = ? AND id = ?", (row.kind, row.id))
+        else:
+            connection.execute(
+                "INSERT INTO rows (kind, id, body) VALUES (?, ?, ?) "
+                "ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body",
+                (row.kind, row.id, row.body),
+            )
+
+    def _fail(self, batch: list[_Pending], cause: str) -> None:
+        with self._lock:
+            self._void = True
+
+        def tell() -> None:
+            with self._wake:
+                late, self._pending = self._pending, []
+                self._void = False
+                self._wake.notify()
+            self._on_failure(cause)
+            for pending in (*batch, *late):
+                if pending.done is not None and not pending.done.done():
+                    pending.done.set_exception(StoreReadOnly(cause=cause))
+
+        self._tell(tell)
+
+    def _finish(self, batch: list[_Pending]) -> None:
+        commits = [
+            Committed(write=pending.write, sequences=tuple(pending.sequences)) for pending in batch
+        ]
+        for pending in batch:
+            pending.on_durable()
+        self._on_commit(commits)
+        for pending, committed in zip(batch, commits, strict=True):
+            if pending.done is not None and not pending.done.done():
+                pending.done.set_result(committed)
+
+    def _tell(self, call: Callable[[], None]) -> None:
+        assert self._loop is not None  # noqa: S101 — set by start
+        try:
+            self._loop.call_soon_threadsafe(call)
+        except RuntimeError:
+            log.warning("store.loop_gone")  # the daemon ends; what is committed stays committed
+
+    def _try_to_recover(self, connection: sqlite3.Connection) -> None:
+        """Writable again once the ballast is back and a transaction succeeds."""
+        try:
+            self._make_ballast()
+            if not self._ballast.exists():
+                return
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("PRAGMA user_version = 0")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            self._read_only_cause = str(error)
+            return
+        self._read_only_cause = ""
+        log.info("store.writable_again")
+
+    def _prune(self, connection: sqlite3.Connection) -> None:
+        try:
+            connection.execute(
+                "DELETE FROM events WHERE sequence <= (SELECT max(sequence) FROM events) - ?",
+                (EVENTS_KEPT,),
+            )
+        except sqlite3.Error as error:
+            log.warning("store.prune_failed", error=str(error))
+
+    def _make_ballast(self) -> None:
+        if self._ballast.exists() and self._ballast.stat().st_size == BALLAST_BYTES:
+            return
+        try:
+            with self._ballast.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
+        except OSError as error:
+            self._ballast.unlink(missing_ok=True)
+            self._read_only_cause = f"no room for the ballast: {error.strerror}"
+
+    def _ballast_removed(self) -> bool:
+        try:
+            self._ballast.unlink()
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,302 @@
+"""The shim with real processes: what it keeps, what it kills, what it survives."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gpud.clock import SystemClock
+from gpud.instances import shim
+from gpud.instances.identity import open_proved
+from gpud.instances.instance import ProcessIdentity
+from gpud.instances.launcher import LaunchSpec, ProcessLauncher, ProcessTree
+from tests.instances import unruly
+
+Launch = Callable[..., Awaitable[ProcessTree]]
+
+SECONDS_UNTIL_GONE = 1.0  # TARGETS R7
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def launcher() -> ProcessLauncher:
+    clock = SystemClock()
+    return ProcessLauncher(clock, clock.now().boot_id)
+
+
+@pytest.fixture
+async def launch(launcher: ProcessLauncher, tmp_path: Path) -> AsyncIterator[Launch]:
+    trees = []
+
+    async def start(*argv: str) -> ProcessTree:
+        tree = await launcher.spawn(spec_of(tmp_path, *argv))
+        trees.append(tree)
+        await tree.go()
+        return tree
+
+    async with asyncio.timeout(30):
+        yield start
+        for tree in trees:
+            tree.kill()
+            await tree.gone()
+
+
+def spec_of(directory: Path, *argv: str) -> LaunchSpec:
+    return LaunchSpec(
+        instance="i-7",
+        reservation="r-7",
+        argv=argv,
+        environment={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "EMPTY": "", "PAIR": "a=b"},
+        directory=directory,
+        token=secrets.token_hex(16),
+    )
+
+
+def unruly_argv(mode: str, directory: Path) -> tuple[str, ...]:
+    return sys.executable, unruly.__file__, mode, str(directory / "pids")
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """What other processes do cannot be awaited; bounded by the fixture's timeout."""
+    while not condition():
+        await asyncio.sleep(0.002)
+
+
+def noted(directory: Path) -> list[int]:
+    path = directory / "pids"
+    return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+def alive(pid: int) -> bool:
+    try:
+        return shim.stat_fields(pid)[0] not in (b"Z", b"X")
+    except OSError:
+        return False
+
+
+def of_program(directory: Path) -> set[int]:
+    """Living processes whose command line names the directory: forks keep it."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if os.fsencode(directory) in (entry / "cmdline").read_bytes():
+                    found.add(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+async def test_end_of_file_before_the_gate_runs_nothing(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    os.mkfifo(tmp_path / shim.NEWS_FIFO)
+    message = shim.pack(("/usr/bin/touch", str(marker)), {})
+    for sent in (b"", message[:5], message[:-1], message):
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", shim.__file__, str(tmp_path)],
+            input=sent, timeout=10, check=False, start_new_session=True,
+        )  # fmt: skip
+        assert done.returncode == shim.GATE_CLOSED
+    assert not marker.exists()
+
+
+async def test_environment_is_exactly_what_was_said(launch: Launch, tmp_path: Path) -> None:
+    tree = await launch("/usr/bin/env", "-0")
+    await tree.gone()
+    lines = set((tmp_path / shim.OUTPUT_FILE).read_bytes().split(b"\0")) - {b""}
+    assert lines == {
+        b"PATH=/usr/bin:/bin", b"LANG=C.UTF-8", b"EMPTY=", b"PAIR=a=b",
+        b"GPUD_INSTANCE=i-7", b"GPUD_RESERVATION=r-7",
+        b"GPUD_INSTANCE_TOKEN=" + tree.identity.token.encode(),
+    }  # fmt: skip
+
+
+async def test_engine_starts_clean(launch: Launch, tmp_path: Path) -> None:
+    """No descriptor, mask or disposition of the daemon's reaches it; it leads its group."""
+    leak = os.open("/dev/null", os.O_RDONLY)
+    os.set_inheritable(leak, True)
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        tree = await launch(*unruly_argv("obey", tmp_path))
+    finally:
+        os.close(leak)
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+    pid = tree.engine_pid()
+    assert pid is not None
+    await until(lambda: b"up" in (tmp_path / shim.OUTPUT_FILE).read_bytes())
+    assert sorted(os.listdir(f"/proc/{pid}/fd")) == ["0", "1", "2"]
+    status = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+    )
+    assert int(status["SigBlk"], 16) == 0
+    assert int(status["SigIgn"], 16) & (1 << signal.SIGHUP - 1) == 0
+    assert status["Umask"] == "0077"
+    assert os.getpgid(pid) == pid
+    assert os.getsid(pid) == tree.identity.pid != os.getsid(0)
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text() == f"{shim.ENGINE_OOM_SCORE_ADJ}\n"
+    assert Path(f"/proc/{pid}/cwd").resolve() == tmp_path
+
+
+async def test_output_is_bounded_and_ends_with_the_last_line(
+    launch: Launch, tmp_path: Path
+) -> None:
+    tree = await launch(*unruly_argv("flood", tmp_path))
+    await tree.engine_gone()
+    newer, older = (tmp_path / shim.OUTPUT_FILE), (tmp_path / shim.OLDER_OUTPUT_FILE)
+    assert newer.stat().st_size <= shim.OUTPUT_LIMIT_BYTES
+    assert older.stat().st_size <= shim.OUTPUT_LIMIT_BYTES
+    numbers = [
+        int(line.split()[0])
+        for line in (older.read_bytes() + newer.read_bytes()).split(b"\n")[1:-1]
+    ]
+    assert numbers[-1] == 11_999
+    assert numbers == list(range(numbers[0], 12_000)), "no line was lost between the two"
+
+
+async def test_a_disk_that_takes_no_more_ends_neither_engine_nor_shim(
+    launch: Launch, tmp_path: Path
+) -> None:
+    tree = await launch(*unruly_argv("obey", tmp_path))
+    resource.prlimit(tree.identity.pid, resource.RLIMIT_FSIZE, (0, 0))
+    tree.terminate()
+    exit_ = await tree.engine_gone()
+    assert (exit_.code, exit_.signal) == (None, None), "nobody could be told"
+    await tree.gone()
+    assert not (tmp_path / shim.NEWS_FIFO).exists()
+
+
+@pytest.mark.parametrize(
+    "mode",
+    ["ignore_term", "new_session", "double_fork", "clear_environment", "fork_loop", "comet"],
+)
+async def test_unruly_trees_are_gone_within_a_second(
+    mode: str, launch: Launch, tmp_path: Path
+) -> None:
+    tree = await launch(*unruly_argv(mode, tmp_path))
+    if mode == "ignore_term":
+        await until(lambda: b"up" in (tmp_path / shim.OUTPUT_FILE).read_bytes())
+    else:
+        await until(lambda: noted(tmp_path))
+    tree.terminate()
+    began = time.monotonic()
+    tree.kill()
+    await tree.gone()
+    assert time.monotonic() - began < SECONDS_UNTIL_GONE
+    assert of_program(tmp_path) == set()
+    assert not any(alive(pid) for pid in noted(tmp_path))
+    assert not (tmp_path / shim.NEWS_FIFO).exists(), "the shim itself saw the last one end"
+
+
+async def test_survivors_of_a_killed_shim_are_found_and_killed(
+    launch: Launch, tmp_path: Path
+) -> None:
+    tree = await launch(*unruly_argv("new_session", tmp_path))
+    await until(lambda: noted(tmp_path))
+    os.kill(tree.identity.pid, signal.SIGKILL)
+    exit_ = await tree.engine_gone()
+    assert (exit_.code, exit_.signal) == (None, None)
+    await tree.gone()
+    assert of_program(tmp_path) == set()
+
+
+async def test_survivors_of_a_killed_shim_are_killed_on_adoption(
+    launch: Launch, launcher: ProcessLauncher, tmp_path: Path
+) -> None:
+    tree = await launch(*unruly_argv("double_fork", tmp_path))
+    await until(lambda: noted(tmp_path))
+    os.kill(tree.identity.pid, signal.SIGKILL)
+    await until(lambda: not alive(tree.identity.pid))
+    assert await launcher.adopt(tree.identity, tmp_path) is None
+    assert of_program(tmp_path) == set()
+
+
+SPAWNER = """
+import asyncio, sys
+import msgspec
+from pathlib import Path
+from gpud.clock import SystemClock
+from gpud.instances.launcher import LaunchSpec, ProcessLauncher
+
+async def main(directory, gate, *argv):
+    clock = SystemClock()
+    launcher = ProcessLauncher(clock, clock.now().boot_id)
+    tree = await launcher.spawn(LaunchSpec(
+        instance="i-8", reservation="r-8", argv=argv, environment={"PATH": "/usr/bin:/bin"},
+        directory=Path(directory), token="t-8"))
+    if gate == "go":
+        await tree.go()
+    elif gate == "byte":
+        import os
+        os.write(tree._gate, b"G")
+    print(msgspec.json.encode(tree.identity).decode(), flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def spawn_and_die(directory: Path, gate: str, *argv: str) -> ProcessIdentity:
+    """A daemon that launches, tells the identity, and is killed."""
+    daemon = subprocess.Popen(
+        [sys.executable, "-c", SPAWNER, str(directory), gate, *argv],
+        stdout=subprocess.PIPE, cwd=ROOT, text=True,
+    )  # fmt: skip
+    with daemon:
+        assert daemon.stdout is not None
+        identity = msgspec.json.decode(daemon.stdout.readline(), type=ProcessIdentity)
+        daemon.kill()
+    return identity
+
+
+@pytest.mark.parametrize("gate", ["go", "byte"])
+async def test_tree_survives_the_daemon_and_is_adopted(
+    gate: str, launcher: ProcessLauncher, tmp_path: Path
+) -> None:
+    identity = spawn_and_die(tmp_path, gate, *unruly_argv("obey", tmp_path))
+    adopted = await launcher.adopt(identity, tmp_path)
+    assert adopted is not None
+    pid = adopted.engine_pid()
+    assert pid is not None
+    assert alive(pid)
+    await until(lambda: b"up" in (tmp_path / shim.OUTPUT_FILE).read_bytes())
+    adopted.terminate()
+    assert (await adopted.engine_gone()).signal == signal.SIGTERM
+    await adopted.gone()
+
+
+async def test_daemon_dead_before_the_gate_leaves_nothing(
+    launcher: ProcessLauncher, tmp_path: Path
+) -> None:
+    marker = tmp_path / "ran"
+    identity = spawn_and_die(tmp_path, "shut", "/usr/bin/touch", str(marker))
+    assert await launcher.adopt(identity, tmp_path) is None
+    assert open_proved(identity) is None
+    assert not marker.exists()
+
+
+async def test_identity_must_be_whole(launch: Launch, tmp_path: Path) -> None:
+    tree = await launch("/bin/sleep", "100")
+    identity = tree.identity
+    pidfd = open_proved(identity)
+    assert pidfd is not None
+    os.close(pidfd)
+    for other in (
+        replace(identity, start_time=identity.start_time - 1),
+        replace(identity, token=identity.token[:-1]),
+        replace(identity, inode=1),
+        replace(identity, pid=os.getpid()),
+        replace(identity, pid=2**22 + 1),
+    ):
+        assert open_proved(other) is None

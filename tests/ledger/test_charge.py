@@ -1,0 +1,87 @@
+"""The one formula of charging, row by row."""
+
+from __future__ import annotations
+
+import pytest
+
+from gpud.devices.snapshot import DeviceKind
+from gpud.ledger.books import DeviceBook
+from gpud.ledger.charge import Reserves, charge
+from gpud.units import GIB, MIB
+from tests.fakes.cards import later, process, sample
+
+RESERVES = Reserves(device_bytes=GIB // 2, host_bytes=2 * GIB)
+
+
+def book(leaked: int = 0, **grants: int) -> DeviceBook:
+    return DeviceBook(granted_bytes=sum(grants.values()), holders=dict(grants), leaked_bytes=leaked)
+
+
+def test_the_worked_example_of_the_design() -> None:
+    card = sample(
+        used=14 * GIB + GIB // 4,
+        processes=(process(1, 9 * GIB, "A"), process(2, 2 * GIB, "B"), process(3, 3 * GIB)),
+    )
+    terms = charge(card, book(A=8 * GIB, B=6 * GIB), RESERVES, 0)
+    assert terms.charged_bytes == 15 * GIB
+    assert terms.foreign_bytes == 3 * GIB
+    assert terms.unattributed_bytes == GIB // 4
+    assert terms.grantable_bytes == int(5.25 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("grown", "unattributed", "unexplained"),
+    [
+        (0, 0, 0),
+        (4 * GIB, 0, 0),  # fills B's grant below its promise
+        (5 * GIB, GIB, GIB),  # what is more than that is nobody's
+        (-GIB, 0, 0),  # no credit for what is gone until a list says whose it was
+    ],
+)
+def test_growth_between_lists(grown: int, unattributed: int, unexplained: int) -> None:
+    listed = sample(used=2 * GIB, processes=(process(2, 2 * GIB, "B"),))
+    terms = charge(later(listed, 1001.0, 2 * GIB + grown), book(B=6 * GIB), RESERVES, 0)
+    assert terms.unattributed_bytes == unattributed
+    assert terms.unexplained_growth_bytes == unexplained
+
+
+def test_a_card_that_refuses_lists_fills_grants_first() -> None:
+    card = sample(used=7 * GIB, processes=None)
+    terms = charge(card, book(A=6 * GIB), RESERVES, 0)
+    assert terms.unattributed_bytes == GIB
+    assert terms.grantable_bytes == 24 * GIB - GIB // 2 - 7 * GIB
+
+
+def test_a_card_that_refuses_memory_grants_nothing() -> None:
+    assert charge(sample(used=None), book(), RESERVES, 0).grantable_bytes is None
+
+
+def test_a_claim_on_a_promise_that_is_not_here_is_foreign() -> None:
+    card = sample(used=GIB, processes=(process(1, GIB, "elsewhere"),))
+    assert charge(card, book(A=GIB), RESERVES, 0).foreign_bytes == GIB
+
+
+def test_listed_without_sizes_the_residue_fills_the_promise() -> None:
+    card = sample(used=5 * GIB, processes=(process(1, None, "A"),))
+    assert charge(card, book(A=6 * GIB), RESERVES, 0).unattributed_bytes == 0
+
+
+def test_the_baseline_and_leaks_are_not_counted_twice() -> None:
+    card = sample(used=3 * GIB)
+    terms = charge(card, book(leaked=2 * GIB), RESERVES, 256 * MIB)
+    assert terms.unattributed_bytes == GIB - 256 * MIB
+    assert terms.grantable_bytes == 24 * GIB - GIB // 2 - 2 * GIB - (GIB - 256 * MIB)
+
+
+def test_the_driver_reserve_wins_when_it_is_more() -> None:
+    card = sample(driver_reserved=GIB)
+    assert charge(card, book(), RESERVES, 0).reserve_bytes == GIB
+
+
+def test_on_the_host_the_rest_of_the_system_is_foreign() -> None:
+    host = sample(
+        kind=DeviceKind.HOST, total=16 * GIB, used=5 * GIB, processes=(process(1, GIB, "A"),)
+    )
+    terms = charge(host, book(A=2 * GIB), RESERVES, 0)
+    assert (terms.foreign_bytes, terms.unattributed_bytes) == (4 * GIB, 0)
+    assert terms.grantable_bytes == (16 - 2 - 2 - 4) * GIB
