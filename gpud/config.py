@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -65,7 +65,7 @@ class SimulatedCards(Section, frozen=True, kw_only=True):
 class Devices(Section, frozen=True, kw_only=True):
     """[devices]: what to look for."""
 
-    nvml: str = "auto"
+    nvml: Literal["auto", "on", "off"] = "auto"
     host: bool = True
     scenario: str = ""
     simulated: tuple[SimulatedCards, ...] = ()
@@ -297,7 +297,6 @@ def _check(config: Config) -> None:
     for root in config.models.roots:
         _check_absolute("models.roots", root)
     _check_absolute("node.state_dir", config.node.state_dir)
-    _check_choice("devices.nvml", config.devices.nvml, ("auto", "on", "off"))
     _check_choice("logging.format", config.logging.format, ("auto", "json", "console"))
     _check_choice("logging.level", config.logging.level, ("debug", "info", "warning", "error"))
     for key in ("device_reserve", "reserve_system_memory"):

@@ -17,10 +17,12 @@ import structlog
 from gpud import __version__
 from gpud.clock import Clock
 from gpud.config import Config, ModelEntry, default_socket
-from gpud.devices.sampler import Sampler, SamplerSettings
+from gpud.devices.frames import SamplerSettings
+from gpud.devices.sampler import Sampler
 from gpud.devices.snapshot import Snapshot
 from gpud.engines.engine import Engine
 from gpud.engines.llama_cpp import LlamaCpp
+from gpud.engines.probe import HttpProbe
 from gpud.errors import StateDirectoryRefused
 from gpud.events import Event, Journal
 from gpud.feed import Feed
@@ -104,7 +106,7 @@ class Daemon:
         self._snapshots: Feed[Snapshot] = Feed()
         self._sampler = Sampler(_sampler_settings(config), clock, self._see)
         self._engines: dict[EngineKind, Engine] = {
-            EngineKind.LLAMA_CPP: LlamaCpp(config.engines.llama_cpp.binary)
+            EngineKind.LLAMA_CPP: LlamaCpp(config.engines.llama_cpp.binary, HttpProbe())
         }
         launcher: Launcher = ProcessLauncher(clock)
         self._house = House(
@@ -270,7 +272,7 @@ def _catalogue(config: Config) -> Catalogue:
 
 def _model(name: str, entry: ModelEntry) -> Model:
     options = ModelOptions(
-        **{key: getattr(entry, key) for key in ModelOptions.__dataclass_fields__}
+        **{field: getattr(entry, field) for field in ModelOptions.__dataclass_fields__}
     )
     return Model(
         id=name,

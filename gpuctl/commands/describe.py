@@ -89,7 +89,10 @@ _UNIT_SUFFIX = re.compile("|".join(f"{suffix}$" for suffix in _UNIT_TEXTS))
 
 
 def _label(field: FieldDescriptor) -> str:
-    return (_UNIT_SUFFIX.sub("", field.name) or field.name).replace("_", " ")
+    short = _UNIT_SUFFIX.sub("", field.name)
+    # `engine_bytes` stands beside `engine`.
+    taken = short in field.containing_type.fields_by_name
+    return (field.name if taken else short).replace("_", " ")
 
 
 def _value_text(field: FieldDescriptor, value: Any, *, known: bool = True) -> str:

@@ -84,7 +84,8 @@ class Board:
     def stop_awaiting(self, at: Instant) -> None:
         """The drivers still being opened have had their time: go on without them."""
         for info in self._infos.values():
-            if driver_name(info.kind) in (self._awaited or ()):
+            is_awaited = driver_name(info.kind) in (self._awaited or ())
+            if is_awaited and self.health(info.uuid) is not Health.UNRESPONSIVE:
                 self._mark(info, Health.UNRESPONSIVE, DRIVER_STILL_OPENING, at)
         self._awaited = frozenset()
 

@@ -12,7 +12,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import BinaryIO, NoReturn
 
 import msgspec
@@ -33,12 +33,12 @@ from gpud.devices.frames import (
 )
 from gpud.devices.host import HostDriver, HostProbe
 from gpud.devices.processes import ProcessTable
-from gpud.devices.scenario import Scenario
-from gpud.devices.simulated import SimulatedDriver, simulated_slots
+from gpud.devices.simulated import Scenario, SimulatedDriver, simulated_slots
 from gpud.devices.snapshot import DeviceInfo, Readings
 
 MIN_INTERVAL_SECONDS = 0.01
 NVML, HOST, SIMULATED = "nvml", "host", "simulated"
+NVML_LIBRARY = "libnvidia-ml.so.1"
 # The first tick waits this long for NVML, so that the first snapshot usually has its cards.
 OPENING_GRACE_SECONDS = 1.0
 # A driver that is missing or broken stays so until somebody installs something.
@@ -72,33 +72,86 @@ class Opening:
             self._outcome = unavailable
 
 
+Openers = Mapping[str, Callable[[], Driver]]
+
+
+def standard_openers(
+    orders: Orders, table: ProcessTable, clock: Clock, tell: Send, skipped: dict[str, DeviceInfo]
+) -> Openers:
+    """How each driver that is asked for is opened, by its name. NVML's cards are numbered first.
+
+    `skipped` is read again at each discovery.
+    """
+    settings = orders.settings
+    aliases = Aliases(orders.known)
+    openers: dict[str, Callable[[], Driver]] = {}
+    if settings.nvml != "off":
+        openers[NVML] = lambda: _open_nvml(table, aliases, skipped)
+    if settings.host:
+        openers[HOST] = lambda: HostDriver(orders.host_uuid, table, clock)
+    if settings.simulated:
+
+        def complain(problem: str) -> None:
+            tell(Remark(level="warning", event="scenario.unreadable", detail=problem))
+
+        openers[SIMULATED] = lambda: SimulatedDriver(
+            simulated_slots(settings.simulated, aliases),
+            table,
+            Scenario(settings.scenario, complain),
+            clock,
+        )
+    return openers
+
+
+def _open_nvml(table: ProcessTable, aliases: Aliases, skipped: dict[str, DeviceInfo]) -> Driver:
+    # Most hosts without a card lack the library too; the binding would be 3 MiB of nothing.
+    import ctypes
+
+    try:
+        ctypes.CDLL(NVML_LIBRARY)
+    except OSError as problem:
+        raise DriverUnavailable(driver=NVML, reason=str(problem), is_absent=True) from problem
+    from gpud.devices.nvml import NvmlDriver
+
+    driver = NvmlDriver(table, aliases, skipped)
+    driver.devices()  # the first touch of each card is slow as well
+    return driver
+
+
 class Fleet:
-    """The drivers that are open, NVML being opened again and again, and all their devices."""
+    """The drivers that are open, NVML being opened again and again, and all their devices.
+
+    `skipped` are the devices that must not be touched; the caller may take some out.
+    """
 
     def __init__(
-        self, orders: Orders, table: ProcessTable, clock: Clock, tell: Callable[[Remark], None]
+        self,
+        orders: Orders,
+        openers: Openers,
+        skipped: dict[str, DeviceInfo],
+        clock: Clock,
+        tell: Send,
     ) -> None:
+        self.skipped = skipped
         self._orders = orders
-        self._table = table
+        self._openers = openers
         self._clock = clock
         self._tell = tell
-        self._aliases = Aliases(orders.known)
         self._drivers: dict[str, Driver] = {}
         self._opening: Opening | None = None
         self._unavailable: dict[str, str] = {}
         self._reopen_boottime = 0.0
-        self.skipped = {info.uuid: info for info in orders.known if info.uuid in orders.skipped}
         self._open_all()
 
     def settle(self, grace_seconds: float = 0.0) -> bool:
         """Move NVML's opening along, without blocking beyond the grace; True when it is there."""
-        if self._orders.settings.nvml == "off" or NVML in self._drivers:
+        if NVML not in self._openers or NVML in self._drivers:
             return False
         if self._opening is None:
             due = self._clock.now().boottime >= self._reopen_boottime
             if not due or self._is_left_alone():
                 return False
-            self._opening = Opening(self._open_nvml)
+            self._opening = Opening(self._openers[NVML])
         outcome = self._opening.outcome(grace_seconds)
         if outcome is None:
             return False
@@ -132,30 +185,11 @@ class Fleet:
         return self._drivers[driver_name(info.kind)]
 
     def _open_all(self) -> None:
-        settings = self._orders.settings
-        # NVML first: its cards have the first numbers. The other two open without blocking, and
-        # are read before it, so that they are fresh whatever a card does.
+        # A probe has nothing to do but wait; else the other devices must not.
         self.settle(REOPEN_SECONDS if self._orders.only else OPENING_GRACE_SECONDS)
-        nvml = self._drivers.pop(NVML, None)
-        if settings.host:
-            self._drivers[HOST] = HostDriver(self._orders.host_uuid, self._table, self._clock)
-        if settings.simulated:
-            self._drivers[SIMULATED] = SimulatedDriver(
-                simulated_slots(settings.simulated, self._aliases),
-                self._table,
-                Scenario(settings.scenario, self._complain_of_scenario),
-                self._clock,
-            )
-        if nvml is not None:
-            self._drivers[NVML] = nvml
-
-    def _open_nvml(self) -> Driver:
-        # Imported here: without NVML its binding is 4 MiB of nothing.
-        from gpud.devices.nvml import NvmlDriver
-
-        driver = NvmlDriver(self._table, self._aliases, self.skipped)
-        driver.devices()
-        return driver
+        others = {name: open_() for name, open_ in self._openers.items() if name != NVML}
+        # They never block, and are read first: so they are fresh whatever a card does.
+        self._drivers = others | self._drivers
 
     def _is_left_alone(self) -> bool:
         """Whether each card that NVML ever had must not be touched: then NVML is not either."""
@@ -176,20 +210,18 @@ class Fleet:
             )
         )
 
-    def _complain_of_scenario(self, problem: str) -> None:
-        self._tell(Remark(level="warning", event="scenario.unreadable", detail=problem))
-
 
 class Helper:
     """Reads all devices, a tick at a time; blocks for as long as the drivers do."""
 
-    def __init__(self, orders: Orders, send: Send, clock: Clock) -> None:
-        self._only = orders.only
+    def __init__(
+        self, fleet: Fleet, table: ProcessTable, only: str, send: Send, clock: Clock
+    ) -> None:
+        self._fleet = fleet
+        self._table = table
+        self._only = only
         self._send = send
         self._clock = clock
-        self._table = ProcessTable()
-        self._table.scan(clock.now().boottime)
-        self._fleet = Fleet(orders, self._table, clock, send)
         self._probe = HostProbe()
         self._devices: tuple[DeviceInfo, ...] = ()
         self._wants_list = True
@@ -245,6 +277,14 @@ class Helper:
             processes=processes,
             then=then,
         )
+
+
+def build(orders: Orders, send: Send, clock: Clock) -> Helper:
+    """A helper with the real drivers, those opened that open at once."""
+    table = ProcessTable()
+    skipped = {info.uuid: info for info in orders.known if info.uuid in orders.skipped}
+    openers = standard_openers(orders, table, clock, send, skipped)
+    return Helper(Fleet(orders, openers, skipped, clock, send), table, orders.only, send, clock)
 
 
 class FrameWriter:
@@ -320,7 +360,7 @@ def main() -> int:
     threading.Thread(target=listen, args=(stdin, commands), name="listen", daemon=True).start()
     clock = SystemClock()
     try:
-        helper = Helper(orders, FrameWriter(frames).send, clock)
+        helper = build(orders, FrameWriter(frames).send, clock)
         gc.collect()
         gc.freeze()
         serve(helper, orders, commands, clock)

@@ -36,21 +36,29 @@ from gpud.devices.snapshot import Health, HostReadings, Snapshot
 
 log = structlog.get_logger()
 
-# The longest that a call of a healthy driver was seen to take is far below a second.
-DEVICE_DEADLINE_SECONDS = 2.0
-# From the spawn to the first tick: the interpreter on a slow and busy machine, and the grace that
-# the sampling process gives NVML to open.
-START_LIMIT_SECONDS = 20.0
-# Initialising eight cards that nothing else holds open takes up to half a minute.
-OPENING_LIMIT_SECONDS = 30.0
-# A probe waits for NVML to open before it asks for its device (helper.REOPEN_SECONDS).
-PROBE_START_LIMIT_SECONDS = 65.0
-PROBE_FIRST_SECONDS, PROBE_LONGEST_SECONDS = 1.0, 60.0
-RESTART_FIRST_SECONDS, RESTART_LONGEST_SECONDS = 0.1, 10.0
-CRASHES_TOLERATED = 3
 # How long the end of the daemon waits for processes that were killed.
 REAP_LIMIT_SECONDS = 1.0
 REAP_RECHECK_SECONDS = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long things may take, in seconds. Calls of a healthy driver stay far below one second.
+
+    `start`: from the spawn to the first tick, with a slow interpreter on a busy machine. `opening`:
+    initialising eight cards that nothing else holds open takes up to half a minute; a probe waits
+    for that before it asks (`probe_start`). Retries double from `first` to `longest`.
+    """
+
+    device: float = 2.0
+    start: float = 20.0
+    opening: float = 30.0
+    probe_start: float = 65.0
+    probe_first: float = 1.0
+    probe_longest: float = 60.0
+    restart_first: float = 0.1
+    restart_longest: float = 10.0
+    crashes_tolerated: int = 3
 
 
 @dataclass(slots=True)
@@ -69,10 +77,15 @@ class Sampler:
     """
 
     def __init__(
-        self, settings: SamplerSettings, clock: Clock, publish: Callable[[Snapshot], None]
+        self,
+        settings: SamplerSettings,
+        clock: Clock,
+        publish: Callable[[Snapshot], None],
+        limits: Limits | None = None,
     ) -> None:
         self.newest: Snapshot | None = None
         self.last_frame_boottime: float | None = None
+        self._limits = limits or Limits()
         self._settings = settings
         self._host_uuid = host_uuid()
         self._clock = clock
@@ -86,7 +99,7 @@ class Sampler:
         self._stuck: dict[str, _Stuck] = {}
         self._got_stuck = asyncio.Event()
         self._crashes: dict[str, int] = {}
-        self._restart_seconds = RESTART_FIRST_SECONDS
+        self._restart_seconds = self._limits.restart_first
 
     def list_soon(self) -> None:
         """Have process lists read at the next tick."""
@@ -117,7 +130,7 @@ class Sampler:
                 await self._pause()
                 continue
             self._live_since = asyncio.get_running_loop().time()
-            missed = await self._watch(child, START_LIMIT_SECONDS)
+            missed = await self._watch(child, self._limits.start)
             self._live = None
             self._retire(child)
             if missed:
@@ -133,9 +146,9 @@ class Sampler:
             if child.busy_with is None:
                 limit = start_limit_seconds
             elif child.busy_with == "":
-                limit = self._settings.interval_seconds + DEVICE_DEADLINE_SECONDS
+                limit = self._settings.interval_seconds + self._limits.device
             else:
-                limit = DEVICE_DEADLINE_SECONDS
+                limit = self._limits.device
             remaining = child.busy_since + limit - loop.time()
             if remaining <= 0:
                 return True
@@ -148,7 +161,7 @@ class Sampler:
 
     async def _pause(self) -> None:
         await self._clock.sleep(self._restart_seconds)
-        self._restart_seconds = min(2 * self._restart_seconds, RESTART_LONGEST_SECONDS)
+        self._restart_seconds = min(2 * self._restart_seconds, self._limits.restart_longest)
 
     def _retire(self, child: Child) -> None:
         child.abandon()
@@ -172,7 +185,7 @@ class Sampler:
             case Answer():
                 self._take_answer(frame)
             case TickEnded():
-                self._restart_seconds = RESTART_FIRST_SECONDS
+                self._restart_seconds = self._limits.restart_first
                 self._host = frame.host
                 self._publish(self._tick)
             case Remark():
@@ -182,7 +195,7 @@ class Sampler:
         earlier = {info.uuid: self._board.health(info.uuid) for info in self._board.known}
         self._board.take_inventory(inventory, self._tick)
         open_for = asyncio.get_running_loop().time() - self._live_since
-        if inventory.opening and open_for > OPENING_LIMIT_SECONDS:
+        if inventory.opening and open_for > self._limits.opening:
             self._board.stop_awaiting(self._tick)
         for info in self._board.known:
             if info.uuid not in earlier:
@@ -227,7 +240,7 @@ class Sampler:
     def _explain_silence(self, busy_with: str | None) -> None:
         """Its last frame told what it was about to do."""
         if busy_with and self._board.find(busy_with):
-            self._leave_out(busy_with, f"no answer within {DEVICE_DEADLINE_SECONDS:g} s")
+            self._leave_out(busy_with, f"no answer within {self._limits.device:g} s")
         else:
             log.warning("sampler.silent", busy_with=busy_with or "nothing")
         self._publish(self._clock.now())
@@ -238,7 +251,7 @@ class Sampler:
         if self._board.find(culprit) is None:
             return
         self._crashes[culprit] = self._crashes.get(culprit, 0) + 1
-        if self._crashes[culprit] >= CRASHES_TOLERATED:
+        if self._crashes[culprit] >= self._limits.crashes_tolerated:
             self._leave_out(culprit, "the sampling process dies of reading it")
             self._publish(self._clock.now())
 
@@ -257,7 +270,9 @@ class Sampler:
             before = self._board.health(each)
             self._board.mark_unresponsive(each, reason, self._clock.now())
             self._tell_health(each, before)
-            self._stuck.setdefault(each, _Stuck(PROBE_FIRST_SECONDS, now + PROBE_FIRST_SECONDS))
+            self._stuck.setdefault(
+                each, _Stuck(self._limits.probe_first, now + self._limits.probe_first)
+            )
         self._got_stuck.set()
 
     # Devices that are left out.
@@ -272,7 +287,7 @@ class Sampler:
             if not self._abandoned and await self._probe(uuid):
                 self._return(uuid)
                 continue
-            stuck.backoff_seconds = min(2 * stuck.backoff_seconds, PROBE_LONGEST_SECONDS)
+            stuck.backoff_seconds = min(2 * stuck.backoff_seconds, self._limits.probe_longest)
             stuck.due = loop.time() + stuck.backoff_seconds
 
     async def _probe(self, uuid: str) -> bool:
@@ -301,7 +316,7 @@ class Sampler:
         except OSError:
             return False
         try:
-            await self._watch(child, PROBE_START_LIMIT_SECONDS)
+            await self._watch(child, self._limits.probe_start)
         finally:
             self._retire(child)
         for answer in answers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,8 +18,9 @@ class EngineProgram:
     kind: EngineKind
     path: str
     version: str
-    # The long flags its --help names; what a build lacks is not passed to it.
-    flags: frozenset[str]
+    # The long flags its --help names, each with the text beside it: the form of its value and what
+    # it does. What a build lacks is not passed to it.
+    flags: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ class Buffer:
 
     @property
     def on_host(self) -> bool:
-        """Whether it lies in RAM: CPU, CPU_Mapped, CPU_REPACK, AMX, CUDA_Host, CUDA0_Host…"""
+        """Whether it lies in RAM: CPU, CPU_Mapped, CPU_REPACK, AMX, CUDA_Host."""
         return self.where.startswith(("CPU", "AMX")) or self.where.endswith("_Host")
 
 
@@ -38,32 +38,29 @@ _WHAT = {
 }
 _DOTS = re.compile(r"\.{1,100}")
 
-# First match from the last line upwards wins; from the table of exits that were provoked.
-_MEANINGS = tuple(
-    (re.compile(pattern), meaning)
-    for pattern, meaning in (
-        (r"couldn't bind HTTP server socket", "its port is taken"),
-        (r"data is not within the file bounds", "the model file is cut short"),
-        (
-            r"insufficient memory|unable to allocate|failed to allocate|cudaMalloc failed"
-            r"|out of memory|OutOfDeviceMemory",
-            "it ran out of memory",
-        ),
-        (r"quantized V cache|V cache quantization requires", "a quantized V cache needs flash attention"),
-        (r"does not divide n_embd_head", "the model's heads are too narrow for this cache type"),
-        (r"unknown model architecture", "this build does not know the model's architecture"),
-        (r"invalid magic|bad magic|invalid_gguf|failed to read magic", "the model file is not a GGUF file"),
-        (r"no backends are loaded", "its compute libraries are missing beside the program"),
-        (r"no CUDA-capable device|no usable GPU|ggml_cuda_init: failed", "it found no usable GPU"),
-        (r"CUDA error", "the GPU driver reported an error"),
-        (r"error while loading shared libraries", "a shared library is missing"),
-        (r"invalid argument|error while handling argument", "this build refuses one of its arguments"),
-        (r"^cannot execute ", "the program cannot be executed"),
-        (r"failed to load model|error loading model", "the model could not be loaded"),
-        (r"Received second interrupt", "it was told to stop twice"),
-        (r"cleaning up before exit", "it was told to stop"),
-    )
-)  # fmt: skip
+# Tried in this order, causes before what follows from them: a server that could not allocate its
+# cache also says that it failed to load. From exits that were provoked on build 11669, and the
+# texts of older builds and of CUDA.
+_MEANINGS = {
+    r"couldn't bind HTTP server socket": "its port is taken",
+    r"data is not within the file bounds": "the model file is cut short",
+    r"insufficient memory|unable to allocate|failed to allocate": "it ran out of memory",
+    r"cudaMalloc failed|out of memory|OutOfDeviceMemory": "it ran out of device memory",
+    r"quantized V cache|V cache quantization": "a quantized V cache needs flash attention",
+    r"does not divide n_embd_head": "the model's heads are too narrow for this cache type",
+    r"unknown model architecture": "this build does not know the model's architecture",
+    r"failed to open GGUF file": "the model file cannot be opened",
+    r"invalid magic|bad magic|failed to read magic": "the model file is not a GGUF file",
+    r"failed to read key-value pairs": "the model file is damaged or cut short",
+    r"no backends are loaded": "its compute libraries are missing beside the program",
+    r"no CUDA-capable device|no usable GPU": "it found no usable GPU",
+    r"CUDA error": "the GPU driver reported an error",
+    r"error while loading shared libraries": "a shared library is missing",
+    r"invalid argument: |error while handling argument": "this build refuses an argument",
+    r"^cannot execute ": "the program cannot be executed",
+    r"error loading model|failed to load model": "the model could not be loaded",
+    r"Received second interrupt|cleaning up before exit": "it was told to stop",
+}
 
 
 def parse_buffers(lines: tuple[str, ...]) -> tuple[Buffer, ...]:
@@ -106,11 +103,17 @@ def load_fraction(lines: tuple[str, ...]) -> float | None:
 
 
 def explain_exit(lines: tuple[str, ...]) -> str:
-    """What the last lines mean, in a few words; empty when they say nothing known.
-
-    The cause is told before its consequences, so the kinds are tried in order of how much they say.
-    """
-    for pattern, meaning in _MEANINGS:
-        if any(pattern.search(line) for line in lines):
+    """What the last lines mean, in a few words; empty when they say nothing known."""
+    for pattern, meaning in _MEANINGS.items():
+        if any(re.search(pattern, line) for line in lines):
             return meaning
     return ""
+
+
+_IN_FLIGHT = re.compile(r"^llamacpp:requests_(?:processing|deferred) (\d+)", re.MULTILINE)
+
+
+def requests_in_flight(metrics: str) -> int | None:
+    """From the text of /metrics: requests served now and waiting; None: it does not tell."""
+    counts = [int(count) for count in _IN_FLIGHT.findall(metrics)]
+    return sum(counts) if counts else None

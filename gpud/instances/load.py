@@ -25,7 +25,7 @@ from gpud.ledger.ledger import Change
 from gpud.ledger.reservation import ReserveRequest
 from gpud.models.catalogue import Inspection
 from gpud.models.footprint import DeviceTraits, estimate
-from gpud.models.model import Footprint
+from gpud.models.model import Footprint, ModelKind
 
 TAIL_LINES = 40
 WARMUP_SECONDS = 120.0
@@ -60,8 +60,8 @@ class Load:
     async def go_on(self, tree: Tree) -> None:
         """From a started engine to READY; also where an adopted load goes on."""
         endpoint = f"http://{LOOPBACK}:{self._life.instance.port}"
-        if self._life.phase is not LoadPhase.LOAD:
-            self._life.phase = LoadPhase.LOAD
+        if self._model.kind is None:
+            await self._inspect()  # adopted: an earlier life of the daemon had asked
         await self._unless_ended(tree, self._until_ready(endpoint))
         self._life.enter(LoadPhase.WARMUP)
         await self._unless_ended(tree, self._warm_up(endpoint))
@@ -79,9 +79,18 @@ class Load:
 
     async def _verify(self) -> Inspection:
         """The file is whole and safe. No memory is held meanwhile."""
-        inspection = await self._house.catalogue.inspect(self._model)
+        inspection = await self._inspect()
         footprint = self._footprint(inspection)
         self._life.instance = replace(self._life.instance, footprint=footprint)
+        return inspection
+
+    async def _inspect(self) -> Inspection:
+        """What the file says settles what the entry left open."""
+        inspection = await self._house.catalogue.inspect(self._model)
+        self._model = replace(self._model, kind=inspection.kind)
+        if inspection.kind is ModelKind.EMBEDDING:
+            options = replace(self._life.instance.options, embedding=True)
+            self._life.instance = replace(self._life.instance, options=options)
         return inspection
 
     async def _allocate(self, inspection: Inspection) -> None:

@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from gpud import config
 from gpud.errors import ModelFileInvalid, ModelNotFound
 from gpud.models.architecture import Architecture
 from gpud.models.artifact import Artifact, ArtifactRefused, open_artifact
 from gpud.models.gguf import GgufHeader, GgufInvalid, read_header
-from gpud.models.model import EngineKind, Model, ModelKind, ModelOptions
+from gpud.models.model import Model, ModelKind
 
-# A disk that answers needs far less than a second; a network share that hangs must not hang a load.
+# A disk that answers needs far less than a second; a share that hangs must not hang a load.
 INSPECTION_SECONDS: Final = 10.0
 # Parsing takes the interpreter's lock for up to half a second a file.
 _PARSES_AT_ONCE: Final = 2
@@ -55,12 +54,6 @@ class Catalogue:
         self._seen: dict[tuple[str, ModelKind | None], Inspection] = {}
         self._parsing = asyncio.Semaphore(_PARSES_AT_ONCE)
 
-    @classmethod
-    def from_config(cls, models: config.Models) -> Catalogue:
-        """The catalogue of a configuration's [models]."""
-        entries = {name: _model(name, entry) for name, entry in models.entries.items()}
-        return cls(entries, [Path(root) for root in models.roots])
-
     def get(self, name: str) -> Model:
         """The entry of `tiny` or `models/tiny`. Raises ModelNotFound."""
         model = self._models.get(name.removeprefix("models/"))
@@ -91,19 +84,6 @@ class Catalogue:
             self._seen[key] = found
             return found
         raise ModelFileInvalid(model=model.name, path=model.path, problem=problem)
-
-
-def _model(name: str, entry: config.ModelEntry) -> Model:
-    options = ModelOptions(
-        **{field: getattr(entry, field) for field in ModelOptions.__dataclass_fields__}
-    )
-    return Model(
-        id=name,
-        engine=EngineKind(entry.engine),
-        kind=ModelKind(entry.kind) if entry.kind else None,
-        path=entry.path,
-        options=options,
-    )
 
 
 def _inspect(model: Model, roots: Sequence[Path], seen: Inspection | None) -> Inspection:

@@ -346,13 +346,12 @@ def _encoder_parts(plan: _Plan) -> tuple[int, dict[str, int]]:
 def _output(plan: _Plan) -> FootprintItem:
     """Logits, and embeddings where asked for, of each slot; always in host memory."""
     shape = plan.architecture
-    logits = 0 if shape.encoder else shape.vocabulary
-    rows = shape.embedding_width if plan.embedding or shape.encoder else 0
-    size = plan.slots * (logits + rows) * FLOAT_BYTES
+    rows = shape.embedding_width if plan.embedding else 0
+    size = plan.slots * (shape.vocabulary + rows) * FLOAT_BYTES
     return FootprintItem(
         what=FootprintWhat.OUTPUT,
         bytes=size if plan.on_host else 0,
-        source=f"{plan.slots} slots × ({logits} logits + {rows} embedding) × 4 B",
+        source=f"{plan.slots} slots × ({shape.vocabulary} logits + {rows} embedding) × 4 B",
     )
 
 

@@ -112,6 +112,11 @@ class GgufHeader:
         return len(value) if isinstance(value, tuple) else 0
 
     @property
+    def context_length(self) -> int | None:
+        """Tokens that the model was trained on."""
+        return self.integer(f"{self.architecture}.context_length")
+
+    @property
     def tensor_bytes(self) -> int:
         """All tensors together, without padding."""
         return sum(tensor.bytes for tensor in self.tensors)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 
 import grpc
 from google.protobuf import any_pb2
@@ -81,15 +81,15 @@ def internal_status(error_id: str) -> status_pb2.Status:
 def _metadata(error: GpudError) -> dict[str, str]:
     """Every fact of the error; shortages flattened with the device's alias before the name."""
     facts: dict[str, str] = {}
-    for field in fields(error) if is_dataclass(error) else ():
-        value = getattr(error, field.name)
-        if field.name == "shortages":
+    for name in getattr(error, "__dataclass_fields__", ()):
+        value = getattr(error, name)
+        if name == "shortages":
             for shortage in value[:8]:
                 facts |= _shortage_facts(shortage)
         elif isinstance(value, tuple):
-            facts[field.name] = "\n".join(map(str, value[-10:]))[:MAX_MESSAGE_CHARS]
+            facts[name] = "\n".join(map(str, value[-10:]))[:MAX_MESSAGE_CHARS]
         elif value is not None:
-            facts[field.name] = str(value)[:MAX_MESSAGE_CHARS]
+            facts[name] = str(value)[:MAX_MESSAGE_CHARS]
     return facts
 
 

@@ -49,7 +49,7 @@ class Instances(instances_pb2_grpc.InstanceServiceServicer):
                 continue  # the load is over, and was not a success: the end is told below
             yield pb.LoadModelResponse(
                 instance=self._view.instance(progress.instance),
-                phase=pb.LoadPhase.Value(f"LOAD_PHASE_{progress.phase.name}"),
+                phase=f"LOAD_PHASE_{progress.phase.name}",
                 fraction=progress.fraction,
                 detail=progress.detail,
                 elapsed=messages.span(progress.elapsed_seconds),
@@ -78,7 +78,7 @@ class Instances(instances_pb2_grpc.InstanceServiceServicer):
                 continue  # where it was when the stop was ordered
             yield pb.UnloadModelResponse(
                 instance=self._view.instance(progress.instance),
-                phase=pb.UnloadPhase.Value(f"UNLOAD_PHASE_{progress.phase.name}"),
+                phase=f"UNLOAD_PHASE_{progress.phase.name}",
                 detail=progress.detail,
                 elapsed=messages.span(progress.elapsed_seconds),
                 freed_bytes=progress.freed_bytes,

@@ -143,24 +143,23 @@ def device(
         name=f"devices/{info.uuid}",
         alias=info.alias,
         index=info.index,
-        kind=devices_pb2.DeviceKind.Value(f"DEVICE_KIND_{info.kind.name}"),
+        kind=f"DEVICE_KIND_{info.kind.name}",
         model_name=info.model_name,
         memory_total_bytes=total,
         free_bytes=max(0, total - used) if total is not None and used is not None else None,
-        health=devices_pb2.DeviceHealth.Value(f"DEVICE_HEALTH_{sample.health.name}"),
+        health=f"DEVICE_HEALTH_{sample.health.name}",
         health_reason=sample.health_reason,
         compute_mode=(
-            devices_pb2.ComputeMode.Value(f"COMPUTE_MODE_{readings.compute_mode.upper()}")
-            if readings.compute_mode
-            else None
+            f"COMPUTE_MODE_{readings.compute_mode.upper()}" if readings.compute_mode else None
         ),
         parent=f"devices/{info.parent_uuid}" if info.parent_uuid else "",
-        mig_enabled=readings.mig_enabled,
         pci_bus_id=info.pci_bus_id,
         driver_version=info.driver_version,
         numa_node=info.numa_node,
         sample=_sample(sample, held if processes else None),
     )
+    if readings.mig_enabled is not None:
+        message.mig_enabled = readings.mig_enabled
     if terms is not None:
         message.reserve_bytes = terms.reserve_bytes
         message.granted_bytes = terms.granted_bytes
@@ -201,7 +200,7 @@ def _process(process: ProcessUse, held: frozenset[str]) -> devices_pb2.DevicePro
         pid=process.pid,
         process_name=process.process_name,
         used_bytes=process.used_bytes,
-        kind=devices_pb2.ProcessKind.Value(f"PROCESS_KIND_{process.kind.name}"),
+        kind=f"PROCESS_KIND_{process.kind.name}",
         reservation=f"reservations/{process.claim}" if process.claim in held else "",
     )
 
@@ -236,8 +235,8 @@ def reservation(
     return reservations_pb2.Reservation(
         name=value.name,
         owner=value.owner,
-        state=reservations_pb2.ReservationState.Value(f"RESERVATION_STATE_{value.state.name}"),
-        kind=reservations_pb2.ReservationKind.Value(f"RESERVATION_KIND_{value.kind.name}"),
+        state=f"RESERVATION_STATE_{value.state.name}",
+        kind=f"RESERVATION_KIND_{value.kind.name}",
         grants=[
             reservations_pb2.Grant(
                 device=f"devices/{grant.device}",
@@ -287,7 +286,7 @@ def footprint(value: Footprint) -> models_pb2.Footprint:
     return models_pb2.Footprint(
         items=[
             models_pb2.FootprintItem(
-                what=models_pb2.FootprintWhat.Value(f"FOOTPRINT_WHAT_{item.what.name}"),
+                what=f"FOOTPRINT_WHAT_{item.what.name}",
                 bytes=item.bytes,
                 source=item.source,
             )
@@ -295,7 +294,7 @@ def footprint(value: Footprint) -> models_pb2.Footprint:
         ],
         total_bytes=value.total_bytes,
         margin_bytes=value.margin_bytes,
-        confidence=models_pb2.Confidence.Value(f"CONFIDENCE_{value.confidence.name}"),
+        confidence=f"CONFIDENCE_{value.confidence.name}",
         device=f"devices/{value.device_uuid}" if value.device_uuid else "",
     )
 
@@ -309,16 +308,17 @@ def options(value: ModelOptions) -> models_pb2.ModelOptions:
 
 def instance(value: Instance, terms: Mapping[str, Charge]) -> instances_pb2.Instance:
     """An instance with what its processes use now."""
+    id_ = value.reservation or ""
     observed = [
-        terms[uuid].observed_bytes[value.reservation]
+        terms[uuid].observed_bytes[id_]
         for uuid in value.devices
-        if uuid in terms and value.reservation in terms[uuid].observed_bytes
+        if uuid in terms and id_ in terms[uuid].observed_bytes
     ]
     message = instances_pb2.Instance(
         name=value.name,
         model=f"models/{value.model}",
-        engine=node_pb2.Engine.Value(f"ENGINE_{value.engine.name}"),
-        state=instances_pb2.InstanceState.Value(f"INSTANCE_STATE_{value.state.name}"),
+        engine=f"ENGINE_{value.engine.name}",
+        state=f"INSTANCE_STATE_{value.state.name}",
         reservation=f"reservations/{value.reservation}" if value.reservation else "",
         endpoint=value.endpoint,
         pid=value.pid if not value.ended else None,
@@ -333,7 +333,7 @@ def instance(value: Instance, terms: Mapping[str, Charge]) -> instances_pb2.Inst
         options=options(value.options),
         phases=[
             instances_pb2.PhaseTiming(
-                phase=instances_pb2.LoadPhase.Value(f"LOAD_PHASE_{phase.name}"),
+                phase=f"LOAD_PHASE_{phase.name}",
                 duration=span(seconds),
             )
             for phase, seconds in value.phase_seconds
@@ -364,7 +364,7 @@ def _add_ends(message: instances_pb2.Instance, value: Instance) -> None:
             instances_pb2.Failure(
                 reason=value.failure.reason,
                 message=value.failure.message,
-                phase=(instances_pb2.LoadPhase.Value(f"LOAD_PHASE_{phase.name}") if phase else 0),
+                phase=(f"LOAD_PHASE_{phase.name}" if phase else None),
             )
         )
 

@@ -14,7 +14,7 @@ from gpud.models.model import EngineKind, Model
 from gpud.rpc import messages, paging
 from gpud.rpc.view import View
 from gpud.v1 import models_pb2 as pb
-from gpud.v1 import models_pb2_grpc, node_pb2
+from gpud.v1 import models_pb2_grpc
 
 
 class Models(models_pb2_grpc.ModelServiceServicer):
@@ -48,16 +48,18 @@ class Models(models_pb2_grpc.ModelServiceServicer):
             return pb.GetModelResponse(model=message)
         message.files[0].path = str(inspection.path)
         message.files[0].size_bytes = inspection.size_bytes
-        message.kind = pb.ModelKind.Value(f"MODEL_KIND_{inspection.kind.name}")
-        message.architecture = inspection.header.architecture
-        message.parameter_count = inspection.header.parameter_count
-        if inspection.header.context_length is not None:
-            message.context_length_trained = inspection.header.context_length
+        header, architecture = inspection.header, inspection.architecture
+        message.MergeFrom(
+            pb.Model(
+                kind=f"MODEL_KIND_{inspection.kind.name}",
+                architecture=architecture.name,
+                parameter_count=header.parameter_count,
+                context_length_trained=architecture.context_trained,
+            )
+        )
         options = self._engines[model.engine].check_options(model.options)
         traits = _traits(self._device(""))
-        message.footprint.CopyFrom(
-            messages.footprint(estimate(inspection.header, options, traits))
-        )
+        message.footprint.CopyFrom(messages.footprint(estimate(header, options, traits)))
         return pb.GetModelResponse(model=message)
 
     async def EstimateFootprint(
@@ -96,8 +98,8 @@ def _traits(sample: Sample | None) -> DeviceTraits:
 def _listed(model: Model) -> pb.Model:
     return pb.Model(
         name=model.name,
-        engine=node_pb2.Engine.Value(f"ENGINE_{model.engine.name}"),
-        kind=pb.ModelKind.Value(f"MODEL_KIND_{model.kind.name}") if model.kind else 0,
+        engine=f"ENGINE_{model.engine.name}",
+        kind=f"MODEL_KIND_{model.kind.name}" if model.kind else None,
         options=messages.options(model.options),
         files=[pb.ModelFile(path=model.path)],
     )

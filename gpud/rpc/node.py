@@ -51,7 +51,7 @@ class Node(node_pb2_grpc.NodeServiceServicer):
                 hostname=facts.hostname,
                 version=facts.version,
                 boot_id=facts.boot_id,
-                state=pb.NodeState.Value(f"NODE_STATE_{state}"),
+                state=f"NODE_STATE_{state}",
                 state_reason=reason,
                 policy=pb.Policy(
                     strict_allocation=policy.strict_allocation,
@@ -105,7 +105,7 @@ class Node(node_pb2_grpc.NodeServiceServicer):
                 program = await engine.program()
             except EngineMissing:
                 continue  # a missing engine only leaves it out; its load says why
-            number = pb.Engine.Value(f"ENGINE_{kind.name}")
+            number = f"ENGINE_{kind.name}"
             found.append(pb.EngineInfo(engine=number, version=program.version, path=program.path))
         return found
 

@@ -16,7 +16,7 @@ import grpc
 import structlog
 from google.rpc import status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2 as reflection_messages
 from grpc_status import rpc_status
 
@@ -50,8 +50,9 @@ def guarded(servicer: object) -> object:
 
     Done once per method: a wrapper costs less per call than an interceptor.
     """
-    for name, method in inspect.getmembers(servicer, callable):
+    for name in dir(servicer):
         if name[0].isupper():
+            method: Any = getattr(servicer, name)
             stream = inspect.isasyncgenfunction(method)
             setattr(servicer, name, _guarded_stream(method) if stream else _guarded_unary(method))
     return servicer
@@ -131,9 +132,8 @@ class RpcServer:
 
     async def set_serving(self, serving: bool) -> None:
         """What grpc.health.v1 answers, for the server and for each service."""
-        status = health_pb2.HealthCheckResponse.SERVING
-        if not serving:
-            status = health_pb2.HealthCheckResponse.NOT_SERVING
+        answers = health_pb2.HealthCheckResponse
+        status = answers.SERVING if serving else answers.NOT_SERVING
         for name in ("", *self._names):
             await self._health.set(name, status)
 
@@ -157,9 +157,7 @@ class RpcServer:
         """v1alpha, which grpcio offers, and v1, which clients ask first: the same messages."""
         names = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
         servicer = reflection.aio.ReflectionServicer(names)
-        reflection.reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[attr-defined]
-            servicer, self._server
-        )
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, self._server)
         handler = grpc.stream_stream_rpc_method_handler(
             servicer.ServerReflectionInfo,
             request_deserializer=reflection_messages.ServerReflectionRequest.FromString,

@@ -69,8 +69,8 @@ class FakeDaemon:
     """Answers each method as scripted: a message, a list of messages, a Refusal, or a function
     of the request that gives one of these. A method that was not scripted is UNIMPLEMENTED.
 
-    `requests` has what was asked, by method. A stream list that ends with `HANG` stays open after
-    its last message until the client leaves; `hanging` is set then, and `left` once it has.
+    `requests` has what was asked, by method; `ended` is set by method once a call is over, however
+    it ended. A list with `HANG` stays open there until the client leaves; `hanging` tells when.
     """
 
     HANG = object()
@@ -80,7 +80,7 @@ class FakeDaemon:
         self.answers: dict[str, Any] = {}
         self.requests: defaultdict[str, list[Any]] = defaultdict(list)
         self.hanging = threading.Event()
-        self.left = threading.Event()
+        self.ended: defaultdict[str, threading.Event] = defaultdict(threading.Event)
         self._server = grpc.server(ThreadPoolExecutor(8))
         for file in _FILES:
             for service in file.DESCRIPTOR.services_by_name.values():
@@ -92,7 +92,6 @@ class FakeDaemon:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.left.set()
         self._server.stop(grace=None).wait(5)
 
     def _handlers(self, service: Any) -> grpc.GenericRpcHandler:
@@ -120,6 +119,9 @@ class FakeDaemon:
         self, name: str, request: Message, context: grpc.ServicerContext
     ) -> Iterator[Message]:
         self.requests[name].append(request)
+        ended = threading.Event()
+        context.add_callback(ended.set)
+        context.add_callback(lambda: self.ended[name].set())
         script = self.answers.get(name)
         if callable(script):
             script = script(request)
@@ -130,8 +132,7 @@ class FakeDaemon:
             if isinstance(step, Refusal):
                 step.abort(context)
             elif step is self.HANG:
-                context.add_callback(self.left.set)
                 self.hanging.set()
-                self.left.wait(20)
+                ended.wait(20)
             else:
                 yield step

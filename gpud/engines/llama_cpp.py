@@ -1,0 +1,221 @@
+"""llama.cpp's server: found, started, asked, understood."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gpud.engines import llama_command, llama_output
+from gpud.engines.engine import Command, EngineProgram, Readiness, StartRequest, Warmth
+from gpud.engines.probe import Answer, Probe, ProbeFailed, ProbeFault
+from gpud.errors import EngineMissing
+from gpud.models.model import EngineKind, Model, ModelKind, ModelOptions
+
+HELP_LIMIT_SECONDS = 10.0  # a cold start from disk took 0.3 s
+HELP_LIMIT_BYTES = 1024 * 1024  # build 11669 prints 60 kB
+HEALTH_LIMIT_SECONDS = 1.0
+# The whole prompt is 10 tokens or so; the weights may still have to come from a slow disk.
+WARM_UP_LIMIT_SECONDS = 300.0
+WARM_UP_TOKENS = 4
+WARM_UP_TEXT = "Say hello."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fingerprint:
+    """What tells one build of a program from another at the same place."""
+
+    path: str
+    modified_nanoseconds: int
+    size_bytes: int
+
+
+class LlamaCpp:
+    """The engine `llama_cpp`. `binary` is a name on PATH or an absolute path."""
+
+    kind = EngineKind.LLAMA_CPP
+
+    def __init__(self, binary: str, probe: Probe) -> None:
+        self._binary = binary
+        self._probe = probe
+        self._known: tuple[_Fingerprint, EngineProgram] | None = None
+
+    async def program(self) -> EngineProgram:
+        """The program on this host, its --help read once per (path, mtime, size).
+
+        Raises EngineMissing.
+        """
+        fingerprint = self._find()
+        if self._known is None or self._known[0] != fingerprint:
+            self._known = (fingerprint, await self._examine(fingerprint.path))
+        return self._known[1]
+
+    def check_options(self, options: ModelOptions) -> ModelOptions:
+        """The options with this engine's defaults filled in. Raises OptionInvalid."""
+        return llama_command.check_options(options)
+
+    def command(self, program: EngineProgram, request: StartRequest) -> Command:
+        """Argv and environment, every element from the allow-list."""
+        return Command(
+            argv=llama_command.arguments(program, request),
+            environment=llama_command.environment(request, os.environ.get("LD_LIBRARY_PATH")),
+        )
+
+    async def readiness(self, endpoint: str) -> Readiness:
+        """What the server at `endpoint` says of itself; never raises.
+
+        It listens before it loads, answers 503 to everything meanwhile, then 200 to /health. One
+        that takes the connection and says nothing in time counts as loading.
+        """
+        try:
+            answer = await self._probe.get(f"{endpoint}/health", HEALTH_LIMIT_SECONDS)
+        except ProbeFailed as failure:
+            silent = {ProbeFault.REFUSED: Readiness.REFUSED, ProbeFault.TIMEOUT: Readiness.LOADING}
+            return silent.get(failure.fault, Readiness.BROKEN)
+        said = _object(answer)
+        if answer.status == 200 and said.get("status") == "ok":
+            return Readiness.READY
+        if answer.status == 503 and said:
+            return Readiness.LOADING
+        return Readiness.BROKEN
+
+    async def warm_up(self, endpoint: str, model: Model, options: ModelOptions) -> Warmth:
+        """Make it produce first tokens (or an embedding). Raises ProbeFailed."""
+        path, body = _first_request(model, embedding=bool(options.embedding))
+        url = endpoint + path
+        answer = await self._probe.post_json(url, body, WARM_UP_LIMIT_SECONDS)
+        if answer.status != 200:
+            detail = f"{answer.status} {answer.body[:200].decode(errors='replace')}"
+            raise ProbeFailed(url=url, fault=ProbeFault.STATUS, detail=detail)
+        return _warmth(_object(answer).get("timings"))
+
+    async def in_flight(self, endpoint: str) -> int | None:
+        """Requests being served or waiting for a slot; None: it does not tell. Never raises."""
+        try:
+            answer = await self._probe.get(f"{endpoint}/metrics", HEALTH_LIMIT_SECONDS)
+        except ProbeFailed:
+            return None
+        return llama_output.requests_in_flight(answer.body.decode(errors="replace"))
+
+    def measured_bytes(self, output: tuple[str, ...]) -> int | None:
+        """What the engine says that it allocated; None: its output does not tell."""
+        return llama_output.charged_bytes(llama_output.parse_buffers(output))
+
+    def load_fraction(self, output_tail: tuple[str, ...]) -> float | None:
+        """How far the load is, 0..1, from the engine's last output; None: it does not tell."""
+        return llama_output.load_fraction(output_tail)
+
+    def explain_exit(self, output_tail: tuple[str, ...]) -> str:
+        """What the last lines mean, in a few words; empty when they say nothing known."""
+        return llama_output.explain_exit(output_tail)
+
+    def _find(self) -> _Fingerprint:
+        path = shutil.which(self._binary)
+        if path is None:
+            given = Path(self._binary)
+            problem = "not on PATH" if given.name == self._binary else "no such file"
+            if given.is_file() and given.name != self._binary:
+                problem = "not executable"
+            raise self._missing(self._binary, problem)
+        # Absolute, because the shim executes it in another directory.
+        absolute = str(Path(path).absolute())
+        stat = Path(absolute).stat()
+        return _Fingerprint(
+            path=absolute, modified_nanoseconds=stat.st_mtime_ns, size_bytes=stat.st_size
+        )
+
+    async def _examine(self, path: str) -> EngineProgram:
+        help_text, version_text = await asyncio.gather(
+            self._output_of(path, "--help"), self._output_of(path, "--version")
+        )
+        flags = llama_command.read_flags(help_text)
+        lacking = [flag for flag in llama_command.NEEDED_FLAGS if flag not in flags]
+        if lacking:
+            raise self._missing(
+                path, f"not a llama-server: its --help does not name {', '.join(lacking)}"
+            )
+        version = llama_command.read_version(version_text)
+        return EngineProgram(kind=self.kind, path=path, version=version, flags=flags)
+
+    async def _output_of(self, path: str, question: str) -> str:
+        """What it prints when asked, stderr too. Raises EngineMissing: it hangs, or cannot run."""
+        try:
+            child = await asyncio.create_subprocess_exec(
+                path,
+                question,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env=llama_command.bare_environment(os.environ.get("LD_LIBRARY_PATH")),
+            )
+        except OSError as error:
+            raise self._missing(path, f"cannot be executed: {error.strerror}") from error
+        try:
+            async with asyncio.timeout(HELP_LIMIT_SECONDS):
+                return await _read_bounded(child)
+        except TimeoutError:
+            problem = f"gives no end of {question} within {HELP_LIMIT_SECONDS:g} s"
+            raise self._missing(path, problem) from None
+        finally:
+            await _end(child)
+
+    def _missing(self, program: str, problem: str) -> EngineMissing:
+        return EngineMissing(engine=self.kind.value, program=program, problem=problem)
+
+
+async def _read_bounded(child: asyncio.subprocess.Process) -> str:
+    """Its output to the end, or to the limit: the rest is of no interest."""
+    assert child.stdout is not None  # noqa: S101 -- a pipe was asked for
+    text = b""
+    while len(text) < HELP_LIMIT_BYTES and (part := await child.stdout.read(64 * 1024)):
+        text += part
+    return text.decode(errors="replace")
+
+
+async def _end(child: asyncio.subprocess.Process) -> None:
+    if child.returncode is None:
+        with suppress(ProcessLookupError):
+            child.kill()
+    # communicate rather than wait: with output left in the pipe, wait would never return.
+    await child.communicate()
+
+
+def _first_request(model: Model, *, embedding: bool) -> tuple[str, dict[str, Any]]:
+    """Path and body of a small request of the kind that the model is for."""
+    if model.kind is ModelKind.RERANK:
+        return "/v1/rerank", {"query": WARM_UP_TEXT, "documents": [WARM_UP_TEXT]}
+    if embedding or model.kind is ModelKind.EMBEDDING:
+        return "/v1/embeddings", {"input": WARM_UP_TEXT}
+    # Without an end of text, so that the speed is one of all the tokens asked for.
+    length = {"max_tokens": WARM_UP_TOKENS, "ignore_eos": True, "cache_prompt": False}
+    if model.kind is ModelKind.COMPLETION:
+        return "/v1/completions", {"prompt": WARM_UP_TEXT, **length}
+    messages = [{"role": "user", "content": WARM_UP_TEXT}]
+    return "/v1/chat/completions", {"messages": messages, **length}
+
+
+def _warmth(timings: Any) -> Warmth:
+    """From the server's own timings: the first token comes at the end of the prompt."""
+    known: Mapping[str, Any] = timings if isinstance(timings, dict) else {}
+    speed, prompt = known.get("predicted_per_second"), known.get("prompt_ms")
+    counted = isinstance(known.get("predicted_n"), int) and known["predicted_n"] > 1
+    return Warmth(
+        tokens_per_second=float(speed) if counted and isinstance(speed, int | float) else None,
+        time_to_first_token_seconds=prompt / 1000 if isinstance(prompt, int | float) else None,
+    )
+
+
+def _object(answer: Answer) -> dict[str, Any]:
+    """The JSON object of an answer; empty when it is none."""
+    try:
+        said = msgspec.json.decode(answer.body)
+    except msgspec.DecodeError:
+        return {}
+    return said if isinstance(said, dict) else {}

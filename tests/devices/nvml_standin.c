@@ -1,0 +1,262 @@
+/* A stand-in for libnvidia-ml.so.1, for the calls that nvidia-ml-py really makes.
+ *
+ * NVML_STANDIN picks the machine:
+ *   healthy   eight cards of 24 GiB that answer everything
+ *   maxwell   one old card that refuses most calls
+ *   mig       one card in MIG mode with two slices
+ *   mismatch  the library and the kernel driver differ: nvmlInit fails
+ * NVML_STANDIN_TRIGGER names a file. While it exists and holds "lost N", "hang N" or "crash N",
+ * card N is off the bus, does not come back from its calls, or takes the process down.
+ * Compiled with -DOLD_DRIVER it lacks the symbols that came after driver 470.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef int nvmlReturn_t;
+enum {
+    SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4,
+    NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, GPU_IS_LOST = 15, VERSION_MISMATCH = 18, UNKNOWN = 999,
+};
+
+typedef struct { int number; int slice; } Device; /* slice 0: the card itself */
+typedef struct { unsigned long long total, free, used; } Memory;
+typedef struct { unsigned version; unsigned long long total, reserved, free, used; } MemoryV2;
+typedef struct { unsigned gpu, memory; } Utilization;
+typedef struct { unsigned pid; unsigned long long used; unsigned instance, compute; } Process;
+typedef struct {
+    char busIdLegacy[16]; unsigned domain, bus, device, deviceId, subsystemId; char busId[32];
+} Pci;
+
+#define GIB (1ull << 30)
+#define MAX_CARDS 8
+#define MAX_SLICES 2
+
+static Device devices[MAX_CARDS][MAX_SLICES + 1];
+static unsigned long refused_calls; /* by the maxwell card: the binding must not insist */
+
+static int machine_is(const char *name) {
+    const char *machine = getenv("NVML_STANDIN");
+    return strcmp(machine ? machine : "healthy", name) == 0;
+}
+
+static int card_count(void) { return machine_is("healthy") ? MAX_CARDS : 1; }
+
+/* Number of the card that the trigger file gives this word for, or -1. */
+static int triggered(const char *word) {
+    const char *path = getenv("NVML_STANDIN_TRIGGER");
+    FILE *file = path ? fopen(path, "r") : NULL;
+    char found[16] = "";
+    int number = -1;
+    if (file) {
+        if (fscanf(file, "%15s %d", found, &number) != 2 || strcmp(found, word) != 0) number = -1;
+        fclose(file);
+    }
+    return number;
+}
+
+/* What every call that reads a device meets first. */
+static nvmlReturn_t enter(const Device *device) {
+    while (triggered("hang") == device->number) usleep(20000);
+    if (triggered("crash") == device->number) abort();
+    return triggered("lost") == device->number ? GPU_IS_LOST : SUCCESS;
+}
+
+#define ENTER(device) do { nvmlReturn_t r_ = enter(device); if (r_ != SUCCESS) return r_; } while (0)
+#define REFUSE_IF_OLD(why) do { if (machine_is("maxwell")) { refuse(); return why; } } while (0)
+#define REFUSE_SLICE(device) do { if ((device)->slice) return NOT_SUPPORTED; } while (0)
+
+static void refuse(void) {
+    const char *path = getenv("NVML_STANDIN_REFUSALS");
+    FILE *file = path ? fopen(path, "w") : NULL;
+    refused_calls++;
+    if (file) { fprintf(file, "%lu", refused_calls); fclose(file); }
+}
+
+nvmlReturn_t nvmlInitWithFlags(unsigned flags) {
+    (void)flags;
+    if (machine_is("mismatch")) return VERSION_MISMATCH;
+    for (int card = 0; card < MAX_CARDS; card++)
+        for (int slice = 0; slice <= MAX_SLICES; slice++)
+            devices[card][slice] = (Device){card, slice};
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlShutdown(void) { return SUCCESS; }
+
+const char *nvmlErrorString(nvmlReturn_t code) { (void)code; return "an error of the stand-in"; }
+
+nvmlReturn_t nvmlSystemGetDriverVersion(char *text, unsigned size) {
+    snprintf(text, size, machine_is("maxwell") ? "470.256.02" : "550.163.01");
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetCount_v2(unsigned *count) { *count = card_count(); return SUCCESS; }
+
+nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned index, Device **device) {
+    if (index >= (unsigned)card_count()) return INVALID_ARGUMENT;
+    *device = &devices[index][0];
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetUUID(Device *device, char *text, unsigned size) {
+    if (device->slice) snprintf(text, size, "MIG-standin-%d-%d", device->number, device->slice);
+    else snprintf(text, size, "GPU-standin-%d", device->number);
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetName(Device *device, char *text, unsigned size) {
+    if (machine_is("maxwell")) snprintf(text, size, "NVIDIA GeForce GTX TITAN X");
+    else if (device->slice) snprintf(text, size, "Stand-in 24GB MIG 1g.6gb");
+    else snprintf(text, size, "Stand-in 24GB");
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetPciInfo_v3(Device *device, Pci *pci) {
+    memset(pci, 0, sizeof *pci);
+    pci->bus = device->number + 1;
+    snprintf(pci->busId, sizeof pci->busId, "00000000:%02X:00.0", pci->bus);
+    return SUCCESS;
+}
+
+static unsigned long long total_of(const Device *device) {
+    if (machine_is("maxwell")) return 12 * GIB;
+    return device->slice ? 6 * GIB : 24 * GIB;
+}
+
+nvmlReturn_t nvmlDeviceGetMemoryInfo(Device *device, Memory *memory) {
+    ENTER(device);
+    memory->total = total_of(device);
+    memory->used = GIB + GIB / 2; /* v1 counts the driver's own half GiB as used */
+    memory->free = memory->total - memory->used;
+    return SUCCESS;
+}
+
+#ifndef OLD_DRIVER
+nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(Device *device, MemoryV2 *memory) {
+    ENTER(device);
+    memory->total = total_of(device);
+    memory->reserved = GIB / 2;
+    memory->used = GIB;
+    memory->free = memory->total - memory->used - memory->reserved;
+    return SUCCESS;
+}
+#endif
+
+nvmlReturn_t nvmlDeviceGetUtilizationRates(Device *device, Utilization *rates) {
+    ENTER(device);
+    REFUSE_SLICE(device);
+    REFUSE_IF_OLD(NOT_SUPPORTED);
+    rates->gpu = 42;
+    rates->memory = 17;
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetTemperature(Device *device, int sensor, unsigned *celsius) {
+    (void)sensor;
+    ENTER(device);
+    REFUSE_SLICE(device);
+    *celsius = 40 + device->number;
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetPowerUsage(Device *device, unsigned *milliwatts) {
+    ENTER(device);
+    REFUSE_SLICE(device);
+    REFUSE_IF_OLD(NOT_SUPPORTED);
+    *milliwatts = 61500;
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetEnforcedPowerLimit(Device *device, unsigned *milliwatts) {
+    ENTER(device);
+    REFUSE_SLICE(device);
+    REFUSE_IF_OLD(NO_PERMISSION);
+    *milliwatts = 350000;
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetFanSpeed(Device *device, unsigned *percent) {
+    ENTER(device);
+    REFUSE_SLICE(device);
+    REFUSE_IF_OLD(NOT_SUPPORTED);
+    *percent = 30;
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetClockInfo(Device *device, int clock, unsigned *mhz) {
+    ENTER(device);
+    REFUSE_SLICE(device);
+    REFUSE_IF_OLD(UNKNOWN);
+    *mhz = clock == 2 ? 9751 : 1395;
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetComputeMode(Device *device, int *mode) {
+    ENTER(device);
+    REFUSE_SLICE(device);
+    REFUSE_IF_OLD(NOT_SUPPORTED);
+    *mode = 3;
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetMigMode(Device *device, unsigned *current, unsigned *pending) {
+    ENTER(device);
+    REFUSE_IF_OLD(NOT_SUPPORTED);
+    *current = *pending = machine_is("mig");
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetMaxMigDeviceCount(Device *device, unsigned *count) {
+    (void)device;
+    *count = machine_is("mig") ? 7 : 0;
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetMigDeviceHandleByIndex(Device *card, unsigned index, Device **slice) {
+    /* Slots 0 and 2 are taken, the others are empty. */
+    if (!machine_is("mig") || index > 2 || index == 1) return NOT_FOUND;
+    *slice = &devices[card->number][index / 2 + 1];
+    return SUCCESS;
+}
+
+/* The caller asks twice: for the count, then with room for more than that. */
+static nvmlReturn_t list(const Process *found, unsigned count, unsigned *room, Process *out) {
+    unsigned had = *room;
+    *room = count;
+    if (count == 0) return SUCCESS;
+    if (!out || had < count) return INSUFFICIENT_SIZE;
+    memcpy(out, found, count * sizeof *found);
+    return SUCCESS;
+}
+
+static nvmlReturn_t list_compute(Device *device, unsigned *room, Process *out) {
+    /* The caller itself, and one whose memory the driver does not tell. */
+    Process found[] = {{getpid(), GIB, 0, 0}, {4194303, ~0ull, 0, 0}};
+    ENTER(device);
+    return list(found, device->number == 0 ? 2 : 0, room, out);
+}
+
+static nvmlReturn_t list_graphics(Device *device, unsigned *room, Process *out) {
+    Process found[] = {{getpid(), GIB, 0, 0}, {1, 64 << 20, 0, 0}};
+    ENTER(device);
+    REFUSE_IF_OLD(NOT_SUPPORTED);
+    return list(found, device->number == 0 ? 2 : 0, room, out);
+}
+
+#define LIST(what, how, version) \
+    nvmlReturn_t nvmlDeviceGet##what##RunningProcesses##version( \
+        Device *device, unsigned *room, Process *out) { return how(device, room, out); }
+
+LIST(Compute, list_compute, _v2)
+LIST(Graphics, list_graphics, _v2)
+#ifndef OLD_DRIVER
+LIST(Compute, list_compute, _v3)
+LIST(Graphics, list_graphics, _v3)
+
+nvmlReturn_t nvmlDeviceGetMPSComputeRunningProcesses_v3(Device *d, unsigned *room, Process *out) {
+    ENTER(d);
+    return list(NULL, 0, room, out);
+}
+#endif

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import grpc
+import pytest
+
+from gpud.v1 import instances_pb2
+from gpud.v1.instances_pb2 import (
+    GetInstanceResponse,
+    ListInstancesResponse,
+    LoadModelResponse,
+    TailOutputResponse,
+)
+from tests.fakes.daemon import FakeDaemon, Refusal
+from tests.gpuctl import samples
+from tests.gpuctl.conftest import Gpuctl
+
+Golden = Callable[[str, str], None]
+NOT_FOUND = Refusal(
+    code=grpc.StatusCode.NOT_FOUND, message="cannot find instance", reason="INSTANCE_NOT_FOUND"
+)
+
+
+@pytest.fixture(autouse=True)
+def _scripted(daemon: FakeDaemon) -> None:
+    daemon.answers.update(
+        LoadModel=samples.load_steps(),
+        UnloadModel=samples.unload_steps(),
+        GetInstance=NOT_FOUND,
+        TailOutput=[
+            TailOutputResponse(lines=["one\ttwo", "\x1b[31mred\x1b[0m \x07"]),
+            TailOutputResponse(lines=["three"]),
+        ],
+    )
+
+
+def test_load_tells_each_phase_on_stderr_and_the_instance_on_stdout(
+    gpuctl: Gpuctl, golden: Golden
+) -> None:
+    ended = gpuctl("load", "tiny")
+    assert ended.code == 0
+    golden("load_phases", ended.err)
+    golden("load", ended.out)
+
+
+def test_load_prints_the_final_instance(gpuctl: Gpuctl) -> None:
+    plain = json.loads(gpuctl("load", "tiny", "-o", "json").out)
+    assert plain["name"] == "instances/tiny-7f3k"
+    assert plain["state"] == "INSTANCE_STATE_READY"
+    assert plain["endpoint"] == "http://127.0.0.1:41234"
+    assert plain["load_duration"] == "1.5s"
+
+
+def test_load_as_lines_is_a_message_each(gpuctl: Gpuctl) -> None:
+    lines = gpuctl("load", "tiny", "-o", "jsonl").out.splitlines()
+    assert [json.loads(line)["phase"] for line in lines][::5] == [
+        "LOAD_PHASE_DETECT", "LOAD_PHASE_READY"
+    ]  # fmt: skip
+    assert json.loads(lines[3])["fraction"] == 0.25
+
+
+def test_load_asks_for_what_was_said(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    gpuctl(*"load tiny --device host --context-length 512 --request-id mine --owner me".split())
+    (request,) = daemon.requests["LoadModel"]
+    assert request == instances_pb2.LoadModelRequest(
+        request_id="mine",
+        model="models/tiny",
+        devices=["host"],
+        options={"context_length": 512},
+        owner="me",
+    )
+
+
+def test_a_dry_run_shows_the_footprint(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    daemon.answers["LoadModel"] = samples.load_steps()[:3]
+    ended = gpuctl("load", "tiny", "--dry-run")
+    assert ended.code == 0
+    assert "total 752 MiB on gpu0" in ended.out
+    assert daemon.requests["LoadModel"][0].validate_only
+
+
+def test_detached_it_leaves_once_the_load_has_a_name(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    daemon.answers["LoadModel"] = [
+        LoadModelResponse(phase=instances_pb2.LOAD_PHASE_DETECT),
+        samples.load_steps()[1],
+        FakeDaemon.HANG,
+    ]
+    ended = gpuctl("load", "tiny", "--detach", "-o", "name")
+    assert (ended.code, ended.out) == (0, "instances/tiny-7f3k\n")
+    assert daemon.ended["LoadModel"].wait(10)
+
+
+def test_a_load_that_fails_tells_its_phase_and_why(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    daemon.answers["LoadModel"] = [
+        *samples.load_steps()[:4],
+        Refusal(
+            code=grpc.StatusCode.ABORTED,
+            message="cannot bring up instances/tiny-7f3k: the engine exited with 1 in phase LOAD",
+            reason="ENGINE_EXITED",
+        ),
+    ]
+    ended = gpuctl("load", "tiny")
+    assert ended.code == 74
+    assert "LOAD" in ended.err.splitlines()[-2]
+    assert "exited with 1" in ended.err.splitlines()[-1]
+    assert ended.out == ""
+
+
+@pytest.mark.parametrize("steps", [[], samples.load_steps()[:3]])
+def test_a_stream_that_ends_too_soon_is_no_success(
+    steps: list[LoadModelResponse], gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    daemon.answers["LoadModel"] = steps
+    ended = gpuctl("load", "tiny")
+    assert ended.code == 1
+    assert "ended" in ended.err
+
+
+def test_unload_tells_what_came_back(gpuctl: Gpuctl, golden: Golden) -> None:
+    ended = gpuctl("unload", "tiny")
+    assert ended.code == 0
+    golden("unload", ended.out)
+    plain = json.loads(gpuctl("unload", "tiny", "-o", "json").out)
+    assert plain["freed_bytes"] == 700 * samples.MIB
+    assert plain["phase"] == "UNLOAD_PHASE_STOPPED"
+
+
+def test_a_bare_name_that_is_no_instance_is_a_model(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    gpuctl("unload", "tiny", "--grace", "5s", "--force")
+    (request,) = daemon.requests["UnloadModel"]
+    assert (request.model, request.instance) == ("models/tiny", "")
+    assert request.grace.seconds == 5
+    assert request.force
+
+
+@pytest.mark.parametrize("name", ["tiny-7f3k", "instances/tiny-7f3k"])
+def test_an_instance_is_unloaded_by_its_name(
+    name: str, gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    daemon.answers["GetInstance"] = GetInstanceResponse(instance=samples.instance())
+    gpuctl("unload", name)
+    (request,) = daemon.requests["UnloadModel"]
+    assert (request.model, request.instance) == ("", "instances/tiny-7f3k")
+    assert not request.HasField("grace")
+
+
+def test_an_unload_that_does_not_stop_is_no_success(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    daemon.answers["UnloadModel"] = samples.unload_steps()[:1]
+    assert gpuctl("unload", "tiny").code == 1
+
+
+def test_instances_leave_out_what_was_stopped(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    stopped = samples.instance(instances_pb2.INSTANCE_STATE_STOPPED)
+    stopped.name = "instances/old"
+    failed = samples.instance(instances_pb2.INSTANCE_STATE_FAILED)
+    daemon.answers["ListInstances"] = ListInstancesResponse(instances=[stopped, failed])
+    assert gpuctl("instances", "-o", "name").out.split() == ["instances/tiny-7f3k"]
+    assert len(gpuctl("ps", "--all", "-o", "name").out.split()) == 2
+
+
+def test_instances(gpuctl: Gpuctl, golden: Golden) -> None:
+    golden("instances", gpuctl("ps").out)
+    golden("instances_wide", gpuctl("instances", "-o", "wide").out)
+
+
+def test_logs_are_the_lines_without_their_control_characters(
+    gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    assert gpuctl("logs", "tiny-7f3k", "--lines", "3", "-f").out == "one\ttwo\nred \nthree\n"
+    (request,) = daemon.requests["TailOutput"]
+    assert (request.instance, request.lines, request.follow) == ("instances/tiny-7f3k", 3, True)
+
+
+def test_logs_as_lines_keep_what_was_written(gpuctl: Gpuctl) -> None:
+    first, _ = gpuctl("logs", "tiny-7f3k", "-o", "jsonl").out.splitlines()
+    assert json.loads(first)["lines"][1] == "\x1b[31mred\x1b[0m \x07"
+    assert "\x1b" not in first

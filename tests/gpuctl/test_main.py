@@ -1,0 +1,126 @@
+"""The command line as such: where options may stand, what it refuses, what it imports."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from gpuctl.commands.tree import gpuctl as tree
+from tests.fakes.daemon import FakeDaemon
+from tests.gpuctl.conftest import Gpuctl
+
+COMMANDS = (
+    "status devices watch reserve renew release reservations models estimate load unload "
+    "instances logs show events version"
+).split()
+
+
+def test_the_commands_are_those_of_the_contract() -> None:
+    assert tree.list_commands(None) == COMMANDS  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, "ps"])
+def test_each_command_explains_itself(name: str, gpuctl: Gpuctl) -> None:
+    ended = gpuctl(name, "--help")
+    assert ended.code == 0
+    assert "--address" in ended.out
+    assert ended.err == ""
+
+
+def test_bare_gpuctl_lists_the_commands(gpuctl: Gpuctl) -> None:
+    ended = gpuctl()
+    assert ended.code == 0
+    assert all(name in ended.out for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "arguments", ["devices -o json", "-o json devices", "-o yaml devices -o json"]
+)
+def test_global_options_stand_before_or_after_the_command(
+    arguments: str, gpuctl: Gpuctl
+) -> None:
+    ended = gpuctl(*arguments.split())
+    assert [d["alias"] for d in json.loads(ended.out)["devices"]] == ["gpu0", "gpu1", "host"]
+
+
+def test_the_forms_of_a_list(gpuctl: Gpuctl) -> None:
+    assert gpuctl("devices", "-o", "name").out.splitlines() == [
+        "devices/SIM-0000", "devices/SIM-0001", "devices/host"
+    ]  # fmt: skip
+    lines = gpuctl("devices", "-o", "jsonl").out.splitlines()
+    assert [json.loads(line)["alias"] for line in lines] == ["gpu0", "gpu1", "host"]
+    wrapped = json.loads(gpuctl("devices", "-o", "json").out)
+    assert yaml.safe_load(gpuctl("devices", "-o", "yaml").out) == wrapped
+    assert list(wrapped) == ["devices"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        ("reserve", "--vram"),
+        ("reserve --vram 4Q", "8GiB"),
+        ("reserve --vram 4G --ttl soon", "30s"),
+        ("reserve --vram 4G --label nokey", "team=search"),
+        ("reserve --vram 4G --count 0", "range 1<=x"),
+        ("reserve --vram 4G --kind tpu", "gpu"),
+        ("reserve --vram 4G extra", "extra"),
+        ("reserve --vrma 4G", "--vram"),
+        ("devices -o csv", "jsonl"),
+        ("devices --timeout 5", "30s"),
+        ("load", "MODEL"),
+        ("load tiny --context-length many", "--context-length"),
+        ("load tiny --flash-attention maybe", "auto"),
+        ("release", "RESERVATION"),
+        ("release devices/x", "reservations"),
+        ("logs models/x", "instances"),
+        ("show pods/x", "devices"),
+        ("events --since yesterday", "10m"),
+        ("watch --count none", "--count"),
+        ("status -o name", "json"),
+        ("resreve --vram 4G", "reserve"),
+        ("run -- sleep 1", "run"),
+    ],
+)
+def test_a_wrong_command_line_exits_2_with_a_hint(
+    arguments: str, hint: str, gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    ended = gpuctl(*arguments.split())
+    assert ended.code == 2
+    assert hint in ended.err
+    assert "Traceback" not in ended.err
+    assert ended.out == ""
+    assert not daemon.requests
+
+
+def test_a_usage_error_names_the_help_to_read(gpuctl: Gpuctl) -> None:
+    assert "`gpuctl reserve --help`" in gpuctl("reserve").err
+
+
+def test_status_imports_nothing_heavy() -> None:
+    program = (
+        "import sys\n"
+        "from gpuctl.main import run\n"
+        "run(['status'])\n"
+        "heavy = {'click', 'rich', 'yaml', 'json', 'google.rpc', 'google.protobuf.json_format'}\n"
+        "print(*sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+        "print(sorted(m for m in sys.modules if m.startswith('gpud.') and 'v1' not in m))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"GPUCTL_ADDRESS": "/nowhere.sock"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert ended.stderr.splitlines()[-1] == ""
+    assert ended.stdout == "[]\n"
+
+
+def test_color_only_on_a_terminal(gpuctl: Gpuctl) -> None:
+    assert "\x1b" not in gpuctl("status").out
+    assert "\x1b" not in gpuctl("devices", "-o", "wide").out

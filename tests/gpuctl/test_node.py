@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from gpud.v1 import devices_pb2, instances_pb2, node_pb2, reservations_pb2
+from tests.fakes.daemon import FakeDaemon, Refusal
+from tests.gpuctl import samples
+from tests.gpuctl.conftest import Gpuctl
+
+Golden = Callable[[str, str], None]
+
+
+def test_status(gpuctl: Gpuctl, golden: Golden) -> None:
+    ended = gpuctl("status")
+    assert ended.code == 0
+    assert ended.err == ""
+    golden("status", ended.out)
+
+
+def test_status_of_a_node_in_trouble(daemon: FakeDaemon, gpuctl: Gpuctl, golden: Golden) -> None:
+    failed = samples.instance(instances_pb2.INSTANCE_STATE_FAILED)
+    failed.failure.message = "cannot bring up instances/tiny-7f3k: the engine exited with 1" * 3
+    daemon.answers.update(
+        GetNode=node_pb2.GetNodeResponse(
+            node=samples.node(
+                state=node_pb2.NODE_STATE_DEGRADED, state_reason="the store cannot be written"
+            )
+        ),
+        ListInstances=instances_pb2.ListInstancesResponse(instances=[failed]),
+        ListReservations=reservations_pb2.ListReservationsResponse(
+            reservations=[
+                samples.reservation(),
+                samples.reservation(),
+                samples.reservation(state=reservations_pb2.RESERVATION_STATE_RELEASING),
+            ]
+        ),
+    )
+    golden("status_degraded", gpuctl("status").out)
+
+
+def test_status_of_an_empty_node(daemon: FakeDaemon, gpuctl: Gpuctl, golden: Golden) -> None:
+    daemon.answers.update(
+        ListDevices=devices_pb2.ListDevicesResponse(),
+        ListInstances=instances_pb2.ListInstancesResponse(),
+        ListReservations=reservations_pb2.ListReservationsResponse(),
+    )
+    golden("status_empty", gpuctl("status").out)
+
+
+def test_status_fits_80_columns(daemon: FakeDaemon, gpuctl: Gpuctl) -> None:
+    daemon.answers["ListDevices"] = devices_pb2.ListDevicesResponse(
+        devices=[*(samples.card(index) for index in range(8)), samples.silent_card()]
+    )
+    lines = gpuctl("status").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum("P106-100" in line for line in lines) == 8
+
+
+def test_status_with_options_is_the_same_status(gpuctl: Gpuctl) -> None:
+    assert gpuctl("status", "--no-color").out == gpuctl("status").out
+
+
+def test_status_as_json_has_the_answers_of_the_four_calls(gpuctl: Gpuctl) -> None:
+    plain = json.loads(gpuctl("status", "-o", "json").out)
+    assert list(plain) == ["node", "devices", "instances", "reservations"]
+    assert plain["node"]["state"] == "NODE_STATE_READY"
+
+
+def test_status_asks_for_reservations_that_hold_or_wait(
+    daemon: FakeDaemon, gpuctl: Gpuctl
+) -> None:
+    gpuctl("status")
+    (request,) = daemon.requests["ListReservations"]
+    assert list(request.states) == [1, 2, 3]
+
+
+def test_version_tells_both(gpuctl: Gpuctl) -> None:
+    ended = gpuctl("version", "-o", "json")
+    plain = json.loads(ended.out)
+    assert plain["client"]["version"]
+    assert plain["daemon"]["version"] == "0.1.0"
+    assert plain["daemon"]["hostname"] == "rig"
+
+
+def test_version_without_a_daemon_is_the_client_s(gpuctl: Gpuctl) -> None:
+    ended = gpuctl("version", "--address", "/nowhere.sock")
+    assert ended.code == 0
+    assert ended.out.startswith("gpuctl 0.")
+    assert "cannot reach gpud" in ended.out
+
+
+def test_events_are_told_downwards(gpuctl: Gpuctl, golden: Golden) -> None:
+    golden("events", gpuctl("events").out)
+    lines = gpuctl("events", "-o", "jsonl").out.splitlines()
+    assert [json.loads(line)["sequence"] for line in lines] == [8, 9]
+
+
+def test_events_as_a_document_are_gpud_s_own_answer(gpuctl: Gpuctl) -> None:
+    plain = json.loads(gpuctl("events", "-o", "json").out)
+    assert [event["sequence"] for event in plain["events"]] == [9, 8]
+    assert plain["events"][0]["details"] == {"bytes": "4294967296"}
+
+
+def test_no_events(daemon: FakeDaemon, gpuctl: Gpuctl) -> None:
+    daemon.answers["ListEvents"] = node_pb2.ListEventsResponse()
+    ended = gpuctl("events")
+    assert (ended.code, ended.out, ended.err) == (0, "", "no events\n")
+    assert json.loads(gpuctl("events", "-o", "json").out) == {"events": []}
+
+
+@pytest.mark.parametrize(
+    ("since", "moment"),
+    [
+        ("10m", Timestamp(seconds=samples.NOW - 600)),
+        ("2027-01-15T07:00:00Z", Timestamp(seconds=samples.NOW - 3600)),
+    ],
+)
+def test_events_are_asked_for_by_type_subject_and_time(
+    since: str, moment: Timestamp, daemon: FakeDaemon, gpuctl: Gpuctl
+) -> None:
+    gpuctl("events", "--type", "reservation", "--subject", "reservations/r-1", "--since", since)
+    (request,) = daemon.requests["ListEvents"]
+    assert request == node_pb2.ListEventsRequest(
+        page_size=50, type="reservation", subject="reservations/r-1", since=moment
+    )
+
+
+def test_the_limit_goes_over_pages(daemon: FakeDaemon, gpuctl: Gpuctl) -> None:
+    def page(request: node_pb2.ListEventsRequest) -> node_pb2.ListEventsResponse:
+        newest = int(request.page_token or 9)
+        return node_pb2.ListEventsResponse(
+            events=[samples.event(newest), samples.event(newest - 1)],
+            next_page_token=str(newest - 2),
+        )
+
+    daemon.answers["ListEvents"] = page
+    plain = json.loads(gpuctl("events", "--limit", "3", "-o", "json").out)
+    assert [event["sequence"] for event in plain["events"]] == [9, 8, 7]
+
+
+def test_following_goes_on_where_the_list_ended(daemon: FakeDaemon, gpuctl: Gpuctl) -> None:
+    daemon.answers["WatchEvents"] = [
+        node_pb2.WatchEventsResponse(event=samples.event(10)),
+        Refusal(code=grpc.StatusCode.UNAVAILABLE, message="gpud is stopping", reason="STOPPING"),
+    ]
+    ended = gpuctl("events", "-f", "-o", "jsonl")
+    assert ended.code == 78
+    assert [json.loads(line)["sequence"] for line in ended.out.splitlines()] == [8, 9, 10]
+    (request,) = daemon.requests["WatchEvents"]
+    assert request.after_sequence == 9
+
+
+def test_following_an_empty_journal_takes_what_comes(daemon: FakeDaemon, gpuctl: Gpuctl) -> None:
+    daemon.answers["ListEvents"] = node_pb2.ListEventsResponse()
+    daemon.answers["WatchEvents"] = [node_pb2.WatchEventsResponse(event=samples.event(1))]
+    ended = gpuctl("events", "--follow")
+    assert ended.out.splitlines()[0].startswith("TIME")
+    assert len(ended.out.splitlines()) == 2
+    (request,) = daemon.requests["WatchEvents"]
+    assert request.HasField("after_sequence")
+    assert request.after_sequence == 0

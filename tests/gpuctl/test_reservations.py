@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import grpc
+import pytest
+
+from gpud.v1 import devices_pb2
+from gpud.v1.reservations_pb2 import (
+    ListReservationsResponse,
+    ReleaseRequest,
+    ReleaseResponse,
+    RenewResponse,
+    ReserveResponse,
+)
+from tests.fakes.daemon import FakeDaemon, Refusal
+from tests.gpuctl import samples
+from tests.gpuctl.conftest import Gpuctl
+
+Golden = Callable[[str, str], None]
+
+
+@pytest.fixture(autouse=True)
+def _scripted(daemon: FakeDaemon) -> None:
+    daemon.answers.update(
+        Reserve=ReserveResponse(reservation=samples.reservation()),
+        Renew=RenewResponse(reservation=samples.reservation()),
+        Release=lambda request: ReleaseResponse(reservation=samples.reservation(name=request.name)),
+    )
+
+
+def test_reserve(gpuctl: Gpuctl, golden: Golden) -> None:
+    ended = gpuctl("reserve", "--vram", "4GiB")
+    assert ended.code == 0
+    golden("reserve", ended.out)
+
+
+def test_reserve_prints_the_bare_reservation(gpuctl: Gpuctl) -> None:
+    plain = json.loads(gpuctl("reserve", "--vram", "4GiB", "-o", "json").out)
+    assert plain["name"] == "reservations/r-4m2k"
+    assert plain["grants"][0]["bytes"] == 4 * samples.GIB
+
+
+def test_reserve_for_scripts(gpuctl: Gpuctl) -> None:
+    assert gpuctl("reserve", "--vram", "4GiB", "-o", "name").out == "reservations/r-4m2k\n"
+
+
+def test_reserve_asks_for_what_was_said(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    gpuctl(
+        *"reserve --vram 4GiB --device gpu0 --device gpu1 --count 2 --kind simulated --ttl 1m30s "
+        "--owner batch --label team=search --label a=b=c --request-id mine --dry-run".split()
+    )
+    (request,) = daemon.requests["Reserve"]
+    assert request.bytes == 4 * samples.GIB
+    assert list(request.devices) == ["gpu0", "gpu1"]
+    assert request.device_count == 2
+    assert request.kind == devices_pb2.DEVICE_KIND_SIMULATED
+    assert request.ttl.seconds == 90
+    assert request.owner == "batch"
+    assert dict(request.labels) == {"team": "search", "a": "b=c"}
+    assert request.request_id == "mine"
+    assert request.validate_only
+
+
+def test_what_was_not_said_is_left_to_gpud(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    gpuctl("reserve", "--vram", "1G")
+    (request,) = daemon.requests["Reserve"]
+    assert not request.HasField("ttl")
+    assert request.device_count == 0
+    assert request.kind == 0
+    assert not request.validate_only
+    assert "@" in request.owner
+
+
+def test_each_change_has_a_request_id_of_its_own(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    gpuctl("reserve", "--vram", "1G")
+    gpuctl("reserve", "--vram", "1G")
+    gpuctl("renew", "r-4m2k")
+    gpuctl("release", "r-4m2k")
+    asked = daemon.requests
+    ids = {r.request_id for r in (*asked["Reserve"], *asked["Renew"], *asked["Release"])}
+    assert len(ids) == 4
+    assert all(len(given) == 36 for given in ids)
+
+
+@pytest.mark.parametrize("name", ["r-4m2k", "reservations/r-4m2k"])
+def test_names_with_and_without_their_collection(
+    name: str, gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    gpuctl("renew", name, "--ttl", "5m", "--generation", "3")
+    (request,) = daemon.requests["Renew"]
+    assert request.name == "reservations/r-4m2k"
+    assert request.ttl.seconds == 300
+    assert request.generation == 3
+
+
+def test_without_a_generation_there_is_no_fencing(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    gpuctl("release", "r-4m2k")
+    (request,) = daemon.requests["Release"]
+    assert not request.HasField("generation")
+
+
+def test_release_of_one_is_bare_and_of_several_a_list(gpuctl: Gpuctl) -> None:
+    assert json.loads(gpuctl("release", "a", "-o", "json").out)["name"] == "reservations/a"
+    several = json.loads(gpuctl("release", "a", "b", "-o", "json").out)
+    assert [r["name"] for r in several["reservations"]] == ["reservations/a", "reservations/b"]
+
+
+def test_one_that_cannot_be_released_keeps_none_of_the_others(
+    gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    def answer(request: ReleaseRequest) -> ReleaseResponse | Refusal:
+        if request.name == "reservations/b":
+            return Refusal(
+                code=grpc.StatusCode.NOT_FOUND,
+                message="cannot find reservation 'reservations/b'",
+                reason="RESERVATION_NOT_FOUND",
+            )
+        return ReleaseResponse(reservation=samples.reservation(name=request.name))
+
+    daemon.answers["Release"] = answer
+    ended = gpuctl("release", "a", "b", "c", "-o", "json")
+    assert ended.code == 69
+    assert "reservations/b" in ended.err
+    released = json.loads(ended.out)["reservations"]
+    assert [r["name"] for r in released] == ["reservations/a", "reservations/c"]
+
+
+@pytest.mark.parametrize(
+    ("options", "states"),
+    [("", [1, 2, 3]), ("--all", []), ("--state expired --state granted", [5, 2])],
+)
+def test_reservations_by_state(
+    options: str, states: list[int], gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    gpuctl("reservations", *options.split(), "--owner", "ada@rig")
+    (request,) = daemon.requests["ListReservations"]
+    assert list(request.states) == states
+    assert request.owner == "ada@rig"
+
+
+def test_reservations(gpuctl: Gpuctl, golden: Golden) -> None:
+    golden("reservations_wide", gpuctl("reservations", "-o", "wide").out)
+
+
+def test_no_reservations(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    daemon.answers["ListReservations"] = ListReservationsResponse()
+    ended = gpuctl("reservations")
+    assert (ended.out, ended.err) == ("", "no reservations\n")
+    assert json.loads(gpuctl("reservations", "-o", "json").out) == {"reservations": []}
+
+
+def test_a_table_is_drawn_even_when_devices_cannot_be_listed(
+    gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    daemon.answers["ListDevices"] = Refusal(code=grpc.StatusCode.INTERNAL, message="boom")
+    ended = gpuctl("reserve", "--vram", "4GiB")
+    assert ended.code == 0
+    assert "SIM-0000:4G" in ended.out
