@@ -26,6 +26,7 @@ from gpud.engines.probe import HttpProbe
 from gpud.errors import StateDirectoryRefused
 from gpud.events import Event, Journal
 from gpud.feed import Feed
+from gpud.http.server import HttpServer
 from gpud.instances.launcher import Launcher
 from gpud.instances.life import House
 from gpud.instances.process_launcher import ProcessLauncher
@@ -123,7 +124,8 @@ class Daemon:
         self._roster = Roster(self._house, self._store)
         self._start_wall = clock.now().wall
         self._rpc = RpcServer(services(self._facts(), self._journal, self._house, self._roster))
-        self._told_state: tuple[str, str] = ("", "")
+        self._http: HttpServer | None = None
+        self._told_state = ("RECONCILING", "just started")
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Engines go on without us. Raises ConfigInvalid."""
@@ -138,6 +140,8 @@ class Daemon:
             await self._serve()
         finally:
             self._notifier.tell("STOPPING=1")
+            if self._http is not None:
+                self._http.close()
             await self._rpc.stop()
             self._store.close()
             log.info("daemon.stopped")
@@ -150,6 +154,9 @@ class Daemon:
             await recovered.wait()
             socket_path = Path(self._config.server.socket or default_socket())
             await self._rpc.start(socket_path, self._config.server.listen)
+            if self._config.http.listen:
+                self._http = HttpServer(self._config.http.listen, lambda: self._told_state)
+                self._http.start()
             log.info("daemon.listening", socket=str(socket_path), tcp=self._config.server.listen)
             self._promises.post(
                 note(Event(wall=self._start_wall, type="node.started", subject="node"))

@@ -1,3 +1,63 @@
 """Fixtures only; the ladder that the tests stand on is in README.md."""
 
 from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.running import Api, Gpud, calling
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """A failed test shows what its daemons logged."""
+    report: Any = yield
+    if report.when == "call" and report.failed:
+        used = getattr(item, "funcargs", {})
+        for name, value in used.items():
+            for gpud in value if isinstance(value, list) else [value]:
+                if isinstance(gpud, Gpud):
+                    report.sections.append((f"log of {name}", gpud.log[-8000:]))
+    return report
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpud]:
+    """A daemon with the host and four simulated cards, shared by tests that leave it alive."""
+    gpud = Gpud(directory=tmp_path_factory.mktemp("running"))
+    try:
+        yield gpud.start()
+    finally:
+        gpud.end()
+
+
+@pytest.fixture
+def daemons(tmp_path: Path) -> Iterator[list[Gpud]]:
+    """What `gpud` made."""
+    made: list[Gpud] = []
+    yield made
+    for each in made:
+        each.end()
+
+
+@pytest.fixture
+def gpud(tmp_path: Path, daemons: list[Gpud]) -> Callable[..., Gpud]:
+    """Makes daemons, not yet started, that a test may kill; ended with the test."""
+
+    def make(**settings: Any) -> Gpud:
+        directory = tmp_path / f"d{len(daemons)}"
+        directory.mkdir()
+        daemons.append(Gpud(directory=directory, **settings))
+        return daemons[-1]
+
+    return make
+
+
+@pytest.fixture
+async def api(running: Gpud) -> AsyncIterator[Api]:
+    """The shared daemon's API."""
+    async with calling(running) as api:
+        yield api

@@ -90,8 +90,8 @@ _UNIT_SUFFIX = re.compile("|".join(f"{suffix}$" for suffix in _UNIT_TEXTS))
 
 def _label(field: FieldDescriptor) -> str:
     short = _UNIT_SUFFIX.sub("", field.name)
-    # `engine_bytes` stands beside `engine`.
-    taken = short in field.containing_type.fields_by_name
+    message: Any = field.containing_type
+    taken = short in message.fields_by_name  # as `engine_bytes` beside `engine`
     return (field.name if taken else short).replace("_", " ")
 
 

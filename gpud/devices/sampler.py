@@ -45,9 +45,9 @@ REAP_RECHECK_SECONDS = 0.01
 class Limits:
     """How long things may take, in seconds. Calls of a healthy driver stay far below one second.
 
-    `start`: from the spawn to the first tick, with a slow interpreter on a busy machine. `opening`:
-    initialising eight cards that nothing else holds open takes up to half a minute; a probe waits
-    for that before it asks (`probe_start`). Retries double from `first` to `longest`.
+    `start`: from the spawn to the first tick, with a slow interpreter on a busy machine.
+    `opening`: initialising eight cards that nothing else holds open takes up to half a minute; a
+    probe waits for that before it asks (`probe_start`). Retries double from `first` to `longest`.
     """
 
     device: float = 2.0
@@ -136,8 +136,8 @@ class Sampler:
             if missed:
                 self._explain_silence(child.busy_with)
             else:
-                self._explain_end(child)
                 await self._pause()
+                self._explain_end(child)
 
     async def _watch(self, child: Child, start_limit_seconds: float) -> bool:
         """Wait until it ends (False) or is silent for too long at what it is doing (True)."""
@@ -232,6 +232,8 @@ class Sampler:
         tell(remark.event, detail=remark.detail)
 
     def _publish(self, at: Instant) -> None:
+        if self._abandoned:
+            self._reap()
         self.newest = self._board.snapshot(at, self._host)
         self._publish_snapshot(self.newest)
 
@@ -280,15 +282,29 @@ class Sampler:
     async def _keep_probing(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await self._got_stuck.wait()
-            uuid, stuck = min(self._stuck.items(), key=lambda item: item[1].due)
-            await self._clock.sleep(max(0.0, stuck.due - loop.time()))
+            uuid = await self._due_for_probe()
             self._reap()
             if not self._abandoned and await self._probe(uuid):
-                self._return(uuid)
+                del self._stuck[uuid]
+                if self._live is not None:
+                    self._live.command(f"{COMMAND_TAKE} {uuid}")
                 continue
+            stuck = self._stuck[uuid]
             stuck.backoff_seconds = min(2 * stuck.backoff_seconds, self._limits.probe_longest)
             stuck.due = loop.time() + stuck.backoff_seconds
+
+    async def _due_for_probe(self) -> str:
+        """Wait until some device is to be tried again, and say which."""
+        while True:
+            self._got_stuck.clear()
+            uuid, stuck = min(
+                self._stuck.items(), key=lambda item: item[1].due, default=("", None)
+            )
+            try:
+                async with asyncio.timeout_at(stuck.due if stuck else None):
+                    await self._got_stuck.wait()
+            except TimeoutError:
+                return uuid
 
     async def _probe(self, uuid: str) -> bool:
         """Read this one device in a process of its own; whether it answered."""
@@ -322,13 +338,6 @@ class Sampler:
         for answer in answers:
             self._take_answer(answer)
         return bool(answers)
-
-    def _return(self, uuid: str) -> None:
-        del self._stuck[uuid]
-        if not self._stuck:
-            self._got_stuck.clear()
-        if self._live is not None:
-            self._live.command(f"{COMMAND_TAKE} {uuid}")
 
     async def _end_children(self) -> None:
         if self._live is not None:

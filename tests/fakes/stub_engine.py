@@ -17,6 +17,7 @@ Standard library alone, and little of it: it starts in some 25 ms.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -132,7 +133,7 @@ class Stub:
         except OSError:
             say(f"E llama_model_load: error loading model: failed to open {self.engine.model}")
             sys.exit(1)
-        self.weights = bytes(1) * self.manners.allocate
+        self.weights = b"w" * self.manners.allocate
         until = time.monotonic() + self.manners.load_seconds
         while time.monotonic() < until or (
             self.manners.hold and not os.path.exists(self.manners.hold)
@@ -228,14 +229,13 @@ def content_length(head: bytes) -> int:
 def answer(connection: socket.socket, status: int, said: object) -> None:
     body = (said if isinstance(said, str) else json.dumps(said)).encode()
     head = f"HTTP/1.1 {status} Said\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    try:
+    with contextlib.suppress(OSError):  # the client went away
         connection.sendall(head.encode() + body)
-    except OSError:
-        pass  # the client went away
 
 
 def say(line: str) -> None:
-    os.write(2, f"0.00.001.000 I {line}\n".encode())
+    level = "" if line.startswith("E ") else "I "
+    os.write(2, f"0.00.001.000 {level}{line}\n".encode())
 
 
 def stop(_number: int, _frame: object) -> None:

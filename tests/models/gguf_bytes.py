@@ -35,6 +35,19 @@ def tensor(name: bytes, shape: tuple[int, ...], offset: int, kind: int = 0) -> b
 ARCHITECTURE = text(b"general.architecture", b"llama")
 
 
+def head(
+    keys: list[bytes],
+    tensors: list[bytes] | None = None,
+    *,
+    version: int = 3,
+    counts: tuple[int, int] | None = None,
+) -> bytes:
+    """All up to the padding; `counts` of tensors and keys, where they are to be lies."""
+    tensors = tensors or []
+    told = counts or (len(tensors), len(keys))
+    return b"".join((b"GGUF", struct.pack("<IQQ", version, *told), *keys, *tensors))
+
+
 def file(
     keys: list[bytes],
     tensors: list[bytes] | None = None,
@@ -42,10 +55,6 @@ def file(
     data_bytes: int = 0,
     version: int = 3,
     counts: tuple[int, int] | None = None,
-    magic: bytes = b"GGUF",
 ) -> bytes:
-    tensors = tensors or []
-    tensor_count, key_count = counts or (len(tensors), len(keys))
-    head = magic + struct.pack("<IQQ", version, tensor_count, key_count)
-    head += b"".join(keys) + b"".join(tensors)
-    return head + b"\0" * (-len(head) % 32) + b"\0" * data_bytes
+    start = head(keys, tensors, version=version, counts=counts)
+    return start + bytes(-len(start) % 32 + data_bytes)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -104,7 +106,7 @@ HOSTILE = {
     "big-endian": (raw.file([A], version=0x03000000), "big-endian"),
     "2^40 keys": (raw.file([A], counts=(0, 1 << 40)), "a key count of"),
     "2^40 tensors": (raw.file([A], counts=(1 << 40, 1)), "a tensor count of"),
-    "fewer keys than told": (raw.file([A], counts=(0, 4096)), "truncated"),
+    "fewer keys than told": (raw.head([A], counts=(0, 4096)), "truncated"),
     "array of 2^40": (raw.file([A, raw.array(b"a", raw.U32, 1 << 40, b"")]), "an array length"),
     "strings of 2^40": (raw.file([A, raw.array(b"a", 8, 1 << 40, b"")]), "an array length"),
     "4 Mi strings": (raw.file([A, raw.array(b"a", 8, 4 << 20, b"\0" * 64)]), "strings in its"),
@@ -176,19 +178,18 @@ def test_no_change_of_bytes_escapes_as_anything_but_a_refusal(tiny: bytes, data:
     places = st.integers(min_value=0, max_value=len(header) - 1)
     for _ in range(data.draw(st.integers(min_value=1, max_value=8))):
         header[data.draw(places)] = data.draw(st.integers(min_value=0, max_value=255))
-    try:
+    with contextlib.suppress(GgufInvalid):
         parse(bytes(header) + tiny[len(header) :])
-    except GgufInvalid as refusal:
-        assert str(refusal)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=2000))
 def test_no_bytes_after_the_magic_escape_as_anything_but_a_refusal(noise: bytes) -> None:
-    try:
+    with contextlib.suppress(GgufInvalid):
         parse(b"GGUF\3\0\0\0" + noise)
-    except GgufInvalid as refusal:
-        assert str(refusal)
+
+
+TOO_LARGE = "has a header of more than 128 MiB"
 
 
 def largest_believed() -> bytes:
@@ -233,13 +234,11 @@ def test_no_file_takes_more_than_a_second_or_64_mib(name: str, tmp_path: Path) -
     if name == "largest":
         path.write_bytes(largest_believed())
     elif name == "sparse strings":
-        # 256 MiB of strings of 1 MiB, each behind a hole of the file.
         with path.open("wb") as file:
-            file.write(raw.file([A, raw.array(b"a", raw.STRING, 256, b"")], counts=(0, 2))[:-32])
-            file.seek(len(raw.file([A])) + 64)
+            file.write(raw.head([A, raw.array(b"a", raw.STRING, 256, b"")]))
             for _ in range(256):
-                file.write(raw.string(b"")[:0] + (1 << 20).to_bytes(8, "little"))
-                file.seek(1 << 20, 1)
+                file.write((1 << 20).to_bytes(8, "little"))
+                file.seek(1 << 20, os.SEEK_CUR)
             file.truncate()
     else:
         numbers = [raw.array(b"%d" % n, raw.U8, 300_000, bytes(300_000)) for n in range(400)]
@@ -247,8 +246,7 @@ def test_no_file_takes_more_than_a_second_or_64_mib(name: str, tmp_path: Path) -
     taken = measured(path)
     assert taken["seconds"] < 1.0
     assert taken["bytes"] < 64 << 20
-    if name == "largest":
-        assert not taken["refusal"]
+    assert taken["refusal"] == ("" if name in {"largest", "wide window"} else TOO_LARGE)
 
 
 def test_a_vocabulary_of_256_000_is_counted_at_once(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ FLAGS = {
     "context_length": "-c", "parallel": "-np", "batch": "-b", "ubatch": "-ub",
     "cache_type_k": "-ctk", "cache_type_v": "-ctv", "flash_attention": "-fa",
 }  # fmt: skip
+# Buffers as large as the file says and nothing beside them, each told.
+QUIET = ("-lv", "4", "--no-warmup", "--no-repack", "--cache-ram", "0", "-fit", "off")
 LOADED = re.compile(r"model loaded|exiting due to|couldn't bind|error: ")
 
 
@@ -169,8 +171,7 @@ class Workbench:
         flags += ["--kv-unified"] * bool(options.kv_unified)
         flags += ["--embedding"] * bool(options.embedding)
         server = subprocess.Popen(
-            [self.server, "-m", path, "--host", self.folder / "socket.sock", "-lv", "4"]
-            + ["--no-warmup", "--no-repack", "--cache-ram", "0", "-fit", "off", *flags],
+            [self.server, "-m", path, "--host", self.folder / "socket.sock", *QUIET, *flags],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,0 +1,1 @@
+"""Plain HTTP for what does not speak gRPC."""
