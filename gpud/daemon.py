@@ -27,9 +27,8 @@ from gpud.errors import StateDirectoryRefused
 from gpud.events import Event, Journal
 from gpud.feed import Feed
 from gpud.http.server import HttpServer
-from gpud.instances.launcher import Launcher
+from gpud.instances.launcher import Launcher, ProcessLauncher
 from gpud.instances.life import House
-from gpud.instances.process_launcher import ProcessLauncher
 from gpud.instances.roster import Roster
 from gpud.ledger.charge import Reserves, is_stale
 from gpud.ledger.ledger import Ledger, LedgerSettings
@@ -109,7 +108,7 @@ class Daemon:
         self._engines: dict[EngineKind, Engine] = {
             EngineKind.LLAMA_CPP: LlamaCpp(config.engines.llama_cpp.binary, HttpProbe())
         }
-        launcher: Launcher = ProcessLauncher(clock)
+        launcher: Launcher = ProcessLauncher(clock, clock.now().boot_id)
         self._house = House(
             promises=self._promises,
             catalogue=_catalogue(config),

@@ -157,7 +157,9 @@ class RpcServer:
         """v1alpha, which grpcio offers, and v1, which clients ask first: the same messages."""
         names = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
         servicer = reflection.aio.ReflectionServicer(names)
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, self._server)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
+            servicer, self._server
+        )
         handler = grpc.stream_stream_rpc_method_handler(
             servicer.ServerReflectionInfo,
             request_deserializer=reflection_messages.ServerReflectionRequest.FromString,

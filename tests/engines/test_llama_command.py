@@ -87,8 +87,7 @@ def parsed(argv: tuple[str, ...], flash_attention: str | None) -> dict[str, str 
 
 any_options = st.builds(
     ModelOptions,
-    **{name: st.none() | st.integers(-(2**40), 2**40) for name in RANGES}
-    | {name: st.none() | st.integers(least, most) for name, (least, most) in RANGES.items()},
+    **{name: st.none() | st.integers(least, most) for name, (least, most) in RANGES.items()},
     cache_type_k=st.none() | st.sampled_from(PLAIN_CACHE_TYPES + QUANTIZED_CACHE_TYPES),
     cache_type_v=st.none() | st.sampled_from((*QUANTIZED_CACHE_TYPES, "f16")),
     flash_attention=st.none() | st.sampled_from(["on", "off", "auto"]),
@@ -121,8 +120,7 @@ def test_every_argv_is_of_the_grammar(
 ) -> None:
     try:
         checked = check_options(options)
-    except OptionInvalid as refusal:
-        assert hasattr(ModelOptions(), refusal.field)
+    except OptionInvalid:
         return
     model = Model(
         id="tiny", engine=EngineKind.LLAMA_CPP, kind=kind, path="x", options=ModelOptions()

@@ -33,7 +33,9 @@ def node(**changes: object) -> n.Node:
             reserve_system_memory_bytes=2 * GIB,
             release_deadline=Duration(seconds=10),
         ),
-        engines=[n.EngineInfo(engine=n.ENGINE_LLAMA_CPP, version="b11669", path="/opt/llama-server")],
+        engines=[
+            n.EngineInfo(engine=n.ENGINE_LLAMA_CPP, version="b11669", path="/opt/llama-server")
+        ],
         start_time=moment(-3 * 86400 - 4 * 3600),
         sampling_interval=Duration(seconds=1),
     )
@@ -114,9 +116,7 @@ def reservation(**changes: object) -> r.Reservation:
         state=r.RESERVATION_STATE_GRANTED,
         kind=r.RESERVATION_KIND_LEASED,
         grants=[
-            r.Grant(
-                device="devices/SIM-0000", bytes=4 * GIB, enforcement=r.ENFORCEMENT_LEDGER
-            )
+            r.Grant(device="devices/SIM-0000", bytes=4 * GIB, enforcement=r.ENFORCEMENT_LEDGER)
         ],
         generation=1,
         create_time=moment(-6),
@@ -132,9 +132,13 @@ def reservation(**changes: object) -> r.Reservation:
 def footprint() -> m.Footprint:
     return m.Footprint(
         items=[
-            m.FootprintItem(what=m.FOOTPRINT_WHAT_WEIGHTS, bytes=668 * MIB, source="tensors of the file"),
             m.FootprintItem(
-                what=m.FOOTPRINT_WHAT_KV_CACHE, bytes=48 * MIB, source="12 layers × 2 × 512 cells × f16"
+                what=m.FOOTPRINT_WHAT_WEIGHTS, bytes=668 * MIB, source="tensors of the file"
+            ),
+            m.FootprintItem(
+                what=m.FOOTPRINT_WHAT_KV_CACHE,
+                bytes=48 * MIB,
+                source="12 layers × 2 × 512 cells × f16",
             ),
             m.FootprintItem(what=m.FOOTPRINT_WHAT_MARGIN, bytes=36 * MIB, source="5 %"),
         ],

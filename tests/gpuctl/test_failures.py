@@ -184,5 +184,3 @@ def test_an_argument_that_is_no_text(gpuctl: Gpuctl) -> None:
     ended = gpuctl("show", "\udcff")
     assert ended.code == 2
     assert "UTF-8" in ended.err
-
-

@@ -40,9 +40,7 @@ def test_bare_gpuctl_lists_the_commands(gpuctl: Gpuctl) -> None:
 @pytest.mark.parametrize(
     "arguments", ["devices -o json", "-o json devices", "-o yaml devices -o json"]
 )
-def test_global_options_stand_before_or_after_the_command(
-    arguments: str, gpuctl: Gpuctl
-) -> None:
+def test_global_options_stand_before_or_after_the_command(arguments: str, gpuctl: Gpuctl) -> None:
     ended = gpuctl(*arguments.split())
     assert [d["alias"] for d in json.loads(ended.out)["devices"]] == ["gpu0", "gpu1", "host"]
 

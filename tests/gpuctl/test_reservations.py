@@ -26,7 +26,9 @@ def _scripted(daemon: FakeDaemon) -> None:
     daemon.answers.update(
         Reserve=ReserveResponse(reservation=samples.reservation()),
         Renew=RenewResponse(reservation=samples.reservation()),
-        Release=lambda request: ReleaseResponse(reservation=samples.reservation(name=request.name)),
+        Release=lambda request: ReleaseResponse(
+            reservation=samples.reservation(name=request.name)
+        ),
     )
 
 

@@ -34,7 +34,8 @@ def test_what_is_no_size(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("30s", 30), ("5m", 300), ("250ms", 0.25), ("1h30m", 5400), ("2d", 172800)]
+    ("text", "seconds"),
+    [("30s", 30), ("5m", 300), ("250ms", 0.25), ("1h30m", 5400), ("2d", 172800)],
 )
 def test_spans_that_people_write(text: str, seconds: float) -> None:
     assert units.parse_span(text) == seconds

@@ -1,0 +1,1 @@
+"""Speed against floors; `make bench` runs it, the tests never do."""
