@@ -20,10 +20,10 @@ from gpud.config import Config, ModelEntry, default_socket
 from gpud.devices.frames import SamplerSettings
 from gpud.devices.sampler import Sampler
 from gpud.devices.snapshot import Snapshot
-from gpud.engines.engine import Engine
+from gpud.engines.engine import Engine, EngineProgram
 from gpud.engines.llama_cpp import LlamaCpp
 from gpud.engines.probe import HttpProbe
-from gpud.errors import StateDirectoryRefused
+from gpud.errors import EngineMissing, StateDirectoryRefused
 from gpud.events import Event, Journal
 from gpud.feed import Feed
 from gpud.http.server import HttpServer
@@ -46,6 +46,7 @@ log = structlog.get_logger()
 MARKER = "gpud-state"
 EXPIRE_SECONDS = 0.1
 HOUSEKEEPING_SECONDS = 10.0
+FIND_ENGINES_SECONDS = 30.0
 # The loop was held up for longer than this (or the host slept): owners get as long to renew.
 STALL_SECONDS = 2.0
 MAX_GRACE_SECONDS = 60.0
@@ -123,6 +124,7 @@ class Daemon:
         self._roster = Roster(self._house, self._store)
         self._start_wall = clock.now().wall
         self._rpc = RpcServer(services(self._facts(), self._journal, self._house, self._roster))
+        self._programs: tuple[EngineProgram, ...] = ()
         self._http: HttpServer | None = None
         self._told_state = ("RECONCILING", "just started")
 
@@ -135,6 +137,8 @@ class Daemon:
         self._remove_stray_folders()
         self._store.start(self._journal.committed, self._rebuild)
         self._promises.restore()
+        started = Event(wall=self._start_wall, type="node.started", subject="node")
+        self._promises.post(note(started))
         try:
             await self._serve()
         finally:
@@ -157,10 +161,12 @@ class Daemon:
                 self._http = HttpServer(self._config.http.listen, lambda: self._told_state)
                 self._http.start()
             log.info("daemon.listening", socket=str(socket_path), tcp=self._config.server.listen)
-            self._promises.post(
-                note(Event(wall=self._start_wall, type="node.started", subject="node"))
-            )
-            for work in (self._expire(), self._keep_house(), self._watch_state()):
+            for work in (
+                self._expire(),
+                self._keep_house(),
+                self._find_engines(),
+                self._watch_state(),
+            ):
                 running.append(tasks.create_task(work))  # noqa: PERF401
             await self._stop.wait()
             log.info("daemon.stopping")
@@ -215,6 +221,16 @@ class Daemon:
             self._promises.forget_old_requests()
             await self._clock.sleep(HOUSEKEEPING_SECONDS)
 
+    async def _find_engines(self) -> None:
+        """Look which engines are here; nobody who asks for the node waits for a slow one."""
+        while True:
+            found = []
+            for engine in self._engines.values():
+                with contextlib.suppress(EngineMissing):  # it is left out; its load says why
+                    found.append(await engine.program())
+            self._programs = tuple(found)
+            await self._clock.sleep(FIND_ENGINES_SECONDS)
+
     async def _watch_state(self) -> None:
         """RECONCILING until every device answered or missed its deadline; then as things stand."""
         async for _, snapshot in self._snapshots.follow():
@@ -249,6 +265,7 @@ class Daemon:
             start_wall=self._start_wall,
             config=self._config,
             state=self._state,
+            programs=lambda: self._programs,
         )
 
     def _remove_stray_folders(self) -> None:

@@ -129,8 +129,13 @@ class SqliteStore:
         self._on_failure: Callable[[str], None] = lambda _: None
         self.commit_count = 0
         self.write_count = 0
-        self._reader = self._connect()
-        self._migrate(self._reader)
+        try:
+            self._reader = self._connect()
+            self._migrate(self._reader)
+        except sqlite3.Error as error:
+            raise StateDirectoryRefused(
+                f"cannot use {self._path}: {error}; mend or remove it, or set node.state_dir"
+            ) from error
 
     @property
     def read_only_cause(self) -> str:

@@ -68,7 +68,8 @@ def find_engine() -> str:
 def prepare(stage: Stage, engine: str) -> None:
     """A model with random weights and a configuration that names it."""
     tell("A tiny model with random weights, and a configuration with 8 simulated cards:")
-    stage.show(f"python {ROOT / 'packaging' / 'tiny_model.py'} tiny.gguf")
+    writer = os.path.relpath(ROOT / "packaging" / "tiny_model.py", stage.folder)
+    stage.show(f"python {writer} tiny.gguf")
     config = CONFIG.format(folder=stage.folder, socket=stage.socket, engine=engine)
     (stage.folder / "gpud.toml").write_text(config)
     stage.show("cat gpud.toml")
@@ -82,13 +83,14 @@ def look_around(stage: Stage) -> None:
     stage.show("gpuctl devices")
 
 
-def reserve(stage: Stage) -> str:
+def simulated_card(stage: Stage) -> str:
+    """The first of them: where there are real cards too, gpu0 is one of those."""
+    devices: list[dict[str, Any]] = stage.ask("gpuctl devices")["devices"]
+    return str(next(d["alias"] for d in devices if d["kind"] == "DEVICE_KIND_SIMULATED"))
+
+
+def reserve(stage: Stage, card: str) -> str:
     """A promise, and one that would break it. Returns the reservation's name."""
-    card = next(
-        device["alias"]
-        for device in stage.ask("gpuctl devices")["devices"]
-        if device["kind"] == "DEVICE_KIND_SIMULATED"
-    )
     tell("4 GiB of a card, promised for a minute:")
     stage.show(f"gpuctl reserve --vram 4GiB --device {card} --ttl 60s")
     tell("5 GiB more is refused, with the numbers why (exit code 72, RESOURCE_EXHAUSTED):")
@@ -97,7 +99,7 @@ def reserve(stage: Stage) -> str:
     return str(stage.ask("gpuctl reservations")["reservations"][0]["name"])
 
 
-def serve(stage: Stage) -> None:
+def serve(stage: Stage, card: str) -> None:
     """A real model in a real llama-server, inside a promise on the host's memory."""
     tell("What the model will need, and where each number comes from:")
     stage.show("gpuctl estimate tiny --device host")
@@ -109,7 +111,7 @@ def serve(stage: Stage) -> None:
     during = host(stage)["granted_bytes"]
     chat(instance["endpoint"])
     tell("What the devices show, three ticks:")
-    stage.show("gpuctl watch --count 3")
+    stage.show(f"gpuctl watch --count 3 --device {card} --device host")
     stage.show("gpuctl unload tiny")
     after = host(stage)["granted_bytes"]
     stage.show("gpuctl devices")
@@ -170,8 +172,9 @@ def play(stage: Stage, engine: str) -> None:
     """The story."""
     prepare(stage, engine)
     look_around(stage)
-    reservation = reserve(stage)
-    serve(stage)
+    card = simulated_card(stage)
+    reservation = reserve(stage, card)
+    serve(stage, card)
     finish(stage, reservation)
 
 

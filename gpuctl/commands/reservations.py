@@ -45,7 +45,9 @@ def _grants(reservation: Reservation, aliases: dict[str, str]) -> str:
 
 
 def _expires(reservation: Reservation, now: float) -> str:
-    if not reservation.HasField("expire_time"):
+    """How long the lease still runs; `-` for one that has ended or never does by itself."""
+    running = reservation.state == ReservationState.RESERVATION_STATE_GRANTED
+    if not running or not reservation.HasField("expire_time"):
         return "-"
     left = seconds_of(reservation.expire_time) - now
     return span_text(left) if left > 0 else "over"
@@ -63,12 +65,13 @@ def reservation_columns(now: float, aliases: dict[str, str]) -> tuple[Column[Res
         Column(header="KIND", cell=lambda r: word(r, "kind"), wide=True),
         Column(header="GENERATION", cell=lambda r: str(r.generation), right=True, wide=True),
         Column(header="LABELS", cell=lambda r: _pairs(dict(r.labels)), wide=True),
+        Column(header="ENVIRONMENT", cell=lambda r: _pairs(dict(r.environment)), wide=True),
         Column(header="WHY", cell=lambda r: r.state_reason, wide=True),
     )
 
 
-def _pairs(labels: dict[str, str]) -> str:
-    return ",".join(f"{key}={labels[key]}" for key in sorted(labels))
+def _pairs(values: dict[str, str]) -> str:
+    return " ".join(f"{key}={values[key]}" for key in sorted(values))
 
 
 def _columns(session: Session) -> tuple[Column[Reservation], ...]:

@@ -15,6 +15,9 @@ import msgspec
 import gpud
 from gpud.devices.frames import AnyFrame, FrameParser, Orders, Remark
 
+# Called on the event loop with the process that a frame came from.
+Receive = Callable[["Child", AnyFrame], None]
+
 MODULE = "gpud.devices.helper"
 READ_BYTES = 256 * 1024
 
@@ -25,7 +28,7 @@ class Child:
     Nothing here blocks on the process: it may hang in the kernel, where not even SIGKILL ends it.
     """
 
-    def __init__(self, orders: Orders, receive: Callable[[Child, AnyFrame], None]) -> None:
+    def __init__(self, orders: Orders, receive: Receive) -> None:
         """Start it. Raises OSError when it cannot be."""
         self._receive = receive
         self._parser = FrameParser()

@@ -17,7 +17,7 @@ import structlog
 
 from gpud.clock import Clock
 from gpud.devices.board import Board, Instant
-from gpud.devices.child import Child
+from gpud.devices.child import Child, Receive
 from gpud.devices.driver import driver_name
 from gpud.devices.frames import (
     COMMAND_LIST,
@@ -82,10 +82,12 @@ class Sampler:
         clock: Clock,
         publish: Callable[[Snapshot], None],
         limits: Limits | None = None,
+        spawn: Callable[[Orders, Receive], Child] = Child,
     ) -> None:
         self.newest: Snapshot | None = None
         self.last_frame_boottime: float | None = None
         self._limits = limits or Limits()
+        self._spawn = spawn
         self._settings = settings
         self._host_uuid = host_uuid()
         self._clock = clock
@@ -124,7 +126,7 @@ class Sampler:
                 skipped=tuple(self._stuck),
             )
             try:
-                child = self._live = Child(orders, self._receive)
+                child = self._live = self._spawn(orders, self._receive)
             except OSError as problem:
                 log.warning("sampler.not_started", problem=str(problem))
                 await self._pause()
@@ -328,7 +330,7 @@ class Sampler:
             settings=settings, host_uuid=self._host_uuid, known=self._board.known, only=uuid
         )
         try:
-            child = Child(orders, receive)
+            child = self._spawn(orders, receive)
         except OSError:
             return False
         try:

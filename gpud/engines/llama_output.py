@@ -44,8 +44,8 @@ _DOTS = re.compile(r"\.{1,100}")
 _MEANINGS = {
     r"couldn't bind HTTP server socket": "its port is taken",
     r"data is not within the file bounds": "the model file is cut short",
-    r"insufficient memory|unable to allocate|failed to allocate": "it ran out of memory",
     r"cudaMalloc failed|out of memory|OutOfDeviceMemory": "it ran out of device memory",
+    r"insufficient memory|unable to allocate|failed to allocate": "it ran out of memory",
     r"quantized V cache|V cache quantization": "a quantized V cache needs flash attention",
     r"does not divide n_embd_head": "the model's heads are too narrow for this cache type",
     r"unknown model architecture": "this build does not know the model's architecture",

@@ -6,6 +6,7 @@ Each phase either passes or raises; the supervisor rolls everything back, in rev
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import socket
 from collections.abc import Awaitable
@@ -14,7 +15,13 @@ from dataclasses import replace
 from gpud.devices.snapshot import DeviceKind, Sample
 from gpud.engines.engine import Engine, EngineProgram, Readiness, StartRequest
 from gpud.engines.probe import ProbeFailed
-from gpud.errors import EngineExited, EngineMissing, EngineNotReady, FootprintExceeded
+from gpud.errors import (
+    EngineExited,
+    EngineMissing,
+    EngineNotReady,
+    FootprintExceeded,
+    VramInsufficient,
+)
 from gpud.instances.instance import Exit, Gate, Instance, LoadPhase
 from gpud.instances.launcher import LaunchFailed, LaunchSpec, Tree
 from gpud.instances.life import Life
@@ -73,7 +80,8 @@ class Load:
     async def _detect(self) -> EngineProgram:
         """The engine is here, and some device asked for could grant at all."""
         program = await self._engine.program()
-        self._house.promises.propose(self._request(1))
+        with contextlib.suppress(VramInsufficient):  # ALLOCATE tells that with the real numbers
+            self._house.promises.propose(self._request(1))
         self._life.show(detail=f"{program.kind.value} {program.version}")
         return program
 

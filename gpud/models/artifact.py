@@ -50,8 +50,14 @@ def open_artifact(path: str, roots: Sequence[Path]) -> Iterator[tuple[Artifact, 
         descriptor = _open_beneath(root, real.relative_to(root))
     except OSError as error:
         raise ArtifactRefused(_words(error)) from error
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        yield _facts(real, os.fstat(descriptor)), file
+    try:
+        artifact = _facts(real, os.fstat(descriptor))
+        file = os.fdopen(descriptor, "rb", buffering=0)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    with file:
+        yield artifact, file
 
 
 def _resolve(path: str, roots: Sequence[Path]) -> tuple[Path, Path]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import Message
 
 from gpud.config import Config
-from gpud.engines.engine import Engine
-from gpud.errors import EngineMissing, OptionInvalid
+from gpud.engines.engine import EngineProgram
+from gpud.errors import OptionInvalid
 from gpud.events import Filter, Journal
-from gpud.models.model import EngineKind
 from gpud.rpc import messages, paging
 from gpud.v1 import node_pb2 as pb
 from gpud.v1 import node_pb2_grpc
@@ -29,17 +28,16 @@ class NodeFacts:
     config: Config
     # (state without its prefix, why it is not READY)
     state: Callable[[], tuple[str, str]]
+    # The engines found on this host.
+    programs: Callable[[], Sequence[EngineProgram]]
 
 
 class Node(node_pb2_grpc.NodeServiceServicer):
     """The host as a whole."""
 
-    def __init__(
-        self, facts: NodeFacts, journal: Journal, engines: Mapping[EngineKind, Engine]
-    ) -> None:
+    def __init__(self, facts: NodeFacts, journal: Journal) -> None:
         self._facts = facts
         self._journal = journal
-        self._engines = engines
 
     async def GetNode(self, request: pb.GetNodeRequest, context: Any) -> pb.GetNodeResponse:
         """Who it is and how it stands."""
@@ -59,7 +57,14 @@ class Node(node_pb2_grpc.NodeServiceServicer):
                     reserve_system_memory_bytes=policy.reserve_system_memory,
                     release_deadline=messages.span(policy.release_deadline),
                 ),
-                engines=await self._found(),
+                engines=[
+                    pb.EngineInfo(
+                        engine=f"ENGINE_{program.kind.name}",
+                        version=program.version,
+                        path=program.path,
+                    )
+                    for program in facts.programs()
+                ],
                 start_time=messages.stamp(facts.start_wall),
                 sampling_interval=messages.span(facts.config.sampling.interval),
             )
@@ -97,17 +102,6 @@ class Node(node_pb2_grpc.NodeServiceServicer):
             after = 0
         async for each in self._journal.follow(_filter(request), after):
             yield pb.WatchEventsResponse(event=messages.event(each))
-
-    async def _found(self) -> list[pb.EngineInfo]:
-        found = []
-        for kind, engine in self._engines.items():
-            try:
-                program = await engine.program()
-            except EngineMissing:
-                continue  # a missing engine only leaves it out; its load says why
-            number = f"ENGINE_{kind.name}"
-            found.append(pb.EngineInfo(engine=number, version=program.version, path=program.path))
-        return found
 
 
 def _filter(request: Message) -> Filter:

@@ -63,7 +63,7 @@ def _guarded_unary(method: Callable[..., Awaitable[Any]]) -> Callable[..., Await
         try:
             return await method(request, context)
         except GpudError as error:
-            await context.abort_with_status(_wire(status_of(error)))
+            await context.abort_with_status(_wire(_refused(method, error)))
         except (grpc.aio.AbortError, asyncio.CancelledError):
             raise
         except Exception:  # noqa: BLE001 — the last net: a client never sees a traceback
@@ -82,7 +82,7 @@ def _guarded_stream(
             async for answer in method(request, context):
                 yield answer
         except GpudError as error:
-            await context.abort_with_status(_wire(status_of(error)))
+            await context.abort_with_status(_wire(_refused(method, error)))
         except (grpc.aio.AbortError, asyncio.CancelledError):
             raise
         except Exception:  # noqa: BLE001 — as above
@@ -93,6 +93,13 @@ def _guarded_stream(
 
 def _wire(status: status_pb2.Status) -> grpc.Status:
     return rpc_status.to_status(status)
+
+
+def _refused(method: object, error: GpudError) -> status_pb2.Status:
+    """A refusal is a decision too: the log says why, with the numbers."""
+    name = getattr(method, "__qualname__", "?")
+    log.info("rpc.refused", method=name, reason=error.reason, message=str(error))
+    return status_of(error)
 
 
 def _logged(method: object) -> str:

@@ -31,7 +31,7 @@ def services(
     return (
         Registration(
             name="gpud.v1.NodeService",
-            servicer=Node(facts, journal, house.engines),
+            servicer=Node(facts, journal),
             add=node_pb2_grpc.add_NodeServiceServicer_to_server,
         ),
         Registration(

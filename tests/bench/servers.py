@@ -97,7 +97,7 @@ async def _running(
     argv: list[str], socket: Path, folder: Path, environment: Mapping[str, str]
 ) -> AsyncIterator[Server]:
     log = folder / "log"
-    with log.open("wb") as output, apart_from_us():
+    with log.open("wb") as output:
         process = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
@@ -114,20 +114,31 @@ async def _running(
 
 
 @contextlib.contextmanager
-def apart_from_us() -> Iterator[None]:
-    """Who is started in here runs on the first core, we on the others, where there are several.
+def on_first_core() -> Iterator[None]:
+    """Who is started in here runs on the first core; who measures, `on_other_cores`.
 
     A server and its client on one core would take turns, in an order that no measurement repeats.
     """
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
+    with _on(sorted(os.sched_getaffinity(0))[:1]):
         yield
-        return
-    os.sched_setaffinity(0, cores[:1])
+
+
+@contextlib.contextmanager
+def on_other_cores() -> Iterator[None]:
+    """Away from the first core, where there is another."""
+    cores = sorted(os.sched_getaffinity(0))
+    with _on(cores[1:] or cores):
+        yield
+
+
+@contextlib.contextmanager
+def _on(cores: list[int]) -> Iterator[None]:
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
-        os.sched_setaffinity(0, cores)
+        os.sched_setaffinity(0, before)
 
 
 def clean_environment() -> dict[str, str]:
@@ -139,9 +150,7 @@ def clean_environment() -> dict[str, str]:
     }
 
 
-async def _serving(
-    channel: grpc.aio.Channel, process: subprocess.Popen[bytes], log: Path
-) -> None:
+async def _serving(channel: grpc.aio.Channel, process: subprocess.Popen[bytes], log: Path) -> None:
     stub = health_pb2_grpc.HealthStub(channel)
     deadline = time.monotonic() + START_LIMIT_SECONDS
     while time.monotonic() < deadline:

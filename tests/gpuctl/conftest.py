@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -60,11 +61,12 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def gpuctl(
     daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Gpuctl:
-    """Run one command line against the scripted daemon."""
+    """Run a command line, or its arguments one by one, against the scripted daemon."""
     monkeypatch.setenv("GPUCTL_ADDRESS", daemon.address)
 
     def go(*arguments: str) -> Ended:
-        code = run(arguments, now=lambda: float(samples.NOW))
+        words = shlex.split(arguments[0]) if len(arguments) == 1 else arguments
+        code = run(words, now=lambda: float(samples.NOW))
         captured = capsys.readouterr()
         return Ended(code=code, out=captured.out, err=captured.err)
 

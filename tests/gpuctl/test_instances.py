@@ -62,7 +62,7 @@ def test_load_as_lines_is_a_message_each(gpuctl: Gpuctl) -> None:
 
 
 def test_load_asks_for_what_was_said(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
-    gpuctl(*"load tiny --device host --context-length 512 --request-id mine --owner me".split())
+    gpuctl("load tiny --device host --context-length 512 --request-id mine --owner me")
     (request,) = daemon.requests["LoadModel"]
     assert request == instances_pb2.LoadModelRequest(
         request_id="mine",

@@ -13,10 +13,10 @@ from gpuctl.commands.tree import gpuctl as tree
 from tests.fakes.daemon import FakeDaemon
 from tests.gpuctl.conftest import Gpuctl
 
-COMMANDS = (
-    "status devices watch reserve renew release reservations models estimate load unload "
-    "instances logs show events version"
-).split()
+COMMANDS = [
+    "status", "devices", "watch", "reserve", "renew", "release", "reservations", "models",
+    "estimate", "load", "unload", "instances", "logs", "show", "events", "version",
+]  # fmt: skip
 
 
 def test_the_commands_are_those_of_the_contract() -> None:
@@ -41,7 +41,7 @@ def test_bare_gpuctl_lists_the_commands(gpuctl: Gpuctl) -> None:
     "arguments", ["devices -o json", "-o json devices", "-o yaml devices -o json"]
 )
 def test_global_options_stand_before_or_after_the_command(arguments: str, gpuctl: Gpuctl) -> None:
-    ended = gpuctl(*arguments.split())
+    ended = gpuctl(arguments)
     assert [d["alias"] for d in json.loads(ended.out)["devices"]] == ["gpu0", "gpu1", "host"]
 
 
@@ -86,7 +86,7 @@ def test_the_forms_of_a_list(gpuctl: Gpuctl) -> None:
 def test_a_wrong_command_line_exits_2_with_a_hint(
     arguments: str, hint: str, gpuctl: Gpuctl, daemon: FakeDaemon
 ) -> None:
-    ended = gpuctl(*arguments.split())
+    ended = gpuctl(arguments)
     assert ended.code == 2
     assert hint in ended.err
     assert "Traceback" not in ended.err

@@ -47,9 +47,9 @@ def test_every_option_of_the_api_is_an_option_of_the_command() -> None:
 def test_options_that_were_given_travel_and_no_others(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
     gpuctl("estimate", "models/tiny", "--device", "gpu0")
     gpuctl(
-        *"estimate tiny --context-length 4096 --parallel 2 --batch 512 --ubatch 128 --cache-type-k "
-        "q8_0 --cache-type-v f16 --flash-attention on --gpu-layers 0 --threads 4 --no-kv-unified "
-        "--embedding".split()
+        "estimate tiny --context-length 4096 --parallel 2 --batch 512 --ubatch 128 "
+        "--cache-type-k q8_0 --cache-type-v f16 --flash-attention on --gpu-layers 0 --threads 4 "
+        "--no-kv-unified --embedding"
     )
     bare, full = daemon.requests["EstimateFootprint"]
     assert bare.model == full.model == "models/tiny"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import grpc
 import pytest
 
-from gpud.v1 import devices_pb2
+from gpud.v1 import devices_pb2, reservations_pb2
 from gpud.v1.reservations_pb2 import (
     ListReservationsResponse,
     ReleaseRequest,
@@ -50,8 +50,8 @@ def test_reserve_for_scripts(gpuctl: Gpuctl) -> None:
 
 def test_reserve_asks_for_what_was_said(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
     gpuctl(
-        *"reserve --vram 4GiB --device gpu0 --device gpu1 --count 2 --kind simulated --ttl 1m30s "
-        "--owner batch --label team=search --label a=b=c --request-id mine --dry-run".split()
+        "reserve --vram 4GiB --device gpu0 --device gpu1 --count 2 --kind simulated --ttl 1m30s "
+        "--owner batch --label team=search --label a=b=c --request-id mine --dry-run"
     )
     (request,) = daemon.requests["Reserve"]
     assert request.bytes == 4 * samples.GIB
@@ -103,6 +103,14 @@ def test_without_a_generation_there_is_no_fencing(gpuctl: Gpuctl, daemon: FakeDa
     assert not request.HasField("generation")
 
 
+def test_what_has_ended_runs_out_no_more(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    ended = samples.reservation(state=reservations_pb2.RESERVATION_STATE_RELEASED)
+    daemon.answers["Release"] = ReleaseResponse(reservation=ended)
+    header, row = gpuctl("release r-4m2k").out.splitlines()
+    assert "54s" not in row
+    assert row[header.index("EXPIRES") :].split()[0] == "-"
+
+
 def test_release_of_one_is_bare_and_of_several_a_list(gpuctl: Gpuctl) -> None:
     assert json.loads(gpuctl("release", "a", "-o", "json").out)["name"] == "reservations/a"
     several = json.loads(gpuctl("release", "a", "b", "-o", "json").out)
@@ -136,7 +144,7 @@ def test_one_that_cannot_be_released_keeps_none_of_the_others(
 def test_reservations_by_state(
     options: str, states: list[int], gpuctl: Gpuctl, daemon: FakeDaemon
 ) -> None:
-    gpuctl("reservations", *options.split(), "--owner", "ada@rig")
+    gpuctl(f"reservations {options} --owner ada@rig")
     (request,) = daemon.requests["ListReservations"]
     assert list(request.states) == states
     assert request.owner == "ada@rig"

@@ -96,7 +96,7 @@ def test_spans_that_people_read(seconds: float | None, text: str) -> None:
 @given(st.floats(min_value=0.001, max_value=1e9))
 def test_a_span_that_is_read_can_be_written(seconds: float) -> None:
     again = units.parse_span(units.span_text(seconds))
-    assert again == pytest.approx(seconds, rel=0.05)
+    assert again == pytest.approx(seconds, rel=0.05, abs=0.001)
 
 
 @given(st.integers(min_value=0, max_value=2**60))

@@ -120,10 +120,13 @@ def test_a_path_that_is_none_is_refused_before_the_disk_is_asked(path: str, root
     assert refusal(path, root)
 
 
-def test_what_is_not_a_regular_file_is_refused_at_once(root: Path) -> None:
+@pytest.mark.usefixtures("descriptors")
+def test_what_is_not_a_regular_file_is_refused_at_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     os.mkfifo(root / "fifo.gguf")
     with socket.socket(socket.AF_UNIX) as listener:
-        os.chdir(root)
+        monkeypatch.chdir(root)  # a socket's name has at most 107 bytes
         listener.bind("socket.gguf")
         kinds = {"fifo.gguf": "a fifo", "sub": "a directory"}
         for path, kind in kinds.items():
@@ -139,7 +142,7 @@ def test_missing_empty_unreadable_and_looping_files_are_told_apart(root: Path) -
     assert "is missing" in refusal("dangling.gguf", root)
     assert refusal("empty.gguf", root) == "is empty"
     assert "cannot be opened" in refusal("loop.gguf", root)
-    assert "is missing" in refusal("a.gguf/b.gguf", root) or os.sep
+    assert "Not a directory" in refusal("a.gguf/b.gguf", root)
     assert "no model roots" in refusal("a.gguf")
 
 

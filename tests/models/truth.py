@@ -77,10 +77,10 @@ MODELS: dict[str, Callable[[Path], None]] = {
     "llama-1b": partial(
         phantoms.decoder,
         embd=2048, layers=16, ff=8192, heads=32, kv_heads=8,
-        vocabulary=64_000, kind="Q8_0", tied=True,
+        vocabulary=32_000, kind="Q8_0", tied=True,
     ),
     "qwen3-0.6b": partial(
-        phantoms.qwen3, layers=28, ff=3072, kv_heads=8, head=128, vocabulary=32_000, tied=True
+        phantoms.qwen3, layers=28, ff=3072, kv_heads=8, head=128, vocabulary=16_000, tied=True
     ),
     "narrow-ff": partial(phantoms.decoder, ff=768),
     "wide-heads": partial(phantoms.decoder, heads=32, head=128, kv_heads=16),

@@ -18,7 +18,7 @@ MAX_PARAMETERS = 5
 MAX_ROOM_FILES = 12
 # A file per service there, and nothing but one.
 UNBOUNDED_ROOMS = {"gpud/rpc", "gpuctl/commands"}
-EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager"}
+EMPTY_NAMES = {"utils", "util", "helpers", "common", "misc", "manager"}
 # Each of them makes CPython fork instead of vfork, and a child that is forked while grpcio's
 # threads run dies by SIGSEGV now and then, before it reaches exec.
 FORKING_ARGUMENTS = {"preexec_fn", "user", "group", "extra_groups"}

@@ -1,1 +1,0 @@
-"""Speed against floors; `make bench` runs it, the tests never do."""

@@ -1,0 +1,115 @@
+"""`python -m tests.bench.bare SOCKET [--answer FILE] [--nvml]`: the floor, a minimal server.
+
+The same Python, loop and grpcio as gpud, and no more than the methods that are measured: what
+grpc.health.v1 offers, an empty list, and a ready-made node. With --nvml it also reads every card
+once a second on its loop, the way a short script would.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+# As gpud does, before grpc is imported.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from gpud.v1 import instances_pb2, instances_pb2_grpc, node_pb2, node_pb2_grpc
+
+INTERVAL_SECONDS = 1.0
+PROCESSES_EVERY = 5
+
+
+class Node(node_pb2_grpc.NodeServiceServicer):
+    """Answers what it was given."""
+
+    def __init__(self, answer: node_pb2.GetNodeResponse) -> None:
+        self._answer = answer
+
+    async def GetNode(self, request: Any, context: Any) -> node_pb2.GetNodeResponse:
+        """The same each time."""
+        return self._answer
+
+
+class Instances(instances_pb2_grpc.InstanceServiceServicer):
+    """Has none."""
+
+    async def ListInstances(
+        self, request: Any, context: Any
+    ) -> instances_pb2.ListInstancesResponse:
+        """Nothing."""
+        return instances_pb2.ListInstancesResponse()
+
+
+async def serve(arguments: argparse.Namespace) -> None:
+    """Until SIGTERM."""
+    server = grpc.aio.server()
+    answer = arguments.answer.read_bytes() if arguments.answer else b""
+    node_pb2_grpc.add_NodeServiceServicer_to_server(
+        Node(node_pb2.GetNodeResponse.FromString(answer)), server
+    )
+    instances_pb2_grpc.add_InstanceServiceServicer_to_server(Instances(), server)
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+    server.add_insecure_port(f"unix:{arguments.socket}")
+    await server.start()
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    reading = asyncio.ensure_future(read_cards()) if arguments.nvml else None
+    await stop.wait()
+    if reading is not None:
+        reading.cancel()
+    await server.stop(0)
+
+
+async def read_cards() -> None:
+    """The figures that gpud reads, as often as gpud reads them."""
+    import pynvml as nvml
+
+    nvml.nvmlInit()
+    handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
+    tick = 0
+    while True:
+        for handle in handles:
+            nvml.nvmlDeviceGetMemoryInfo(handle, nvml.nvmlMemory_v2)
+            nvml.nvmlDeviceGetUtilizationRates(handle)
+            nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)
+            nvml.nvmlDeviceGetPowerUsage(handle)
+            nvml.nvmlDeviceGetEnforcedPowerLimit(handle)
+            nvml.nvmlDeviceGetFanSpeed(handle)
+            nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)
+            nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)
+            nvml.nvmlDeviceGetComputeMode(handle)
+            nvml.nvmlDeviceGetMigMode(handle)
+            if tick % PROCESSES_EVERY == 0:
+                nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+                nvml.nvmlDeviceGetGraphicsRunningProcesses(handle)
+        tick += 1
+        await asyncio.sleep(INTERVAL_SECONDS)
+
+
+def main() -> None:
+    """Run on the loop that gpud would take."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("socket")
+    parser.add_argument("--answer", type=Path)
+    parser.add_argument("--nvml", action="store_true")
+    try:
+        import uvloop
+    except ImportError:
+        factory = None
+    else:
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(serve(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""The sampling process from the inside: ticks over fake drivers, its frames, its schedule."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gpud.clock import SystemClock
+from gpud.devices.child import MODULE, child_environment
+from gpud.devices.driver import Driver, DriverUnavailable
+from gpud.devices.frames import (
+    MAX_FRAME_BYTES,
+    Answer,
+    AnyFrame,
+    FrameParser,
+    Inventory,
+    Orders,
+    Remark,
+    SamplerSettings,
+    TickBegan,
+    TickEnded,
+    encode_frame,
+)
+from gpud.devices.helper import REOPEN_SECONDS, Fleet, Helper, Schedule, obey
+from gpud.devices.processes import ProcessTable
+from gpud.devices.snapshot import DeviceKind, HostReadings, Readings
+from tests.fakes.clock import FakeClock
+from tests.fakes.driver import GIB, FakeDriver
+
+
+class Floor:
+    """A helper over fake drivers, and what it sent."""
+
+    def __init__(
+        self, nvml: Callable[[], Driver], only: str = "", skipped: tuple[str, ...] = ()
+    ) -> None:
+        self.clock = FakeClock()
+        self.simulated = FakeDriver("SIM-0", kind=DeviceKind.SIMULATED)
+        self.sent: list[AnyFrame] = []
+        known = tuple(FakeDriver(*skipped).infos.values())
+        orders = Orders(
+            settings=SamplerSettings(), host_uuid="HOST-0", known=known, only=only, skipped=skipped
+        )
+        fleet = Fleet(
+            orders,
+            {"nvml": nvml, "simulated": lambda: self.simulated},
+            {info.uuid: info for info in known},
+            self.clock,
+            self.sent.append,
+        )
+        self.helper = Helper(fleet, ProcessTable(), only, self.sent.append, self.clock)
+
+    def tick(self) -> list[AnyFrame]:
+        self.sent.clear()
+        self.helper.tick()
+        return self.sent
+
+    def answers(self) -> dict[str, Answer]:
+        return {frame.uuid: frame for frame in self.tick() if isinstance(frame, Answer)}
+
+
+def test_each_frame_names_what_comes_next() -> None:
+    floor = Floor(lambda: FakeDriver("GPU-a", "GPU-b"))
+    frames = floor.tick()
+    assert [type(frame) for frame in frames] == [
+        TickBegan, Inventory, Answer, Answer, Answer, TickEnded,
+    ]  # fmt: skip
+    # The driver that can hang is read last.
+    assert [frame.then for frame in frames] == ["nvml", "SIM-0", "GPU-a", "GPU-b", "", ""]
+    assert [frame.then for frame in floor.tick()] == ["SIM-0", "GPU-a", "GPU-b", "", ""]
+
+
+def test_lists_are_read_with_the_memory_when_asked_for() -> None:
+    card = FakeDriver("GPU-a")
+    card.use("GPU-a", 7, "r-7")
+    floor = Floor(lambda: card)
+    first, second = floor.answers()["GPU-a"], floor.answers()["GPU-a"]
+    assert first.listed
+    assert first.processes == card.listed["GPU-a"]
+    assert not second.listed
+    assert second.processes is None
+    obey(floor.helper, "list")
+    assert floor.answers()["GPU-a"].listed
+
+
+def test_a_lost_device_hides_no_other() -> None:
+    card = FakeDriver("GPU-a", "GPU-b")
+    card.lost.add("GPU-a")
+    answers = Floor(lambda: card).answers()
+    assert answers["GPU-a"].lost_reason
+    assert not answers["GPU-a"].listed
+    assert answers["GPU-b"].readings.memory_used_bytes == GIB
+
+
+def test_a_skipped_device_is_not_touched_until_it_is_taken_again() -> None:
+    card = FakeDriver("GPU-a", "GPU-b")
+    floor = Floor(lambda: card, skipped=("GPU-a",))
+    # Every card that NVML was known to have is to be skipped: it is not even opened.
+    frames = floor.tick()
+    assert [frame.uuid for frame in frames if isinstance(frame, Answer)] == ["SIM-0"]
+    assert [frame.opening for frame in frames if isinstance(frame, Inventory)] == [("nvml",)]
+    obey(floor.helper, "take GPU-a")
+    wait_until(lambda: "GPU-a" in floor.answers())
+
+
+def test_a_probe_reads_its_device_alone() -> None:
+    floor = Floor(lambda: FakeDriver("GPU-a", "GPU-b"), only="GPU-b")
+    assert list(floor.answers()) == ["GPU-b"]
+
+
+def test_a_driver_that_opens_slowly_holds_up_nothing() -> None:
+    go = threading.Event()
+
+    def open_slowly() -> Driver:
+        go.wait(20)
+        return FakeDriver("GPU-a")
+
+    floor = Floor(open_slowly)
+    frames = floor.tick()
+    assert [frame.uuid for frame in frames if isinstance(frame, Answer)] == ["SIM-0"]
+    assert [frame.opening for frame in frames if isinstance(frame, Inventory)] == [("nvml",)]
+    go.set()
+    wait_until(lambda: "GPU-a" in floor.answers())
+
+
+def test_a_missing_driver_is_told_once_and_tried_again_rarely() -> None:
+    attempts = itertools.count(1)
+    tries = 0
+
+    def refuse() -> Driver:
+        nonlocal tries
+        tries = next(attempts)
+        raise DriverUnavailable(driver="nvml", reason="not installed", is_absent=True)
+
+    floor = Floor(refuse)
+    told = [frame for frame in floor.sent if isinstance(frame, Remark)]
+    assert [(remark.level, remark.event) for remark in told] == [("info", "driver.unavailable")]
+    assert [f.unavailable for f in floor.tick() if isinstance(f, Inventory)] == [
+        {"nvml": "not installed"}
+    ]
+    floor.clock.advance(REOPEN_SECONDS - 1)
+    floor.tick()
+    assert tries == 1
+    floor.clock.advance(1)
+    wait_until(lambda: bool(floor.tick()) and tries == 2)
+    assert not [frame for frame in floor.tick() if isinstance(frame, Remark)]
+
+
+def test_a_driver_that_goes_away_is_closed_and_its_devices_are_not_listed() -> None:
+    card = FakeDriver("GPU-a")
+    floor = Floor(lambda: card)
+    floor.tick()
+    card.unavailable = "the module was unloaded"
+    obey(floor.helper, "list")
+    (inventory,) = [frame for frame in floor.tick() if isinstance(frame, Inventory)]
+    assert [info.uuid for info in inventory.devices] == ["SIM-0"]
+    assert inventory.unavailable == {"nvml": "the module was unloaded"}
+    assert card.is_closed
+
+
+def test_ticks_do_not_drift_and_missed_ones_are_left_out() -> None:
+    schedule = Schedule(0.1, start=5.0)
+    assert schedule.next(5.0) == pytest.approx(5.1)
+    assert schedule.next(5.1799) == pytest.approx(5.2)
+    assert schedule.next(7.25) == pytest.approx(7.3)
+    # Late by a little each time: the thousandth is not late by all of it.
+    now = 5.0
+    for _ in range(1000):
+        now = schedule.next(now) + 0.03
+    assert now == pytest.approx(5.0 + 1000 * 0.1 + 0.03)
+
+
+def test_the_interval_has_a_floor() -> None:
+    assert Schedule(0.0, start=5.0).next(5.0) == pytest.approx(5.01)
+
+
+def test_frames_survive_being_cut_anywhere() -> None:
+    answer = Answer(
+        uuid="GPU-a",
+        boottime=1.0,
+        wall=2.0,
+        readings=Readings(memory_used_bytes=2**40, power_watts=1.5),
+        listed=True,
+        processes=(),
+        then="GPU-b",
+    )
+    frames = [answer, TickEnded(host=HostReadings(load_average=0.5)), answer]
+    stream = b"".join(map(encode_frame, frames))
+    parser = FrameParser()
+    parsed = [frame for byte in stream for frame in parser.feed(bytes([byte]))]
+    assert parsed == frames
+    assert list(FrameParser().feed(stream)) == frames
+
+
+def test_garbage_is_no_frame() -> None:
+    with pytest.raises(ValueError, match="a frame of"):
+        list(FrameParser().feed((MAX_FRAME_BYTES + 1).to_bytes(4, "little")))
+    with pytest.raises(msgspec.MsgspecError):
+        list(FrameParser().feed(b"\x03\0\0\0abc"))
+
+
+def test_it_ends_with_its_stdin_even_in_a_call_that_hangs(tmp_path: Path) -> None:
+    scenario = tmp_path / "scenario.json"
+    scenario.write_text('{"gpu0": {"hang": true}}')
+    settings = SamplerSettings(nvml="off", simulated=(("t4", 1),), scenario=str(scenario))
+    orders = msgspec.json.encode(Orders(settings=settings, host_uuid="HOST-0"))
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", MODULE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=child_environment(os.environ),
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(orders + b"\n")
+        process.stdin.flush()
+        parser = FrameParser()
+        last = ""
+        while last != "SIM-t4-0":
+            for frame in parser.feed(os.read(process.stdout.fileno(), 65536)):
+                last = frame.then
+        process.stdin.close()
+        assert process.wait(timeout=10) == 0
+
+
+def test_it_carries_no_event_loop_and_no_grpc() -> None:
+    code = (
+        f"import sys, {MODULE}; print([m for m in ('asyncio', 'grpc', 'pynvml', 'ssl', 'psutil')"
+    )
+    code += " if m in sys.modules])"
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        env=child_environment(os.environ),
+        capture_output=True,
+        check=True,
+        timeout=30,
+    )
+    assert found.stdout == b"[]\n"
+
+
+def test_the_daemons_environment_is_passed_on_without_grpcs() -> None:
+    passed = child_environment({"LD_LIBRARY_PATH": "/x", "GRPC_TRACE": "all", "PYTHONPATH": "/y"})
+    assert passed["LD_LIBRARY_PATH"] == "/x"
+    assert "GRPC_TRACE" not in passed
+    assert passed["PYTHONPATH"].endswith(f"{os.pathsep}/y")
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Something that another thread is about to make true."""
+    clock = SystemClock()
+    deadline = clock.now().boottime + 10
+    while not holds():
+        assert clock.now().boottime < deadline, "it never came true"

@@ -1,0 +1,60 @@
+"""A driver without devices behind it: tests say what it finds, shows, refuses and loses."""
+
+from __future__ import annotations
+
+from gpud.devices.driver import DeviceLost, DriverUnavailable
+from gpud.devices.snapshot import DeviceInfo, DeviceKind, ProcessKind, ProcessUse, Readings
+
+GIB = 1024**3
+
+
+class FakeDriver:
+    def __init__(self, *uuids: str, kind: DeviceKind = DeviceKind.GPU) -> None:
+        self.infos = {
+            uuid: DeviceInfo(
+                uuid=uuid,
+                alias=f"gpu{number}",
+                index=number,
+                kind=kind,
+                model_name="fake",
+                memory_total_bytes=8 * GIB,
+            )
+            for number, uuid in enumerate(uuids)
+        }
+        self.shown = dict.fromkeys(uuids, Readings(memory_used_bytes=GIB))
+        self.listed: dict[str, tuple[ProcessUse, ...] | None] = dict.fromkeys(uuids, ())
+        self.lost: set[str] = set()
+        self.unavailable = ""
+        self.is_closed = False
+
+    def devices(self) -> tuple[DeviceInfo, ...]:
+        if self.unavailable:
+            raise DriverUnavailable(driver="fake", reason=self.unavailable)
+        return tuple(self.infos.values())
+
+    def readings(self, uuid: str) -> Readings:
+        self._check(uuid)
+        return self.shown[uuid]
+
+    def processes(self, uuid: str) -> tuple[ProcessUse, ...] | None:
+        self._check(uuid)
+        return self.listed[uuid]
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def use(self, uuid: str, pid: int, claim: str | None = None) -> None:
+        """A process holds one GiB there."""
+        use = ProcessUse(
+            pid=pid,
+            start_time=pid,
+            process_name=f"p{pid}",
+            used_bytes=GIB,
+            kind=ProcessKind.COMPUTE,
+            claim=claim,
+        )
+        self.listed[uuid] = (*(self.listed[uuid] or ()), use)
+
+    def _check(self, uuid: str) -> None:
+        if uuid in self.lost or uuid not in self.infos:
+            raise DeviceLost(uuid=uuid, reason="the test says so")

@@ -1,0 +1,152 @@
+"""The catalogue: names, inspection off the loop, what is remembered and what is not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gpud.errors import ModelFileInvalid, ModelNotFound
+from gpud.models.catalogue import Catalogue
+from gpud.models.model import EngineKind, Model, ModelKind, ModelOptions
+from tests.models import gguf_bytes as raw
+from tests.models import phantoms
+
+
+def entry(path: str, kind: ModelKind | None = None, id_: str = "tiny") -> Model:
+    return Model(id=id_, engine=EngineKind.LLAMA_CPP, kind=kind, path=path, options=ModelOptions())
+
+
+def catalogue(root: Path, *models: Model) -> Catalogue:
+    return Catalogue({model.id: model for model in models}, [root])
+
+
+def test_a_model_is_found_by_either_name(tmp_path: Path) -> None:
+    shelf = catalogue(tmp_path, entry("b.gguf", id_="b"), entry("a.gguf", id_="a"))
+    assert shelf.get("a") is shelf.get("models/a")
+    assert [model.id for model in shelf.list()] == ["a", "b"]
+    with pytest.raises(ModelNotFound, match="models/c"):
+        shelf.get("models/c")
+
+
+def test_nothing_is_opened_before_it_is_asked_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.gguf")
+    assert catalogue(tmp_path / "absent", entry("fifo.gguf")).list()
+
+
+async def test_a_model_is_inspected_once_and_again_after_it_changed(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    phantoms.write_tiny(path)
+    shelf, model = catalogue(tmp_path, entry("tiny.gguf")), entry("tiny.gguf")
+    first = await shelf.inspect(model)
+    assert first.path == path
+    assert first.size_bytes == path.stat().st_size
+    assert first.header.architecture == "llama"
+    assert first.header.context_length == 2048
+    assert first.kind is ModelKind.CHAT
+    assert await shelf.inspect(model) is first
+    phantoms.write_tiny(path, "--layers", "1")
+    second = await shelf.inspect(model)
+    assert len(second.architecture.layers) == 1
+
+
+async def test_a_file_that_went_bad_is_not_remembered_as_good(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    phantoms.write_tiny(path)
+    shelf, model = catalogue(tmp_path, entry("tiny.gguf")), entry("tiny.gguf")
+    await shelf.inspect(model)
+    os.truncate(path, 100_000)
+    with pytest.raises(ModelFileInvalid, match="is truncated"):
+        await shelf.inspect(model)
+    path.unlink()
+    with pytest.raises(ModelFileInvalid, match="is missing"):
+        await shelf.inspect(model)
+
+
+def leave(path: Path) -> None:
+    """Nothing there."""
+
+
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (leave, "is missing"),
+    "empty": (Path.touch, "is empty"),
+    "garbage": (lambda path: path.write_bytes(b"x" * 100), "is not a GGUF file"),
+    "a fifo": (os.mkfifo, "a fifo"),
+    "a link out": (lambda path: path.symlink_to("/etc/passwd"), "leaves the model roots"),
+    "no architecture": (lambda path: path.write_bytes(raw.file([])), "names no architecture"),
+    "no layers": (
+        lambda path: path.write_bytes(raw.file([raw.ARCHITECTURE])),
+        "lacks the key llama.block_count",
+    ),
+    "2^32 − 1 layers": (
+        lambda path: path.write_bytes(
+            raw.file([raw.ARCHITECTURE, raw.u32(b"llama.block_count", 0xFFFFFFFF)])
+        ),
+        "block_count = 4294967295",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_a_bad_file_is_refused_with_its_problem(name: str, tmp_path: Path) -> None:
+    make, problem = BAD[name]
+    make(tmp_path / "bad.gguf")
+    with pytest.raises(ModelFileInvalid, match=r"cannot load models/tiny: bad\.gguf: ") as refused:
+        await catalogue(tmp_path).inspect(entry("bad.gguf"))
+    assert problem in refused.value.problem
+
+
+@pytest.mark.parametrize(
+    ("keys", "said", "kind"),
+    [
+        ([], None, ModelKind.COMPLETION),
+        ([raw.text(b"tokenizer.chat_template", b"x" * 900)], None, ModelKind.CHAT),
+        ([raw.u32(b"llama.pooling_type", 1)], None, ModelKind.EMBEDDING),
+        ([raw.u32(b"llama.pooling_type", 4)], None, ModelKind.RERANK),
+        ([raw.key(b"llama.attention.causal", 7, b"\0")], None, ModelKind.EMBEDDING),
+        ([], ModelKind.RERANK, ModelKind.RERANK),
+    ],
+)
+async def test_the_kind_is_the_entrys_or_else_the_files(
+    keys: list[bytes], said: ModelKind | None, kind: ModelKind, tmp_path: Path
+) -> None:
+    shape = [raw.u32(b"llama.block_count", 1), raw.u32(b"llama.embedding_length", 64)]
+    (tmp_path / "m.gguf").write_bytes(raw.file([raw.ARCHITECTURE, *shape, *keys]))
+    inspection = await catalogue(tmp_path).inspect(entry("m.gguf", said))
+    assert inspection.kind is kind
+
+
+def write_split(root: Path, *, parts: int = 3, tensors: int = 3) -> None:
+    """A model as llama-gguf-split leaves it: the keys in the first part, tensors in all."""
+    shape = [raw.u32(b"llama.block_count", 1), raw.u32(b"llama.embedding_length", 64)]
+    total = raw.u32(b"split.tensors.count", tensors)
+    for number in range(parts):
+        keys = [raw.u32(b"split.count", parts), total]
+        keys += [raw.ARCHITECTURE, *shape] if not number else []
+        tensor = raw.tensor(b"t%d" % number, (8,), 0)
+        name = f"big-{number + 1:05}-of-{parts:05}.gguf"
+        (root / name).write_bytes(raw.file(keys, [tensor], data_bytes=32))
+
+
+async def test_all_parts_of_a_split_model_count(tmp_path: Path) -> None:
+    write_split(tmp_path)
+    shelf, model = catalogue(tmp_path), entry("big-00001-of-00003.gguf")
+    whole = await shelf.inspect(model)
+    assert [tensor.name for tensor in whole.header.tensors] == ["t0", "t1", "t2"]
+    assert len(whole.artifacts) == 3
+    assert await shelf.inspect(model) is whole
+    os.utime(tmp_path / "big-00003-of-00003.gguf", (1, 1))
+    assert await shelf.inspect(model) is not whole
+
+
+async def test_a_split_model_must_be_complete_and_named_by_its_first_part(tmp_path: Path) -> None:
+    write_split(tmp_path, tensors=4)
+    with pytest.raises(ModelFileInvalid, match="3 tensors in 3 parts, not 4"):
+        await catalogue(tmp_path).inspect(entry("big-00001-of-00003.gguf"))
+    with pytest.raises(ModelFileInvalid, match="name the first"):
+        await catalogue(tmp_path).inspect(entry("big-00002-of-00003.gguf"))
+    (tmp_path / "big-00002-of-00003.gguf").unlink()
+    with pytest.raises(ModelFileInvalid, match="is missing"):
+        await catalogue(tmp_path).inspect(entry("big-00001-of-00003.gguf"))

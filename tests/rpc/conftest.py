@@ -1,0 +1,20 @@
+"""The shared daemon, left as each test found it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gpud.v1 import reservations_pb2 as pb
+from tests.running import Api
+
+
+@pytest.fixture(autouse=True)
+async def _nothing_left_reserved(api: Api) -> AsyncIterator[None]:
+    yield
+    listed = await api.reservations.ListReservations(
+        pb.ListReservationsRequest(states=[pb.RESERVATION_STATE_GRANTED], page_size=1000)
+    )
+    for each in listed.reservations:
+        await api.reservations.Release(pb.ReleaseRequest(name=each.name))
