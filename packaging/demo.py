@@ -49,7 +49,9 @@ parallel = 1
 
 def tell(text: str) -> None:
     """A word to the reader between two commands."""
-    print("\n" + textwrap.fill(text, 88), flush=True)
+    print(
+        "\n" + textwrap.fill(text, 88, break_long_words=False, break_on_hyphens=False), flush=True
+    )
 
 
 def find_engine() -> str:

@@ -20,14 +20,20 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
         for name, value in used.items():
             for gpud in value if isinstance(value, list) else [value]:
                 if isinstance(gpud, Gpud):
-                    report.sections.append((f"log of {name}", gpud.log[-8000:]))
+                    report.sections.append((f"log of {name}", gpud.log[-3000:]))
     return report
 
 
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpud]:
-    """A daemon with the host and four simulated cards, shared by tests that leave it alive."""
-    gpud = Gpud(directory=tmp_path_factory.mktemp("running"))
+    """A daemon with the host and four simulated cards, shared by tests that leave it alive.
+
+    It knows three models, none of whose files is there.
+    """
+    names = ("ghost", "phantom", "spectre")
+    entries = "".join(f'[models.{name}]\npath = "{name}.gguf"\n' for name in names)
+    directory = tmp_path_factory.mktemp("running")
+    gpud = Gpud(directory=directory, extra=f'[models]\nroots = ["{directory}"]\n{entries}')
     try:
         yield gpud.start()
     finally:

@@ -40,7 +40,8 @@ class Gpud:
     directory: Path
     cards: int = 4
     interval: str = "50ms"
-    # More TOML, sections and all.
+    # More TOML: keys of [devices], and whole sections.
+    devices: str = ""
     extra: str = ""
     process: subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict)
@@ -73,7 +74,7 @@ class Gpud:
             f'[server]\nsocket = "{self.socket}"\n'
             f'[sampling]\ninterval = "{self.interval}"\nprocesses_every = 2\n'
             '[policy]\nreserve_system_memory = "64MiB"\n'
-            f'[devices]\nnvml = "off"\n{cards if self.cards else ""}{self.extra}'
+            f'[devices]\nnvml = "off"\n{self.devices}\n{cards if self.cards else ""}{self.extra}'
         )
 
     def start(self) -> Gpud:

@@ -131,10 +131,11 @@ def unload(session: Session, name: str, grace: float | None, force: bool) -> Non
     request = UnloadModelRequest(
         request_id=request_id(), grace=None if grace is None else duration(grace), force=force
     )
-    if name.startswith("models/") or not _is_instance(session, name):
+    instance = _instance_named(session, name)
+    if instance is None:
         request.model = qualified("models", name)
     else:
-        request.instance = qualified("instances", name)
+        request.instance = instance
     client = session.client
     with client.stream(client.instances.UnloadModel, request) as said:
         last = _followed(session, said, _unload_goes_on(name))
@@ -144,18 +145,31 @@ def unload(session: Session, name: str, grace: float | None, force: bool) -> Non
         session.output.one(last, _UNLOADED_COLUMNS)
 
 
-def _is_instance(session: Session, name: str) -> bool:
-    """Whether a bare name is an instance's; if not, it can only be a model's."""
-    if name.startswith("instances/"):
-        return True
-    request = GetInstanceRequest(name=qualified("instances", name))
+def _instance_named(session: Session, name: str) -> str | None:
+    """The full name of an instance; None for what can only be a model's name."""
+    if name.startswith("models/"):
+        return None
+    full = qualified("instances", name)
+    if name == full:
+        return full
     try:
-        session.client.call(session.client.instances.GetInstance, request)
+        session.client.call(session.client.instances.GetInstance, GetInstanceRequest(name=full))
     except Failure as failure:
         if failure.code not in {StatusCode.NOT_FOUND, StatusCode.INVALID_ARGUMENT}:
             raise
-        return False
-    return True
+        return None
+    return full
+
+
+def _newest_of(session: Session, model: str) -> str | None:
+    """The full name of the instance of a model that was begun last, whatever became of it."""
+    client = session.client
+    pages = client.pages(
+        client.instances.ListInstances, ListInstancesRequest(model=qualified("models", model))
+    )
+    found = [instance for page in pages for instance in page.instances]
+    newest = max(found, key=lambda i: seconds_of(i.create_time), default=None)
+    return newest.name if newest is not None else None
 
 
 @command()
@@ -171,15 +185,22 @@ def instances(session: Session, every: bool, model: str) -> None:
 
 
 @command(named=False)
-@click.argument("instance")
+@click.argument("name", metavar="INSTANCE|MODEL")
 @click.option("--lines", type=COUNT, help="How many of the last lines (default: 50).")
 @click.option("-f", "--follow", is_flag=True, help="Go on with those to come, until Ctrl-C.")
-def logs(session: Session, instance: str, lines: int | None, follow: bool) -> None:
-    """Print what an engine wrote, without its control characters."""
-    request = TailOutputRequest(
-        instance=qualified("instances", instance), lines=lines or 0, follow=follow
-    )
+def logs(session: Session, name: str, lines: int | None, follow: bool) -> None:
+    """Print what an engine wrote, without its control characters.
+
+    Of a model: what the newest of its instances wrote.
+    """
     client, output = session.client, session.output
+    instance = _instance_named(session, name) or _newest_of(session, name)
+    request = TailOutputRequest(
+        # Nothing of that name: gpud says so best.
+        instance=instance or qualified("instances", name.removeprefix("models/")),
+        lines=lines or 0,
+        follow=follow,
+    )
     with client.stream(client.instances.TailOutput, request) as answers:
         for answer in answers:
             if output.is_table:

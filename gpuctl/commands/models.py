@@ -34,9 +34,9 @@ MODEL_COLUMNS: tuple[Column[Model], ...] = (
     Column(header="MODEL", cell=lambda m: m.name.removeprefix("models/")),
     Column(header="ENGINE", cell=lambda m: word(m, "engine")),
     Column(header="KIND", cell=lambda m: word(m, "kind")),
-    Column(header="FILES", cell=lambda m: compact_size(_size(m)), right=True),
-    Column(header="FOOTPRINT", cell=lambda m: compact_size(_footprint(m)), right=True),
-    Column(header="PATH", cell=lambda m: ", ".join(f.path for f in m.files), wide=True),
+    Column(header="PATH", cell=lambda m: ", ".join(f.path for f in m.files)),
+    Column(header="SIZE", cell=lambda m: compact_size(_size(m)), right=True, wide=True),
+    Column(header="FOOTPRINT", cell=lambda m: compact_size(_footprint(m)), right=True, wide=True),
     Column(header="PROBLEM", cell=lambda m: m.problem),
 )
 

@@ -154,11 +154,12 @@ class Sampler:
             remaining = child.busy_since + limit - loop.time()
             if remaining <= 0:
                 return True
+            # It may turn to something with a shorter limit meanwhile, so look now and then.
             try:
-                async with asyncio.timeout(remaining):
+                async with asyncio.timeout(min(remaining, self._limits.device / 4)):
                     await child.ended.wait()
             except TimeoutError:
-                continue  # frames have come meanwhile, or the next round finds it overdue
+                continue
             return False
 
     async def _pause(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -132,16 +133,13 @@ class LlamaCpp:
         )
 
     async def _examine(self, path: str) -> EngineProgram:
-        help_text, version_text = await asyncio.gather(
-            self._output_of(path, "--help"), self._output_of(path, "--version")
-        )
-        flags = llama_command.read_flags(help_text)
+        flags = llama_command.read_flags(await self._output_of(path, "--help"))
         lacking = [flag for flag in llama_command.NEEDED_FLAGS if flag not in flags]
         if lacking:
             raise self._missing(
                 path, f"not a llama-server: its --help does not name {', '.join(lacking)}"
             )
-        version = llama_command.read_version(version_text)
+        version = llama_command.read_version(await self._output_of(path, "--version"))
         return EngineProgram(kind=self.kind, path=path, version=version, flags=flags)
 
     async def _output_of(self, path: str, question: str) -> str:
@@ -154,6 +152,7 @@ class LlamaCpp:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
                 env=llama_command.bare_environment(os.environ.get("LD_LIBRARY_PATH")),
+                start_new_session=True,
             )
         except OSError as error:
             raise self._missing(path, f"cannot be executed: {error.strerror}") from error
@@ -171,20 +170,26 @@ class LlamaCpp:
 
 
 async def _read_bounded(child: asyncio.subprocess.Process) -> str:
-    """Its output to the end, or to the limit: the rest is of no interest."""
+    """What it prints until it ends, or until the limit: the rest is of no interest."""
     assert child.stdout is not None  # noqa: S101 -- a pipe was asked for
     text = b""
-    while len(text) < HELP_LIMIT_BYTES and (part := await child.stdout.read(64 * 1024)):
+    while part := await child.stdout.read(64 * 1024):
         text += part
+        if len(text) > HELP_LIMIT_BYTES:
+            return text.decode(errors="replace")
+    await child.wait()
     return text.decode(errors="replace")
 
 
 async def _end(child: asyncio.subprocess.Process) -> None:
+    """Kill what still runs: the program, and what it may have started that holds the pipe."""
     if child.returncode is None:
         with suppress(ProcessLookupError):
-            child.kill()
-    # communicate rather than wait: with output left in the pipe, wait would never return.
-    await child.communicate()
+            os.killpg(child.pid, signal.SIGKILL)
+        # communicate rather than wait: with output left in the pipe, wait would never return.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HELP_LIMIT_SECONDS):
+                await child.communicate()
 
 
 def _first_request(model: Model, *, embedding: bool) -> tuple[str, dict[str, Any]]:
@@ -192,7 +197,8 @@ def _first_request(model: Model, *, embedding: bool) -> tuple[str, dict[str, Any
     if model.kind is ModelKind.RERANK:
         return "/v1/rerank", {"query": WARM_UP_TEXT, "documents": [WARM_UP_TEXT]}
     if embedding or model.kind is ModelKind.EMBEDDING:
-        return "/v1/embeddings", {"input": WARM_UP_TEXT}
+        # Not /v1/embeddings: that refuses models which pool nothing.
+        return "/embedding", {"content": WARM_UP_TEXT}
     # Without an end of text, so that the speed is one of all the tokens asked for.
     length = {"max_tokens": WARM_UP_TOKENS, "ignore_eos": True, "cache_prompt": False}
     if model.kind is ModelKind.COMPLETION:

@@ -23,23 +23,12 @@ from gpud.instances.instance import (
 )
 from gpud.instances.launcher import Launcher, Tree
 from gpud.instances.lifecycle import STATE_OF_PHASE, Happening, step
-from gpud.ledger.ledger import Change
+from gpud.instances.progress import Progress, Trail
+from gpud.ledger.change import Change
 from gpud.ledger.promises import Promises
 from gpud.models.catalogue import Catalogue
 from gpud.models.model import EngineKind
 from gpud.store import Committed, Row
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """What a client of a load or an unload sees: the instance as durable, and where it is."""
-
-    instance: Instance
-    phase: LoadPhase | UnloadPhase
-    fraction: float | None = None
-    detail: str = ""
-    elapsed_seconds: float = 0.0
-    freed_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +69,7 @@ class Life:
     durable: Instance | None = None
     tree: Tree | None = None
     error: GpudError | None = None
-    progress: Feed[Progress] = field(default_factory=Feed)
+    progress: Trail = field(default_factory=Trail)
     phase: LoadPhase | UnloadPhase = LoadPhase.DETECT
     phase_began: float = 0.0
     began: float = 0.0
@@ -120,8 +109,8 @@ class Life:
             state = STATE_OF_PHASE[phase]
             if state is not self.instance.state:
                 self.happen(_HAPPENING_INTO[phase])
-                return
-        self.show(detail=detail)
+        if phase is not LoadPhase.READY:  # told once the record says so too
+            self.show(detail=detail)
 
     def show(
         self,

@@ -28,7 +28,7 @@ from gpud.instances.life import Life
 from gpud.instances.lifecycle import Happening
 from gpud.instances.output import tail
 from gpud.instances.race import unless
-from gpud.ledger.ledger import Change
+from gpud.ledger.change import Change
 from gpud.ledger.reservation import ReserveRequest
 from gpud.models.catalogue import Inspection
 from gpud.models.footprint import DeviceTraits, estimate
@@ -39,6 +39,11 @@ WARMUP_SECONDS = 120.0
 # Readiness is asked often while it may come at once, seldom once the load is clearly long.
 _POLL_SECONDS = ((1.0, 0.005), (10.0, 0.05), (float("inf"), 0.25))
 LOOPBACK = "127.0.0.1"
+_WORDS = {
+    Readiness.REFUSED: "waiting for the engine to listen",
+    Readiness.LOADING: "the engine loads",
+    Readiness.BROKEN: "the engine answers, but not as a server of its kind",
+}
 
 
 class Load:
@@ -174,7 +179,7 @@ class Load:
             sign = (readiness, fraction, lines[-1:])
             if sign != last_sign:
                 progressed, last_sign = now, sign
-                self._life.show(detail=readiness.value, fraction=fraction)
+                self._life.show(detail=_WORDS[readiness], fraction=fraction)
             if now - progressed > limit:
                 raise self._not_ready("no progress", limit)
             pause = next(pause for until, pause in _POLL_SECONDS if now - began < until)

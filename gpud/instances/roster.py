@@ -20,10 +20,11 @@ from gpud.instances.instance import (
     LoadPhase,
 )
 from gpud.instances.launcher import Tree
-from gpud.instances.life import House, Life, Progress, StopOrder, row_of
+from gpud.instances.life import House, Life, StopOrder, row_of
 from gpud.instances.load import Load, dearest_footprint
+from gpud.instances.progress import Progress
 from gpud.instances.supervisor import live
-from gpud.ledger.ledger import Change
+from gpud.ledger.change import Change
 from gpud.ledger.promises import Call, Remembered
 from gpud.ledger.reservation import ReserveRequest
 from gpud.models.model import Footprint, ModelOptions
@@ -101,9 +102,9 @@ class Roster:
         """Why it failed, as long as this life of the daemon knows."""
         return self._life(name).error
 
-    def follow(self, name: str) -> AsyncIterator[tuple[int, Progress]]:
-        """Where it is, at each change, until it has ended."""
-        return self._life(name).progress.follow()
+    def follow(self, name: str, *, from_start: bool) -> AsyncIterator[Progress]:
+        """Every phase from the first, or from where it is, until it has ended."""
+        return self._life(name).progress.follow(from_start=from_start)
 
     async def propose(self, request: LoadRequest) -> tuple[Footprint, str]:
         """The footprint and the device that a load would get now, promising nothing."""

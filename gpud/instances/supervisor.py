@@ -15,7 +15,7 @@ from gpud.instances.life import Life, StopOrder
 from gpud.instances.lifecycle import Happening, step
 from gpud.instances.load import Load, engine_exited
 from gpud.instances.race import unless
-from gpud.ledger.ledger import Change
+from gpud.ledger.change import Change
 
 log = structlog.get_logger()
 
@@ -58,6 +58,7 @@ async def _until_stopped(life: Life, work: Awaitable[None]) -> None:
 async def _bring_down(life: Life) -> None:
     """The stop ladder: drain, SIGTERM, SIGTERM, SIGKILL of the tree; then the bytes."""
     order = life.stop.result() if life.stop.done() else None
+    life.began = life.house.clock.now().boottime
     failed = life.error is not None and not isinstance(life.error, LoadCancelled)
     if life.error is not None and life.instance.failure is None:
         life.instance = replace(life.instance, failure=life.failure(life.error))

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from gpud.clock import Moment
 from gpud.devices.snapshot import DeviceKind, Sample, Snapshot
 from gpud.errors import (
-    GenerationMismatch,
     Reconciling,
     ReservationNotFound,
     SamplesStale,
@@ -20,7 +19,20 @@ from gpud.errors import (
 )
 from gpud.events import Event
 from gpud.ledger.books import Books
+from gpud.ledger.change import Change, joined
 from gpud.ledger.charge import Charge, Reserves, charge, is_stale, refusal_rule
+from gpud.ledger.ending import (
+    RESIDUE_SLACK_BYTES,
+    begin_release,
+    end_event,
+    fence,
+    finish,
+    is_alive,
+    leak_event,
+    rebased,
+    releasing_event,
+    shortfall,
+)
 from gpud.ledger.placement import Candidate, eligible, place
 from gpud.ledger.reservation import (
     Deadline,
@@ -34,32 +46,6 @@ from gpud.units import MIB, format_size
 
 # More unexplained growth than this asks for a process list at the next tick.
 UNEXPLAINED_BYTES = 64 * MIB
-# Residue within this of what it was counts as given back: drivers round and cache.
-RESIDUE_SLACK_BYTES = 64 * MIB
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """What a decision changed. All of it becomes durable together."""
-
-    reservations: tuple[Reservation, ...] = ()
-    forgotten: tuple[str, ...] = ()
-    leaks: tuple[tuple[str, int], ...] = ()
-    events: tuple[Event, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.reservations or self.forgotten or self.leaks or self.events)
-
-
-def joined(changes: Iterable[Change]) -> Change:
-    """Several changes as one, in order."""
-    parts = tuple(changes)
-    return Change(
-        reservations=tuple(r for part in parts for r in part.reservations),
-        forgotten=tuple(id_ for part in parts for id_ in part.forgotten),
-        leaks=tuple(leak for part in parts for leak in part.leaks),
-        events=tuple(event for part in parts for event in part.events),
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +74,7 @@ class Ledger:
         self.books = Books()
         changed = []
         for reservation in reservations:
-            moved = _rebased(reservation, now)
+            moved = rebased(reservation, now)
             self.books.put(moved)
             if moved != reservation:
                 changed.append(moved)
@@ -163,7 +149,7 @@ class Ledger:
         ended, or is ending, answers with it and changes nothing.
         """
         reservation = self._find(id_)
-        _fence(reservation, generation)
+        fence(reservation, generation)
         if reservation.state is not ReservationState.GRANTED:
             return reservation, Change()
         if reservation.kind is ReservationKind.HELD and not holder:
@@ -281,7 +267,7 @@ class Ledger:
 
     def _granted(self, id_: str, generation: int | None) -> Reservation:
         reservation = self._find(id_)
-        _fence(reservation, generation)
+        fence(reservation, generation)
         if reservation.state is not ReservationState.GRANTED:
             raise WrongState(
                 name=reservation.name,
@@ -295,55 +281,20 @@ class Ledger:
     ) -> tuple[Reservation, Change]:
         if not reservation.bound:
             return self._finish(reservation, ending, reason, now)
-        terms = self.charges()
-        releasing = replace(
-            reservation,
-            state=ReservationState.RELEASING,
-            ending=ending,
-            reason=reason,
-            ended=Deadline.after(now, 0),
-            release_deadline=Deadline.after(now, self._settings.release_deadline_seconds),
-            grants=tuple(
-                replace(
-                    grant,
-                    residue_before_bytes=(
-                        terms[grant.device].residue_bytes if grant.device in terms else None
-                    ),
-                )
-                for grant in reservation.grants
-            ),
-        )
-        self.books.put(releasing)
-        event = Event(
-            wall=now.wall,
-            type="reservation.releasing",
-            subject=reservation.name,
-            actor=reservation.owner,
-            reason=f"{reason}; its bytes stay booked until the device shows them back",
-        )
-        return releasing, Change(reservations=(releasing,), events=(event,))
+        terms = self.charges_of([grant.device for grant in reservation.grants], self.books)
+        residues = {uuid: each.residue_bytes for uuid, each in terms.items()}
+        deadline = Deadline.after(now, self._settings.release_deadline_seconds)
+        begun = begin_release(reservation, ending, reason, residues, deadline)
+        ended = replace(begun, ended=Deadline.after(now, 0))
+        self.books.put(ended)
+        return ended, Change(reservations=(ended,), events=(releasing_event(ended, now),))
 
     def _finish(
         self, reservation: Reservation, ending: ReservationState, reason: str, now: Moment
     ) -> tuple[Reservation, Change]:
-        done = replace(
-            reservation,
-            state=ending,
-            reason=reason,
-            ended=Deadline.after(now, 0),
-            release_deadline=None,
-            generation=reservation.generation + (ending is ReservationState.REVOKED),
-        )
+        done = finish(reservation, ending, reason, now)
         self.books.put(done)
-        event = Event(
-            wall=now.wall,
-            type=f"reservation.{ending.value}",
-            subject=reservation.name,
-            actor="gpud" if ending is not ReservationState.RELEASED else reservation.owner,
-            reason=reason,
-            details={"bytes": str(sum(grant.bytes for grant in reservation.grants))},
-        )
-        return done, Change(reservations=(done,), events=(event,))
+        return done, Change(reservations=(done,), events=(end_event(done, now),))
 
     def _observe_device(self, sample: Sample, now: Moment) -> Change:
         if sample.processes is None or sample.listed_boottime != sample.boottime:
@@ -400,71 +351,24 @@ class Ledger:
         if alive or deadline is None or deadline.remaining_seconds(now) > 0:
             return Change()
         changes = [self._finish(reservation, ending, "ended with bytes leaked", now)[1]]
-        for grant, shortfall in zip(reservation.grants, shortfalls, strict=True):
-            if shortfall != 0:
-                size = grant.bytes if shortfall is None else min(shortfall, grant.bytes)
+        for grant, missing in zip(reservation.grants, shortfalls, strict=True):
+            if missing != 0:
+                size = grant.bytes if missing is None else min(missing, grant.bytes)
                 changes.append(self._leak(reservation, grant.device, size, now))
         return joined(changes)
 
     def _leak(self, reservation: Reservation, uuid: str, size: int, now: Moment) -> Change:
         leaked = self.books.device(uuid).leaked_bytes + size
         self.books.set_leak(uuid, leaked)
-        event = Event(
-            wall=now.wall,
-            type="device.leaked",
-            subject=f"devices/{uuid}",
-            reason=f"{format_size(size)} of {reservation.name} not shown back in time",
-            details={"bytes": str(size), "leaked_bytes": str(leaked)},
-        )
+        event = leak_event(reservation, uuid, size, leaked, now)
         return Change(leaks=((uuid, leaked),), events=(event,))
 
     def _shortfall(self, reservation: Reservation, grant: Grant) -> int | None:
-        """Bytes of an ended grant that its device still shows; None: it has not told since."""
         sample = self._snapshot.find(grant.device) if self._snapshot else None
-        ended = reservation.ended
-        if sample is None or ended is None or sample.processes is None:
+        if sample is None:
             return None
-        if sample.listed_boottime is None or sample.listed_boottime <= ended.boottime:
-            return None
-        if self._is_alive(reservation, grant):
-            return None
-        if sample.info.kind is DeviceKind.HOST:
-            return 0  # the kernel takes a process's memory back as it exits
-        residue = self._charge(sample, self.books).residue_bytes
-        if residue is None:
-            return None
-        before = grant.residue_before_bytes or 0
-        more = residue - before
-        return more if more > RESIDUE_SLACK_BYTES else 0
+        return shortfall(reservation, grant, sample, self._charge(sample, self.books))
 
     def _is_alive(self, reservation: Reservation, grant: Grant) -> bool:
         sample = self._snapshot.find(grant.device) if self._snapshot else None
-        processes = sample.processes if sample is not None else None
-        return any(process.claim == reservation.id for process in processes or ())
-
-
-def _fence(reservation: Reservation, generation: int | None) -> None:
-    if generation is not None and generation != reservation.generation:
-        raise GenerationMismatch(
-            name=reservation.name, given=generation, current=reservation.generation
-        )
-
-
-def _rebased(reservation: Reservation, now: Moment) -> Reservation:
-    ttl = reservation.ttl_seconds or 0.0
-    deadline, ended = reservation.deadline, reservation.ended
-    release = reservation.release_deadline
-    return replace(
-        reservation,
-        deadline=deadline and deadline.rebased(now, ttl),
-        ended=ended and _past(ended, now),
-        release_deadline=release and release.rebased(now, 0.0),
-    )
-
-
-def _past(ended: Deadline, now: Moment) -> Deadline:
-    """An end before a reboot is an end before this boot's first moment."""
-    if ended.boot_id == now.boot_id:
-        return ended
-    ago = max(0.0, now.wall - ended.wall)
-    return Deadline(boot_id=now.boot_id, boottime=now.boottime - ago, wall=ended.wall)
+        return sample is not None and is_alive(reservation, sample)

@@ -20,7 +20,8 @@ from gpud.devices.snapshot import Snapshot
 from gpud.errors import OptionInvalid, Reconciling, StoreReadOnly
 from gpud.events import Event
 from gpud.ledger.books import Books
-from gpud.ledger.ledger import Change, Ledger
+from gpud.ledger.change import Change
+from gpud.ledger.ledger import Ledger
 from gpud.ledger.reservation import Reservation, ReserveRequest
 from gpud.store import Committed, Row, SqliteStore, Write
 

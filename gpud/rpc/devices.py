@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpud.errors import DeviceNotFound
 from gpud.rpc import messages, paging
 from gpud.rpc.view import View
 from gpud.v1 import devices_pb2, devices_pb2_grpc
@@ -34,10 +33,7 @@ class Devices(devices_pb2_grpc.DeviceServiceServicer):
     ) -> devices_pb2.GetDeviceResponse:
         """One device, its processes included."""
         name = messages.checked_name("name", request.name, "devices")
-        snapshot = self._view.snapshots.latest
-        sample = snapshot.find(name) if snapshot is not None else None
-        if sample is None:
-            raise DeviceNotFound(name=request.name)
+        sample = messages.checked_device("name", name, self._view.snapshots.latest)
         return devices_pb2.GetDeviceResponse(
             device=self._view.devices((sample,), processes=True)[0]
         )

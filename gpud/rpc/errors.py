@@ -12,8 +12,13 @@ from gpud import errors
 from gpud.errors import DeviceShortage, GpudError
 
 DOMAIN = "gpud"
-# A status travels in a header; more text than this would not.
-MAX_MESSAGE_CHARS = 2000
+# A status travels in two headers of 8 KiB together (beyond that clients drop them): its words, with
+# all but plain ASCII escaped threefold, and the whole of it again in base64. So the words may take
+# 1.5 KiB as escaped, the facts 3 KiB, one of them 1 KiB.
+MAX_MESSAGE_BYTES = 1500
+MAX_FACT_BYTES = 1000
+MAX_FACTS_BYTES = 3000
+_FACT_OVERHEAD_BYTES = 10
 
 # Looked up along the class's bases, so a new leaf of a known branch has a code at once.
 CODES: dict[type[GpudError], grpc.StatusCode] = {
@@ -51,7 +56,7 @@ def status_of(error: GpudError) -> status_pb2.Status:
     details: list[any_pb2.Any] = [_packed(info)]
     if isinstance(error, errors.OptionInvalid):
         violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.field, description=error.problem
+            field=_cut(error.field, 100), description=_cut(error.problem, MAX_FACT_BYTES)
         )
         details.append(_packed(error_details_pb2.BadRequest(field_violations=[violation])))
     if isinstance(error, errors.NotServing):
@@ -59,7 +64,7 @@ def status_of(error: GpudError) -> status_pb2.Status:
         retry.retry_delay.FromSeconds(1)
         details.append(_packed(retry))
     return status_pb2.Status(
-        code=_number(code), message=str(error)[:MAX_MESSAGE_CHARS], details=details
+        code=_number(code), message=_cut(str(error), MAX_MESSAGE_BYTES), details=details
     )
 
 
@@ -87,10 +92,31 @@ def _metadata(error: GpudError) -> dict[str, str]:
             for shortage in value[:8]:
                 facts |= _shortage_facts(shortage)
         elif isinstance(value, tuple):
-            facts[name] = "\n".join(map(str, value[-10:]))[:MAX_MESSAGE_CHARS]
+            facts[name] = "\n".join(map(str, value[-10:]))
         elif value is not None:
-            facts[name] = str(value)[:MAX_MESSAGE_CHARS]
-    return facts
+            facts[name] = str(value)
+    return _fitted(facts)
+
+
+def _fitted(facts: dict[str, str]) -> dict[str, str]:
+    """The facts that travel: numbers and names whole, the longest texts cut."""
+    room = MAX_FACTS_BYTES
+    fitted: dict[str, str] = {}
+    for name, text in sorted(facts.items(), key=lambda fact: len(fact[1])):
+        room -= len(name) + _FACT_OVERHEAD_BYTES
+        fitted[name] = _cut(text, max(0, min(MAX_FACT_BYTES, room)))
+        room -= len(fitted[name].encode())
+    return fitted
+
+
+def _cut(text: str, limit_bytes: int) -> str:
+    """As much of a text as takes so many bytes where all but plain ASCII is escaped."""
+    used = 0
+    for at, char in enumerate(text):
+        used += 1 if " " <= char <= "~" and char != "%" else 3 * len(char.encode())
+        if used > limit_bytes:
+            return text[:at]
+    return text
 
 
 def _shortage_facts(shortage: DeviceShortage) -> dict[str, str]:

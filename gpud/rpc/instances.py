@@ -7,7 +7,7 @@ from typing import Any
 
 from gpud.errors import InstanceLost, OptionInvalid
 from gpud.instances.instance import Instance, InstanceState, LoadPhase, UnloadPhase
-from gpud.instances.life import House, Progress, StopOrder
+from gpud.instances.life import House, StopOrder
 from gpud.instances.output import follow, tail
 from gpud.instances.roster import LoadRequest, Roster
 from gpud.rpc import messages, paging
@@ -44,7 +44,7 @@ class Instances(instances_pb2_grpc.InstanceServiceServicer):
             yield await self._proposed(asked)
             return
         id_ = await self._roster.load(asked, call_of("LoadModel", request, request.request_id))
-        async for progress in self._followed(id_):
+        async for progress in self._roster.follow(id_, from_start=True):
             if isinstance(progress.phase, UnloadPhase):
                 continue  # the load is over, and was not a success: the end is told below
             yield pb.LoadModelResponse(
@@ -73,7 +73,7 @@ class Instances(instances_pb2_grpc.InstanceServiceServicer):
             )
             self._roster.stop(name, order)
             self._house.promises.remember_only(call, name)
-        async for progress in self._followed(name):
+        async for progress in self._roster.follow(name, from_start=True):
             if isinstance(progress.phase, LoadPhase):
                 continue  # where it was when the stop was ordered
             yield pb.UnloadModelResponse(
@@ -117,7 +117,7 @@ class Instances(instances_pb2_grpc.InstanceServiceServicer):
         """The instance at each durable change, until it has ended."""
         name = messages.checked_name("name", request.name, "instances")
         last: Instance | None = None
-        async for progress in self._followed(name):
+        async for progress in self._roster.follow(name, from_start=False):
             if progress.instance != last:
                 last = progress.instance
                 yield pb.WatchInstanceResponse(instance=self._view.instance(last))
@@ -138,10 +138,6 @@ class Instances(instances_pb2_grpc.InstanceServiceServicer):
             return
         async for lines in follow(folder, self._house.clock, count):
             yield pb.TailOutputResponse(lines=lines)
-
-    async def _followed(self, name: str) -> AsyncIterator[Progress]:
-        async for _, progress in self._roster.follow(name):
-            yield progress
 
     async def _proposed(self, asked: LoadRequest) -> pb.LoadModelResponse:
         footprint, uuid = await self._roster.propose(asked)

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gpud.devices.snapshot import DeviceKind, ProcessUse, Sample, Snapshot
-from gpud.errors import DeviceNotFound, OptionInvalid
+from gpud.errors import DeviceNotFound, OptionInvalid, Reconciling
 from gpud.events import Event
 from gpud.instances.instance import Instance
 from gpud.ledger.charge import Charge
@@ -96,13 +96,27 @@ def checked_enum(field: str, number: int, values: Mapping[int, object]) -> None:
         raise OptionInvalid(field=field, problem=f"{number} is no value of it")
 
 
+def checked_device(field: str, name: str, snapshot: Snapshot | None) -> Sample:
+    """The sample of a device named by UUID, alias or devices/….
+
+    Raises DeviceNotFound, OptionInvalid; Reconciling while it may only not have been sampled yet.
+    """
+    sample = snapshot.find(checked_text(field, name)) if snapshot is not None else None
+    if sample is not None:
+        return sample
+    if snapshot is None or not snapshot.complete:
+        raise Reconciling(waiting_for="the first sample of every device")
+    raise DeviceNotFound(name=name)
+
+
 def checked_devices(names: Iterable[str], snapshot: Snapshot | None) -> tuple[str, ...]:
-    """UUIDs of devices named by UUID, alias or devices/…. Raises DeviceNotFound, OptionInvalid."""
+    """UUIDs of devices named by UUID, alias or devices/….
+
+    Raises DeviceNotFound, Reconciling, OptionInvalid.
+    """
     found: list[str] = []
     for name in names:
-        sample = snapshot.find(checked_text("devices", name)) if snapshot is not None else None
-        if sample is None:
-            raise DeviceNotFound(name=name)
+        sample = checked_device("devices", name, snapshot)
         if sample.info.uuid in found:
             raise OptionInvalid(field="devices", problem=f"{name} is named twice")
         found.append(sample.info.uuid)

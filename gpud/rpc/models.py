@@ -7,7 +7,7 @@ from typing import Any
 
 from gpud.devices.snapshot import DeviceKind, Sample
 from gpud.engines.engine import Engine
-from gpud.errors import DeviceNotFound, ModelFileInvalid
+from gpud.errors import ModelFileInvalid
 from gpud.models.catalogue import Catalogue
 from gpud.models.footprint import DeviceTraits, estimate
 from gpud.models.model import EngineKind, Model
@@ -80,10 +80,7 @@ class Models(models_pb2_grpc.ModelServiceServicer):
         """The device named; unnamed: the first that is no host, else the host."""
         snapshot = self._view.snapshots.latest
         if name:
-            found = snapshot.find(name) if snapshot is not None else None
-            if found is None:
-                raise DeviceNotFound(name=name)
-            return found
+            return messages.checked_device("device", name, snapshot)
         samples = self._view.samples()
         cards = [sample for sample in samples if sample.info.kind is not DeviceKind.HOST]
         return next(iter((*cards, *samples)), None)

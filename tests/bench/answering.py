@@ -50,7 +50,7 @@ def empty_call(server: Server) -> Call:
 
 
 def _health_check(server: Server) -> Call:
-    method = health_pb2_grpc.HealthStub(server.channel).Check
+    method = health_pb2_grpc.HealthStub(server.channel).Check  # type: ignore[attr-defined]
     request = health_pb2.HealthCheckRequest()
     return lambda: method(request)
 

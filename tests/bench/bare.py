@@ -18,43 +18,42 @@ from typing import Any
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 import grpc
+from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from gpud.v1 import instances_pb2, instances_pb2_grpc, node_pb2, node_pb2_grpc
+from gpud.v1 import instances_pb2, node_pb2
 
 INTERVAL_SECONDS = 1.0
 PROCESSES_EVERY = 5
 
 
-class Node(node_pb2_grpc.NodeServiceServicer):
-    """Answers what it was given."""
+def unary(answer: Message, request: type[Message]) -> grpc.RpcMethodHandler[Any, Any]:
+    """A method that answers the same each time."""
 
-    def __init__(self, answer: node_pb2.GetNodeResponse) -> None:
-        self._answer = answer
+    async def call(_: Message, context: Any) -> Message:
+        return answer
 
-    async def GetNode(self, request: Any, context: Any) -> node_pb2.GetNodeResponse:
-        """The same each time."""
-        return self._answer
-
-
-class Instances(instances_pb2_grpc.InstanceServiceServicer):
-    """Has none."""
-
-    async def ListInstances(
-        self, request: Any, context: Any
-    ) -> instances_pb2.ListInstancesResponse:
-        """Nothing."""
-        return instances_pb2.ListInstancesResponse()
+    return grpc.unary_unary_rpc_method_handler(
+        call,
+        request_deserializer=request.FromString,
+        response_serializer=type(answer).SerializeToString,
+    )
 
 
 async def serve(arguments: argparse.Namespace) -> None:
     """Until SIGTERM."""
     server = grpc.aio.server()
-    answer = arguments.answer.read_bytes() if arguments.answer else b""
-    node_pb2_grpc.add_NodeServiceServicer_to_server(
-        Node(node_pb2.GetNodeResponse.FromString(answer)), server
+    node = arguments.answer.read_bytes() if arguments.answer else b""
+    get_node = unary(node_pb2.GetNodeResponse.FromString(node), node_pb2.GetNodeRequest)
+    list_instances = unary(
+        instances_pb2.ListInstancesResponse(), instances_pb2.ListInstancesRequest
     )
-    instances_pb2_grpc.add_InstanceServiceServicer_to_server(Instances(), server)
+    for service, methods in (
+        ("gpud.v1.NodeService", {"GetNode": get_node}),
+        ("gpud.v1.InstanceService", {"ListInstances": list_instances}),
+    ):
+        handler = grpc.method_handlers_generic_handler(service, methods)
+        server.add_generic_rpc_handlers((handler,))
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     await servicer.set("", health_pb2.HealthCheckResponse.SERVING)

@@ -57,7 +57,7 @@ class Loaded:
 async def measure(folder: Path, rounds: int) -> list[Result]:
     """Load and unload through gpud, then the same engine by hand."""
     binary = engine_binary()
-    folder.mkdir()
+    folder.mkdir(parents=True)
     subprocess.run(
         [sys.executable, str(ROOT / "packaging" / "tiny_model.py"), str(folder / "tiny.gguf")],
         check=True,

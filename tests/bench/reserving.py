@@ -148,8 +148,8 @@ def _latencies(rounds: Sequence[Round]) -> dict[str, float]:
 
 
 async def _on_slow_disk(folder: Path, rounds: int) -> Result:
-    """How often a promise waits for a disk that takes 3 ms: every sync counts, not only commits."""
-    folder.mkdir()
+    """How often a promise waits for a disk of 3 ms; every sync counts, not only commits."""
+    folder.mkdir(parents=True)
     library, count = folder / "slow_disk.so", folder / "syncs"
     compile_library(SLOW_DISK_SOURCE, library)
     environment = {

@@ -1,4 +1,4 @@
-"""The servers under measurement: each a process of its own on a Unix socket in a temporary folder."""
+"""The servers under measurement: processes on Unix sockets in a temporary folder."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def gpud(
     environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Server]:
     """`gpud run` as a service manager starts it, ready."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     socket, config = folder / "gpud.sock", folder / "gpud.toml"
     config.write_text(CONFIG.format(state=folder / "state", socket=socket, nvml=nvml) + more)
     argv = [sys.executable, "-m", "gpud", "run", "--config", str(config)]
@@ -85,7 +85,7 @@ async def bare(
     folder: Path, *arguments: str, environment: Mapping[str, str] | None = None
 ) -> AsyncIterator[Server]:
     """A minimal grpc.aio server: the floor that grpc itself sets."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     socket = folder / "bare.sock"
     argv = [sys.executable, "-m", "tests.bench.bare", str(socket), *arguments]
     async with _running(argv, socket, folder, environment or {}) as server:
@@ -157,7 +157,9 @@ async def _serving(channel: grpc.aio.Channel, process: subprocess.Popen[bytes], 
         if process.poll() is not None:
             raise RuntimeError(f"it ended with {process.returncode}: {log.read_text()[-2000:]}")
         with contextlib.suppress(grpc.aio.AioRpcError):
-            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=1)
+            answer = await stub.Check(  # type: ignore[attr-defined]
+                health_pb2.HealthCheckRequest(), timeout=1
+            )
             if answer.status == _SERVING:
                 return
         await asyncio.sleep(_POLL_SECONDS)

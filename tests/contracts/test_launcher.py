@@ -73,7 +73,7 @@ class World:
         """Started, and far enough to have said so (for real programs)."""
         tree, spec = await self.spawn(behaviour)
         await tree.go()
-        while self.real and b"up\n" not in output(spec.directory):
+        while self.real and b"up\n" not in output(spec.directory):  # noqa: ASYNC110
             await asyncio.sleep(0.002)
         return tree, spec
 

@@ -98,5 +98,5 @@ async def test_where_nothing_listens_it_is_refused(probe: Probe) -> None:
     "url", ["http://10.0.0.1/", "http://localhost:1/", "https://127.0.0.1/", "file:///etc/passwd"]
 )
 async def test_only_loopback_is_asked(url: str) -> None:
-    with pytest.raises(ValueError, match="loopback|IPv4"):
+    with pytest.raises(ValueError, match=r"loopback|IPv4"):
         await HttpProbe().get(url, 1)

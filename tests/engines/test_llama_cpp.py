@@ -18,7 +18,7 @@ from gpud.engines.llama_output import parse_buffers
 from gpud.engines.probe import HttpProbe, ProbeFailed, ProbeFault
 from gpud.errors import EngineMissing
 from gpud.models.model import FootprintWhat, ModelKind, ModelOptions
-from gpud.units import KIB
+from gpud.units import KIB, MIB
 from tests.engines.conftest import Request
 from tests.fakes.probe import FakeProbe, said
 from tests.fakes.stub_engine import write_stub
@@ -50,6 +50,7 @@ async def test_readiness(answer: object, readiness: Readiness) -> None:
 
 
 TIMINGS = {"prompt_ms": 250.0, "predicted_n": 4, "predicted_per_second": 80.5}
+ONE_TOKEN = TIMINGS | {"predicted_n": 1}
 
 
 @pytest.mark.parametrize(
@@ -57,9 +58,9 @@ TIMINGS = {"prompt_ms": 250.0, "predicted_n": 4, "predicted_per_second": 80.5}
     [
         (ModelKind.CHAT, "/v1/chat/completions", {"timings": TIMINGS}, (80.5, 0.25)),
         (ModelKind.COMPLETION, "/v1/completions", {"timings": TIMINGS}, (80.5, 0.25)),
-        (ModelKind.CHAT, "/v1/chat/completions", {"timings": TIMINGS | {"predicted_n": 1}}, (None, 0.25)),
+        (ModelKind.CHAT, "/v1/chat/completions", {"timings": ONE_TOKEN}, (None, 0.25)),
         (ModelKind.CHAT, "/v1/chat/completions", {}, (None, None)),
-        (ModelKind.EMBEDDING, "/v1/embeddings", {"data": []}, (None, None)),
+        (ModelKind.EMBEDDING, "/embedding", {"data": []}, (None, None)),
         (ModelKind.RERANK, "/v1/rerank", {"results": []}, (None, None)),
     ],
 )  # fmt: skip
@@ -80,8 +81,8 @@ async def test_warm_up_asks_for_what_the_model_is_for(
 
 
 async def test_warm_up_that_is_refused_fails_with_what_was_said(request_for: Request) -> None:
-    probe = FakeProbe({"/v1/embeddings": said(501, {"error": "Start it with `--embeddings`"})})
-    with pytest.raises(ProbeFailed, match="501 .*--embeddings"):
+    probe = FakeProbe({"/embedding": said(501, {"error": "Start it with `--embeddings`"})})
+    with pytest.raises(ProbeFailed, match=r"501 .*--embeddings"):
         await LlamaCpp("x", probe).warm_up(
             ENDPOINT, request_for().model, ModelOptions(embedding=True)
         )
@@ -204,8 +205,8 @@ async def test_real_server_warms_up_and_tells_its_buffers(
         assert child.returncode == 0
     lines = tuple(output.decode().splitlines())
     sizes = {buffer.what: buffer.bytes for buffer in parse_buffers(lines)}
-    # 2 layers × 2 heads × 32 × 2 × 34/32 B × 1024 cells
-    assert sizes[FootprintWhat.KV_CACHE] == 272 * KIB
+    # 2 layers × 2 heads × 32 × 2 × 34/32 B × 1024 cells, told with two decimals of a MiB.
+    assert sizes[FootprintWhat.KV_CACHE] == pytest.approx(272 * KIB, abs=0.005 * MIB)
     assert FootprintWhat.WEIGHTS in sizes
     assert FootprintWhat.COMPUTE in sizes
     assert engine.measured_bytes(lines) == sum(sizes.values())

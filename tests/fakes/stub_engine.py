@@ -164,7 +164,7 @@ class Stub:
                 answer(connection, 200, self.metrics())
             elif path == "/v1/models":
                 answer(connection, 200, {"data": [{"id": self.engine.alias, "object": "model"}]})
-            elif path == "/v1/embeddings":
+            elif path in ("/v1/embeddings", "/embedding"):
                 answer(connection, 200, {"data": [{"embedding": [0.0, 1.0]}]})
             elif path in ("/v1/chat/completions", "/v1/completions", "/completion"):
                 self.reach("request")

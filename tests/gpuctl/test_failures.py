@@ -184,3 +184,13 @@ def test_an_argument_that_is_no_text(gpuctl: Gpuctl) -> None:
     ended = gpuctl("show", "\udcff")
     assert ended.code == 2
     assert "UTF-8" in ended.err
+
+
+def test_a_connection_that_breaks_off_tells_how_to_ask_again(
+    gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    daemon.answers["Reserve"] = Refusal(code=grpc.StatusCode.UNAVAILABLE, message="Socket closed")
+    ended = gpuctl("reserve --vram 1G")
+    assert ended.code == 78
+    assert "broke off" in ended.err
+    assert f"--request-id {daemon.requests['Reserve'][0].request_id}" in ended.err

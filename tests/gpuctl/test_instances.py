@@ -168,9 +168,29 @@ def test_instances(gpuctl: Gpuctl, golden: Golden) -> None:
 def test_logs_are_the_lines_without_their_control_characters(
     gpuctl: Gpuctl, daemon: FakeDaemon
 ) -> None:
-    assert gpuctl("logs", "tiny-7f3k", "--lines", "3", "-f").out == "one\ttwo\nred \nthree\n"
+    daemon.answers["GetInstance"] = GetInstanceResponse(instance=samples.instance())
+    assert gpuctl("logs tiny-7f3k --lines 3 -f").out == "one\ttwo\nred \nthree\n"
     (request,) = daemon.requests["TailOutput"]
     assert (request.instance, request.lines, request.follow) == ("instances/tiny-7f3k", 3, True)
+
+
+@pytest.mark.parametrize("name", ["tiny", "models/tiny"])
+def test_logs_of_a_model_are_those_of_its_newest_instance(
+    name: str, gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    older, newer = samples.instance(), samples.instance(instances_pb2.INSTANCE_STATE_FAILED)
+    newer.name = "instances/tiny-new"
+    newer.create_time.seconds += 1
+    daemon.answers["ListInstances"] = ListInstancesResponse(instances=[newer, older])
+    assert gpuctl("logs", name).code == 0
+    assert daemon.requests["ListInstances"][0].model == "models/tiny"
+    assert daemon.requests["TailOutput"][0].instance == "instances/tiny-new"
+
+
+def test_logs_of_nothing_are_for_gpud_to_refuse(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    daemon.answers.update(ListInstances=ListInstancesResponse(), TailOutput=NOT_FOUND)
+    assert gpuctl("logs nothing").code == 69
+    assert daemon.requests["TailOutput"][0].instance == "instances/nothing"
 
 
 def test_logs_as_lines_keep_what_was_written(gpuctl: Gpuctl) -> None:

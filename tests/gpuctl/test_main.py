@@ -74,7 +74,7 @@ def test_the_forms_of_a_list(gpuctl: Gpuctl) -> None:
         ("load tiny --flash-attention maybe", "auto"),
         ("release", "RESERVATION"),
         ("release devices/x", "reservations"),
-        ("logs models/x", "instances"),
+        ("logs devices/x", "instances"),
         ("show pods/x", "devices"),
         ("events --since yesterday", "10m"),
         ("watch --count none", "--count"),

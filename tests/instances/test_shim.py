@@ -70,7 +70,7 @@ def unruly_argv(mode: str, directory: Path) -> tuple[str, ...]:
 
 async def until(condition: Callable[[], object]) -> None:
     """What other processes do cannot be awaited; bounded by the fixture's timeout."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110
         await asyncio.sleep(0.002)
 
 
@@ -86,6 +86,10 @@ def alive(pid: int) -> bool:
         return False
 
 
+def about(pid: int, file: str) -> str:
+    return Path(f"/proc/{pid}/{file}").read_text()
+
+
 def of_program(directory: Path) -> set[int]:
     """Living processes whose command line names the directory: forks keep it."""
     found = set()
@@ -99,7 +103,7 @@ def of_program(directory: Path) -> set[int]:
     return found
 
 
-async def test_end_of_file_before_the_gate_runs_nothing(tmp_path: Path) -> None:
+def test_end_of_file_before_the_gate_runs_nothing(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     os.mkfifo(tmp_path / shim.NEWS_FIFO)
     message = shim.pack(("/usr/bin/touch", str(marker)), {})
@@ -137,16 +141,14 @@ async def test_engine_starts_clean(launch: Launch, tmp_path: Path) -> None:
     assert pid is not None
     await until(lambda: b"up" in (tmp_path / shim.OUTPUT_FILE).read_bytes())
     assert sorted(os.listdir(f"/proc/{pid}/fd")) == ["0", "1", "2"]
-    status = dict(
-        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
-    )
+    status = dict(line.split(":\t", 1) for line in about(pid, "status").splitlines())
     assert int(status["SigBlk"], 16) == 0
     assert int(status["SigIgn"], 16) & (1 << signal.SIGHUP - 1) == 0
     assert status["Umask"] == "0077"
     assert os.getpgid(pid) == pid
     assert os.getsid(pid) == tree.identity.pid != os.getsid(0)
-    assert Path(f"/proc/{pid}/oom_score_adj").read_text() == f"{shim.ENGINE_OOM_SCORE_ADJ}\n"
-    assert Path(f"/proc/{pid}/cwd").resolve() == tmp_path
+    assert about(pid, "oom_score_adj") == f"{shim.ENGINE_OOM_SCORE_ADJ}\n"
+    assert os.readlink(f"/proc/{pid}/cwd") == str(tmp_path)
 
 
 async def test_output_is_bounded_and_ends_with_the_last_line(

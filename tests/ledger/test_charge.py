@@ -14,7 +14,9 @@ RESERVES = Reserves(device_bytes=GIB // 2, host_bytes=2 * GIB)
 
 
 def book(leaked: int = 0, **grants: int) -> DeviceBook:
-    return DeviceBook(granted_bytes=sum(grants.values()), holders=dict(grants), leaked_bytes=leaked)
+    return DeviceBook(
+        granted_bytes=sum(grants.values()), holders=dict(grants), leaked_bytes=leaked
+    )
 
 
 def test_the_worked_example_of_the_design() -> None:

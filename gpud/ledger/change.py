@@ -1,0 +1,33 @@
+"""Pure: what a decision changed, to be made durable together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from gpud.events import Event
+from gpud.ledger.reservation import Reservation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What a decision changed. All of it becomes durable together."""
+
+    reservations: tuple[Reservation, ...] = ()
+    forgotten: tuple[str, ...] = ()
+    leaks: tuple[tuple[str, int], ...] = ()
+    events: tuple[Event, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.reservations or self.forgotten or self.leaks or self.events)
+
+
+def joined(changes: Iterable[Change]) -> Change:
+    """Several changes as one, in order."""
+    parts = tuple(changes)
+    return Change(
+        reservations=tuple(r for part in parts for r in part.reservations),
+        forgotten=tuple(id_ for part in parts for id_ in part.forgotten),
+        leaks=tuple(leak for part in parts for leak in part.leaks),
+        events=tuple(event for part in parts for event in part.events),
+    )

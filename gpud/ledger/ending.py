@@ -1,0 +1,135 @@
+"""Pure: how a promise ends, and when its bytes count as back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from gpud.clock import Moment
+from gpud.devices.snapshot import DeviceKind, Sample
+from gpud.errors import GenerationMismatch
+from gpud.events import Event
+from gpud.ledger.charge import Charge
+from gpud.ledger.reservation import Deadline, Grant, Reservation, ReservationState
+from gpud.units import MIB, format_size
+
+# Residue within this of what it was counts as given back: drivers round and cache.
+RESIDUE_SLACK_BYTES = 64 * MIB
+
+
+def fence(reservation: Reservation, generation: int | None) -> None:
+    """Refuse a caller who speaks of another life of it. Raises GenerationMismatch."""
+    if generation is not None and generation != reservation.generation:
+        raise GenerationMismatch(
+            name=reservation.name, given=generation, current=reservation.generation
+        )
+
+
+def begin_release(
+    reservation: Reservation,
+    ending: ReservationState,
+    reason: str,
+    residues: Mapping[str, int | None],
+    deadline: Deadline,
+) -> Reservation:
+    """Ended, its bytes still booked; `residues` is what its devices show beyond all processes."""
+    return replace(
+        reservation,
+        state=ReservationState.RELEASING,
+        ending=ending,
+        reason=reason,
+        release_deadline=deadline,
+        grants=tuple(
+            replace(grant, residue_before_bytes=residues.get(grant.device))
+            for grant in reservation.grants
+        ),
+    )
+
+
+def finish(
+    reservation: Reservation, ending: ReservationState, reason: str, now: Moment
+) -> Reservation:
+    """Its bytes are free; a revoked one is fenced from its former holder."""
+    return replace(
+        reservation,
+        state=ending,
+        reason=reason,
+        ended=Deadline.after(now, 0),
+        release_deadline=None,
+        generation=reservation.generation + (ending is ReservationState.REVOKED),
+    )
+
+
+def shortfall(reservation: Reservation, grant: Grant, sample: Sample, terms: Charge) -> int | None:
+    """Bytes of an ended grant that its device still shows; None: it has not told since."""
+    ended, listed = reservation.ended, sample.listed_boottime
+    if ended is None or listed is None or listed <= ended.boottime:
+        return None
+    if sample.processes is None or is_alive(reservation, sample):
+        return None
+    if sample.info.kind is DeviceKind.HOST:
+        return 0  # the kernel takes a process's memory back as it exits
+    if terms.residue_bytes is None:
+        return None
+    more = terms.residue_bytes - (grant.residue_before_bytes or 0)
+    return more if more > RESIDUE_SLACK_BYTES else 0
+
+
+def is_alive(reservation: Reservation, sample: Sample) -> bool:
+    """Whether a process of it is on the device."""
+    return any(process.claim == reservation.id for process in sample.processes or ())
+
+
+def rebased(reservation: Reservation, now: Moment) -> Reservation:
+    """Its deadlines on the present boot's clock."""
+    deadline, ended = reservation.deadline, reservation.ended
+    release = reservation.release_deadline
+    return replace(
+        reservation,
+        deadline=deadline and deadline.rebased(now, reservation.ttl_seconds or 0.0),
+        ended=ended and _past(ended, now),
+        release_deadline=release and release.rebased(now, 0.0),
+    )
+
+
+def _past(ended: Deadline, now: Moment) -> Deadline:
+    """An end before a reboot is an end before this boot's first moment."""
+    if ended.boot_id == now.boot_id:
+        return ended
+    ago = max(0.0, now.wall - ended.wall)
+    return Deadline(boot_id=now.boot_id, boottime=now.boottime - ago, wall=ended.wall)
+
+
+def releasing_event(reservation: Reservation, now: Moment) -> Event:
+    """It has ended; its bytes are awaited."""
+    return Event(
+        wall=now.wall,
+        type="reservation.releasing",
+        subject=reservation.name,
+        actor=reservation.owner,
+        reason=f"{reservation.reason}; its bytes stay booked until the device shows them back",
+    )
+
+
+def end_event(reservation: Reservation, now: Moment) -> Event:
+    """Its bytes are free."""
+    own = reservation.state is ReservationState.RELEASED
+    return Event(
+        wall=now.wall,
+        type=f"reservation.{reservation.state.value}",
+        subject=reservation.name,
+        actor=reservation.owner if own else "gpud",
+        reason=reservation.reason,
+        details={"bytes": str(sum(grant.bytes for grant in reservation.grants))},
+    )
+
+
+def leak_event(reservation: Reservation, uuid: str, size: int, leaked: int, now: Moment) -> Event:
+    """Its owner is gone and the device still shows its bytes."""
+    return Event(
+        wall=now.wall,
+        type="device.leaked",
+        subject=f"devices/{uuid}",
+        reason=f"{format_size(size)} of {reservation.name} not shown back in time",
+        details={"bytes": str(size), "leaked_bytes": str(leaked)},
+    )

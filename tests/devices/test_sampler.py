@@ -1,0 +1,390 @@
+"""The daemon's side of sampling: who is believed, left out and tried again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from gpud.clock import SystemClock
+from gpud.devices.frames import (
+    Answer,
+    Inventory,
+    SamplerSettings,
+    TickBegan,
+    TickEnded,
+)
+from gpud.devices.sampler import Limits, Sampler
+from gpud.devices.snapshot import (
+    DeviceInfo,
+    DeviceKind,
+    Health,
+    HostReadings,
+    Readings,
+    Sample,
+    Snapshot,
+)
+from tests.devices.proc_tree import hog
+from tests.fakes.child import FakeChild, FakeSpawner
+from tests.fakes.driver import GIB, FakeDriver
+
+QUICK = Limits(device=0.3, probe_first=0.1, probe_longest=0.2, restart_first=0.01)
+
+
+class Watcher:
+    """Every snapshot that a sampler publishes."""
+
+    def __init__(self) -> None:
+        self.snapshots: list[Snapshot] = []
+        self._published = asyncio.Event()
+
+    def publish(self, snapshot: Snapshot) -> None:
+        self.snapshots.append(snapshot)
+        self._published.set()
+
+    async def until(self, holds: Callable[[Snapshot], bool]) -> Snapshot:
+        """The first snapshot from now on of which this holds."""
+        seen = len(self.snapshots)
+        async with asyncio.timeout(10):
+            while True:
+                for snapshot in self.snapshots[seen:]:
+                    if holds(snapshot):
+                        return snapshot
+                seen = len(self.snapshots)
+                self._published.clear()
+                await self._published.wait()
+
+
+@asynccontextmanager
+async def running(sampler: Sampler) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(sampler.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+
+def settings(tmp_path: Path, **changes: Any) -> SamplerSettings:
+    given: dict[str, Any] = {
+        "nvml": "off",
+        "simulated": (("p106-100", 8),),
+        "scenario": str(tmp_path / "scenario.json"),
+        "interval_seconds": 0.05,
+        "processes_every": 1,
+    }
+    return SamplerSettings(**(given | changes))
+
+
+def script(tmp_path: Path, **cards: dict[str, Any]) -> None:
+    fresh = tmp_path / "scenario.new"
+    fresh.write_text(json.dumps(cards))
+    fresh.rename(tmp_path / "scenario.json")
+
+
+def sample(snapshot: Snapshot, alias: str) -> Sample:
+    found = snapshot.find(alias)
+    assert found is not None
+    return found
+
+
+def health(alias: str, wanted: Health) -> Callable[[Snapshot], bool]:
+    return lambda snapshot: sample(snapshot, alias).health is wanted
+
+
+def helpers() -> list[int]:
+    """Sampling processes among our own children."""
+    me = os.getpid()
+    children = Path(f"/proc/{me}/task/{me}/children").read_text().split()
+    commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
+    return [pid for pid, command in commands.items() if b"gpud.devices.helper" in command]
+
+
+async def test_the_first_snapshot_is_complete_and_in_order(tmp_path: Path) -> None:
+    watcher = Watcher()
+    sampler = Sampler(settings(tmp_path), SystemClock(), watcher.publish)
+    async with running(sampler):
+        first = await watcher.until(lambda _: True)
+        second = await watcher.until(lambda _: True)
+    assert first.complete
+    assert [s.info.alias for s in first.samples] == [*(f"gpu{n}" for n in range(8)), "host"]
+    assert {s.health for s in first.samples} == {Health.HEALTHY}
+    assert (first.sequence, second.sequence) == (1, 2)
+    for each in first.samples:
+        assert each.processes is not None
+        assert each.listed_boottime == each.boottime
+        assert each.memory_used_at_list_bytes == each.readings.memory_used_bytes
+        assert 0 <= each.boottime - first.boottime < 1
+    assert sampler.newest is watcher.snapshots[-1]
+    assert sampler.last_frame_boottime is not None
+    assert helpers() == []
+
+
+async def test_a_hanging_card_is_left_out_and_returns(tmp_path: Path) -> None:
+    watcher = Watcher()
+    async with running(Sampler(settings(tmp_path), SystemClock(), watcher.publish, QUICK)):
+        before = await watcher.until(lambda _: True)
+        (first_helper,) = helpers()
+        script(tmp_path, gpu1={"hang": True})
+        hung = await watcher.until(health("gpu1", Health.UNRESPONSIVE))
+        # Its age shows, and the others go on, by another process.
+        later = await watcher.until(lambda s: sample(s, "gpu7").boottime > hung.boottime)
+        assert sample(later, "gpu1").health is Health.UNRESPONSIVE
+        assert "no answer within 0.3 s" in sample(later, "gpu1").health_reason
+        assert sample(later, "gpu1").boottime < sample(later, "gpu0").boottime
+        assert sample(later, "gpu1").boottime >= sample(before, "gpu1").boottime
+        assert first_helper not in helpers()
+        script(tmp_path)
+        back = await watcher.until(health("gpu1", Health.HEALTHY))
+        fresh = await watcher.until(
+            lambda s: sample(s, "gpu1").boottime > sample(back, "gpu1").boottime
+        )
+        assert sample(fresh, "gpu1").info == sample(before, "gpu1").info
+        assert [s.sequence for s in watcher.snapshots] == list(
+            range(1, len(watcher.snapshots) + 1)
+        )
+
+
+async def test_a_card_that_hangs_from_the_start_still_makes_a_complete_snapshot(
+    tmp_path: Path,
+) -> None:
+    script(tmp_path, gpu0={"hang": True})
+    watcher = Watcher()
+    async with running(Sampler(settings(tmp_path), SystemClock(), watcher.publish, QUICK)):
+        first = await watcher.until(lambda s: s.complete)
+    assert sample(first, "gpu0").health is Health.UNRESPONSIVE
+    assert sample(first, "gpu0").readings == Readings()
+    assert len(first.samples) == 9
+
+
+async def test_a_killed_sampling_process_is_replaced(tmp_path: Path) -> None:
+    watcher = Watcher()
+    async with running(Sampler(settings(tmp_path), SystemClock(), watcher.publish, QUICK)):
+        before = await watcher.until(lambda _: True)
+        (first,) = helpers()
+        os.kill(first, signal.SIGKILL)
+        after = await watcher.until(
+            lambda s: s.boottime > before.boottime and helpers() != [first]
+        )
+        assert [s.info for s in after.samples] == [s.info for s in before.samples]
+        assert {s.health for s in after.samples} == {Health.HEALTHY}
+    assert helpers() == []
+
+
+async def test_a_stopped_sampling_process_is_replaced(tmp_path: Path) -> None:
+    watcher = Watcher()
+    async with running(Sampler(settings(tmp_path), SystemClock(), watcher.publish, QUICK)):
+        await watcher.until(lambda _: True)
+        (first,) = helpers()
+        os.kill(first, signal.SIGSTOP)
+        await watcher.until(lambda _: bool(helpers()) and first not in helpers())
+
+
+async def test_a_lost_card_shows_and_comes_back(tmp_path: Path) -> None:
+    watcher = Watcher()
+    async with running(Sampler(settings(tmp_path), SystemClock(), watcher.publish, QUICK)):
+        script(tmp_path, gpu2={"lost": True})
+        lost = await watcher.until(health("gpu2", Health.LOST))
+        assert "lost" in sample(lost, "gpu2").health_reason
+        assert sample(lost, "gpu3").health is Health.HEALTHY
+        script(tmp_path)
+        await watcher.until(health("gpu2", Health.HEALTHY))
+
+
+async def test_refused_memory_makes_the_health_unknown(tmp_path: Path) -> None:
+    script(tmp_path, gpu0={"unsupported": ["memory_used_bytes"]})
+    watcher = Watcher()
+    async with running(Sampler(settings(tmp_path), SystemClock(), watcher.publish, QUICK)):
+        first = await watcher.until(lambda _: True)
+    assert sample(first, "gpu0").health is Health.UNKNOWN
+    assert sample(first, "gpu0").health_reason
+
+
+async def test_a_list_comes_soon_when_asked_for(tmp_path: Path) -> None:
+    watcher = Watcher()
+    rare = settings(tmp_path, processes_every=100_000)
+    sampler = Sampler(rare, SystemClock(), watcher.publish)
+    async with running(sampler):
+        await watcher.until(lambda _: True)
+        with hog(CUDA_VISIBLE_DEVICES="SIM-p106-100-3", GPUD_RESERVATION="r-1") as pid:
+            before = await watcher.until(lambda _: True)
+            assert sample(before, "gpu3").processes == ()
+            sampler.list_soon()
+            listed = await watcher.until(lambda s: bool(sample(s, "gpu3").processes))
+            card = sample(listed, "gpu3")
+            assert card.processes is not None
+            assert [(use.pid, use.claim) for use in card.processes] == [(pid, "r-1")]
+            host = sample(listed, "host").processes
+            assert host is not None
+            assert [(use.pid, use.claim) for use in host] == [(pid, "r-1")]
+            # Between lists the newest one stays, with the moment that it is of.
+            kept = await watcher.until(lambda s: s.sequence > listed.sequence)
+            assert sample(kept, "gpu3").processes == card.processes
+            assert sample(kept, "gpu3").listed_boottime == card.boottime
+            assert sample(kept, "gpu3").boottime > card.boottime
+
+
+async def test_it_samples_every_ten_milliseconds_if_asked_to(tmp_path: Path) -> None:
+    watcher = Watcher()
+    fast = settings(tmp_path, interval_seconds=0.001, processes_every=1000)
+    async with running(Sampler(fast, SystemClock(), watcher.publish)):
+        await watcher.until(lambda s: s.sequence == 30)
+    moments = [snapshot.boottime for snapshot in watcher.snapshots[1:]]
+    # Late ones happen on a busy machine; none is early, and lateness does not add up.
+    steps = [(moment - moments[0]) / 0.01 for moment in moments]
+    on_time = [step for step in steps if abs(step - round(step)) < 0.3]
+    assert len(on_time) > len(steps) / 2
+    assert moments[-1] - moments[0] >= 0.01 * (len(moments) - 2)
+
+
+# With processes that the test speaks for.
+
+CARDS = FakeDriver("GPU-a", "GPU-b")
+SIMULATED = DeviceInfo(
+    uuid="SIM-0",
+    alias="gpu2",
+    index=2,
+    kind=DeviceKind.SIMULATED,
+    model_name="simulated",
+    memory_total_bytes=GIB,
+)
+
+
+def answer(uuid: str, then: str = "") -> Answer:
+    readings = Readings(memory_used_bytes=0)
+    return Answer(uuid=uuid, boottime=1.0, wall=1.0, readings=readings, then=then)
+
+
+def begin(child: FakeChild, first: str, opening: tuple[str, ...] = ()) -> None:
+    devices = () if opening else (*CARDS.infos.values(), SIMULATED)
+    child.say(TickBegan(boottime=1.0, wall=1.0, then="nvml"))
+    child.say(Inventory(devices=devices, opening=opening, then=first))
+
+
+def full_tick(child: FakeChild) -> None:
+    begin(child, "SIM-0")
+    for uuid, then in (("SIM-0", "GPU-a"), ("GPU-a", "GPU-b"), ("GPU-b", "")):
+        if uuid not in child.orders.skipped:
+            child.say(answer(uuid, then))
+    child.say(TickEnded(host=HostReadings()))
+
+
+def fake_sampler(watcher: Watcher, limits: Limits = QUICK) -> tuple[Sampler, FakeSpawner]:
+    spawner = FakeSpawner()
+    sampler = Sampler(
+        SamplerSettings(interval_seconds=30), SystemClock(), watcher.publish, limits, spawner
+    )
+    return sampler, spawner
+
+
+async def test_at_most_one_process_is_stuck_and_one_at_work() -> None:
+    watcher = Watcher()
+    sampler, spawner = fake_sampler(watcher)
+    async with running(sampler):
+        first = await spawner.next(1)
+        full_tick(first)
+        begin(first, "GPU-a")
+        first.is_killable = False
+        second = await spawner.next(2)
+        assert first.is_abandoned
+        assert second.orders.skipped == ("GPU-a",)
+        assert health("gpu0", Health.UNRESPONSIVE)(watcher.snapshots[-1])
+        assert health("gpu1", Health.HEALTHY)(watcher.snapshots[-1])
+        # The second gets stuck as well: no third one goes near that driver.
+        second.is_killable = False
+        begin(second, "GPU-b")
+        third = await spawner.next(3)
+        assert set(third.orders.skipped) == {"GPU-a", "GPU-b"}
+        assert health("gpu2", Health.HEALTHY)(watcher.snapshots[-1])
+        # And no probe starts, however often one is due, until both are gone.
+        full_tick(third)
+        async with asyncio.timeout(5):
+            await SystemClock().sleep(3 * QUICK.probe_longest)
+        assert len(spawner.children) == 3
+        first.is_killable = second.is_killable = True
+        probe = await spawner.next(4)
+        assert probe.orders.only in ("GPU-a", "GPU-b")
+        probe.say(answer(probe.orders.only))
+        probe.end()
+        await spawner.next(5)
+        assert third.commands == [f"take {probe.orders.only}"]
+
+
+async def test_a_probe_that_hangs_leaves_the_live_process_alone() -> None:
+    watcher = Watcher()
+    sampler, spawner = fake_sampler(watcher)
+    async with running(sampler):
+        first = await spawner.next(1)
+        begin(first, "GPU-a")
+        live = await spawner.next(2)
+        full_tick(live)
+        probe = await spawner.next(3)
+        probe.say(TickBegan(boottime=1.0, wall=1.0, then="GPU-a"))
+        again = await spawner.next(4)
+        assert probe.is_abandoned
+        assert again.orders.only == "GPU-a"
+        assert not live.is_abandoned
+        assert live.commands == []
+
+
+async def test_a_device_that_kills_the_process_each_time_is_left_out() -> None:
+    watcher = Watcher()
+    sampler, spawner = fake_sampler(watcher)
+    async with running(sampler):
+        for life in range(1, QUICK.crashes_tolerated + 1):
+            child = await spawner.next(life)
+            assert child.orders.skipped == ()
+            begin(child, "GPU-b")
+            child.end()
+        last = await spawner.next(QUICK.crashes_tolerated + 1)
+        assert last.orders.skipped == ("GPU-b",)
+        assert "dies of reading it" in sample(watcher.snapshots[-1], "gpu1").health_reason
+
+
+async def test_a_driver_that_does_not_open_is_not_awaited_for_ever() -> None:
+    watcher = Watcher()
+    limits = Limits(opening=0.0)
+    sampler, spawner = fake_sampler(watcher, limits)
+    async with running(sampler):
+        child = await spawner.next(1)
+        # The device of an open driver, while another driver is being opened.
+        child.say(Inventory(devices=(SIMULATED,), opening=("nvml",), then="SIM-0"))
+        child.say(answer("SIM-0"))
+        child.say(TickEnded(host=HostReadings()))
+    assert [snapshot.complete for snapshot in watcher.snapshots] == [True]
+
+
+async def test_a_snapshot_is_not_complete_while_a_driver_opens() -> None:
+    watcher = Watcher()
+    sampler, spawner = fake_sampler(watcher)
+    async with running(sampler):
+        child = await spawner.next(1)
+        child.say(Inventory(devices=(SIMULATED,), opening=("nvml",), then="SIM-0"))
+        child.say(answer("SIM-0"))
+        child.say(TickEnded(host=HostReadings()))
+        full_tick(child)
+        child.say(Inventory(devices=(SIMULATED,), opening=("nvml",)))
+        child.say(TickEnded(host=HostReadings()))
+    # Once each device was heard of, the daemon has started: a later opening changes no more.
+    assert [snapshot.complete for snapshot in watcher.snapshots] == [False, True, True]
+
+
+async def test_a_device_that_is_listed_no_more_stays_as_lost() -> None:
+    watcher = Watcher()
+    sampler, spawner = fake_sampler(watcher)
+    async with running(sampler):
+        child = await spawner.next(1)
+        full_tick(child)
+        child.say(Inventory(devices=(CARDS.infos["GPU-b"], SIMULATED)))
+        child.say(TickEnded(host=HostReadings()))
+        gone = watcher.snapshots[-1]
+        assert sample(gone, "gpu0").health is Health.LOST
+        assert sample(gone, "gpu1").health is Health.HEALTHY
+        child.say(Inventory(devices=(SIMULATED,), unavailable={"nvml": "the module is gone"}))
+        child.say(TickEnded(host=HostReadings()))
+        assert sample(watcher.snapshots[-1], "gpu1").health_reason == "the module is gone"
