@@ -11,7 +11,7 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -29,6 +29,9 @@ BALLAST_BYTES = 4 * 1024 * 1024
 RETRY_SECONDS = 1.0
 EVENTS_KEPT = 100_000
 PRUNE_EVERY_COMMITS = 1000
+ROWS_PER_STATEMENT = 64
+# One statement for each number of rows, of each of the three kinds.
+STATEMENTS_KEPT = 4 * ROWS_PER_STATEMENT
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS rows (
@@ -40,6 +43,9 @@ CREATE TABLE IF NOT EXISTS events (
 );
 CREATE INDEX IF NOT EXISTS events_by_subject ON events (subject, sequence);
 """
+
+
+_Values = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +212,11 @@ class SqliteStore:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self._path, isolation_level=None, check_same_thread=False, timeout=5
+            self._path,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=5,
+            cached_statements=STATEMENTS_KEPT,
         )
         # The answers are fetched and compared: SQLite swallows an I/O error on a PRAGMA that
         # nobody reads, and with synchronous=NORMAL acknowledged writes are lost on power failure.
@@ -275,32 +285,13 @@ class SqliteStore:
     def _commit(self, connection: sqlite3.Connection, batch: list[_Pending]) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            for pending in batch:
-                pending.sequences.clear()
-                for row in pending.write.rows:
-                    self._put(connection, row)
-                for entry in pending.write.entries:
-                    cursor = connection.execute(
-                        "INSERT INTO events (wall, type, subject, body) VALUES (?, ?, ?, ?)",
-                        (entry.wall, entry.type, entry.subject, entry.body),
-                    )
-                    pending.sequences.append(int(cursor.lastrowid or 0))
+            _write_rows(connection, batch)
+            _write_entries(connection, batch)
             connection.execute("COMMIT")
         except sqlite3.Error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-
-    @staticmethod
-    def _put(connection: sqlite3.Connection, row: Row) -> None:
-        if row.body is None:
-            connection.execute("DELETE FROM rows WHERE kind = ? AND id = ?", (row.kind, row.id))
-        else:
-            connection.execute(
-                "INSERT INTO rows (kind, id, body) VALUES (?, ?, ?) "
-                "ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body",
-                (row.kind, row.id, row.body),
-            )
 
     def _fail(self, batch: list[_Pending], cause: str) -> None:
         with self._lock:
@@ -379,3 +370,56 @@ class SqliteStore:
         except OSError:
             return False
         return True
+
+
+# Many rows go in one statement: each statement gives the interpreter to the busy loop, and has to
+# win it back; one a row cost more than the disk.
+
+
+def _write_rows(connection: sqlite3.Connection, batch: list[_Pending]) -> None:
+    """The newest version of each record that the batch changes."""
+    newest = {(row.kind, row.id): row.body for pending in batch for row in pending.write.rows}
+    put = [(*key, body) for key, body in newest.items() if body is not None]
+    for chunk in _chunks(put):
+        connection.execute(
+            f"INSERT INTO rows (kind, id, body) VALUES {_places(chunk)} "  # noqa: S608
+            "ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body",
+            _flat(chunk),
+        )
+    for chunk in _chunks([key for key, body in newest.items() if body is None]):
+        connection.execute(
+            f"DELETE FROM rows WHERE (kind, id) IN (VALUES {_places(chunk)})",  # noqa: S608
+            _flat(chunk),
+        )
+
+
+def _write_entries(connection: sqlite3.Connection, batch: list[_Pending]) -> None:
+    """The batch's lines in order, each write told the numbers that its lines got."""
+    entries = [entry for pending in batch for entry in pending.write.entries]
+    sequences: list[int] = []
+    for chunk in _chunks([(e.wall, e.type, e.subject, e.body) for e in entries]):
+        cursor = connection.execute(
+            f"INSERT INTO events (wall, type, subject, body) VALUES {_places(chunk)}",  # noqa: S608
+            _flat(chunk),
+        )
+        # One writer, AUTOINCREMENT: the lines of a statement are numbered without a gap.
+        last = int(cursor.lastrowid or 0)
+        sequences += range(last - len(chunk) + 1, last + 1)
+    numbers = iter(sequences)
+    for pending in batch:
+        pending.sequences = [next(numbers) for _ in pending.write.entries]
+
+
+def _chunks(values: Sequence[_Values]) -> Iterator[Sequence[_Values]]:
+    for start in range(0, len(values), ROWS_PER_STATEMENT):
+        yield values[start : start + ROWS_PER_STATEMENT]
+
+
+def _places(chunk: Sequence[_Values]) -> str:
+    """`(?,?),(?,?)` for two pairs."""
+    place = f"({','.join('?' * len(chunk[0]))})"
+    return ",".join([place] * len(chunk))
+
+
+def _flat(chunk: Sequence[_Values]) -> list[object]:
+    return [value for values in chunk for value in values]

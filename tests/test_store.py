@@ -1,4 +1,4 @@
-"""The store: what is acknowledged is on disk, what fails is void, a full disk still takes releases."""
+"""The store: what is acknowledged is on disk, what fails is void, a full disk takes releases."""
 
 from __future__ import annotations
 
@@ -184,7 +184,6 @@ async def test_what_was_decided_on_a_lost_write_is_void_with_it(
     """Appended after the failure and before the loop heard of it: built on memory that is void."""
     store.full, store.room_without_ballast = True, False
     lost = store.append(large("lost"))
-    void = threading.Event()
     assert store.failed.wait(PATIENCE_SECONDS)  # the loop is held up here
     built_on_it = store.append(write("built on it"))
 
@@ -268,7 +267,7 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "state.db").write_bytes(b"not a database, but long enough to be read as one" * 20)
-    with pytest.raises(StateDirectoryRefused, match="state.db"):
+    with pytest.raises(StateDirectoryRefused, match=r"state\.db"):
         SqliteStore(tmp_path)
 
 

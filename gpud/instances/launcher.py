@@ -216,8 +216,10 @@ class ProcessTree:
         return gate is not None
 
     def _take_news(self) -> None:
-        if self._news is not None and not os.read(self._news, 4096):
-            self._drop_news()
+        # Nothing to read: another reader of the FIFO took the byte. What it told is in the files.
+        with suppress(BlockingIOError):
+            if self._news is not None and not os.read(self._news, 4096):
+                self._drop_news()
         self._read_records()
 
     def _drop_news(self) -> None:

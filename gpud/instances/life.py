@@ -73,6 +73,7 @@ class Life:
     phase: LoadPhase | UnloadPhase = LoadPhase.DETECT
     phase_began: float = 0.0
     began: float = 0.0
+    detail: str = ""  # of the present phase
 
     def happen(self, happening: Happening, event: Event | None = None, **changes: object) -> None:
         """Step along the life's table and note it. Raises WrongState."""
@@ -104,23 +105,24 @@ class Life:
         if isinstance(self.phase, LoadPhase) and self.phase_began:
             spent = (*self.instance.phase_seconds, (self.phase, now - self.phase_began))
             self.instance = replace(self.instance, phase_seconds=spent)
-        self.phase, self.phase_began = phase, now
+        self.phase, self.phase_began, self.detail = phase, now, detail
         if isinstance(phase, LoadPhase) and phase is not LoadPhase.READY:
             state = STATE_OF_PHASE[phase]
             if state is not self.instance.state:
                 self.happen(_HAPPENING_INTO[phase])
         if phase is not LoadPhase.READY:  # told once the record says so too
-            self.show(detail=detail)
+            self.show()
 
     def show(
         self,
         *,
         instance: Instance | None = None,
-        detail: str = "",
+        detail: str | None = None,
         fraction: float | None = None,
         freed_bytes: int | None = None,
     ) -> None:
         """Tell the followers where it is."""
+        self.detail = self.detail if detail is None else detail
         durable = instance or self.durable
         if durable is None:
             return
@@ -130,7 +132,7 @@ class Life:
                 instance=durable,
                 phase=self.phase,
                 fraction=fraction,
-                detail=detail,
+                detail=self.detail,
                 elapsed_seconds=max(0.0, now - self.began),
                 freed_bytes=freed_bytes,
             )

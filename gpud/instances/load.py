@@ -33,6 +33,7 @@ from gpud.ledger.reservation import ReserveRequest
 from gpud.models.catalogue import Inspection
 from gpud.models.footprint import DeviceTraits, estimate
 from gpud.models.model import Footprint, ModelKind
+from gpud.units import format_size
 
 TAIL_LINES = 40
 WARMUP_SECONDS = 120.0
@@ -95,6 +96,8 @@ class Load:
         inspection = await self._inspect()
         footprint = self._footprint(inspection)
         self._life.instance = replace(self._life.instance, footprint=footprint)
+        size, need = format_size(inspection.size_bytes), format_size(footprint.total_bytes)
+        self._life.show(detail=f"{size} of {inspection.architecture.name}, needs {need}")
         return inspection
 
     async def _inspect(self) -> Inspection:
@@ -125,6 +128,8 @@ class Load:
             footprint=replace(footprint, device_uuid=uuid),
             port=_free_port(),
         )
+        aliases = [s.info.alias for s in self._samples() if s.info.uuid == uuid]
+        life.show(detail=f"{format_size(footprint.total_bytes)} on {''.join(aliases) or uuid}")
 
     async def _start(self, program: EngineProgram, inspection: Inspection) -> Tree:
         """Spawned behind a gate, then told to go: no engine runs before its record is durable."""
@@ -165,6 +170,7 @@ class Load:
                 engine=instance.engine.value, program=command.argv[0], problem=str(error)
             ) from error
         life.note(pid=pid)
+        life.show(detail=f"pid {pid}")
         return tree
 
     async def _until_ready(self, endpoint: str) -> None:
@@ -196,6 +202,8 @@ class Load:
             tokens_per_second=warmth.tokens_per_second,
             time_to_first_token_seconds=warmth.time_to_first_token_seconds,
         )
+        if warmth.tokens_per_second is not None:
+            life.show(detail=f"{warmth.tokens_per_second:.0f} tokens/s")
 
     async def _check(self, endpoint: str) -> None:
         """Healthy still, and within its promise: by the engine's own buffers, then the device."""
@@ -213,12 +221,13 @@ class Load:
             )
         if measured is not None:
             self._life.note(engine_bytes=measured)
+            self._life.show(detail=f"{format_size(measured)} of {format_size(promised)} taken")
         self._house.list_soon()
 
     async def _register(self, endpoint: str) -> None:
         """The endpoint is told once the record that names it is durable."""
         life, now = self._life, self._house.clock.now()
-        life.enter(LoadPhase.READY)
+        life.enter(LoadPhase.READY, endpoint)
         seconds = now.boottime - life.began
         life.instance = replace(
             life.instance, endpoint=endpoint, ready_wall=now.wall, load_seconds=seconds

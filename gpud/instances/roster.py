@@ -19,7 +19,7 @@ from gpud.instances.instance import (
     InstanceState,
     LoadPhase,
 )
-from gpud.instances.launcher import Tree
+from gpud.instances.launcher import LaunchFailed, Tree
 from gpud.instances.life import House, Life, StopOrder, row_of
 from gpud.instances.load import Load, dearest_footprint
 from gpud.instances.progress import Progress
@@ -120,7 +120,8 @@ class Roster:
                 ttl_seconds=None,
             )
         )
-        return footprint, reservation.grants[0].device
+        uuid = reservation.grants[0].device
+        return replace(footprint, device_uuid=uuid), uuid
 
     def _footprint(
         self, inspection: object, instance: Instance, devices: tuple[str, ...]
@@ -167,6 +168,7 @@ class Roster:
 
     def of_model(self, model: str) -> Instance:
         """The one instance of a model that has not ended. Raises as stop does."""
+        self._house.catalogue.get(model)
         running = [
             life.instance
             for life in self._lives.values()
@@ -265,7 +267,12 @@ class Roster:
         shim, now = instance.shim, self._house.clock.now()
         if shim is None or shim.boot_id != now.boot_id:
             return None
-        return await self._house.launcher.adopt(shim, self._house.folder(instance.id))
+        try:
+            return await self._house.launcher.adopt(shim, self._house.folder(instance.id))
+        except LaunchFailed as error:
+            # What outlives SIGKILL hangs in the kernel: its bytes stay booked as the device shows.
+            log.error("instance.unkillable", instance=instance.name, problem=str(error))
+            return None
 
     def _adopt(self, life: Life, tree: Tree) -> None:
         """It runs on as it was; a load that was under way goes on from there."""

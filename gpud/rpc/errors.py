@@ -12,9 +12,9 @@ from gpud import errors
 from gpud.errors import DeviceShortage, GpudError
 
 DOMAIN = "gpud"
-# A status travels in two headers of 8 KiB together (beyond that clients drop them): its words, with
-# all but plain ASCII escaped threefold, and the whole of it again in base64. So the words may take
-# 1.5 KiB as escaped, the facts 3 KiB, one of them 1 KiB.
+# A status travels in headers, 8 KiB of which clients take: its words, with all but plain ASCII
+# escaped threefold, and the whole of it again in base64. So the words may take 1.5 KiB as escaped,
+# the facts 3 KiB, one of them 1 KiB.
 MAX_MESSAGE_BYTES = 1500
 MAX_FACT_BYTES = 1000
 MAX_FACTS_BYTES = 3000
@@ -94,7 +94,7 @@ def _metadata(error: GpudError) -> dict[str, str]:
         elif isinstance(value, tuple):
             facts[name] = "\n".join(map(str, value[-10:]))
         elif value is not None:
-            facts[name] = str(value)
+            facts[name] = str(value).lower() if isinstance(value, bool) else str(value)
     return _fitted(facts)
 
 

@@ -75,7 +75,7 @@ def checked_span(field: str, message: Message, low: float, high: float) -> float
     signs_differ = value.seconds * value.nanos < 0
     if signs_differ or abs(value.nanos) >= 10**9 or not low <= seconds <= high:
         raise OptionInvalid(
-            field=field, problem=f"{seconds:g} s is not within {low:g} … {high:g} s"
+            field=field, problem=f"{seconds:.12g} s is not within {low:g} … {high:.12g} s"
         )
     return seconds
 

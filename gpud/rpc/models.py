@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from gpud.devices.snapshot import DeviceKind, Sample
@@ -58,8 +59,12 @@ class Models(models_pb2_grpc.ModelServiceServicer):
             )
         )
         options = self._engines[model.engine].check_options(model.options)
-        traits = _traits(self._device(""))
-        message.footprint.CopyFrom(messages.footprint(estimate(header, options, traits)))
+        sample = self._device("")
+        footprint = replace(
+            estimate(header, options, _traits(sample)),
+            device_uuid=sample.info.uuid if sample is not None else None,
+        )
+        message.footprint.CopyFrom(messages.footprint(footprint))
         return pb.GetModelResponse(model=message)
 
     async def EstimateFootprint(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ from gpud.events import Filter, Journal
 from gpud.rpc import messages, paging
 from gpud.v1 import node_pb2 as pb
 from gpud.v1 import node_pb2_grpc
+
+# As a page token holds it; the journal's numbers have 63 bits.
+_SEQUENCE = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +82,7 @@ class Node(node_pb2_grpc.NodeServiceServicer):
         before = None
         if request.page_token:
             text = paging.decode(request.page_token)
-            if not text.isdigit():
+            if not _SEQUENCE.fullmatch(text):
                 raise OptionInvalid(field="page_token", problem="not one that this list gave")
             before = int(text)
         found = self._journal.page(_filter(request), before, size + 1)

@@ -181,6 +181,7 @@ async def test_the_next_life_adopts_what_runs(world: World) -> None:
     adopted.terminate()
     assert (await adopted.engine_gone()).signal == 15
     await adopted.gone()
+    assert tree.engine_exit() == adopted.engine_exit(), "both lives were told"
 
 
 async def test_the_next_life_sees_how_it_ends_by_itself(world: World) -> None:

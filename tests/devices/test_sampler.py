@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from gpud.clock import SystemClock
 from gpud.devices.frames import (
@@ -26,48 +25,11 @@ from gpud.devices.snapshot import (
     Health,
     HostReadings,
     Readings,
-    Sample,
-    Snapshot,
 )
 from tests.devices.proc_tree import hog
+from tests.devices.watching import QUICK, Watcher, health, helpers, running, sample
 from tests.fakes.child import FakeChild, FakeSpawner
 from tests.fakes.driver import GIB, FakeDriver
-
-QUICK = Limits(device=0.3, probe_first=0.1, probe_longest=0.2, restart_first=0.01)
-
-
-class Watcher:
-    """Every snapshot that a sampler publishes."""
-
-    def __init__(self) -> None:
-        self.snapshots: list[Snapshot] = []
-        self._published = asyncio.Event()
-
-    def publish(self, snapshot: Snapshot) -> None:
-        self.snapshots.append(snapshot)
-        self._published.set()
-
-    async def until(self, holds: Callable[[Snapshot], bool]) -> Snapshot:
-        """The first snapshot from now on of which this holds."""
-        seen = len(self.snapshots)
-        async with asyncio.timeout(10):
-            while True:
-                for snapshot in self.snapshots[seen:]:
-                    if holds(snapshot):
-                        return snapshot
-                seen = len(self.snapshots)
-                self._published.clear()
-                await self._published.wait()
-
-
-@asynccontextmanager
-async def running(sampler: Sampler) -> AsyncIterator[None]:
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(sampler.run())
-        try:
-            yield
-        finally:
-            task.cancel()
 
 
 def settings(tmp_path: Path, **changes: Any) -> SamplerSettings:
@@ -85,24 +47,6 @@ def script(tmp_path: Path, **cards: dict[str, Any]) -> None:
     fresh = tmp_path / "scenario.new"
     fresh.write_text(json.dumps(cards))
     fresh.rename(tmp_path / "scenario.json")
-
-
-def sample(snapshot: Snapshot, alias: str) -> Sample:
-    found = snapshot.find(alias)
-    assert found is not None
-    return found
-
-
-def health(alias: str, wanted: Health) -> Callable[[Snapshot], bool]:
-    return lambda snapshot: sample(snapshot, alias).health is wanted
-
-
-def helpers() -> list[int]:
-    """Sampling processes among our own children."""
-    me = os.getpid()
-    children = Path(f"/proc/{me}/task/{me}/children").read_text().split()
-    commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
-    return [pid for pid, command in commands.items() if b"gpud.devices.helper" in command]
 
 
 async def test_the_first_snapshot_is_complete_and_in_order(tmp_path: Path) -> None:
@@ -303,9 +247,8 @@ async def test_at_most_one_process_is_stuck_and_one_at_work() -> None:
         assert health("gpu2", Health.HEALTHY)(watcher.snapshots[-1])
         # And no probe starts, however often one is due, until both are gone.
         full_tick(third)
-        async with asyncio.timeout(5):
-            await SystemClock().sleep(3 * QUICK.probe_longest)
-        assert len(spawner.children) == 3
+        with pytest.raises(TimeoutError):
+            await spawner.next(4, within_seconds=3 * QUICK.probe_longest)
         first.is_killable = second.is_killable = True
         probe = await spawner.next(4)
         assert probe.orders.only in ("GPU-a", "GPU-b")

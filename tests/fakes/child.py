@@ -61,9 +61,9 @@ class FakeSpawner:
         self._spawned.set()
         return child
 
-    async def next(self, number: int) -> FakeChild:
+    async def next(self, number: int, within_seconds: float = 5.0) -> FakeChild:
         """The child of that number, from 1, once it is there."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(within_seconds):
             while len(self.children) < number:
                 self._spawned.clear()
                 await self._spawned.wait()

@@ -199,9 +199,8 @@ async def test_a_message_too_large_or_not_protobuf_hurts_nobody(running: Gpud, a
         ):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await raw(body)
-            assert caught.value.code() in {
-                Code.INTERNAL, Code.RESOURCE_EXHAUSTED, Code.INVALID_ARGUMENT,
-            }  # fmt: skip
+            # grpcio answers these before any code of ours runs.
+            assert caught.value.code() in {Code.UNKNOWN, Code.INTERNAL, Code.RESOURCE_EXHAUSTED}
             assert "Traceback" not in (caught.value.details() or "")
     assert await books(api) == before
 

@@ -1,0 +1,130 @@
+"""The stand-in libnvidia-ml.so.1, and the real NVML driver on it, in a child process.
+
+The library is found through LD_LIBRARY_PATH, which the loader reads when a process starts.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from gpud.clock import SystemClock
+from gpud.devices.child import child_environment
+from gpud.devices.driver import Aliases, DeviceLost, DriverUnavailable
+from gpud.devices.snapshot import DeviceInfo, ProcessUse, Readings
+
+SOURCE = Path(__file__).with_name("nvml_standin.c")
+
+
+def library_folder(factory: pytest.TempPathFactory, *, old_driver: bool = False) -> Path:
+    """The folder of the compiled library; compiled once in a run of the tests."""
+    folder = factory.getbasetemp() / ("nvml-470" if old_driver else "nvml")
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler for the stand-in library")
+    if not folder.exists():
+        folder.mkdir()
+        subprocess.run(
+            [
+                compiler, "-std=c11", "-D_DEFAULT_SOURCE", "-Wall", "-Wextra", "-Werror",
+                *(["-DOLD_DRIVER"] if old_driver else []),
+                "-shared", "-fPIC", "-o", str(folder / "libnvidia-ml.so.1"), str(SOURCE),
+            ],
+            check=True,
+            timeout=60,
+        )  # fmt: skip
+    return folder
+
+
+class Failed(Exception):
+    """The child's NVML driver raised something else."""
+
+
+class NvmlChild:
+    """The NVML driver in a process of its own; the same methods, so it is a Driver itself."""
+
+    def __init__(self, library: Path, machine: str = "healthy", **environment: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.devices.standin"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=child_environment(os.environ)
+            | {"LD_LIBRARY_PATH": str(library), "NVML_STANDIN": machine}
+            | environment,
+        )
+        self.pid = self._process.pid
+        try:
+            self._call("open", type_=bool)
+        except BaseException:
+            self.end()
+            raise
+
+    def devices(self) -> tuple[DeviceInfo, ...]:
+        return self._call("devices", type_=tuple[DeviceInfo, ...])
+
+    def readings(self, uuid: str) -> Readings:
+        return self._call("readings", uuid, type_=Readings)
+
+    def processes(self, uuid: str) -> tuple[ProcessUse, ...] | None:
+        return self._call("processes", uuid, type_=tuple[ProcessUse, ...] | None)
+
+    def close(self) -> None:
+        self._call("close", type_=None)
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.communicate(timeout=10)
+
+    def _call(self, *request: str, type_: Any) -> Any:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write(msgspec.json.encode(request) + b"\n")
+        stdin.flush()
+        error, uuid, value = msgspec.json.decode(
+            stdout.readline(), type=tuple[str, str, msgspec.Raw]
+        )
+        text = bytes(value).decode()
+        if error == "DeviceLost":
+            raise DeviceLost(uuid=uuid, reason=text)
+        if error == "DriverUnavailable":
+            raise DriverUnavailable(driver="nvml", reason=text)
+        if error:
+            raise Failed(text)
+        return msgspec.json.decode(value, type=type_)
+
+
+def main() -> None:
+    """Serve calls, a line of JSON each."""
+    from gpud.devices.nvml import NvmlDriver
+    from gpud.devices.processes import ProcessTable
+
+    table = ProcessTable()
+    table.scan(SystemClock().now().boottime)
+    driver: NvmlDriver | None = None
+    for line in sys.stdin.buffer:
+        method, *arguments = msgspec.json.decode(line)
+        answer: tuple[str, str, Any]
+        try:
+            if driver is None:
+                driver = NvmlDriver(table, Aliases())
+                answer = ("", "", True)
+            else:
+                answer = ("", "", getattr(driver, method)(*arguments))
+        except DeviceLost as lost:
+            answer = ("DeviceLost", lost.uuid, lost.reason)
+        except DriverUnavailable as unavailable:
+            answer = ("DriverUnavailable", "", unavailable.reason)
+        sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
