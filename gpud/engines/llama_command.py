@@ -163,6 +163,8 @@ def _house_rules(known: Mapping[str, str]) -> list[str]:
     """What gpud wants of every server, where the build knows it."""
     rules = _with_value(known, "--fit", "off")  # it would change what the promise was made for
     rules += _with_value(known, "--cache-ram", "0")  # 8 GiB of host memory by default
+    # Up to 32 copies a slot of a windowed or recurrent model's state, in host memory.
+    rules += _with_value(known, "--ctx-checkpoints", "0")
     rules += _first_known(known, "--metrics")
     rules += _first_known(known, "--no-ui", "--no-webui")
     rules += _first_known(known, "--offline")

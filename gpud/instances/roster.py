@@ -271,7 +271,7 @@ class Roster:
             return await self._house.launcher.adopt(shim, self._house.folder(instance.id))
         except LaunchFailed as error:
             # What outlives SIGKILL hangs in the kernel: its bytes stay booked as the device shows.
-            log.error("instance.unkillable", instance=instance.name, problem=str(error))
+            log.warning("instance.unkillable", instance=instance.name, problem=str(error))
             return None
 
     def _adopt(self, life: Life, tree: Tree) -> None:

@@ -34,7 +34,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of a few MiB that loads and answers nonsense."""
     path = tmp_path_factory.mktemp("models") / "tiny.gguf"
     writer = ROOT / "packaging" / "tiny_model.py"
-    subprocess.run([sys.executable, str(writer), str(path)], check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, str(writer), str(path), "--ctx", "32768"], check=True, timeout=60
+    )
     return path
 
 
