@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import json
 import logging
 import os
@@ -65,7 +66,7 @@ def check(path: Path | None) -> None:
 @_with_config
 def show(path: Path | None) -> None:
     """Print the configuration in force, defaults included, as JSON."""
-    text = msgspec.json.encode(_loaded(path), enc_hook=lambda value: value)
+    text = msgspec.json.encode(_loaded(path), enc_hook=_plain)
     print(json.dumps(json.loads(text), indent=2))
 
 
@@ -85,10 +86,32 @@ def _loaded(path: Path | None) -> config.Config:
     if path is None and DEFAULT_FILE.exists():
         path = DEFAULT_FILE
     try:
-        return config.load(path, os.environ)
+        settings = config.load(path, os.environ)
+        _check_cards(settings)
     except ConfigInvalid as error:
         _refuse(error)
         raise
+    return settings
+
+
+def _check_cards(settings: config.Config) -> None:
+    """Refuse cards that no data exists for. Apart from config, which knows no devices."""
+    from gpud.devices.simulated import load_cards
+
+    known = load_cards() if settings.devices.simulated else {}
+    for cards in settings.devices.simulated:
+        if cards.card not in known:
+            near = difflib.get_close_matches(cards.card, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
+            raise ConfigInvalid(
+                f"cannot use the configuration: devices.simulated.card: {cards.card!r} is no "
+                f"known card; {hint}"
+            )
+
+
+def _plain(value: object) -> object:
+    """A Size or a Span as the number that it is."""
+    return int(value) if isinstance(value, int) else float(value)  # type: ignore[arg-type]
 
 
 def _refuse(error: Exception) -> None:

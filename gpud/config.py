@@ -31,6 +31,17 @@ class Span(float):
     """Seconds, written `30s`, `5m` or as a number of seconds."""
 
 
+# Defaults are made by factories: a schema cannot tell those of our own number types.
+def _size(count: int) -> Size:
+    made: Size = msgspec.field(default_factory=lambda: Size(count))
+    return made
+
+
+def _span(seconds: float) -> Span:
+    made: Span = msgspec.field(default_factory=lambda: Span(seconds))
+    return made
+
+
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of the file; an unknown key is an error."""
 
@@ -51,7 +62,7 @@ class Server(Section, frozen=True, kw_only=True):
 class Sampling(Section, frozen=True, kw_only=True):
     """[sampling]: how often devices are read."""
 
-    interval: Span = Span(1.0)
+    interval: Span = _span(1.0)
     processes_every: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 5
 
 
@@ -75,22 +86,22 @@ class Policy(Section, frozen=True, kw_only=True):
     """[policy]."""
 
     strict_allocation: bool = True
-    device_reserve: Size = Size(512 * MIB)
-    reserve_system_memory: Size = Size(2 * GIB)
-    release_deadline: Span = Span(10.0)
+    device_reserve: Size = _size(512 * MIB)
+    reserve_system_memory: Size = _size(2 * GIB)
+    release_deadline: Span = _span(10.0)
 
 
 class LlamaCpp(Section, frozen=True, kw_only=True):
     """[engines.llama_cpp]. `load_stall` bounds a load that shows no progress."""
 
     binary: str = "llama-server"
-    load_stall: Span = Span(120.0)
+    load_stall: Span = _span(120.0)
 
 
 class Engines(Section, frozen=True, kw_only=True):
     """[engines]."""
 
-    llama_cpp: LlamaCpp = LlamaCpp()
+    llama_cpp: LlamaCpp = msgspec.field(default_factory=LlamaCpp)
 
 
 class ModelEntry(Section, frozen=True, kw_only=True):
@@ -137,13 +148,22 @@ class Config(Section, frozen=True, kw_only=True):
 
     node: Node = Node()
     server: Server = Server()
-    sampling: Sampling = Sampling()
+    sampling: Sampling = msgspec.field(default_factory=Sampling)
     devices: Devices = Devices()
-    policy: Policy = Policy()
-    engines: Engines = Engines()
+    policy: Policy = msgspec.field(default_factory=Policy)
+    engines: Engines = msgspec.field(default_factory=Engines)
     models: Models = Models()
     http: Http = Http()
     logging: Logging = Logging()
+
+
+# Where an unknown key may stand, as msgspec tells it.
+_SECTIONS: dict[str, type[msgspec.Struct]] = {
+    **{field.name: field.type for field in msgspec.structs.fields(Config)},
+    "devices.simulated[...]": SimulatedCards,
+    "engines.llama_cpp": LlamaCpp,
+    "models.NAME": ModelEntry,
+}
 
 
 def default_socket(environment: Mapping[str, str] | None = None) -> str:
@@ -263,19 +283,10 @@ def _suggestion(tree: dict[str, Any], text: str) -> str:
     match = re.search(r"unknown field `([^`]*)`", text)
     if match is None:
         return ""
-    known = sorted({name for section in _sections() for name in section.__struct_fields__})
+    place = re.search(r"at `([^`]*)`", text)
+    known = sorted(_SECTIONS.get(place[1] if place else "", Config).__struct_fields__)
     near = difflib.get_close_matches(match[1], known, n=1, cutoff=0.6)
     return f"; did you mean `{near[0]}`?" if near else f"; known keys: {', '.join(known)}"
-
-
-def _sections() -> list[type[msgspec.Struct]]:
-    found: list[type[msgspec.Struct]] = []
-    waiting: list[type[msgspec.Struct]] = [Section]
-    while waiting:
-        section = waiting.pop()
-        found.append(section)
-        waiting.extend(section.__subclasses__())
-    return found
 
 
 def _check(config: Config) -> None:

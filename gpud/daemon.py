@@ -123,6 +123,7 @@ class Daemon:
         )
         self._roster = Roster(self._house, self._store)
         self._start_wall = clock.now().wall
+        self._socket = config.server.socket or default_socket()
         self._rpc = RpcServer(services(self._facts(), self._journal, self._house, self._roster))
         self._programs: tuple[EngineProgram, ...] = ()
         self._http: HttpServer | None = None
@@ -130,6 +131,8 @@ class Daemon:
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Engines go on without us. Raises ConfigInvalid."""
+        # First of all: where an address is taken, nothing has begun.
+        self._rpc.bind(Path(self._socket), self._config.server.listen)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -155,12 +158,11 @@ class Daemon:
             running = [tasks.create_task(self._sampler.run(), name="sampler")]
             running.append(tasks.create_task(self._roster.run(recovered), name="roster"))
             await recovered.wait()
-            socket_path = Path(self._config.server.socket or default_socket())
-            await self._rpc.start(socket_path, self._config.server.listen)
+            await self._rpc.start()
             if self._config.http.listen:
                 self._http = HttpServer(self._config.http.listen, lambda: self._told_state)
                 self._http.start()
-            log.info("daemon.listening", socket=str(socket_path), tcp=self._config.server.listen)
+            log.info("daemon.listening", socket=self._socket, tcp=self._config.server.listen)
             for work in (
                 self._expire(),
                 self._keep_house(),

@@ -11,7 +11,7 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +19,7 @@ from typing import Protocol
 import structlog
 
 from gpud.errors import StateDirectoryRefused, StoreReadOnly
+from gpud.statements import STATEMENTS_KEPT, execute
 
 log = structlog.get_logger()
 
@@ -29,9 +30,9 @@ BALLAST_BYTES = 4 * 1024 * 1024
 RETRY_SECONDS = 1.0
 EVENTS_KEPT = 100_000
 PRUNE_EVERY_COMMITS = 1000
-ROWS_PER_STATEMENT = 64
-# One statement for each number of rows, of each of the three kinds.
-STATEMENTS_KEPT = 4 * ROWS_PER_STATEMENT
+# A server under load takes a call in every few turns of the loop; an idle turn takes 10 µs.
+QUIET_TURNS = 5
+MAX_GATHERED = 64
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS rows (
@@ -43,9 +44,6 @@ CREATE TABLE IF NOT EXISTS events (
 );
 CREATE INDEX IF NOT EXISTS events_by_subject ON events (subject, sequence);
 """
-
-
-_Values = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +121,8 @@ class SqliteStore:
         self._ballast = directory / "ballast"
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
+        # Appended in this turn of the loop; touched by the loop alone.
+        self._gathered: list[_Pending] = []
         self._pending: list[_Pending] = []
         self._closing = False
         # Between a failure and the loop's hearing of it, what is appended was decided on memory
@@ -170,24 +170,44 @@ class SqliteStore:
         assert pending.done is not None  # noqa: S101 — for the type checker
         # Nobody may be left to read the outcome of a write whose caller went away.
         pending.done.add_done_callback(lambda done: done.cancelled() or done.exception())
-        with self._wake:
-            self._pending.append(pending)
-            self._wake.notify()
+        if not self._gathered:
+            self._loop.call_soon(self._gather, 1, QUIET_TURNS)
+        self._gathered.append(pending)
         return pending.done
 
     def idle(self) -> bool:
         """Whether nothing waits to be committed (the watchdog asks)."""
         with self._lock:
-            return not self._pending
+            return not self._pending and not self._gathered
 
     def close(self) -> None:
         """Commit what waits, then end the thread."""
+        self._hand_over()
         with self._wake:
             self._closing = True
             self._wake.notify()
         if self._thread is not None:
             self._thread.join(timeout=10)
         self._reader.close()
+
+    def _gather(self, seen: int, turns_left: int) -> None:
+        """Hand over once so many turns of the loop brought no further write.
+
+        Woken for each write, the writer would commit each apart wherever the disk is about as
+        fast as the calls are: a commit, and the fight for the interpreter, cost more than a call.
+        """
+        count = len(self._gathered)
+        turns_left = turns_left - 1 if count == seen else QUIET_TURNS
+        if self._loop is None or turns_left == 0 or count >= MAX_GATHERED:
+            self._hand_over()
+        elif count:
+            self._loop.call_soon(self._gather, count, turns_left)
+
+    def _hand_over(self) -> None:
+        with self._wake:
+            self._pending += self._gathered
+            self._gathered.clear()
+            self._wake.notify()
 
     # Reading: at start, after a failure, and for the journal; never on the path of a grant.
 
@@ -299,7 +319,9 @@ class SqliteStore:
 
         def tell() -> None:
             with self._wake:
-                late, self._pending = self._pending, []
+                late = [*self._pending, *self._gathered]
+                self._pending.clear()
+                self._gathered.clear()
                 self._void = False
                 self._wake.notify()
             self._on_failure(cause)
@@ -372,54 +394,31 @@ class SqliteStore:
         return True
 
 
-# Many rows go in one statement: each statement gives the interpreter to the busy loop, and has to
-# win it back; one a row cost more than the disk.
-
-
 def _write_rows(connection: sqlite3.Connection, batch: list[_Pending]) -> None:
     """The newest version of each record that the batch changes."""
     newest = {(row.kind, row.id): row.body for pending in batch for row in pending.write.rows}
-    put = [(*key, body) for key, body in newest.items() if body is not None]
-    for chunk in _chunks(put):
-        connection.execute(
-            f"INSERT INTO rows (kind, id, body) VALUES {_places(chunk)} "  # noqa: S608
-            "ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body",
-            _flat(chunk),
-        )
-    for chunk in _chunks([key for key, body in newest.items() if body is None]):
-        connection.execute(
-            f"DELETE FROM rows WHERE (kind, id) IN (VALUES {_places(chunk)})",  # noqa: S608
-            _flat(chunk),
-        )
+    execute(
+        connection,
+        "INSERT INTO rows (kind, id, body) VALUES {} "
+        "ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body",
+        [(*key, body) for key, body in newest.items() if body is not None],
+    )
+    execute(
+        connection,
+        "DELETE FROM rows WHERE (kind, id) IN (VALUES {})",
+        [key for key, body in newest.items() if body is None],
+    )
 
 
 def _write_entries(connection: sqlite3.Connection, batch: list[_Pending]) -> None:
     """The batch's lines in order, each write told the numbers that its lines got."""
     entries = [entry for pending in batch for entry in pending.write.entries]
-    sequences: list[int] = []
-    for chunk in _chunks([(e.wall, e.type, e.subject, e.body) for e in entries]):
-        cursor = connection.execute(
-            f"INSERT INTO events (wall, type, subject, body) VALUES {_places(chunk)}",  # noqa: S608
-            _flat(chunk),
-        )
-        # One writer, AUTOINCREMENT: the lines of a statement are numbered without a gap.
-        last = int(cursor.lastrowid or 0)
-        sequences += range(last - len(chunk) + 1, last + 1)
-    numbers = iter(sequences)
+    last = execute(
+        connection,
+        "INSERT INTO events (wall, type, subject, body) VALUES {}",
+        [(e.wall, e.type, e.subject, e.body) for e in entries],
+    )
+    # One writer, AUTOINCREMENT: the lines of a transaction are numbered without a gap.
+    numbers = iter(range(last - len(entries) + 1, last + 1))
     for pending in batch:
         pending.sequences = [next(numbers) for _ in pending.write.entries]
-
-
-def _chunks(values: Sequence[_Values]) -> Iterator[Sequence[_Values]]:
-    for start in range(0, len(values), ROWS_PER_STATEMENT):
-        yield values[start : start + ROWS_PER_STATEMENT]
-
-
-def _places(chunk: Sequence[_Values]) -> str:
-    """`(?,?),(?,?)` for two pairs."""
-    place = f"({','.join('?' * len(chunk[0]))})"
-    return ",".join([place] * len(chunk))
-
-
-def _flat(chunk: Sequence[_Values]) -> list[object]:
-    return [value for values in chunk for value in values]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.running import Api, Gpud, calling
+from tests.running import Api, Gpud, calling, ghostly
 
 
 @pytest.hookimpl(wrapper=True)
@@ -26,14 +26,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpud]:
-    """A daemon with the host and four simulated cards, shared by tests that leave it alive.
-
-    It knows three models, none of whose files is there.
-    """
-    names = ("ghost", "phantom", "spectre")
-    entries = "".join(f'[models.{name}]\npath = "{name}.gguf"\n' for name in names)
-    directory = tmp_path_factory.mktemp("running")
-    gpud = Gpud(directory=directory, extra=f'[models]\nroots = ["{directory}"]\n{entries}')
+    """A daemon shared by tests that leave it alive."""
+    gpud = ghostly(tmp_path_factory.mktemp("running"))
     try:
         yield gpud.start()
     finally:

@@ -155,6 +155,13 @@ class Gpud:
         return [pid for pid in pids() if pid not in own and needle in arguments(pid)]
 
 
+def ghostly(directory: Path) -> Gpud:
+    """The host, four simulated cards, and three models none of whose files is there."""
+    names = ("ghost", "phantom", "spectre")
+    entries = "".join(f'[models.{name}]\npath = "{name}.gguf"\n' for name in names)
+    return Gpud(directory=directory, extra=f'[models]\nroots = ["{directory}"]\n{entries}')
+
+
 def pids() -> list[int]:
     return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
 

@@ -7,55 +7,16 @@ import resource
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from gpud import store as store_module
 from gpud.errors import StateDirectoryRefused, StoreReadOnly
-from gpud.store import BALLAST_BYTES, Committed, Entry, Row, SqliteStore, Write
+from gpud.store import BALLAST_BYTES, QUIET_TURNS, Committed, Entry, Row, SqliteStore, Write
+from tests.fakes.store import CrampedStore
 
 PATIENCE_SECONDS = 10.0
-
-
-class CrampedStore(SqliteStore):
-    """A store on a disk that tests fill and empty: while it is `full` the file may not grow.
-
-    As on a real disk, the ballast's going makes room, unless there is none to be had at all.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self.full = False
-        self.room_without_ballast = True
-        self.gate = threading.Event()
-        self.gate.set()
-        self.failed, self.recovered = threading.Event(), threading.Event()
-        super().__init__(directory)
-
-    def _commit(self, connection: sqlite3.Connection, batch: list[store_module._Pending]) -> None:
-        assert self.gate.wait(PATIENCE_SECONDS)
-        relief = self.room_without_ballast and not self._ballast.exists()
-        pages = connection.execute("PRAGMA page_count").fetchone()[0]
-        limit = pages if self.full and not relief else 2**30
-        connection.execute(f"PRAGMA max_page_count = {limit}").fetchone()
-        super()._commit(connection, batch)
-
-    def _make_ballast(self) -> None:
-        if self.full:
-            self._read_only_cause = "no room for the ballast: the disk is full"
-            return
-        super()._make_ballast()
-
-    def _fail(self, batch: list[store_module._Pending], cause: str) -> None:
-        super()._fail(batch, cause)
-        self.failed.set()
-
-    def _try_to_recover(self, connection: sqlite3.Connection) -> None:
-        super()._try_to_recover(connection)
-        if not self.read_only_cause:
-            self.recovered.set()
 
 
 class Loop:
@@ -184,6 +145,8 @@ async def test_what_was_decided_on_a_lost_write_is_void_with_it(
     """Appended after the failure and before the loop heard of it: built on memory that is void."""
     store.full, store.room_without_ballast = True, False
     lost = store.append(large("lost"))
+    for _ in range(QUIET_TURNS):  # until the writer hears of it
+        await asyncio.sleep(0)
     assert store.failed.wait(PATIENCE_SECONDS)  # the loop is held up here
     built_on_it = store.append(write("built on it"))
 

@@ -11,6 +11,8 @@ from typing import Protocol
 
 from gpud.devices.snapshot import DeviceInfo, DeviceKind, ProcessUse, Readings
 
+NVML, HOST, SIMULATED = "nvml", "host", "simulated"
+
 
 class DriverError(Exception):
     """What a driver can meet; it ends in the sampling process and never reaches a client."""
@@ -69,11 +71,11 @@ def driver_name(kind: DeviceKind) -> str:
     """The driver that devices of this kind come from."""
     match kind:
         case DeviceKind.GPU | DeviceKind.MIG:
-            return "nvml"
+            return NVML
         case DeviceKind.SIMULATED:
-            return "simulated"
+            return SIMULATED
         case DeviceKind.HOST:
-            return "host"
+            return HOST
 
 
 class Aliases:

@@ -1,8 +1,8 @@
 """Pure: what the daemon and the sampling process tell each other.
 
 Daemon to sampling process, on its stdin: one line of JSON (Orders), then command lines `list`
-(read process lists at the next tick) and `take UUID` (sample this device again). Back, on its
-stdout: frames, each a 4-byte little-endian length and a msgpack body.
+(read process lists at the next tick) and `take NAME` (what was skipped is wanted again). Back, on
+its stdout: frames, each a 4-byte little-endian length and a msgpack body.
 
 Every frame says in `then` what the sampling process does next, so that silence has a culprit:
 a device's UUID, the name of a driver, or "" while it waits for its next tick.
@@ -44,7 +44,8 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
 
     `host_uuid`: what device `host` is called, if there is one.
     `known`: devices of earlier lives, whose aliases and facts stay. `skipped`: UUIDs that must not
-    be touched. `only`: read this one device once, then end.
+    be touched, and "nvml" if that driver must not be. `only`: read this one device once, or just
+    open that driver, then end.
     """
 
     settings: SamplerSettings

@@ -12,13 +12,22 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import BinaryIO, NoReturn
 
 import msgspec
 
 from gpud.clock import Clock, SystemClock
-from gpud.devices.driver import Aliases, DeviceLost, Driver, DriverUnavailable, driver_name
+from gpud.devices.driver import (
+    HOST,
+    NVML,
+    SIMULATED,
+    Aliases,
+    DeviceLost,
+    Driver,
+    DriverUnavailable,
+    driver_name,
+)
 from gpud.devices.frames import (
     COMMAND_LIST,
     COMMAND_TAKE,
@@ -37,7 +46,6 @@ from gpud.devices.simulated import Scenario, SimulatedDriver, simulated_slots
 from gpud.devices.snapshot import DeviceInfo, Readings
 
 MIN_INTERVAL_SECONDS = 0.01
-NVML, HOST, SIMULATED = "nvml", "host", "simulated"
 NVML_LIBRARY = "libnvidia-ml.so.1"
 # The first tick waits this long for NVML, so that the first snapshot usually has its cards.
 OPENING_GRACE_SECONDS = 1.0
@@ -76,17 +84,14 @@ Openers = Mapping[str, Callable[[], Driver]]
 
 
 def standard_openers(
-    orders: Orders, table: ProcessTable, clock: Clock, tell: Send, skipped: dict[str, DeviceInfo]
+    orders: Orders, table: ProcessTable, clock: Clock, tell: Send, skipped: Set[str]
 ) -> Openers:
-    """How each driver that is asked for is opened, by its name. NVML's cards are numbered first.
-
-    `skipped` is read again at each discovery.
-    """
+    """How each driver that is asked for is opened, by its name; `skipped` as in Fleet."""
     settings = orders.settings
     aliases = Aliases(orders.known)
     openers: dict[str, Callable[[], Driver]] = {}
     if settings.nvml != "off":
-        openers[NVML] = lambda: _open_nvml(table, aliases, skipped)
+        openers[NVML] = lambda: _open_nvml(table, aliases, orders.known, skipped)
     if settings.host:
         openers[HOST] = lambda: HostDriver(orders.host_uuid, table, clock)
     if settings.simulated:
@@ -103,7 +108,9 @@ def standard_openers(
     return openers
 
 
-def _open_nvml(table: ProcessTable, aliases: Aliases, skipped: dict[str, DeviceInfo]) -> Driver:
+def _open_nvml(
+    table: ProcessTable, aliases: Aliases, known: tuple[DeviceInfo, ...], skipped: Set[str]
+) -> Driver:
     # Most hosts without a card lack the library too; the binding would be 3 MiB of nothing.
     import ctypes
 
@@ -113,7 +120,7 @@ def _open_nvml(table: ProcessTable, aliases: Aliases, skipped: dict[str, DeviceI
         raise DriverUnavailable(driver=NVML, reason=str(problem), is_absent=True) from problem
     from gpud.devices.nvml import NvmlDriver
 
-    driver = NvmlDriver(table, aliases, skipped)
+    driver = NvmlDriver(table, aliases, known, skipped)
     driver.devices()  # the first touch of each card is slow as well
     return driver
 
@@ -121,14 +128,15 @@ def _open_nvml(table: ProcessTable, aliases: Aliases, skipped: dict[str, DeviceI
 class Fleet:
     """The drivers that are open, NVML being opened again and again, and all their devices.
 
-    `skipped` are the devices that must not be touched; the caller may take some out.
+    `skipped`: devices, and maybe NVML as a whole, that must not be touched; the caller may take
+    some out.
     """
 
     def __init__(
         self,
         orders: Orders,
         openers: Openers,
-        skipped: dict[str, DeviceInfo],
+        skipped: set[str],
         clock: Clock,
         tell: Send,
     ) -> None:
@@ -149,7 +157,7 @@ class Fleet:
             return False
         if self._opening is None:
             due = self._clock.now().boottime >= self._reopen_boottime
-            if not due or self._is_left_alone():
+            if not due or NVML in self.skipped:
                 return False
             self._opening = Opening(self._openers[NVML])
         outcome = self._opening.outcome(grace_seconds)
@@ -173,7 +181,7 @@ class Fleet:
                 del self._drivers[name]
                 driver.close()
                 self._give_up(name, unavailable)
-        waited_for = self._opening is not None or self._is_left_alone()
+        waited_for = self._opening is not None or NVML in self.skipped
         return Inventory(
             devices=tuple(found),
             opening=(NVML,) if waited_for else (),
@@ -190,11 +198,6 @@ class Fleet:
         others = {name: open_() for name, open_ in self._openers.items() if name != NVML}
         # They never block, and are read first: so they are fresh whatever a card does.
         self._drivers = others | self._drivers
-
-    def _is_left_alone(self) -> bool:
-        """Whether each card that NVML ever had must not be touched: then NVML is not either."""
-        cards = [info.uuid for info in self._orders.known if driver_name(info.kind) == NVML]
-        return bool(cards) and all(uuid in self.skipped for uuid in cards)
 
     def _give_up(self, name: str, unavailable: DriverUnavailable) -> None:
         self._reopen_boottime = self._clock.now().boottime + REOPEN_SECONDS
@@ -230,9 +233,9 @@ class Helper:
         """Look for devices and processes anew at the next tick."""
         self._wants_list = True
 
-    def take(self, uuid: str) -> None:
-        """Sample this device again."""
-        self._fleet.skipped.pop(uuid, None)
+    def take(self, name: str) -> None:
+        """Sample this device, or use this driver, again."""
+        self._fleet.skipped.discard(name)
         self._wants_list = True
 
     def tick(self) -> None:
@@ -282,7 +285,7 @@ class Helper:
 def build(orders: Orders, send: Send, clock: Clock) -> Helper:
     """A helper with the real drivers, those opened that open at once."""
     table = ProcessTable()
-    skipped = {info.uuid: info for info in orders.known if info.uuid in orders.skipped}
+    skipped = set(orders.skipped)
     openers = standard_openers(orders, table, clock, send, skipped)
     return Helper(Fleet(orders, openers, skipped, clock, send), table, orders.only, send, clock)
 

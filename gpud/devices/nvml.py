@@ -6,7 +6,7 @@ A card in MIG mode is listed with its slices: it still has heat and power of its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,11 +14,10 @@ from typing import Any
 
 import pynvml
 
-from gpud.devices.driver import Aliases, DeviceLost, DriverUnavailable
+from gpud.devices.driver import NVML, Aliases, DeviceLost, DriverUnavailable
 from gpud.devices.processes import ProcessTable
 from gpud.devices.snapshot import DeviceInfo, DeviceKind, ProcessKind, ProcessUse, Readings
 
-NAME = "nvml"
 PCI_DEVICES = Path("/sys/bus/pci/devices")
 # A refusal that may pass is tried again after so many reads; old cards refuse half of the calls.
 RETRY_REFUSED_AFTER_READS = 60
@@ -122,20 +121,21 @@ class _Memory:
 class NvmlDriver:
     """NVML, initialised. Raises DriverUnavailable from the constructor, which may take seconds.
 
-    `untouched`: devices to list as they were, with no call to them beyond the one that finds them.
-    It is read at each discovery, so whoever takes one out lets it be touched again.
+    `known`: devices described before, which are not described again. `untouched`: UUIDs of such
+    that get no call beyond the one that finds them; it is read again at each discovery.
     """
 
     def __init__(
         self,
         table: ProcessTable,
         aliases: Aliases,
-        untouched: Mapping[str, DeviceInfo] | None = None,
+        known: Iterable[DeviceInfo] = (),
+        untouched: Set[str] = frozenset(),
     ) -> None:
         self._table = table
         self._aliases = aliases
-        self._untouched = untouched if untouched is not None else {}
-        self._infos: dict[str, DeviceInfo] = {}
+        self._infos = {info.uuid: info for info in known}
+        self._untouched = untouched
         self._cards: dict[str, _Card] = {}
         try:
             pynvml.nvmlInit()
@@ -225,7 +225,7 @@ class NvmlDriver:
         uuid = pynvml.nvmlDeviceGetUUID(handle)
         card = self._cards.get(uuid) or _Card(uuid, handle)
         card.handle = handle
-        info = self._untouched.get(uuid) or self._infos.get(uuid)
+        info = self._infos.get(uuid)
         if info is None:
             info = self._describe(card, parent)
         elif info.memory_total_bytes is None and uuid not in self._untouched:
@@ -304,7 +304,7 @@ def _mig_enabled(card: _Card) -> bool | None:
 
 def _unavailable(error: pynvml.NVMLError) -> DriverUnavailable:
     return DriverUnavailable(
-        driver=NAME,
+        driver=NVML,
         reason=_UNAVAILABLE.get(error.value, str(error)),
         is_absent=error.value == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND,
     )

@@ -1,9 +1,9 @@
 """The daemon's side of sampling: keeps one sampling process at work, publishes what it sees.
 
 A process whose device does not answer within its deadline is abandoned: killed, and never waited
-for. The next one skips that device, which is then tried by a probe, a short-lived process of its
-own, until it answers. No probe starts while an abandoned process still lives: at most one is stuck
-in the driver and one at work.
+for. The next one skips that device (or NVML, if it was discovery that hung). What is left out is
+tried by probes, short-lived processes of their own, until it answers. No probe starts while an
+abandoned process still lives: at most one is stuck in the driver and one at work.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import structlog
 from gpud.clock import Clock
 from gpud.devices.board import Board, Instant
 from gpud.devices.child import Child, Receive
-from gpud.devices.driver import driver_name
+from gpud.devices.driver import HOST, NVML, SIMULATED, driver_name
 from gpud.devices.frames import (
     COMMAND_LIST,
     COMMAND_TAKE,
@@ -63,7 +63,7 @@ class Limits:
 
 @dataclass(slots=True)
 class _Stuck:
-    """A device that is left out, and when (loop time) a probe tries it."""
+    """A device, or NVML, that is left out: when (loop time) a probe tries it."""
 
     backoff_seconds: float
     due: float
@@ -100,7 +100,7 @@ class Sampler:
         self._abandoned: list[Child] = []
         self._stuck: dict[str, _Stuck] = {}
         self._got_stuck = asyncio.Event()
-        self._crashes: dict[str, int] = {}
+        self._crashes_opening = 0
         self._restart_seconds = self._limits.restart_first
 
     def list_soon(self) -> None:
@@ -189,6 +189,7 @@ class Sampler:
                 self._take_answer(frame)
             case TickEnded():
                 self._restart_seconds = self._limits.restart_first
+                self._crashes_opening = 0
                 self._host = frame.host
                 self._publish(self._tick)
             case Remark():
@@ -215,7 +216,6 @@ class Sampler:
     def _take_answer(self, answer: Answer) -> None:
         before = self._board.health(answer.uuid)
         self._board.take_answer(answer)
-        self._crashes.pop(answer.uuid, None)
         self._tell_health(answer.uuid, before)
 
     def _tell_health(self, uuid: str, before: Health | None) -> None:
@@ -244,103 +244,109 @@ class Sampler:
 
     def _explain_silence(self, busy_with: str | None) -> None:
         """Its last frame told what it was about to do."""
-        if busy_with and self._board.find(busy_with):
+        if busy_with:
             self._leave_out(busy_with, f"no answer within {self._limits.device:g} s")
         else:
-            log.warning("sampler.silent", busy_with=busy_with or "nothing")
+            log.warning("sampler.silent", starting=busy_with is None)
         self._publish(self._clock.now())
 
     def _explain_end(self, child: Child) -> None:
-        culprit = child.busy_with or ""
+        # Before its first frame it does nothing that could go wrong but open NVML.
+        culprit = NVML if child.busy_with is None else child.busy_with
         log.warning("sampler.ended", exit=child.exit_text(), busy_with=culprit or "nothing")
-        if self._board.find(culprit) is None:
-            return
-        self._crashes[culprit] = self._crashes.get(culprit, 0) + 1
-        if self._crashes[culprit] >= self._limits.crashes_tolerated:
-            self._leave_out(culprit, "the sampling process dies of reading it")
+        if culprit == NVML:
+            # Starting is when anything else can end it too: one time proves nothing.
+            self._crashes_opening += 1
+            if self._crashes_opening < self._limits.crashes_tolerated:
+                return
+        if culprit:
+            self._leave_out(culprit, "the sampling process died of reading it")
             self._publish(self._clock.now())
 
-    def _leave_out(self, uuid: str, reason: str) -> None:
-        """Skip this device until a probe gets an answer from it."""
-        now, uuids = asyncio.get_running_loop().time(), [uuid]
-        info = self._board.find(uuid)
-        if info is not None and len(self._abandoned) > 1:
-            # An earlier process is stuck as well: the driver hangs, not a card. A third process
-            # must not go there, so all its devices wait for a probe.
-            driver = driver_name(info.kind)
-            uuids = [
-                known.uuid for known in self._board.known if driver_name(known.kind) == driver
-            ]
-        for each in uuids:
-            before = self._board.health(each)
-            self._board.mark_unresponsive(each, reason, self._clock.now())
-            self._tell_health(each, before)
-            self._stuck.setdefault(
-                each, _Stuck(self._limits.probe_first, now + self._limits.probe_first)
-            )
+    def _leave_out(self, culprit: str, reason: str) -> None:
+        """Skip this device, or NVML as a whole, until a probe gets an answer from it."""
+        skipped, info = {culprit}, self._board.find(culprit)
+        if info and driver_name(info.kind) == NVML and len(self._abandoned) > 1:
+            # An earlier process is stuck as well, so it is the driver that hangs, not a card: a
+            # third process must not go there.
+            skipped.add(NVML)
+        for known in self._board.known:
+            if skipped & {known.uuid, driver_name(known.kind)}:
+                before = self._board.health(known.uuid)
+                self._board.mark_unresponsive(known.uuid, reason, self._clock.now())
+                self._tell_health(known.uuid, before)
+        first = self._limits.probe_first
+        for name in skipped:
+            due = asyncio.get_running_loop().time() + first
+            self._stuck.setdefault(name, _Stuck(backoff_seconds=first, due=due))
         self._got_stuck.set()
 
-    # Devices that are left out.
+    # What is left out.
 
     async def _keep_probing(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            uuid = await self._due_for_probe()
+            name = await self._due_for_probe()
             self._reap()
-            if not self._abandoned and await self._probe(uuid):
-                del self._stuck[uuid]
+            if not self._abandoned and await self._probe(name):
+                log.info("sampler.taken_back", name=name)
+                del self._stuck[name]
                 if self._live is not None:
-                    self._live.command(f"{COMMAND_TAKE} {uuid}")
+                    self._live.command(f"{COMMAND_TAKE} {name}")
                 continue
-            stuck = self._stuck[uuid]
+            stuck = self._stuck[name]
             stuck.backoff_seconds = min(2 * stuck.backoff_seconds, self._limits.probe_longest)
             stuck.due = loop.time() + stuck.backoff_seconds
 
     async def _due_for_probe(self) -> str:
-        """Wait until some device is to be tried again, and say which."""
+        """Wait until something left out is to be tried again, and say what."""
         while True:
             self._got_stuck.clear()
-            uuid, stuck = min(
+            name, stuck = min(
                 self._stuck.items(), key=lambda item: item[1].due, default=("", None)
             )
             try:
                 async with asyncio.timeout_at(stuck.due if stuck else None):
                     await self._got_stuck.wait()
             except TimeoutError:
-                return uuid
+                return name
 
-    async def _probe(self, uuid: str) -> bool:
-        """Read this one device in a process of its own; whether it answered."""
-        answers: list[Answer] = []
+    async def _probe(self, name: str) -> bool:
+        """Read this one device, or open NVML, in a process of its own; whether that answered."""
+        answers: list[AnyFrame] = []
 
         def receive(_: Child, frame: AnyFrame) -> None:
-            if isinstance(frame, Answer) and frame.uuid == uuid:
-                answers.append(frame)
+            match frame:
+                case Answer() if frame.uuid == name:
+                    answers.append(frame)
+                    self._take_answer(frame)
+                case Inventory() if name == NVML and NVML not in frame.opening:
+                    answers.append(frame)
 
-        info = self._board.find(uuid)
-        if info is None:
-            return True
-        is_simulated = driver_name(info.kind) == "simulated"
-        settings = msgspec.structs.replace(
-            self._settings,
-            host=False,
-            nvml="off" if is_simulated else self._settings.nvml,
-            simulated=self._settings.simulated if is_simulated else (),
-        )
-        orders = Orders(
-            settings=settings, host_uuid=self._host_uuid, known=self._board.known, only=uuid
-        )
         try:
-            child = self._spawn(orders, receive)
+            child = self._spawn(self._probe_orders(name), receive)
         except OSError:
             return False
         try:
             await self._watch(child, self._limits.probe_start)
         finally:
             self._retire(child)
-        for answer in answers:
-            self._take_answer(answer)
         return bool(answers)
+
+    def _probe_orders(self, name: str) -> Orders:
+        info = self._board.find(name)
+        driver = driver_name(info.kind) if info else NVML
+        return Orders(
+            settings=msgspec.structs.replace(
+                self._settings,
+                host=driver == HOST,
+                nvml=self._settings.nvml if driver == NVML else "off",
+                simulated=self._settings.simulated if driver == SIMULATED else (),
+            ),
+            host_uuid=self._host_uuid,
+            known=self._board.known,
+            only=name,
+        )
 
     async def _end_children(self) -> None:
         if self._live is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -69,6 +70,7 @@ class Life:
     durable: Instance | None = None
     tree: Tree | None = None
     error: GpudError | None = None
+    newest: asyncio.Future[Committed] | None = None
     progress: Trail = field(default_factory=Trail)
     phase: LoadPhase | UnloadPhase = LoadPhase.DETECT
     phase_began: float = 0.0
@@ -97,12 +99,19 @@ class Life:
             self.durable = instance
             self.show(instance=instance)
 
-        return self.house.promises.commit(change, (row_of(instance),), durable)
+        self.newest = self.house.promises.commit(change, (row_of(instance),), durable)
+        return self.newest
+
+    async def written(self) -> None:
+        """Wait until what was noted is durable, or cannot be: a stop goes on all the same."""
+        if self.newest is not None:
+            with suppress(GpudError):
+                await asyncio.shield(self.newest)
 
     def enter(self, phase: LoadPhase | UnloadPhase, detail: str = "") -> None:
         """Begin a phase, closing the one before with its time."""
         now = self.house.clock.now().boottime
-        if isinstance(self.phase, LoadPhase) and self.phase_began:
+        if isinstance(self.phase, LoadPhase) and self.phase is not phase and self.phase_began:
             spent = (*self.instance.phase_seconds, (self.phase, now - self.phase_began))
             self.instance = replace(self.instance, phase_seconds=spent)
         self.phase, self.phase_began, self.detail = phase, now, detail

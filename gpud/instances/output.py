@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from gpud.clock import Clock
@@ -23,14 +23,18 @@ def tail(directory: Path, lines: int) -> tuple[str, ...]:
     return _lines(text)[-lines:] if lines > 0 else ()
 
 
-async def follow(directory: Path, clock: Clock, lines: int) -> AsyncIterator[tuple[str, ...]]:
-    """The last lines, then what comes after, until the file is gone. Cancel to leave."""
+async def follow(
+    directory: Path, clock: Clock, lines: int, ended: Callable[[], bool]
+) -> AsyncIterator[tuple[str, ...]]:
+    """The last lines, then what comes after, until nobody writes any more or the file is gone."""
     path = directory / OUTPUT_NAME
     yield tail(directory, lines)
     offset, inode = _end(path)
     rest = b""
     while True:
-        await clock.sleep(_FOLLOW_SECONDS)
+        over = ended()  # asked before the read: what was written until then is still told
+        if not over:
+            await clock.sleep(_FOLLOW_SECONDS)
         _, present = _end(path)
         if not present:
             return
@@ -41,6 +45,8 @@ async def follow(directory: Path, clock: Clock, lines: int) -> AsyncIterator[tup
         complete, _, rest = (rest + chunk).rpartition(b"\n")
         if complete:
             yield _lines(complete)
+        if over and not chunk:
+            return
 
 
 def _lines(text: bytes) -> tuple[str, ...]:

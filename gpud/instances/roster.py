@@ -18,6 +18,7 @@ from gpud.instances.instance import (
     Instance,
     InstanceState,
     LoadPhase,
+    UnloadPhase,
 )
 from gpud.instances.launcher import LaunchFailed, Tree
 from gpud.instances.life import House, Life, StopOrder, row_of
@@ -145,14 +146,13 @@ class Roster:
         def durable() -> None:
             life.durable = instance
             life.show()
+            # Here and not below: the caller may have left while the record was on its way.
+            self._start(life, Load(life, request.devices))
 
         change = Change(events=(life.event("instance.load_asked"),))
-        try:
-            await asyncio.shield(self._house.promises.commit(change, rows, durable))
-        except GpudError:
-            del self._lives[instance.id]
-            raise
-        self._start(life, Load(life, request.devices))
+        done = self._house.promises.commit(change, rows, durable)
+        done.add_done_callback(lambda _: self._forget_unless_durable(life))
+        await asyncio.shield(done)
         return instance.id
 
     def stop(self, name: str, order: StopOrder) -> Instance:
@@ -210,6 +210,11 @@ class Roster:
         self._lives[instance.id] = life
         return life
 
+    def _forget_unless_durable(self, life: Life) -> None:
+        if life.durable is None:
+            del self._lives[life.instance.id]
+            life.progress.close()
+
     def _start(self, life: Life, load: Load | None, tree: Tree | None = None) -> None:
         assert self._tasks is not None  # noqa: S101 — the server starts after run
         self._tasks.create_task(live(life, load, tree), name=life.instance.name)
@@ -233,6 +238,7 @@ class Roster:
             life.durable = instance
             life.began = life.phase_began = self._house.clock.now().boottime
             if instance.ended:
+                life.phase = UnloadPhase.STOPPED
                 life.show()
                 life.progress.close()
             else:

@@ -63,6 +63,8 @@ async def _bring_down(life: Life) -> None:
     if life.error is not None and life.instance.failure is None:
         life.instance = replace(life.instance, failure=life.failure(life.error))
     _leave_up(life, failed=failed)
+    # The intent first: after a crash from here on the stop is finished, not the engine adopted.
+    await life.written()
     if life.tree is not None:
         await _drain(life, order)
         await _end_tree(life, life.tree, gently=order is not None and not order.force)

@@ -15,11 +15,15 @@ ENDED_LISTED_SECONDS = 600.0
 
 @dataclass(slots=True)
 class DeviceBook:
-    """What is booked on one device."""
+    """What is booked on one device; `version` moves with every change."""
 
     granted_bytes: int = 0
     holders: dict[str, int] = field(default_factory=dict)  # reservation id → bytes
     leaked_bytes: int = 0
+    version: int = 0
+
+
+_EMPTY = DeviceBook()
 
 
 class Books:
@@ -37,7 +41,7 @@ class Books:
 
     def device(self, uuid: str) -> DeviceBook:
         """The book of a device, empty when nothing is booked there."""
-        return self._devices.get(uuid) or DeviceBook()
+        return self._devices.get(uuid, _EMPTY)
 
     def devices(self) -> Mapping[str, DeviceBook]:
         """Every device on which something is or was booked."""
@@ -55,6 +59,7 @@ class Books:
                 book = self._devices.setdefault(grant.device, DeviceBook())
                 book.granted_bytes += grant.bytes
                 book.holders[reservation.id] = grant.bytes
+                book.version += 1
         due = _due_boottime(reservation)
         if due is not None and (old is None or _due_boottime(old) != due):
             heapq.heappush(self._due, (due, reservation.id))
@@ -68,10 +73,13 @@ class Books:
                 book = self._devices[grant.device]
                 book.granted_bytes -= grant.bytes
                 del book.holders[id_]
+                book.version += 1
 
     def set_leak(self, uuid: str, leaked_bytes: int) -> None:
         """Bytes on a device whose owner is gone."""
-        self._devices.setdefault(uuid, DeviceBook()).leaked_bytes = leaked_bytes
+        book = self._devices.setdefault(uuid, DeviceBook())
+        book.leaked_bytes = leaked_bytes
+        book.version += 1
 
     def due(self, now: Moment) -> list[Reservation]:
         """Leases to expire and ended ones to forget, each told once."""

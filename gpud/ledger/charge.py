@@ -40,6 +40,29 @@ class Charge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reckoning:
+    """A charge, and what it was made from: while that is the same, so is the charge.
+
+    A promise changes one device's book, and every promise asks for the terms of all devices.
+    """
+
+    sample: Sample
+    book: DeviceBook
+    version: int
+    baseline_bytes: int
+    charge: Charge
+
+    def holds(self, sample: Sample, book: DeviceBook, baseline_bytes: int) -> bool:
+        """Whether the charge of these would be the same."""
+        return (
+            self.sample is sample
+            and self.book is book
+            and self.version == book.version
+            and self.baseline_bytes == baseline_bytes
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reserves:
     """What is kept free per device, in bytes."""
 

@@ -20,7 +20,14 @@ from gpud.errors import (
 from gpud.events import Event
 from gpud.ledger.books import Books
 from gpud.ledger.change import Change, joined
-from gpud.ledger.charge import Charge, Reserves, charge, is_stale, refusal_rule
+from gpud.ledger.charge import (
+    Charge,
+    Reckoning,
+    Reserves,
+    charge,
+    is_stale,
+    refusal_rule,
+)
 from gpud.ledger.ending import (
     RESIDUE_SLACK_BYTES,
     begin_release,
@@ -64,6 +71,7 @@ class Ledger:
         self._settings = settings
         self._snapshot: Snapshot | None = None
         self._baselines: dict[str, int] = {}
+        self._reckonings: dict[str, Reckoning] = {}
 
     # Coming back.
 
@@ -256,8 +264,17 @@ class Ledger:
 
     def _charge(self, sample: Sample, books: Books) -> Charge:
         uuid = sample.info.uuid
-        baseline = self._baselines.get(uuid, 0)
-        return charge(sample, books.device(uuid), self._settings.reserves, baseline)
+        book, baseline = books.device(uuid), self._baselines.get(uuid, 0)
+        known = self._reckonings.get(uuid)
+        if known is None or not known.holds(sample, book, baseline):
+            known = self._reckonings[uuid] = Reckoning(
+                sample=sample,
+                book=book,
+                version=book.version,
+                baseline_bytes=baseline,
+                charge=charge(sample, book, self._settings.reserves, baseline),
+            )
+        return known.charge
 
     def _find(self, id_: str) -> Reservation:
         reservation = self.books.reservations.get(id_)

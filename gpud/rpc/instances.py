@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
-from gpud.errors import InstanceLost, OptionInvalid
+from gpud.errors import InstanceLost, InstanceNotFound, OptionInvalid
 from gpud.instances.instance import Instance, InstanceState, LoadPhase, UnloadPhase
 from gpud.instances.life import House, StopOrder
 from gpud.instances.output import follow, tail
 from gpud.instances.roster import LoadRequest, Roster
+from gpud.ledger.promises import Call
 from gpud.rpc import messages, paging
 from gpud.rpc.reservations import call_of
 from gpud.rpc.view import View
@@ -62,17 +64,10 @@ class Instances(instances_pb2_grpc.InstanceServiceServicer):
         self, request: pb.UnloadModelRequest, context: Any
     ) -> AsyncIterator[pb.UnloadModelResponse]:
         """Stop an instance, loading or ready, and follow it to its end."""
-        grace = messages.checked_span("grace", request, 0.0, MAX_GRACE_SECONDS)
-        name = self._named(request)
         call = call_of("UnloadModel", request, request.request_id)
-        if self._house.promises.requests.find(call) is None:
-            order = StopOrder(
-                actor="operator",
-                grace_seconds=DEFAULT_GRACE_SECONDS if grace is None else grace,
-                force=request.force,
-            )
-            self._roster.stop(name, order)
-            self._house.promises.remember_only(call, name)
+        known = self._house.promises.requests.find(call)
+        # A model names no instance any more once the first call has stopped it.
+        name = known.result if known is not None else self._stopping(request, call)
         async for progress in self._roster.follow(name, from_start=True):
             if isinstance(progress.phase, LoadPhase):
                 continue  # where it was when the stop was ordered
@@ -131,12 +126,14 @@ class Instances(instances_pb2_grpc.InstanceServiceServicer):
             raise OptionInvalid(
                 field="lines", problem=f"{request.lines} is not within 0 … {MAX_LINES}"
             )
-        folder = self._house.folder(self._roster.get(name).id)
+        id_ = self._roster.get(name).id
+        folder = self._house.folder(id_)
         count = request.lines or DEFAULT_LINES
         if not request.follow:
             yield pb.TailOutputResponse(lines=tail(folder, count))
             return
-        async for lines in follow(folder, self._house.clock, count):
+        ended = partial(self._ended, id_)
+        async for lines in follow(folder, self._house.clock, count, ended):
             yield pb.TailOutputResponse(lines=lines)
 
     async def _proposed(self, asked: LoadRequest) -> pb.LoadModelResponse:
@@ -151,6 +148,25 @@ class Instances(instances_pb2_grpc.InstanceServiceServicer):
             phase=pb.LOAD_PHASE_ALLOCATE,
             detail="only validated: nothing was promised",
         )
+
+    def _ended(self, id_: str) -> bool:
+        try:
+            return self._roster.get(id_).ended
+        except InstanceNotFound:
+            return True
+
+    def _stopping(self, request: pb.UnloadModelRequest, call: Call) -> str:
+        """Order the stop; the instance's id."""
+        grace = messages.checked_span("grace", request, 0.0, MAX_GRACE_SECONDS)
+        name = self._named(request)
+        order = StopOrder(
+            actor="operator",
+            grace_seconds=DEFAULT_GRACE_SECONDS if grace is None else grace,
+            force=request.force,
+        )
+        self._roster.stop(name, order)
+        self._house.promises.remember_only(call, name)
+        return name
 
     def _named(self, request: pb.UnloadModelRequest) -> str:
         if bool(request.instance) == bool(request.model):

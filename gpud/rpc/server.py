@@ -123,8 +123,10 @@ class RpcServer:
         self._add_reflection()
         self._socket: Path | None = None
 
-    async def start(self, socket_path: Path, listen: str) -> None:
-        """Bind and serve. Raises ConfigInvalid when an address is taken."""
+    def bind(self, socket_path: Path, listen: str) -> None:
+        """Take the addresses; callers wait until start. Raises ConfigInvalid when one is taken."""
+        if listen:
+            check_free(listen)
         prepare_socket(socket_path)
         # The right to call is the right to open the socket: it is born with its final mode.
         old = os.umask(0o117)
@@ -135,6 +137,9 @@ class RpcServer:
         self._socket = socket_path
         if listen:
             self._bind(listen, "server.listen")
+
+    async def start(self) -> None:
+        """Answer."""
         await self._server.start()
 
     async def set_serving(self, serving: bool) -> None:
@@ -176,6 +181,19 @@ class RpcServer:
             "grpc.reflection.v1.ServerReflection", {"ServerReflectionInfo": handler}
         )
         self._server.add_generic_rpc_handlers((service,))
+
+
+def check_free(listen: str) -> None:
+    """Raise ConfigInvalid for an address that is taken; gRPC would log that in its own words."""
+    host, _, port = listen.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host.strip("[]"), int(port)), family=family).close()
+    except OSError as error:
+        raise ConfigInvalid(
+            f"cannot listen on {listen}: {(error.strerror or str(error)).lower()}; "
+            "set another server.listen"
+        ) from error
 
 
 def prepare_socket(path: Path) -> None:

@@ -61,10 +61,11 @@ async def serve(arguments: argparse.Namespace) -> None:
     await server.start()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    reading = asyncio.ensure_future(read_cards()) if arguments.nvml else None
-    await stop.wait()
-    if reading is not None:
-        reading.cancel()
+    async with asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(read_cards()) if arguments.nvml else None
+        await stop.wait()
+        if reading is not None:
+            reading.cancel()
     await server.stop(0)
 
 

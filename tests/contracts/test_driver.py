@@ -47,11 +47,11 @@ def host(folder: Path, factory: pytest.TempPathFactory, stack: ExitStack) -> Cas
 
 def simulated(folder: Path, factory: pytest.TempPathFactory, stack: ExitStack) -> Case:
     pid = stack.enter_context(
-        hog(1024**2, GPUD_RESERVATION=CLAIM, CUDA_VISIBLE_DEVICES="SIM-t4-0")
+        hog(1024**2, GPUD_RESERVATION=CLAIM, CUDA_VISIBLE_DEVICES="SIM-titan-x-0")
     )
     path = folder / "scenario.json"
     driver = SimulatedDriver(
-        simulated_slots((("t4", 2),), Aliases()),
+        simulated_slots((("titan-x", 2),), Aliases()),
         scanned(),
         Scenario(str(path), pytest.fail),
         SystemClock(),

@@ -45,14 +45,11 @@ class Floor:
         self.clock = FakeClock()
         self.simulated = FakeDriver("SIM-0", kind=DeviceKind.SIMULATED)
         self.sent: list[AnyFrame] = []
-        known = tuple(FakeDriver(*skipped).infos.values())
-        orders = Orders(
-            settings=SamplerSettings(), host_uuid="HOST-0", known=known, only=only, skipped=skipped
-        )
+        orders = Orders(settings=SamplerSettings(), host_uuid="HOST-0", only=only, skipped=skipped)
         fleet = Fleet(
             orders,
             {"nvml": nvml, "simulated": lambda: self.simulated},
-            {info.uuid: info for info in known},
+            set(skipped),
             self.clock,
             self.sent.append,
         )
@@ -101,19 +98,30 @@ def test_a_lost_device_hides_no_other() -> None:
 
 
 def test_a_skipped_device_is_not_touched_until_it_is_taken_again() -> None:
-    card = FakeDriver("GPU-a", "GPU-b")
-    floor = Floor(lambda: card, skipped=("GPU-a",))
-    # Every card that NVML was known to have is to be skipped: it is not even opened.
+    floor = Floor(lambda: FakeDriver("GPU-a", "GPU-b"), skipped=("GPU-a",))
+    assert list(floor.answers()) == ["SIM-0", "GPU-b"]
+    obey(floor.helper, "take GPU-a")
+    assert floor.answers()["GPU-a"].listed
+
+
+def test_a_skipped_driver_is_not_opened_until_it_is_taken_again() -> None:
+    floor = Floor(lambda: FakeDriver("GPU-a"), skipped=("nvml",))
     frames = floor.tick()
     assert [frame.uuid for frame in frames if isinstance(frame, Answer)] == ["SIM-0"]
+    # "Opening" tells the daemon that its devices are not gone.
     assert [frame.opening for frame in frames if isinstance(frame, Inventory)] == [("nvml",)]
-    obey(floor.helper, "take GPU-a")
+    obey(floor.helper, "take nvml")
     wait_until(lambda: "GPU-a" in floor.answers())
 
 
 def test_a_probe_reads_its_device_alone() -> None:
     floor = Floor(lambda: FakeDriver("GPU-a", "GPU-b"), only="GPU-b")
     assert list(floor.answers()) == ["GPU-b"]
+
+
+def test_a_probe_of_the_driver_reads_no_device() -> None:
+    floor = Floor(lambda: FakeDriver("GPU-a"), only="nvml")
+    assert [type(frame) for frame in floor.tick()] == [TickBegan, Inventory, TickEnded]
 
 
 def test_a_driver_that_opens_slowly_holds_up_nothing() -> None:

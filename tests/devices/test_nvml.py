@@ -170,6 +170,13 @@ def trigger(nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     return path
 
 
+def befall(trigger: Path, what: str) -> None:
+    """From now on, "lost 5", "hang 3" or "crash 2"; "" ends it."""
+    fresh = trigger.with_suffix(".new")
+    fresh.write_text(what)
+    fresh.rename(trigger)
+
+
 def sampler(watcher: Watcher) -> Sampler:
     settings = SamplerSettings(
         nvml="on", simulated=(("t4", 1),), interval_seconds=0.05, processes_every=2
@@ -192,7 +199,7 @@ async def test_one_hanging_card_hides_no_other(trigger: Path) -> None:
     watcher = Watcher()
     async with running(sampler(watcher)):
         await watcher.until(lambda s: s.complete)
-        trigger.write_text("hang 3")
+        befall(trigger, "hang 3")
         hung = await watcher.until(health("gpu3", Health.UNRESPONSIVE))
 
         def others_go_on(snapshot: Snapshot) -> bool:
@@ -201,7 +208,7 @@ async def test_one_hanging_card_hides_no_other(trigger: Path) -> None:
 
         later = await watcher.until(others_go_on)
         assert [s.info.alias for s in later.samples if s.health is not Health.HEALTHY] == ["gpu3"]
-        trigger.unlink()
+        befall(trigger, "")
         await watcher.until(health("gpu3", Health.HEALTHY))
 
 
@@ -209,11 +216,11 @@ async def test_a_card_that_takes_the_process_down_hides_no_other(trigger: Path) 
     watcher = Watcher()
     async with running(sampler(watcher)):
         await watcher.until(lambda s: s.complete)
-        trigger.write_text("crash 2")
+        befall(trigger, "crash 2")
         crashed = await watcher.until(health("gpu2", Health.UNRESPONSIVE))
         later = await watcher.until(lambda s: sample(s, "gpu7").boottime > crashed.boottime)
         assert sample(later, "gpu2").health is Health.UNRESPONSIVE
-        trigger.unlink()
+        befall(trigger, "")
         await watcher.until(health("gpu2", Health.HEALTHY))
 
 
@@ -221,7 +228,7 @@ async def test_a_lost_card_is_told(trigger: Path) -> None:
     watcher = Watcher()
     async with running(sampler(watcher)):
         await watcher.until(lambda s: s.complete)
-        trigger.write_text("lost 5")
+        befall(trigger, "lost 5")
         lost = await watcher.until(health("gpu5", Health.LOST))
         assert "lost" in sample(lost, "gpu5").health_reason.lower()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -35,7 +36,8 @@ from tests.fakes.driver import GIB, FakeDriver
 def settings(tmp_path: Path, **changes: Any) -> SamplerSettings:
     given: dict[str, Any] = {
         "nvml": "off",
-        "simulated": (("p106-100", 8),),
+        # Not the usual card: simulated cards show the processes of the whole host.
+        "simulated": (("gtx-1080-ti", 8),),
         "scenario": str(tmp_path / "scenario.json"),
         "interval_seconds": 0.05,
         "processes_every": 1,
@@ -155,17 +157,17 @@ async def test_a_list_comes_soon_when_asked_for(tmp_path: Path) -> None:
     sampler = Sampler(rare, SystemClock(), watcher.publish)
     async with running(sampler):
         await watcher.until(lambda _: True)
-        with hog(CUDA_VISIBLE_DEVICES="SIM-p106-100-3", GPUD_RESERVATION="r-1") as pid:
+        with hog(CUDA_VISIBLE_DEVICES="SIM-gtx-1080-ti-3", GPUD_RESERVATION="r-list") as pid:
             before = await watcher.until(lambda _: True)
             assert sample(before, "gpu3").processes == ()
             sampler.list_soon()
             listed = await watcher.until(lambda s: bool(sample(s, "gpu3").processes))
             card = sample(listed, "gpu3")
             assert card.processes is not None
-            assert [(use.pid, use.claim) for use in card.processes] == [(pid, "r-1")]
+            assert [(use.pid, use.claim) for use in card.processes] == [(pid, "r-list")]
             host = sample(listed, "host").processes
             assert host is not None
-            assert [(use.pid, use.claim) for use in host] == [(pid, "r-1")]
+            assert [use.pid for use in host if use.claim == "r-list"] == [pid]
             # Between lists the newest one stays, with the moment that it is of.
             kept = await watcher.until(lambda s: s.sequence > listed.sequence)
             assert sample(kept, "gpu3").processes == card.processes
@@ -173,17 +175,16 @@ async def test_a_list_comes_soon_when_asked_for(tmp_path: Path) -> None:
             assert sample(kept, "gpu3").boottime > card.boottime
 
 
-async def test_it_samples_every_ten_milliseconds_if_asked_to(tmp_path: Path) -> None:
+async def test_it_samples_every_ten_milliseconds_at_most(tmp_path: Path) -> None:
     watcher = Watcher()
     fast = settings(tmp_path, interval_seconds=0.001, processes_every=1000)
     async with running(Sampler(fast, SystemClock(), watcher.publish)):
         await watcher.until(lambda s: s.sequence == 30)
-    moments = [snapshot.boottime for snapshot in watcher.snapshots[1:]]
-    # Late ones happen on a busy machine; none is early, and lateness does not add up.
-    steps = [(moment - moments[0]) / 0.01 for moment in moments]
-    on_time = [step for step in steps if abs(step - round(step)) < 0.3]
-    assert len(on_time) > len(steps) / 2
-    assert moments[-1] - moments[0] >= 0.01 * (len(moments) - 2)
+    first, *_, last = watcher.snapshots
+    # Late ticks happen on a busy machine, early ones never; that lateness does not add up is
+    # the schedule's own test.
+    assert last.boottime - first.boottime >= 0.01 * 28
+    assert [snapshot.sequence for snapshot in watcher.snapshots[:30]] == list(range(1, 31))
 
 
 # With processes that the test speaks for.
@@ -243,19 +244,23 @@ async def test_at_most_one_process_is_stuck_and_one_at_work() -> None:
         second.is_killable = False
         begin(second, "GPU-b")
         third = await spawner.next(3)
-        assert set(third.orders.skipped) == {"GPU-a", "GPU-b"}
+        assert set(third.orders.skipped) == {"GPU-a", "GPU-b", "nvml"}
         assert health("gpu2", Health.HEALTHY)(watcher.snapshots[-1])
         # And no probe starts, however often one is due, until both are gone.
         full_tick(third)
         with pytest.raises(TimeoutError):
             await spawner.next(4, within_seconds=3 * QUICK.probe_longest)
         first.is_killable = second.is_killable = True
-        probe = await spawner.next(4)
-        assert probe.orders.only in ("GPU-a", "GPU-b")
-        probe.say(answer(probe.orders.only))
-        probe.end()
-        await spawner.next(5)
-        assert third.commands == [f"take {probe.orders.only}"]
+        for number in (4, 5, 6):
+            probe = await spawner.next(number)
+            if probe.orders.only == "nvml":
+                begin(probe, "")
+            else:
+                probe.say(answer(probe.orders.only))
+            probe.end()
+        async with asyncio.timeout(5):
+            await third.heard(3)
+        assert set(third.commands) == {"take GPU-a", "take GPU-b", "take nvml"}
 
 
 async def test_a_probe_that_hangs_leaves_the_live_process_alone() -> None:
@@ -275,18 +280,41 @@ async def test_a_probe_that_hangs_leaves_the_live_process_alone() -> None:
         assert live.commands == []
 
 
-async def test_a_device_that_kills_the_process_each_time_is_left_out() -> None:
+async def test_a_device_that_kills_the_process_is_left_out() -> None:
+    watcher = Watcher()
+    sampler, spawner = fake_sampler(watcher)
+    async with running(sampler):
+        first = await spawner.next(1)
+        begin(first, "GPU-b")
+        first.end()
+        second = await spawner.next(2)
+        assert second.orders.skipped == ("GPU-b",)
+        assert "died of reading it" in sample(watcher.snapshots[-1], "gpu1").health_reason
+
+
+async def test_a_driver_that_kills_the_process_as_it_opens_is_left_out() -> None:
     watcher = Watcher()
     sampler, spawner = fake_sampler(watcher)
     async with running(sampler):
         for life in range(1, QUICK.crashes_tolerated + 1):
-            child = await spawner.next(life)
-            assert child.orders.skipped == ()
-            begin(child, "GPU-b")
-            child.end()
+            (await spawner.next(life)).end()
         last = await spawner.next(QUICK.crashes_tolerated + 1)
-        assert last.orders.skipped == ("GPU-b",)
-        assert "dies of reading it" in sample(watcher.snapshots[-1], "gpu1").health_reason
+        assert last.orders.skipped == ("nvml",)
+
+
+async def test_discovery_that_hangs_leaves_the_driver_out() -> None:
+    watcher = Watcher()
+    sampler, spawner = fake_sampler(watcher)
+    async with running(sampler):
+        first = await spawner.next(1)
+        full_tick(first)
+        first.say(TickBegan(boottime=2.0, wall=2.0, then="nvml"))
+        second = await spawner.next(2)
+        assert second.orders.skipped == ("nvml",)
+        hung = watcher.snapshots[-1]
+        assert [s.info.uuid for s in hung.samples if s.health is Health.UNRESPONSIVE] == [
+            "GPU-a", "GPU-b",
+        ]  # fmt: skip
 
 
 async def test_a_driver_that_does_not_open_is_not_awaited_for_ever() -> None:

@@ -13,6 +13,7 @@ class FakeChild(Child):
         # Not super().__init__: that starts a process.
         self.orders = orders
         self.commands: list[str] = []
+        self._commanded = asyncio.Event()
         self.is_killable = True
         self.is_abandoned = False
         self.ended = asyncio.Event()
@@ -36,6 +37,13 @@ class FakeChild(Child):
 
     def command(self, line: str) -> None:
         self.commands.append(line)
+        self._commanded.set()
+
+    async def heard(self, count: int) -> None:
+        """Wait until so many commands have come."""
+        while len(self.commands) < count:
+            self._commanded.clear()
+            await self._commanded.wait()
 
     def abandon(self) -> None:
         self.is_abandoned = True

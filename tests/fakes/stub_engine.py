@@ -255,7 +255,8 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, argparse.Namespace]
     engine = argparse.ArgumentParser(exit_on_error=False, add_help=False, allow_abbrev=False)
     for line in HELP.splitlines():
         if line.startswith("-") and not line.startswith("-----"):
-            entry = line[:40].split()
+            # Names that reach into the column of descriptions have theirs on the next line.
+            entry = (line[:40] if line[39:40] in ("", " ") else line).split()
             names = [word.rstrip(",") for word in entry if word.startswith("-")]
             takes_value = len(names) < len(entry)
             engine.add_argument(*names, **({"default": ""} if takes_value else FLAG))
