@@ -250,7 +250,7 @@ def _with_entries(tree: dict[str, Any]) -> dict[str, Any]:
                 f"cannot use the configuration: models.{name} is not a table; "
                 "model entries are written [models.NAME], and the only other key is `roots`"
             )
-        if not re.match(NAME_PATTERN, name):
+        if not re.fullmatch(NAME_PATTERN, name):
             raise ConfigInvalid(
                 f"cannot use the configuration: models.{name}: a model's name is made of "
                 "lower-case letters, digits, '.', '_' and '-'"
@@ -347,8 +347,8 @@ def _check_addresses(config: Config) -> None:
             "server.socket",
             f"{len(socket.encode())} bytes, a Unix socket's path holds 107; choose a shorter one",
         )
-        inside = Path(socket).parent / Path(socket).name == Path(config.node.state_dir)
-        _require(not inside, "server.socket", "is the state directory itself; name a file")
+        same = Path(socket) == Path(config.node.state_dir)
+        _require(not same, "server.socket", "is the state directory itself; name a file")
     listens = {}
     for key, listen in (
         ("server.listen", config.server.listen),
@@ -366,7 +366,7 @@ def _check_addresses(config: Config) -> None:
 def _check_loopback(key: str, listen: str) -> str:
     host, _, port = listen.rpartition(":")
     _require(
-        bool(host) and port.isdigit() and 0 < int(port) < 65536,
+        bool(host) and port.isascii() and port.isdecimal() and 0 < int(port) < 65536,
         key,
         f"{listen!r} is not HOST:PORT; write for example 127.0.0.1:50551",
     )

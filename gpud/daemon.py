@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from gpud.instances.roster import Roster
 from gpud.ledger.charge import Reserves, is_stale
 from gpud.ledger.ledger import Ledger, LedgerSettings
 from gpud.ledger.promises import Promises, note
+from gpud.ledger.reservation import MIN_TTL_SECONDS
 from gpud.models.catalogue import Catalogue
 from gpud.models.model import EngineKind, Model, ModelKind, ModelOptions
 from gpud.notify import Notifier
@@ -44,9 +46,10 @@ from gpud.store import SqliteStore
 log = structlog.get_logger()
 
 MARKER = "gpud-state"
-EXPIRE_SECONDS = 0.1
+EXPIRE_SECONDS = 0.05
 HOUSEKEEPING_SECONDS = 10.0
 FIND_ENGINES_SECONDS = 30.0
+REBUILD_SECONDS = 1.0
 # The loop was held up for longer than this (or the host slept): owners get as long to renew.
 STALL_SECONDS = 2.0
 MAX_GRACE_SECONDS = 60.0
@@ -172,6 +175,8 @@ class Daemon:
                 running.append(tasks.create_task(work))  # noqa: PERF401
             await self._stop.wait()
             log.info("daemon.stopping")
+            # In reverse: nobody may ask for what is about to end.
+            await self._rpc.stop()
             for task in running:
                 task.cancel()
 
@@ -187,15 +192,23 @@ class Daemon:
     def _rebuild(self, cause: str) -> None:
         """A commit failed: what was decided on top of it is void."""
         log.error("store.failed", cause=cause)
-        self._promises.restore()
+        try:
+            self._promises.restore()
+        except sqlite3.Error as error:
+            # It cannot be read either: nothing is granted until it can.
+            self._promises.unreadable = str(error)
+            asyncio.get_running_loop().call_later(REBUILD_SECONDS, self._rebuild, cause)
 
     def _state(self) -> tuple[str, str]:
-        if self._store.read_only_cause:
-            return "DEGRADED", f"the store cannot be written: {self._store.read_only_cause}"
+        cause = self._promises.unreadable or self._store.read_only_cause
+        if cause:
+            return "DEGRADED", f"the store cannot be written: {cause}"
         snapshot = self._snapshots.latest
         if self._promises.waiting_for or snapshot is None:
             return "RECONCILING", f"waiting for {self._promises.waiting_for}"
         now = self._clock.now().boottime
+        if not snapshot.samples:
+            return "DEGRADED", "there is no device: none was found, and devices.host is off"
         if all(is_stale(sample, now) for sample in snapshot.samples):
             return "DEGRADED", "no device could be sampled for 10 s"
         return "READY", ""
@@ -207,9 +220,13 @@ class Daemon:
         last = self._clock.now().boottime
         grace_until = 0.0
         while True:
-            await self._clock.sleep(EXPIRE_SECONDS)
+            due = self._promises.ledger.books.next_due_boottime()
+            pause = MIN_TTL_SECONDS if due is None else due - last
+            # No lease is shorter than the longest pause, so none that is made meanwhile ends late.
+            pause = min(MIN_TTL_SECONDS, max(EXPIRE_SECONDS, pause))
+            await self._clock.sleep(pause)
             now = self._clock.now().boottime
-            stalled = now - last - EXPIRE_SECONDS
+            stalled = now - last - pause
             if stalled > STALL_SECONDS:
                 grace_until = now + min(stalled, MAX_GRACE_SECONDS)
                 log.warning("daemon.stalled", seconds=round(stalled, 3))
@@ -220,6 +237,7 @@ class Daemon:
     async def _keep_house(self) -> None:
         while True:
             self._roster.forget_ended()
+            self._roster.rewrite()
             self._promises.forget_old_requests()
             await self._clock.sleep(HOUSEKEEPING_SECONDS)
 
@@ -241,7 +259,7 @@ class Daemon:
             await self._tell_state(self._state())
 
     async def _tell_state(self, state: tuple[str, str]) -> None:
-        if self._store.idle():
+        if self._store.gets_on():
             self._notifier.tell("WATCHDOG=1")
         if state == self._told_state:
             return
@@ -249,12 +267,13 @@ class Daemon:
         name, reason = state
         log.info("node.state", state=name, reason=reason)
         await self._rpc.set_serving(name == "READY")
-        ready = "READY=1\n" if name == "READY" else ""
+        # Up is not the same as granting: a full disk must not make systemd start us for ever.
+        ready = "READY=1\n" if name != "RECONCILING" else ""
         self._notifier.tell(f"{ready}STATUS={name.lower()}{': ' + reason if reason else ''}")
         event = Event(
             wall=self._clock.now().wall, type=f"node.{name.lower()}", subject="node", reason=reason
         )
-        if name != "DEGRADED":
+        if not self._store.read_only_cause:
             self._promises.post(note(event))
 
     # Parts.

@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 
@@ -93,21 +92,6 @@ def _nothing() -> None:
     pass
 
 
-class Store(Protocol):
-    """Durable state, seen from the loop."""
-
-    def append(
-        self, write: Write, on_durable: Callable[[], None] = ...
-    ) -> asyncio.Future[Committed]:
-        """Queue a write, never blocking; the future ends after its commit, or StoreReadOnly."""
-        ...
-
-    @property
-    def read_only_cause(self) -> str:
-        """Why grants must be refused; empty while the store can be written."""
-        ...
-
-
 class SqliteStore:
     """The store in one file of the state directory.
 
@@ -135,9 +119,12 @@ class SqliteStore:
         self._on_failure: Callable[[str], None] = lambda _: None
         self.commit_count = 0
         self.write_count = 0
+        # Counted on the loop: writes appended, and writes whose outcome was told.
+        self._appended = self._told = self._told_before = 0
         try:
             self._reader = self._connect()
             self._migrate(self._reader)
+            self._writer = self._connect()
         except sqlite3.Error as error:
             raise StateDirectoryRefused(
                 f"cannot use {self._path}: {error}; mend or remove it, or set node.state_dir"
@@ -173,12 +160,14 @@ class SqliteStore:
         if not self._gathered:
             self._loop.call_soon(self._gather, 1, QUIET_TURNS)
         self._gathered.append(pending)
+        self._appended += 1
         return pending.done
 
-    def idle(self) -> bool:
-        """Whether nothing waits to be committed (the watchdog asks)."""
-        with self._lock:
-            return not self._pending and not self._gathered
+    def gets_on(self) -> bool:
+        """Whether a write was settled since this was last asked, or none waits: for a watchdog."""
+        moved = self._told != self._told_before
+        self._told_before = self._told
+        return moved or self._told == self._appended
 
     def close(self) -> None:
         """Commit what waits, then end the thread."""
@@ -263,7 +252,7 @@ class SqliteStore:
             )
 
     def _write_forever(self) -> None:
-        connection = self._connect()
+        connection = self._writer
         while True:
             with self._wake:
                 while (self._void or not self._pending) and not self._closing:
@@ -274,7 +263,12 @@ class SqliteStore:
                 self._pending = self._pending if self._void else []
                 closing = self._closing
             if batch:
-                self._commit_or_fail(connection, batch)
+                try:
+                    self._commit_or_fail(connection, batch)
+                except Exception as error:
+                    # Whatever it was: nobody may wait for ever, and the next batch may succeed.
+                    log.exception("store.bug")
+                    self._fail(batch, str(error))
             elif closing:
                 connection.close()
                 return
@@ -324,10 +318,13 @@ class SqliteStore:
                 self._gathered.clear()
                 self._void = False
                 self._wake.notify()
-            self._on_failure(cause)
-            for pending in (*batch, *late):
-                if pending.done is not None and not pending.done.done():
-                    pending.done.set_exception(StoreReadOnly(cause=cause))
+            self._told += len(batch) + len(late)
+            try:
+                self._on_failure(cause)
+            finally:
+                for pending in (*batch, *late):
+                    if pending.done is not None and not pending.done.done():
+                        pending.done.set_exception(StoreReadOnly(cause=cause))
 
         self._tell(tell)
 
@@ -335,8 +332,13 @@ class SqliteStore:
         commits = [
             Committed(write=pending.write, sequences=tuple(pending.sequences)) for pending in batch
         ]
+        self._told += len(batch)
         for pending in batch:
-            pending.on_durable()
+            try:
+                pending.on_durable()
+            except Exception:
+                # The others of the batch are durable as well, and their callers wait.
+                log.exception("store.bug")
         self._on_commit(commits)
         for pending, committed in zip(batch, commits, strict=True):
             if pending.done is not None and not pending.done.done():
@@ -359,7 +361,7 @@ class SqliteStore:
             connection.execute("PRAGMA user_version = 0")
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             self._read_only_cause = str(error)
@@ -383,7 +385,7 @@ class SqliteStore:
             with self._ballast.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
         except OSError as error:
-            self._ballast.unlink(missing_ok=True)
+            self._ballast_removed()
             self._read_only_cause = f"no room for the ballast: {error.strerror}"
 
     def _ballast_removed(self) -> bool:

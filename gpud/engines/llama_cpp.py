@@ -118,6 +118,12 @@ class LlamaCpp:
         return llama_output.explain_exit(output_tail)
 
     def _find(self) -> _Fingerprint:
+        try:
+            return self._look()
+        except OSError as error:  # a folder that we may not enter, a file replaced just now
+            raise self._missing(self._binary, (error.strerror or str(error)).lower()) from error
+
+    def _look(self) -> _Fingerprint:
         path = shutil.which(self._binary)
         if path is None:
             given = Path(self._binary)

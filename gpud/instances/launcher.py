@@ -274,8 +274,12 @@ class ProcessLauncher:
             pid, gate = self._execute(spec)
         except OSError as error:
             raise LaunchFailed(instance=spec.instance, problem=str(error)) from error
-        pidfd = os.pidfd_open(pid)
-        identity = identities.identify(pid, pidfd, self._boot_id, spec.token)
+        try:
+            pidfd = os.pidfd_open(pid)
+            identity = identities.identify(pid, pidfd, self._boot_id, spec.token)
+        except OSError as error:
+            os.close(gate)  # the shim ends: its gate will never open
+            raise LaunchFailed(instance=spec.instance, problem=str(error)) from error
         tree = ProcessTree(identity, pidfd, spec.directory, self._clock)
         tree.watch(gate)
         return tree

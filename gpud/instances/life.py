@@ -66,7 +66,8 @@ class Life:
 
     house: House
     instance: Instance
-    stop: asyncio.Future[StopOrder]
+    stop: asyncio.Future[StopOrder]  # ends with the first order; `order` is the newest
+    order: StopOrder | None = None
     durable: Instance | None = None
     tree: Tree | None = None
     error: GpudError | None = None

@@ -25,18 +25,18 @@ from gpud.errors import (
 from gpud.instances.instance import Exit, Gate, Instance, LoadPhase
 from gpud.instances.launcher import LaunchFailed, LaunchSpec, Tree
 from gpud.instances.life import Life
-from gpud.instances.lifecycle import Happening
+from gpud.instances.lifecycle import Happening, step
 from gpud.instances.output import tail
 from gpud.instances.race import unless
 from gpud.ledger.change import Change
 from gpud.ledger.reservation import ReserveRequest
 from gpud.models.catalogue import Inspection
 from gpud.models.footprint import DeviceTraits, estimate
-from gpud.models.model import Footprint, ModelKind
+from gpud.models.model import Footprint, Model, ModelKind
 from gpud.units import format_size
 
 TAIL_LINES = 40
-WARMUP_SECONDS = 120.0
+WARMUP_SECONDS = 300.0  # the weights may still have to come from a slow disk
 # Readiness is asked often while it may come at once, seldom once the load is clearly long.
 _POLL_SECONDS = ((1.0, 0.005), (10.0, 0.05), (float("inf"), 0.25))
 LOOPBACK = "127.0.0.1"
@@ -55,7 +55,7 @@ class Load:
         self._house = life.house
         self._asked = asked
         self._engine: Engine = life.house.engines[life.instance.engine]
-        self._model = life.house.catalogue.get(life.instance.model)
+        self._model: Model | None = None  # an adopted one may have left the catalogue
 
     async def run(self) -> None:
         """From nothing to READY. Raises GpudError; the caller rolls back."""
@@ -73,7 +73,7 @@ class Load:
     async def go_on(self, tree: Tree) -> None:
         """From a started engine to READY; also where an adopted load goes on."""
         endpoint = f"http://{LOOPBACK}:{self._life.instance.port}"
-        if self._model.kind is None:
+        if self._entry.kind is None:
             await self._inspect()  # adopted: an earlier life of the daemon had asked
         await self._unless_ended(tree, self._until_ready(endpoint))
         self._life.enter(LoadPhase.WARMUP)
@@ -100,10 +100,17 @@ class Load:
         self._life.show(detail=f"{size} of {inspection.architecture.name}, needs {need}")
         return inspection
 
+    @property
+    def _entry(self) -> Model:
+        """The catalogue's entry, what its file says filled in. Raises ModelNotFound."""
+        if self._model is None:
+            self._model = self._house.catalogue.get(self._life.instance.model)
+        return self._model
+
     async def _inspect(self) -> Inspection:
         """What the file says settles what the entry left open."""
-        inspection = await self._house.catalogue.inspect(self._model)
-        self._model = replace(self._model, kind=inspection.kind)
+        inspection = await self._house.catalogue.inspect(self._entry)
+        self._model = replace(self._entry, kind=inspection.kind)
         if inspection.kind is ModelKind.EMBEDDING:
             options = replace(self._life.instance.options, embedding=True)
             self._life.instance = replace(self._life.instance, options=options)
@@ -137,7 +144,7 @@ class Load:
         folder = life.folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         request = StartRequest(
-            model=self._model,
+            model=self._entry,
             options=instance.options,
             model_path=inspection.path,
             host=LOOPBACK,
@@ -195,7 +202,7 @@ class Load:
         life = self._life
         try:
             async with asyncio.timeout(WARMUP_SECONDS):
-                warmth = await self._engine.warm_up(endpoint, self._model, life.instance.options)
+                warmth = await self._engine.warm_up(endpoint, self._entry, life.instance.options)
         except (ProbeFailed, TimeoutError) as error:
             raise self._not_ready(f"no first token ({error})", WARMUP_SECONDS) from error
         life.note(
@@ -232,10 +239,9 @@ class Load:
         life.instance = replace(
             life.instance, endpoint=endpoint, ready_wall=now.wall, load_seconds=seconds
         )
-        life.happen(
-            Happening.WARMED,
-            life.event("instance.ready", endpoint=endpoint, seconds=f"{seconds:.3f}"),
-        )
+        event = life.event("instance.ready", endpoint=endpoint, seconds=f"{seconds:.3f}")
+        state = step(life.instance.name, life.instance.state, Happening.WARMED)
+        await life.commit(Change(), event, state=state)
 
     # Parts.
 

@@ -77,13 +77,11 @@ class Roster:
                 row = Row(kind="instance", id=life.instance.id, body=None)
                 self._house.promises.post(Change(), (row,))
 
-    def live_reservations(self) -> dict[str, str]:
-        """Instance id → reservation id, of those whose tree may run."""
-        return {
-            life.instance.id: life.instance.reservation
-            for life in self._lives.values()
-            if life.instance.reservation is not None and not life.instance.ended
-        }
+    def rewrite(self) -> None:
+        """Queue again what a failed commit kept from the disk, now that it may succeed."""
+        for life in self._lives.values():
+            if life.durable is not None and life.durable != life.instance:
+                life.note()
 
     # What callers ask.
 
@@ -162,6 +160,7 @@ class Roster:
             raise WrongState(
                 name=life.instance.name, state=life.instance.state.name, advice="nothing runs"
             )
+        life.order = order
         if not life.stop.done():
             life.stop.set_result(order)
         return life.durable or life.instance
@@ -242,8 +241,17 @@ class Roster:
                 life.show()
                 life.progress.close()
             else:
-                await self._recover_one(life)
+                await self._recover_guarded(life)
         self._release_orphans()
+
+    async def _recover_guarded(self, life: Life) -> None:
+        """One record that nobody can make sense of must not keep the daemon from starting."""
+        try:
+            await self._recover_one(life)
+        except Exception:
+            log.exception("instance.bug", instance=life.instance.name)
+            life.error = InstanceLost(instance=life.instance.name, cause="its record is unusable")
+            self._start(life, None)
 
     async def _recover_one(self, life: Life) -> None:
         instance = life.instance

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import structlog
 
-from gpud.errors import GpudError, LoadCancelled
+from gpud.errors import GpudError, LoadCancelled, StoreReadOnly
 from gpud.instances.instance import InstanceState, UnloadPhase
 from gpud.instances.launcher import Tree
 from gpud.instances.life import Life, StopOrder
@@ -18,10 +19,12 @@ from gpud.instances.race import unless
 from gpud.ledger.change import Change
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 # The ladder below DRAIN: a llama-server with a connected client never exits on its first SIGTERM.
 TERMINATE_SECONDS = 2.0
 SECOND_TERMINATE_SECONDS = 1.0
+STORE_RETRY_SECONDS = 1.0
 DRAIN_POLL_SECONDS = 0.05
 
 
@@ -35,7 +38,12 @@ async def live(life: Life, load: Load | None, tree: Tree | None = None) -> None:
     except Exception:
         log.exception("instance.bug", instance=life.instance.name)
         life.error = GpudError("an internal error; the daemon's log has it")
-    await _bring_down(life)
+    try:
+        await _bring_down(life)
+    except Exception:
+        # One instance that cannot be brought down must not take the daemon with it: its bytes
+        # stay booked, and the next start tries again.
+        log.exception("instance.bug", instance=life.instance.name)
 
 
 async def _up(life: Life, load: Load, tree: Tree | None) -> None:
@@ -57,19 +65,19 @@ async def _until_stopped(life: Life, work: Awaitable[None]) -> None:
 
 async def _bring_down(life: Life) -> None:
     """The stop ladder: drain, SIGTERM, SIGTERM, SIGKILL of the tree; then the bytes."""
-    order = life.stop.result() if life.stop.done() else None
     life.began = life.house.clock.now().boottime
     failed = life.error is not None and not isinstance(life.error, LoadCancelled)
-    if life.error is not None and life.instance.failure is None:
+    if failed and life.error is not None and life.instance.failure is None:
         life.instance = replace(life.instance, failure=life.failure(life.error))
     _leave_up(life, failed=failed)
     # The intent first: after a crash from here on the stop is finished, not the engine adopted.
     await life.written()
+    if life.instance.state is InstanceState.DRAINING:
+        await _drain(life)
     if life.tree is not None:
-        await _drain(life, order)
-        await _end_tree(life, life.tree, gently=order is not None and not order.force)
-    freed = await _free(life)
-    _finish(life, freed, failed=failed)
+        await _end_tree(life, life.tree, gently=not failed)
+    freed = await _once_writable(life, _free)
+    await _finish(life, freed, failed=failed)
 
 
 def _leave_up(life: Life, *, failed: bool) -> None:
@@ -84,15 +92,12 @@ def _leave_up(life: Life, *, failed: bool) -> None:
         life.happen(Happening.BROKE if failed else Happening.STOP_ASKED, event)
 
 
-async def _drain(life: Life, order: StopOrder | None) -> None:
-    """Requests in flight may finish within the grace; nothing to wait for after a failure."""
-    if life.instance.state is not InstanceState.DRAINING:
-        return
+async def _drain(life: Life) -> None:
+    """Requests in flight may finish within the grace; a later, shorter order counts at once."""
     life.enter(UnloadPhase.DRAIN)
     engine, clock = life.house.engines[life.instance.engine], life.house.clock
-    grace = 0.0 if order is None or order.force else order.grace_seconds
-    until = clock.now().boottime + grace
-    while clock.now().boottime < until:
+    began = clock.now().boottime
+    while life.tree is not None and clock.now().boottime < began + _grace(life.order):
         in_flight = await engine.in_flight(life.instance.endpoint)
         if not in_flight:
             break
@@ -101,8 +106,12 @@ async def _drain(life: Life, order: StopOrder | None) -> None:
     life.happen(Happening.DRAINED)
 
 
+def _grace(order: StopOrder | None) -> float:
+    return 0.0 if order is None or order.force else order.grace_seconds
+
+
 async def _end_tree(life: Life, tree: Tree, *, gently: bool) -> None:
-    if gently:
+    if gently and not (life.order is not None and life.order.force):
         life.enter(UnloadPhase.TERMINATE)
         for seconds in (TERMINATE_SECONDS, SECOND_TERMINATE_SECONDS):
             tree.terminate()
@@ -123,6 +132,15 @@ async def _within(seconds: float, wait: Awaitable[object]) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+async def _once_writable(life: Life, work: Callable[[Life], Awaitable[T]]) -> T:
+    """Do what needs the store, again and again until it can be written: the tree is gone."""
+    while True:
+        try:
+            return await work(life)
+        except StoreReadOnly:
+            await life.house.clock.sleep(STORE_RETRY_SECONDS)
 
 
 async def _free(life: Life) -> int:
@@ -147,21 +165,16 @@ def _leaked(life: Life) -> int:
     return sum(durable.device(uuid).leaked_bytes for uuid in life.instance.devices)
 
 
-def _finish(life: Life, freed: int, *, failed: bool) -> None:
+async def _finish(life: Life, freed: int, *, failed: bool) -> None:
     life.enter(UnloadPhase.STOPPED)
     happening = Happening.GONE_BROKEN if failed else Happening.GONE
     state = step(life.instance.name, life.instance.state, happening)
-    done = life.commit(
-        Change(),
-        life.event("instance.ended", state.value, freed_bytes=str(freed)),
-        state=state,
-        end_wall=life.house.clock.now().wall,
-        endpoint="",
-    )
-    done.add_done_callback(lambda _: _tell_end(life, freed))
+    event = life.event("instance.ended", state.value, freed_bytes=str(freed))
+    end = {"state": state, "end_wall": life.house.clock.now().wall, "endpoint": ""}
 
+    async def recorded(life: Life) -> None:
+        await life.commit(Change(), event, **end)
 
-def _tell_end(life: Life, freed: int) -> None:
+    await _once_writable(life, recorded)
     life.show(freed_bytes=freed)
     life.progress.close()
-    log.info("instance.ended", instance=life.instance.name, freed_bytes=freed)

@@ -63,6 +63,7 @@ class Books:
         due = _due_boottime(reservation)
         if due is not None and (old is None or _due_boottime(old) != due):
             heapq.heappush(self._due, (due, reservation.id))
+            self._trim()
 
     def drop(self, id_: str) -> None:
         """Forget a reservation."""
@@ -90,6 +91,13 @@ class Books:
             if reservation is not None and _due_boottime(reservation) == boottime:
                 found.append(reservation)
         return found
+
+    def _trim(self) -> None:
+        """Drop the deadlines that renewals moved, once they are most of what is kept."""
+        if len(self._due) > 2 * len(self.reservations) + 64:
+            moments = ((_due_boottime(each), id_) for id_, each in self.reservations.items())
+            self._due = [(due, id_) for due, id_ in moments if due is not None]
+            heapq.heapify(self._due)
 
     def next_due_boottime(self) -> float | None:
         """When `due` next has something to tell, at the earliest."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from gpud.clock import Moment
-from gpud.devices.snapshot import DeviceKind, Sample
+from gpud.devices.snapshot import DeviceKind, Health, Sample
 from gpud.errors import GenerationMismatch
 from gpud.events import Event
 from gpud.ledger.charge import Charge
@@ -63,21 +63,32 @@ def finish(
 def shortfall(reservation: Reservation, grant: Grant, sample: Sample, terms: Charge) -> int | None:
     """Bytes of an ended grant that its device still shows; None: it has not told since."""
     ended, listed = reservation.ended, sample.listed_boottime
-    if ended is None or listed is None or listed <= ended.boottime:
+    if ended is None or sample.health is not Health.HEALTHY:
         return None
-    if sample.processes is None or is_alive(reservation, sample):
+    if sample.processes is None:
+        # A card that refuses lists: what is still used beyond its grants is unattributed there,
+        # and so kept from others without being called leaked.
+        return 0 if sample.boottime > ended.boottime else None
+    if listed is None or listed <= ended.boottime or is_alive(reservation, sample):
         return None
     if sample.info.kind is DeviceKind.HOST:
         return 0  # the kernel takes a process's memory back as it exits
     if terms.residue_bytes is None:
         return None
-    more = terms.residue_bytes - (grant.residue_before_bytes or 0)
+    # Ended before anything was sampled: up to its reserve the residue may be the card's own.
+    before = grant.residue_before_bytes
+    more = terms.residue_bytes - (terms.reserve_bytes if before is None else before)
     return more if more > RESIDUE_SLACK_BYTES else 0
 
 
 def is_alive(reservation: Reservation, sample: Sample) -> bool:
-    """Whether a process of it is on the device."""
-    return any(process.claim == reservation.id for process in sample.processes or ())
+    """Whether a process of it is on the device, as far as a device that answers tells.
+
+    A lost or hung one tells nothing any more: its last list must not hold a promise for ever.
+    """
+    return sample.health is Health.HEALTHY and any(
+        process.claim == reservation.id for process in sample.processes or ()
+    )
 
 
 def rebased(reservation: Reservation, now: Moment) -> Reservation:

@@ -1,4 +1,4 @@
-"""Pure: what must always hold; every test asks this one function."""
+"""Pure: what must always hold, in one function for tests and for whoever looks for damage."""
 
 from __future__ import annotations
 

@@ -139,10 +139,6 @@ class Ledger:
                 name=reservation.name, state="HELD", advice="it has no deadline; nothing to renew"
             )
         ttl = ttl_seconds or reservation.ttl_seconds or 0.0
-        if reservation.deadline is not None and reservation.deadline.remaining_seconds(now) <= 0:
-            raise WrongState(
-                name=reservation.name, state="EXPIRED", advice="reserve again (`gpuctl reserve`)"
-            )
         renewed = replace(reservation, ttl_seconds=ttl, deadline=Deadline.after(now, ttl))
         self.books.put(renewed)
         # A renewal is durable but no event: every owner does it all the time.

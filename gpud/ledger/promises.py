@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
@@ -39,6 +39,14 @@ class Remembered:
     digest: str
     result: str  # id of the reservation or instance
     wall: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leak:
+    """Leaked bytes of a device, and the boot in which they leaked."""
+
+    boot_id: str
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +84,7 @@ class Promises:
         self.ledger = ledger
         self.durable = Books()
         self.requests = Requests()
+        self.unreadable = ""  # why the store could not be read back after a failure
         self.waiting_for = "the first sample of every device"
         self._store = store
         self._clock = clock
@@ -86,11 +95,16 @@ class Promises:
         now = self._clock.now()
         read = self._store.read_rows
         reservations = [_decoded(body, Reservation) for _, body in read("reservation")]
-        leaks = [(uuid, _decoded(body, int)) for uuid, body in read("leak")]
+        found = [(uuid, _decoded(body, Leak)) for uuid, body in read("leak")]
+        # A reboot gives back what was leaked before it.
+        leaks = [(uuid, leak.bytes) for uuid, leak in found if leak.boot_id == now.boot_id]
+        settled = tuple((uuid, 0) for uuid, leak in found if leak.boot_id != now.boot_id)
         self.requests = Requests(
             known={id_: _decoded(body, Remembered) for id_, body in read("request")}
         )
-        change = self.ledger.restore(reservations, leaks, now)
+        self.unreadable = ""
+        restored = self.ledger.restore(reservations, leaks, now)
+        change = replace(restored, leaks=settled)
         self.durable = Books()
         for reservation in self.ledger.books.reservations.values():
             self.durable.put(reservation)
@@ -146,8 +160,9 @@ class Promises:
         """Raise Reconciling or StoreReadOnly while nothing new may be promised."""
         if self.waiting_for:
             raise Reconciling(waiting_for=self.waiting_for)
-        if self._store.read_only_cause:
-            raise StoreReadOnly(cause=self._store.read_only_cause)
+        cause = self.unreadable or self._store.read_only_cause
+        if cause:
+            raise StoreReadOnly(cause=cause)
 
     # What the daemon drives.
 
@@ -177,7 +192,8 @@ class Promises:
         for event in change.events:
             log.info(event.type, subject=event.subject, reason=event.reason, **event.details)
         write = Write(
-            rows=(*rows_of(change), *rows), entries=tuple(event.entry() for event in change.events)
+            rows=(*rows_of(change, self._clock.now().boot_id), *rows),
+            entries=tuple(event.entry() for event in change.events),
         )
 
         def durable() -> None:
@@ -250,7 +266,7 @@ class Promises:
             self.durable.set_leak(uuid, leaked)
 
 
-def rows_of(change: Change) -> tuple[Row, ...]:
+def rows_of(change: Change, boot_id: str) -> tuple[Row, ...]:
     """A change as records."""
     return (
         *(
@@ -259,10 +275,14 @@ def rows_of(change: Change) -> tuple[Row, ...]:
         ),
         *(Row(kind="reservation", id=id_, body=None) for id_ in change.forgotten),
         *(
-            Row(kind="leak", id=uuid, body=msgspec.json.encode(leaked) if leaked else None)
+            Row(kind="leak", id=uuid, body=_leak_body(boot_id, leaked))
             for uuid, leaked in change.leaks
         ),
     )
+
+
+def _leak_body(boot_id: str, leaked: int) -> bytes | None:
+    return msgspec.json.encode(Leak(boot_id=boot_id, bytes=leaked)) if leaked else None
 
 
 def _decoded(body: bytes, kind: type[T]) -> T:

@@ -218,9 +218,11 @@ def prepare_socket(path: Path) -> None:
         probe.settimeout(1.0)
         try:
             probe.connect(str(path))
-        except OSError:
+        except ConnectionRefusedError:
             path.unlink()
             return
+        except OSError:
+            pass  # a server with no time for us is a server
     raise ConfigInvalid(
         f"cannot listen on {path}: another server answers there; set server.socket"
     )

@@ -247,3 +247,65 @@ def test_what_ended_is_forgotten_after_ten_minutes() -> None:
     assert not bench.ledger.expire(bench.clock.now())
     bench.clock.advance(2)
     assert bench.ledger.expire(bench.clock.now()).forgotten == ("a",)
+
+
+def test_a_lost_card_does_not_hold_an_ended_promise_for_ever() -> None:
+    bench = Bench(sample(0))
+    bench.reserve("a", 8 * GIB)
+    alive = (process(1, 6 * GIB, "a"),)
+    bench.show(sample(0, used=6 * GIB, processes=alive))
+    bench.ledger.release("a", None, bench.clock.now())
+    bench.clock.advance(11)
+    bench.show(sample(0, used=6 * GIB, processes=alive, health=Health.LOST))
+    assert bench.ledger.books.reservations["a"].state is ReservationState.RELEASED
+    assert bench.ledger.charges()["U-gpu0"].leaked_bytes == 8 * GIB
+    assert not bench.ledger.wants_list()
+
+
+def test_a_card_that_refuses_lists_leaks_nothing_by_that() -> None:
+    bench = Bench(sample(0, used=0, processes=None))
+    for id_ in ("a", "b", "c", "d"):
+        bench.reserve(id_, 6 * GIB, ttl_seconds=None, instance=id_)
+        bench.ledger.bind(id_)
+        bench.show(sample(0, used=6 * GIB, processes=None, boottime=bench.clock.boottime))
+        bench.ledger.release(id_, None, bench.clock.now(), holder=True)
+        bench.clock.advance(1)
+        bench.show(sample(0, used=0, processes=None, boottime=bench.clock.boottime))
+        assert bench.ledger.books.reservations[id_].state is ReservationState.RELEASED
+    assert bench.grantable() == int(23.5 * GIB)
+
+
+def test_an_end_before_the_first_sample_invents_no_leak() -> None:
+    bench = Bench(sample(0))
+    reservation = bench.reserve("a", 8 * GIB, ttl_seconds=None, instance="i")
+    bench.ledger.bind("a")
+    ledger = Ledger(SETTINGS)
+    ledger.restore([bench.ledger.books.reservations[reservation.id]], (), bench.clock.now())
+    ledger.release("a", None, bench.clock.now(), holder=True)
+    bench.clock.advance(11)
+    own_residue = sample(0, used=400 * MIB, processes=(), boottime=bench.clock.boottime)
+    ledger.observe(snapshot(own_residue), bench.clock.now())
+    terms = ledger.charges()["U-gpu0"]
+    assert terms.leaked_bytes == 0
+    bench.clock.advance(1)
+    again = sample(0, used=400 * MIB, processes=(), boottime=bench.clock.boottime)
+    ledger.observe(snapshot(again), bench.clock.now())
+    assert ledger.charges()["U-gpu0"].grantable_bytes == int(23.5 * GIB)
+
+
+def test_a_lease_whose_expiry_waits_can_still_be_renewed() -> None:
+    """After a stall or a sleep of the host its owner first gets time to renew."""
+    bench = Bench()
+    bench.reserve("a", GIB, ttl_seconds=30.0)
+    bench.clock.advance(60)
+    bench.ledger.renew("a", None, None, bench.clock.now())
+    assert not bench.ledger.expire(bench.clock.now())
+
+
+def test_renewals_leave_nothing_behind() -> None:
+    bench = Bench()
+    bench.reserve("a", GIB, ttl_seconds=30.0)
+    for _ in range(1000):
+        bench.clock.advance(1)
+        bench.ledger.renew("a", None, None, bench.clock.now())
+    assert len(bench.ledger.books._due) < 100
