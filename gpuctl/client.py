@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -14,10 +15,7 @@ from gpuctl.failures import (
     SYSTEM_SOCKET,
     Failure,
     failure_of,
-    unreachable,
     usage,
-    waited_out,
-    why_unreachable,
 )
 
 if TYPE_CHECKING:
@@ -34,6 +32,10 @@ _MAX_PAGES = 1000
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
+
+_HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+# Any other code was said by somebody, if only that there is no such service.
+_NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 _CHANNEL_OPTIONS = (
     # A proxy of the environment is meant for the web, never for the daemon next door.
@@ -176,10 +178,10 @@ class Client:
     ) -> Iterator[Iterator[Answer]]:
         """The messages of a stream; leaving the block ends it.
 
-        Connecting is bounded by the timeout. The stream itself is not: gpud bounds a load, and
-        to follow something is meant to last.
+        An answer at all is bounded by the timeout. The stream itself is not: gpud bounds a load,
+        and to follow something is meant to last.
         """
-        self._connect()
+        self._knock()
         call = method(request)
         try:
             yield self._messages(call)
@@ -192,18 +194,20 @@ class Client:
         except grpc.RpcError as error:
             raise self._failure(error) from error
 
-    def _connect(self) -> None:
-        """Wait until the channel stands; one that is refused is told at once."""
-        why = why_unreachable(self.address)
-        if why is not None:
-            raise unreachable(self.address, why)
-        ready = grpc.channel_ready_future(self._channel)
+    def _knock(self) -> None:
+        """Wait until somebody answers at the address.
+
+        By a call of gRPC's own health service, whose empty request is no bytes at all: to ask the
+        channel itself (`channel_ready_future`) costs 200 ms when it is closed, which is how often
+        grpc's poller of its state looks whether it should end.
+        """
+        check = self._channel.unary_unary(_HEALTH_CHECK)
         try:
-            ready.result(timeout=self._timeout_seconds)
-        except grpc.FutureTimeoutError:
-            raise waited_out(self.address, self._timeout_seconds) from None
-        finally:
-            ready.cancel()
+            check(b"", timeout=self._timeout_seconds)
+        except grpc.RpcError as error:
+            if error.code() in _NO_ANSWER:
+                # Nothing was asked for yet, so nothing can have been done.
+                raise replace(self._failure(error), outcome_unknown=False) from error
 
     def _failure(self, error: grpc.RpcError) -> Failure:
         return failure_of(error, self.address, self._timeout_seconds)

@@ -47,10 +47,34 @@ def _as_usage() -> Iterator[None]:
         raise click.BadParameter(str(error)) from error
 
 
-# What the wire carries; which of them make sense is for gpud to say.
-INT32 = click.IntRange(-(2**31), 2**31 - 1)
-INT64 = click.IntRange(-(2**63), 2**63 - 1)
-COUNT = click.IntRange(1, 2**31 - 1)
+class Whole(click.ParamType):
+    """A whole number that the wire can carry.
+
+    Which of them make sense is for gpud to say, so that --help tells no range, as it would with
+    click.IntRange.
+    """
+
+    name = "number"
+
+    def __init__(self, least: int, most: int) -> None:
+        self._least, self._most = least, most
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """The number; a usage error for anything else."""
+        try:
+            number = int(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a whole number", param, ctx)
+        if not self._least <= number <= self._most:
+            self.fail(f"{number} is not within {self._least} … {self._most}", param, ctx)
+        return number
+
+
+INT32 = Whole(-(2**31), 2**31 - 1)
+COUNT = Whole(1, 2**31 - 1)
+GENERATION = Whole(1, 2**63 - 1)
 
 
 def _take(ctx: click.Context, param: click.Parameter, value: Any) -> None:

@@ -123,10 +123,14 @@ def _run(settings: config.Config) -> None:
     # Imported late: `gpud version` and `gpud config` need none of it.
     from gpud.clock import SystemClock
     from gpud.daemon import Daemon, state_directory
+    from gpud.rpc.server import check_addresses
 
     _set_up_logs(settings.logging)
 
     async def serve(directory: Path) -> None:
+        # Where an address is taken, nothing has begun: no store, no sampler.
+        socket = Path(settings.server.socket or config.default_socket())
+        check_addresses(socket, (settings.server.listen, settings.http.listen))
         await Daemon(settings, directory, SystemClock()).run()
 
     with (

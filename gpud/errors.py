@@ -10,7 +10,7 @@
     ├── WrongState                     the thing is not in a state for this
     ├── ModelFileInvalid               the file, before any memory is promised
     ├── EngineMissing                  its program is not on this host
-    ├── EngineExited EngineNotReady    the engine, while it loads
+    ├── EngineFailed                   EngineExited EngineNotReady
     ├── FootprintExceeded              it took more than was promised
     ├── InstanceLost                   found broken after a restart of the daemon or the host
     └── LoadCancelled                  by an unload, or by the end of the daemon
@@ -31,6 +31,11 @@ class GpudError(Exception):
     """Root of what gpud refuses or fails at; `reason` is its name on the wire."""
 
     reason: ClassVar[str] = "INTERNAL"
+
+    @property
+    def summary(self) -> str:
+        """The words without an engine's output: for a line of the journal."""
+        return str(self)
 
 
 class ConfigInvalid(GpudError):
@@ -287,44 +292,53 @@ class EngineMissing(GpudError):
 
 
 @dataclass(kw_only=True, eq=False)
-class EngineExited(GpudError):
-    """The engine ended while it was loading."""
-
-    reason = "ENGINE_EXITED"
+class EngineFailed(GpudError):
+    """An engine that does not do what it should; `output_tail` holds its last lines."""
 
     instance: str
     phase: str
-    exit_text: str
-    meaning: str
     output_tail: tuple[str, ...]
 
     def __str__(self) -> str:
-        why = f" ({self.meaning})" if self.meaning else ""
         last = f"; its last lines: {' | '.join(self.output_tail[-5:])}" if self.output_tail else ""
+        return f"{self.summary}{last}"
+
+
+@dataclass(kw_only=True, eq=False)
+class EngineExited(EngineFailed):
+    """The engine ended while it was loading, or while it served, unasked."""
+
+    reason = "ENGINE_EXITED"
+
+    exit_text: str
+    meaning: str
+
+    @property
+    def summary(self) -> str:
+        """How it ended, and what that means."""
+        why = f" ({self.meaning})" if self.meaning else ""
+        if self.phase == "READY":
+            return f"cannot keep {self.instance}: the engine {self.exit_text} while it served{why}"
         return (
             f"cannot bring up {self.instance}: the engine {self.exit_text} in phase "
-            f"{self.phase}{why}{last}"
+            f"{self.phase}{why}"
         )
 
 
 @dataclass(kw_only=True, eq=False)
-class EngineNotReady(GpudError):
-    """The engine lives, but made no progress within the phase's limit."""
+class EngineNotReady(EngineFailed):
+    """The engine lives, but does not get on; `limit_seconds` where time was what it lacked."""
 
     reason = "ENGINE_NOT_READY"
 
-    instance: str
-    phase: str
-    limit_seconds: float
     problem: str
-    output_tail: tuple[str, ...]
+    limit_seconds: float | None = None
 
-    def __str__(self) -> str:
-        last = f"; its last lines: {' | '.join(self.output_tail[-5:])}" if self.output_tail else ""
-        return (
-            f"cannot bring up {self.instance}: {self.problem} within {self.limit_seconds:g} s in "
-            f"phase {self.phase}{last}"
-        )
+    @property
+    def summary(self) -> str:
+        """What it did not do, and for how long."""
+        limit = f" within {self.limit_seconds:g} s" if self.limit_seconds is not None else ""
+        return f"cannot bring up {self.instance}: {self.problem}{limit} in phase {self.phase}"
 
 
 @dataclass(kw_only=True, eq=False)

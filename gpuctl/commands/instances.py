@@ -14,7 +14,7 @@ from gpuctl.commands.progress import Step, phases
 from gpuctl.commands.status import INSTANCE_COLUMNS, is_stopped
 from gpuctl.failures import EXIT_INTERRUPTED, Failure, repeatable
 from gpuctl.messages import duration, known, seconds_of, word
-from gpuctl.options import COUNT, command, model_options, options_message, qualified, span
+from gpuctl.options import command, model_options, options_message, qualified, span
 from gpuctl.session import Session, person, request_id
 from gpuctl.tables import Column, clean_line
 from gpuctl.units import size_text, span_text
@@ -30,6 +30,9 @@ from gpud.v1.instances_pb2 import (
     UnloadModelResponse,
     UnloadPhase,
 )
+
+# As many as gpud keeps at hand.
+LINES = click.IntRange(1, 10_000)
 
 Progress = TypeVar("Progress", LoadModelResponse, UnloadModelResponse)
 
@@ -129,7 +132,10 @@ _UNLOADED_COLUMNS: tuple[Column[UnloadModelResponse], ...] = (
 def unload(session: Session, name: str, grace: float | None, force: bool) -> None:
     """Stop an instance, in any phase, and wait until its memory is back."""
     request = UnloadModelRequest(
-        request_id=request_id(), grace=None if grace is None else duration(grace), force=force
+        request_id=request_id(),
+        grace=None if grace is None else duration(grace),
+        force=force,
+        owner=person(),
     )
     instance = _instance_named(session, name)
     if instance is None:
@@ -186,7 +192,7 @@ def instances(session: Session, every: bool, model: str) -> None:
 
 @command(named=False)
 @click.argument("name", metavar="INSTANCE|MODEL")
-@click.option("--lines", type=COUNT, help="How many of the last lines (default: 50).")
+@click.option("--lines", type=LINES, help="How many of the last lines (default: 50).")
 @click.option("-f", "--follow", is_flag=True, help="Go on with those to come, until Ctrl-C.")
 def logs(session: Session, name: str, lines: int | None, follow: bool) -> None:
     """Print what an engine wrote, without its control characters.

@@ -13,7 +13,7 @@ from gpuctl.failures import Failure, repeatable
 from gpuctl.messages import duration, seconds_of, word
 from gpuctl.options import (
     COUNT,
-    INT64,
+    GENERATION,
     command,
     enum_choice,
     enum_number,
@@ -119,7 +119,7 @@ def reserve(
 @command()
 @click.argument("reservation")
 @click.option("--ttl", type=span, help="From now (default: what it was reserved with).")
-@click.option("--generation", type=INT64, help="Refuse if it has moved on since.")
+@click.option("--generation", type=GENERATION, help="Refuse if it has moved on since.")
 def renew(session: Session, reservation: str, ttl: float | None, generation: int | None) -> None:
     """Put off the end of a lease."""
     request = RenewRequest(
@@ -135,7 +135,7 @@ def renew(session: Session, reservation: str, ttl: float | None, generation: int
 
 @command()
 @click.argument("reservations", nargs=-1, required=True, metavar="RESERVATION...")
-@click.option("--generation", type=INT64, help="Refuse if it has moved on since.")
+@click.option("--generation", type=GENERATION, help="Refuse if it has moved on since.")
 def release(session: Session, reservations: tuple[str, ...], generation: int | None) -> None:
     """Give promised memory back."""
     client, output = session.client, session.output

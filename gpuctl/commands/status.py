@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpuctl.client import PAGE_SIZE
 from gpuctl.messages import known, seconds_of, to_plain, word
 from gpuctl.render import TERMINAL_WIDTH
 from gpuctl.tables import Column, clean, paint
-from gpuctl.units import compact_size, span_text, used_of
+from gpuctl.units import UNKNOWN, compact_size, span_text, used_of
 from gpud.v1.devices_pb2 import Device, DeviceHealth, ListDevicesRequest
 from gpud.v1.instances_pb2 import Instance, InstanceState, ListInstancesRequest
 from gpud.v1.node_pb2 import GetNodeRequest, Node
@@ -29,15 +29,30 @@ LIVE_RESERVATIONS = (
 )
 
 
+def is_healthy(device: Device) -> bool:
+    """Whether it answers; the sample of one that does not is an old one."""
+    return device.health == DeviceHealth.DEVICE_HEALTH_HEALTHY
+
+
+def _reading_now(device: Device, field: str) -> Any:
+    return known(device.sample, field) if is_healthy(device) else None
+
+
 def reading(device: Device, field: str, unit: str = "") -> str:
-    """A whole number of the device's newest sample with its unit; `-` while it is unknown."""
-    value = known(device.sample, field)
+    """A whole number with its unit, as the device shows it now; `-` while it is unknown."""
+    value = _reading_now(device, field)
     return "-" if value is None else f"{value:.0f}{unit}"
 
 
-def used(device: Device) -> str:
+def _used(device: Device) -> str:
     """Used memory of all, as `2.5/6G`."""
-    return used_of(known(device.sample, "memory_used_bytes"), known(device, "memory_total_bytes"))
+    return used_of(
+        _reading_now(device, "memory_used_bytes"), known(device, "memory_total_bytes")
+    )
+
+
+def _grantable(device: Device) -> str:
+    return compact_size(known(device, "grantable_bytes") if is_healthy(device) else None)
 
 
 def short_model(device: Device) -> str:
@@ -48,11 +63,9 @@ def short_model(device: Device) -> str:
 DEVICE_COLUMNS: tuple[Column[Device], ...] = (
     Column(header="DEVICE", cell=lambda d: d.alias),
     Column(header="MODEL", cell=short_model, shrinks=True),
-    Column(header="MEMORY", cell=used, right=True),
+    Column(header="MEMORY", cell=_used, right=True),
     Column(header="GRANTED", cell=lambda d: compact_size(d.granted_bytes), right=True),
-    Column(
-        header="GRANTABLE", cell=lambda d: compact_size(known(d, "grantable_bytes")), right=True
-    ),
+    Column(header="GRANTABLE", cell=_grantable, right=True),
     Column(header="FOREIGN", cell=lambda d: compact_size(known(d, "foreign_bytes")), right=True),
     Column(header="UTIL", cell=lambda d: reading(d, "utilization_percent", "%"), right=True),
     Column(header="TEMP", cell=lambda d: reading(d, "temperature_celsius", "°C"), right=True),
@@ -60,18 +73,21 @@ DEVICE_COLUMNS: tuple[Column[Device], ...] = (
 )
 
 
-def instance_bytes(instance: Instance) -> int | None:
-    """What it uses now, or until that is known what it was promised."""
-    promised = instance.footprint.total_bytes if instance.HasField("footprint") else None
-    measured = known(instance, "measured_bytes")
-    return promised if measured is None else int(measured)
+_ENDED = {InstanceState.INSTANCE_STATE_STOPPED, InstanceState.INSTANCE_STATE_FAILED}
+
+
+def _instance_memory(instance: Instance) -> str:
+    """Used of promised, as `700/752M`; `-/752M` before it is measured, `-` where none is held."""
+    if instance.state in _ENDED or not instance.reservation:
+        return UNKNOWN
+    return used_of(known(instance, "measured_bytes"), instance.footprint.total_bytes)
 
 
 INSTANCE_COLUMNS: tuple[Column[Instance], ...] = (
     Column(header="INSTANCE", cell=lambda i: i.name.removeprefix("instances/")),
     Column(header="MODEL", cell=lambda i: i.model.removeprefix("models/"), shrinks=True),
     Column(header="STATE", cell=lambda i: word(i, "state")),
-    Column(header="MEMORY", cell=lambda i: compact_size(instance_bytes(i)), right=True),
+    Column(header="MEMORY", cell=_instance_memory, right=True),
     Column(header="ENDPOINT", cell=lambda i: i.endpoint),
 )
 
@@ -155,11 +171,10 @@ class Status:
         return f"{clean(node.hostname)}  gpud {clean(node.version)}  {shown}{why}  up {up}"
 
     def _device_problems(self) -> list[str]:
-        healthy = DeviceHealth.DEVICE_HEALTH_HEALTHY
         return [
             _cut(f"{device.alias}: {device.health_reason}")
             for device in self._devices
-            if device.health != healthy and device.health_reason
+            if device.health_reason and not is_healthy(device)
         ]
 
     def _instance_problems(self) -> list[str]:

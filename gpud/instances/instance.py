@@ -77,7 +77,7 @@ class Exit:
 
     code: int | None
     signal: int | None
-    wall: float
+    wall: float | None
 
     def __str__(self) -> str:
         if self.signal is not None:

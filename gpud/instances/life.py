@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -77,6 +78,11 @@ class Life:
     phase_began: float = 0.0
     began: float = 0.0
     detail: str = ""  # of the present phase
+    freed_bytes: int | None = None  # once it has ended
+    # Records queued and records durable; what waits for which of them to be told.
+    _queued: int = 0
+    _settled: int = 0
+    _waiting: list[tuple[int, Progress]] = field(default_factory=list)
 
     def happen(self, happening: Happening, event: Event | None = None, **changes: object) -> None:
         """Step along the life's table and note it. Raises WrongState."""
@@ -96,12 +102,21 @@ class Life:
         if event is not None:
             change = replace(change, events=(*change.events, event))
 
-        def durable() -> None:
-            self.durable = instance
-            self.show(instance=instance)
-
-        self.newest = self.house.promises.commit(change, (row_of(instance),), durable)
+        self._queued += 1
+        self.newest = self.house.promises.commit(
+            change, (row_of(instance),), partial(self._settle, self._queued, instance)
+        )
         return self.newest
+
+    def _settle(self, number: int, instance: Instance) -> None:
+        """A record became durable: what was to be told with it is told."""
+        self.durable, self._settled = instance, number
+        told = [waiting for at, waiting in self._waiting if at <= number]
+        self._waiting = [(at, waiting) for at, waiting in self._waiting if at > number]
+        for waiting in told:
+            self.progress.publish(replace(waiting, instance=instance))
+        if not told:
+            self.show()
 
     async def written(self) -> None:
         """Wait until what was noted is durable, or cannot be: a stop goes on all the same."""
@@ -112,7 +127,9 @@ class Life:
     def enter(self, phase: LoadPhase | UnloadPhase, detail: str = "") -> None:
         """Begin a phase, closing the one before with its time."""
         now = self.house.clock.now().boottime
-        if isinstance(self.phase, LoadPhase) and self.phase is not phase and self.phase_began:
+        timed = isinstance(self.phase, LoadPhase) and self.phase is not LoadPhase.READY
+        if timed and self.phase is not phase and self.phase_began:
+            assert isinstance(self.phase, LoadPhase)  # noqa: S101 — for the type checker
             spent = (*self.instance.phase_seconds, (self.phase, now - self.phase_began))
             self.instance = replace(self.instance, phase_seconds=spent)
         self.phase, self.phase_began, self.detail = phase, now, detail
@@ -120,41 +137,34 @@ class Life:
             state = STATE_OF_PHASE[phase]
             if state is not self.instance.state:
                 self.happen(_HAPPENING_INTO[phase])
-        if phase is not LoadPhase.READY:  # told once the record says so too
+        if phase not in _TOLD_BY_THEIR_RECORD:
             self.show()
 
-    def show(
-        self,
-        *,
-        instance: Instance | None = None,
-        detail: str | None = None,
-        fraction: float | None = None,
-        freed_bytes: int | None = None,
-    ) -> None:
-        """Tell the followers where it is."""
+    def show(self, *, detail: str | None = None, fraction: float | None = None) -> None:
+        """Tell the followers where it is, together with the record that says so."""
         self.detail = self.detail if detail is None else detail
-        durable = instance or self.durable
-        if durable is None:
-            return
         now = self.house.clock.now().boottime
-        self.progress.publish(
-            Progress(
-                instance=durable,
-                phase=self.phase,
-                fraction=fraction,
-                detail=self.detail,
-                elapsed_seconds=max(0.0, now - self.began),
-                freed_bytes=freed_bytes,
-            )
+        shown = Progress(
+            instance=self.durable or self.instance,
+            phase=self.phase,
+            fraction=fraction,
+            detail=self.detail,
+            elapsed_seconds=max(0.0, now - self.began),
+            freed_bytes=self.freed_bytes,
         )
+        if self._settled < self._queued:
+            self._waiting = [each for each in self._waiting if each[1].phase is not self.phase]
+            self._waiting.append((self._queued, shown))
+        elif self.durable is not None:
+            self.progress.publish(shown)
 
-    def event(self, type_: str, reason: str = "", **details: str) -> Event:
-        """An event about this instance."""
+    def event(self, type_: str, reason: str = "", *, actor: str = "gpud", **details: str) -> Event:
+        """An event about this instance; gpud is the actor unless somebody asked for it."""
         return Event(
             wall=self.house.clock.now().wall,
             type=type_,
             subject=self.instance.name,
-            actor=self.instance.owner,
+            actor=actor,
             reason=reason,
             details={"model": self.instance.model, **details},
         )
@@ -177,6 +187,10 @@ _HAPPENING_INTO = {
     LoadPhase.LOAD: Happening.STARTED,
     LoadPhase.WARMUP: Happening.LOADED,
 }
+
+
+# The last of a load and the last of a life are told once the record says so.
+_TOLD_BY_THEIR_RECORD = (LoadPhase.READY, UnloadPhase.STOPPED)
 
 
 def row_of(instance: Instance) -> Row:

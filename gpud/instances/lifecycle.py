@@ -58,6 +58,17 @@ STATE_OF_PHASE = {
     LoadPhase.READY: _S.READY,
 }
 
+# The phase that a recorded state was reached in; an adopted load goes on from LOAD.
+PHASE_OF_STATE = {
+    _S.QUEUED: LoadPhase.DETECT,
+    _S.VERIFYING: LoadPhase.VERIFY,
+    _S.RESERVING: LoadPhase.ALLOCATE,
+    _S.STARTING: LoadPhase.LOAD,
+    _S.LOADING: LoadPhase.LOAD,
+    _S.WARMING: LoadPhase.LOAD,
+    _S.READY: LoadPhase.READY,
+}
+
 
 def step(name: str, state: InstanceState, happening: Happening) -> InstanceState:
     """The state that follows. Raises WrongState."""

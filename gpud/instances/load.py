@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import signal
 import socket
 from collections.abc import Awaitable
 from dataclasses import replace
@@ -36,6 +37,7 @@ from gpud.models.model import Footprint, Model, ModelKind
 from gpud.units import format_size
 
 TAIL_LINES = 40
+EXIT_SECONDS = 1.0
 WARMUP_SECONDS = 300.0  # the weights may still have to come from a slow disk
 # Readiness is asked often while it may come at once, seldom once the load is clearly long.
 _POLL_SECONDS = ((1.0, 0.005), (10.0, 0.05), (float("inf"), 0.25))
@@ -203,8 +205,12 @@ class Load:
         try:
             async with asyncio.timeout(WARMUP_SECONDS):
                 warmth = await self._engine.warm_up(endpoint, self._entry, life.instance.options)
-        except (ProbeFailed, TimeoutError) as error:
-            raise self._not_ready(f"no first token ({error})", WARMUP_SECONDS) from error
+        except TimeoutError as error:
+            raise self._not_ready("no first token", WARMUP_SECONDS) from error
+        except ProbeFailed as error:
+            # A crash shows first as a connection that broke.
+            await self._raise_if_ending()
+            raise self._not_ready(f"no first token ({error})", None) from error
         life.note(
             tokens_per_second=warmth.tokens_per_second,
             time_to_first_token_seconds=warmth.time_to_first_token_seconds,
@@ -215,7 +221,7 @@ class Load:
     async def _check(self, endpoint: str) -> None:
         """Healthy still, and within its promise: by the engine's own buffers, then the device."""
         if await self._engine.readiness(endpoint) is not Readiness.READY:
-            raise self._not_ready("it fell back from ready after its first tokens", 0)
+            raise self._not_ready("it fell back from ready after its first tokens", None)
         instance = self._life.instance
         promised = instance.footprint.total_bytes if instance.footprint else 0
         measured = self._engine.measured_bytes(tail(self._life.folder, 10_000))
@@ -262,7 +268,7 @@ class Load:
         snapshot = self._house.snapshots.latest
         return snapshot.samples if snapshot is not None else ()
 
-    def _not_ready(self, problem: str, limit: float) -> EngineNotReady:
+    def _not_ready(self, problem: str, limit: float | None) -> EngineNotReady:
         return EngineNotReady(
             instance=self._life.instance.name,
             phase=self._life.phase.name,
@@ -270,6 +276,15 @@ class Load:
             problem=problem,
             output_tail=tail(self._life.folder, TAIL_LINES),
         )
+
+    async def _raise_if_ending(self) -> None:
+        """Give an engine that may be crashing a moment to be gone. Raises EngineExited."""
+        tree = self._life.tree
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(EXIT_SECONDS):
+                exit_ = await tree.engine_gone() if tree is not None else None
+            if exit_ is not None:
+                raise engine_exited(self._life, exit_)
 
     async def _unless_ended(self, tree: Tree, work: Awaitable[None]) -> None:
         """Do the work, unless the engine ends first. Raises EngineExited at once when it does."""
@@ -281,7 +296,8 @@ class Load:
 def engine_exited(life: Life, exit_: Exit) -> EngineExited:
     """The end of an engine that was not asked to end, noted and with its meaning."""
     lines = tail(life.folder, TAIL_LINES)
-    meaning = life.house.engines[life.instance.engine].explain_exit(lines)
+    explain = life.house.engines[life.instance.engine].explain_exit
+    meaning = explain(lines) or _MEANING_OF_SIGNAL.get(exit_.signal or 0, "")
     life.note(last_exit=exit_, exit_meaning=meaning)
     return EngineExited(
         instance=life.instance.name,
@@ -290,6 +306,16 @@ def engine_exited(life: Life, exit_: Exit) -> EngineExited:
         meaning=meaning,
         output_tail=lines,
     )
+
+
+_MEANING_OF_SIGNAL: dict[int, str] = {
+    signal.SIGKILL: "from outside, or by the kernel for want of memory",
+    signal.SIGTERM: "somebody else asked it to end",
+    signal.SIGSEGV: "it crashed",
+    signal.SIGABRT: "it gave up: an error of its own",
+    signal.SIGBUS: "it crashed: a file that it maps was cut, or memory failed",
+    signal.SIGILL: "built for another processor",
+}
 
 
 def dearest_footprint(

@@ -20,8 +20,9 @@ from gpud.instances.instance import (
     LoadPhase,
     UnloadPhase,
 )
-from gpud.instances.launcher import LaunchFailed, Tree
+from gpud.instances.launcher import LaunchFailed, Tree, last_exit
 from gpud.instances.life import House, Life, StopOrder, row_of
+from gpud.instances.lifecycle import PHASE_OF_STATE
 from gpud.instances.load import Load, dearest_footprint
 from gpud.instances.progress import Progress
 from gpud.instances.supervisor import live
@@ -34,6 +35,7 @@ from gpud.store import Row, SqliteStore
 log = structlog.get_logger()
 
 ENDED_LISTED_SECONDS = 600.0
+_UNSEEN = Exit(code=None, signal=None, wall=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,11 +145,10 @@ class Roster:
 
         def durable() -> None:
             life.durable = instance
-            life.show()
             # Here and not below: the caller may have left while the record was on its way.
             self._start(life, Load(life, request.devices))
 
-        change = Change(events=(life.event("instance.load_asked"),))
+        change = Change(events=(life.event("instance.load_asked", actor=instance.owner),))
         done = self._house.promises.commit(change, rows, durable)
         done.add_done_callback(lambda _: self._forget_unless_durable(life))
         await asyncio.shield(done)
@@ -257,6 +258,7 @@ class Roster:
         instance = life.instance
         tree = await self._find_tree(instance)
         life.tree = tree
+        life.phase = PHASE_OF_STATE.get(instance.state, life.phase)
         log.info(
             "instance.recovering",
             instance=instance.name,
@@ -272,7 +274,8 @@ class Roster:
             cause = _cause(instance, self._house.clock.now().boot_id)
             life.error = InstanceLost(instance=instance.name, cause=cause)
             if tree is None and instance.gate is Gate.GO:
-                life.note(last_exit=instance.last_exit or Exit(code=None, signal=None, wall=0.0))
+                exit_ = last_exit(self._house.folder(instance.id)) or _UNSEEN
+                life.note(last_exit=instance.last_exit or exit_)
         elif instance.failure is not None:
             life.error = InstanceLost(instance=instance.name, cause=instance.failure.message)
         self._start(life, None)

@@ -82,10 +82,10 @@ async def _bring_down(life: Life) -> None:
 
 def _leave_up(life: Life, *, failed: bool) -> None:
     """From whatever state towards STOPPING; told once, with the reason."""
-    reason = str(life.error) if life.error is not None else ""
-    event = life.event("instance.failed" if failed else "instance.stopping", reason)
-    if failed:
-        log.warning("instance.failed", instance=life.instance.name, reason=reason)
+    reason = life.error.summary if life.error is not None else ""
+    actor = life.order.actor if life.order is not None and not failed else "gpud"
+    name = "instance.failed" if failed else "instance.stopping"
+    event = life.event(name, reason, actor=actor)
     if life.instance.state in {InstanceState.DRAINING, InstanceState.STOPPING}:
         life.note(event)  # an earlier life of the daemon had begun to stop it
     else:
@@ -170,11 +170,11 @@ async def _finish(life: Life, freed: int, *, failed: bool) -> None:
     happening = Happening.GONE_BROKEN if failed else Happening.GONE
     state = step(life.instance.name, life.instance.state, happening)
     event = life.event("instance.ended", state.value, freed_bytes=str(freed))
+    life.freed_bytes = freed
     end = {"state": state, "end_wall": life.house.clock.now().wall, "endpoint": ""}
 
     async def recorded(life: Life) -> None:
         await life.commit(Change(), event, **end)
 
     await _once_writable(life, recorded)
-    life.show(freed_bytes=freed)
     life.progress.close()

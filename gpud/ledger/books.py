@@ -19,6 +19,7 @@ class DeviceBook:
 
     granted_bytes: int = 0
     holders: dict[str, int] = field(default_factory=dict)  # reservation id → bytes
+    bound: dict[str, int] = field(default_factory=dict)  # those that had a process
     leaked_bytes: int = 0
     version: int = 0
 
@@ -59,6 +60,8 @@ class Books:
                 book = self._devices.setdefault(grant.device, DeviceBook())
                 book.granted_bytes += grant.bytes
                 book.holders[reservation.id] = grant.bytes
+                if reservation.bound:
+                    book.bound[reservation.id] = grant.bytes
                 book.version += 1
         due = _due_boottime(reservation)
         if due is not None and (old is None or _due_boottime(old) != due):
@@ -74,6 +77,7 @@ class Books:
                 book = self._devices[grant.device]
                 book.granted_bytes -= grant.bytes
                 del book.holders[id_]
+                book.bound.pop(id_, None)
                 book.version += 1
 
     def set_leak(self, uuid: str, leaked_bytes: int) -> None:

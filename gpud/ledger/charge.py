@@ -154,7 +154,9 @@ def _unattributed(
     if seen.residue_bytes is None:
         # No list at all: what is used fills the grants first.
         return max(0, used - absorbed - below_promise), 0
-    residue = max(0, seen.residue_bytes - absorbed)
+    # What a promise's processes left behind as they ended is its own until the device lets go.
+    left_behind = sum(size for id_, size in book.bound.items() if id_ not in seen.observed)
+    residue = max(0, seen.residue_bytes - absorbed - left_behind)
     if any(p.used_bytes is None for p in sample.processes or ()):
         # Listed, but without sizes (MIG, containers): the residue is theirs as far as promised.
         residue = max(0, residue - below_promise)

@@ -10,7 +10,13 @@ from gpud.devices.snapshot import DeviceKind, Health, Sample
 from gpud.errors import GenerationMismatch
 from gpud.events import Event
 from gpud.ledger.charge import Charge
-from gpud.ledger.reservation import Deadline, Grant, Reservation, ReservationState
+from gpud.ledger.reservation import (
+    Deadline,
+    Grant,
+    Reservation,
+    ReservationKind,
+    ReservationState,
+)
 from gpud.units import MIB, format_size
 
 # Residue within this of what it was counts as given back: drivers round and cache.
@@ -117,19 +123,24 @@ def releasing_event(reservation: Reservation, now: Moment) -> Event:
         wall=now.wall,
         type="reservation.releasing",
         subject=reservation.name,
-        actor=reservation.owner,
+        actor=_actor(reservation, reservation.ending),
         reason=f"{reservation.reason}; its bytes stay booked until the device shows them back",
     )
 
 
+def _actor(reservation: Reservation, ending: ReservationState | None) -> str:
+    """An owner releases a lease; all else gpud does."""
+    own = ending is ReservationState.RELEASED and reservation.kind is ReservationKind.LEASED
+    return reservation.owner if own else "gpud"
+
+
 def end_event(reservation: Reservation, now: Moment) -> Event:
     """Its bytes are free."""
-    own = reservation.state is ReservationState.RELEASED
     return Event(
         wall=now.wall,
         type=f"reservation.{reservation.state.value}",
         subject=reservation.name,
-        actor=reservation.owner if own else "gpud",
+        actor=_actor(reservation, reservation.state),
         reason=reservation.reason,
         details={"bytes": str(sum(grant.bytes for grant in reservation.grants))},
     )

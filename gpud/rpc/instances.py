@@ -45,7 +45,7 @@ class Instances(instances_pb2_grpc.InstanceServiceServicer):
         if request.validate_only:
             yield await self._proposed(asked)
             return
-        id_ = await self._roster.load(asked, call_of("LoadModel", request, request.request_id))
+        id_ = await self._roster.load(asked, call_of("LoadModel", request.request_id, asked))
         async for progress in self._roster.follow(id_, from_start=True):
             if isinstance(progress.phase, UnloadPhase):
                 continue  # the load is over, and was not a success: the end is told below
@@ -64,7 +64,8 @@ class Instances(instances_pb2_grpc.InstanceServiceServicer):
         self, request: pb.UnloadModelRequest, context: Any
     ) -> AsyncIterator[pb.UnloadModelResponse]:
         """Stop an instance, loading or ready, and follow it to its end."""
-        call = call_of("UnloadModel", request, request.request_id)
+        asked = (request.instance.removeprefix("instances/"), request.model, request.force)
+        call = call_of("UnloadModel", request.request_id, *asked)
         known = self._house.promises.requests.find(call)
         # A model names no instance any more once the first call has stopped it.
         name = known.result if known is not None else self._stopping(request, call)
@@ -160,7 +161,7 @@ class Instances(instances_pb2_grpc.InstanceServiceServicer):
         grace = messages.checked_span("grace", request, 0.0, MAX_GRACE_SECONDS)
         name = self._named(request)
         order = StopOrder(
-            actor="operator",
+            actor=messages.checked_text("owner", request.owner) or "anonymous",
             grace_seconds=DEFAULT_GRACE_SECONDS if grace is None else grace,
             force=request.force,
         )

@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gpud.devices.snapshot import DeviceKind, ProcessUse, Sample, Snapshot
+from gpud.devices.snapshot import DeviceKind, Health, ProcessUse, Sample, Snapshot
 from gpud.errors import DeviceNotFound, OptionInvalid, Reconciling
 from gpud.events import Event
 from gpud.instances.instance import Instance
@@ -86,7 +86,7 @@ def checked_labels(labels: Mapping[str, str]) -> dict[str, str]:
         raise OptionInvalid(field="labels", problem=f"{len(labels)} of them, at most {MAX_LABELS}")
     return {
         checked_text("labels", key, 63): checked_text(f"labels[{key}]", value)
-        for key, value in labels.items()
+        for key, value in sorted(labels.items())
     }
 
 
@@ -178,6 +178,7 @@ def device(
         message.reserve_bytes = terms.reserve_bytes
         message.granted_bytes = terms.granted_bytes
         message.leaked_bytes = terms.leaked_bytes
+    if terms is not None and sample.health is Health.HEALTHY:
         _set_known(message, "grantable_bytes", terms.grantable_bytes)
         _set_known(message, "foreign_bytes", terms.foreign_bytes)
         _set_known(message, "unattributed_bytes", terms.unattributed_bytes)

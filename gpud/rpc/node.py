@@ -81,7 +81,7 @@ class Node(node_pb2_grpc.NodeServiceServicer):
         size = paging.checked_size(request.page_size)
         before = None
         if request.page_token:
-            text = paging.decode(request.page_token)
+            text = paging.decode(request)
             if not _SEQUENCE.fullmatch(text):
                 raise OptionInvalid(field="page_token", problem="not one that this list gave")
             before = int(text)
@@ -90,7 +90,7 @@ class Node(node_pb2_grpc.NodeServiceServicer):
         more = len(found) > size
         return pb.ListEventsResponse(
             events=[messages.event(each) for each in shown],
-            next_page_token=paging.encode(str(shown[-1].sequence)) if more else "",
+            next_page_token=paging.encode(str(shown[-1].sequence), request) if more else "",
         )
 
     async def WatchEvents(

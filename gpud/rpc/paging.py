@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
+
+from google.protobuf.message import Message
 
 from gpud.errors import OptionInvalid
+from gpud.v1 import devices_pb2, instances_pb2, models_pb2, node_pb2, reservations_pb2
 
 T = TypeVar("T")
 
@@ -15,11 +19,13 @@ DEFAULT_PAGE = 100
 MAX_PAGE = 1000
 
 
-class Paged(Protocol):
-    """A request for one page."""
-
-    page_size: int
-    page_token: str
+Paged = (
+    devices_pb2.ListDevicesRequest
+    | instances_pb2.ListInstancesRequest
+    | models_pb2.ListModelsRequest
+    | node_pb2.ListEventsRequest
+    | reservations_pb2.ListReservationsRequest
+)
 
 
 def checked_size(page_size: int) -> int:
@@ -29,19 +35,24 @@ def checked_size(page_size: int) -> int:
     return min(page_size or DEFAULT_PAGE, MAX_PAGE)
 
 
-def encode(key: str) -> str:
-    """The token that continues after `key`."""
-    return base64.urlsafe_b64encode(key.encode()).decode()
+def encode(key: str, request: Message) -> str:
+    """The token that continues after `key` in the list that was asked for."""
+    return base64.urlsafe_b64encode(f"{_scope(request)}{key}".encode()).decode()
 
 
-def decode(token: str) -> str:
-    """The key in a token. Raises OptionInvalid."""
+def decode(request: Paged) -> str:
+    """The key in the request's token. Raises OptionInvalid when another list gave it."""
     try:
-        return base64.b64decode(token, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError) as error:
+        text = base64.b64decode(request.page_token, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        text = ""
+    scope = _scope(request)
+    if not text.startswith(scope):
         raise OptionInvalid(
-            field="page_token", problem="not one that this list gave; ask without it"
-        ) from error
+            field="page_token",
+            problem="not one that this list gave, with these filters; ask without it",
+        )
+    return text.removeprefix(scope)
 
 
 def page(items: Sequence[T], key: Callable[[T], str], request: Paged) -> tuple[Sequence[T], str]:
@@ -49,8 +60,18 @@ def page(items: Sequence[T], key: Callable[[T], str], request: Paged) -> tuple[S
     size = checked_size(request.page_size)
     start = 0
     if request.page_token:
-        last = decode(request.page_token)
+        last = decode(request)
         start = next((i for i, item in enumerate(items) if key(item) > last), len(items))
     shown = items[start : start + size]
     more = start + size < len(items)
-    return shown, encode(key(shown[-1])) if more else ""
+    return shown, encode(key(shown[-1]), request) if more else ""
+
+
+def _scope(request: Message) -> str:
+    """Which list, with which filters: the request without its paging."""
+    asked = type(request)()
+    asked.CopyFrom(request)
+    asked.ClearField("page_size")
+    asked.ClearField("page_token")
+    digest = hashlib.sha256(asked.SerializeToString(deterministic=True)).hexdigest()[:8]
+    return f"{type(request).__name__}/{digest}/"

@@ -6,8 +6,6 @@ import hashlib
 import secrets
 from typing import Any
 
-from google.protobuf.message import Message
-
 from gpud.errors import OptionInvalid, ReservationNotFound
 from gpud.ledger.promises import Call
 from gpud.ledger.reservation import (
@@ -26,13 +24,13 @@ MAX_DEVICES = 64
 MAX_BYTES = 2**62
 
 
-def call_of(method: str, request: Message, request_id: str) -> Call:
-    """How a mutating call is remembered."""
+def call_of(method: str, request_id: str, *asked: object) -> Call:
+    """How a mutating call is remembered: by what was asked, however it was written."""
     checked = messages.checked_text("request_id", request_id, 128)
     if not checked:
         return Call(method=method)
-    body = request.SerializeToString(deterministic=True)
-    return Call(method=method, request_id=checked, digest=hashlib.sha256(body).hexdigest())
+    digest = hashlib.sha256(repr(asked).encode()).hexdigest()
+    return Call(method=method, request_id=checked, digest=digest)
 
 
 class Reservations(reservations_pb2_grpc.ReservationServiceServicer):
@@ -48,7 +46,7 @@ class Reservations(reservations_pb2_grpc.ReservationServiceServicer):
         if request.validate_only:
             told = self._promises.propose(asked)
         else:
-            call = call_of("Reserve", request, request.request_id)
+            call = call_of("Reserve", request.request_id, asked)
             told = await self._promises.reserve(asked, f"r-{secrets.token_hex(4)}", call)
         return pb.ReserveResponse(reservation=self._view.reservation(told))
 
@@ -56,14 +54,14 @@ class Reservations(reservations_pb2_grpc.ReservationServiceServicer):
         """Move a lease's deadline."""
         id_ = messages.checked_name("name", request.name, "reservations")
         ttl = messages.checked_span("ttl", request, MIN_TTL_SECONDS, MAX_TTL_SECONDS)
-        call = call_of("Renew", request, request.request_id)
+        call = call_of("Renew", request.request_id, id_, _generation(request), ttl)
         told = await self._promises.renew(id_, _generation(request), ttl, call)
         return pb.RenewResponse(reservation=self._view.reservation(told))
 
     async def Release(self, request: pb.ReleaseRequest, context: Any) -> pb.ReleaseResponse:
         """End a lease."""
         id_ = messages.checked_name("name", request.name, "reservations")
-        call = call_of("Release", request, request.request_id)
+        call = call_of("Release", request.request_id, id_, _generation(request))
         told = await self._promises.release(id_, _generation(request), call)
         return pb.ReleaseResponse(reservation=self._view.reservation(told))
 

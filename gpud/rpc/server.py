@@ -196,6 +196,13 @@ def check_free(listen: str) -> None:
         ) from error
 
 
+def check_addresses(socket_path: Path, listens: Sequence[str]) -> None:
+    """Raise ConfigInvalid for an address that is taken; changes nothing."""
+    _is_dead(socket_path)
+    for listen in filter(None, listens):
+        check_free(listen)
+
+
 def prepare_socket(path: Path) -> None:
     """Make the folder; remove a dead socket. Raises ConfigInvalid for a live one or another file.
 
@@ -208,8 +215,14 @@ def prepare_socket(path: Path) -> None:
             f"cannot make {path.parent} for the socket: {(error.strerror or '').lower()}; "
             "set server.socket"
         ) from error
+    if _is_dead(path):
+        path.unlink()
+
+
+def _is_dead(path: Path) -> bool:
+    """Whether a server once listened there. Raises ConfigInvalid where one does, or a file is."""
     if not path.exists() and not path.is_symlink():
-        return
+        return False
     if not path.is_socket():
         raise ConfigInvalid(
             f"cannot listen on {path}: no socket, but a file is there; set server.socket"
@@ -219,8 +232,7 @@ def prepare_socket(path: Path) -> None:
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
-            path.unlink()
-            return
+            return True
         except OSError:
             pass  # a server with no time for us is a server
     raise ConfigInvalid(

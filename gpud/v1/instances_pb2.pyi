@@ -193,18 +193,20 @@ class LoadModelResponse(_message.Message):
     def __init__(self, instance: _Optional[_Union[Instance, _Mapping]] = ..., phase: _Optional[_Union[LoadPhase, str]] = ..., fraction: _Optional[float] = ..., detail: _Optional[str] = ..., elapsed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class UnloadModelRequest(_message.Message):
-    __slots__ = ("request_id", "instance", "model", "grace", "force")
+    __slots__ = ("request_id", "instance", "model", "grace", "force", "owner")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     GRACE_FIELD_NUMBER: _ClassVar[int]
     FORCE_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     instance: str
     model: str
     grace: _duration_pb2.Duration
     force: bool
-    def __init__(self, request_id: _Optional[str] = ..., instance: _Optional[str] = ..., model: _Optional[str] = ..., grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., force: bool = ...) -> None: ...
+    owner: str
+    def __init__(self, request_id: _Optional[str] = ..., instance: _Optional[str] = ..., model: _Optional[str] = ..., grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., force: bool = ..., owner: _Optional[str] = ...) -> None: ...
 
 class UnloadModelResponse(_message.Message):
     __slots__ = ("instance", "phase", "detail", "elapsed", "freed_bytes")
