@@ -38,6 +38,8 @@ class Failure(Exception):
     exit_code: int = EXIT_OTHER
     notes: tuple[str, ...] = ()
     details: tuple[str, ...] = ()
+    # ErrorInfo's metadata.
+    facts: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
     code: grpc.StatusCode | None = None
     # The request may have reached gpud, but no answer came.
@@ -78,6 +80,7 @@ def failure_of(error: grpc.RpcError, address: str, timeout_seconds: float) -> Fa
         exit_code=EXIT_REFUSED_BASE + code.value[0],
         notes=tuple(f"{name}: {why}" for name, why in refusal.violations if why not in message),
         details=_details(code, refusal),
+        facts=refusal.metadata,
         reason=refusal.reason,
         code=code,
     )

@@ -6,9 +6,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from gpuctl.failures import EXIT_INTERRUPTED, EXIT_OTHER, EXIT_USAGE, Failure, usage
+from gpuctl.render import TERMINAL_WIDTH
 from gpuctl.session import Session
 from gpuctl.tables import clean, clean_line
 
@@ -87,9 +88,27 @@ def _parse_and_invoke(session: Session, arguments: Sequence[str]) -> int:
 
 def tell(failure: Failure, *, verbose: bool) -> None:
     """What and why, what to do next, and with -v the facts, on stderr."""
-    print(f"gpuctl: {clean(failure.message)}", file=sys.stderr)
+    for line in _sentence(failure, verbose=verbose):
+        print(line, file=sys.stderr)
     for note in (*failure.notes, *(failure.details if verbose else ())):
         print(f"  {clean_line(note)}", file=sys.stderr)
+
+
+def _sentence(failure: Failure, *, verbose: bool) -> list[str]:
+    sentence = f"gpuctl: {clean(failure.message)}"
+    if verbose or not failure.facts:
+        return [sentence]
+    from gpuctl.refusal import refusal_lines
+
+    return refusal_lines(sentence, failure.facts, _width(sys.stderr))
+
+
+def _width(stream: TextIO) -> int:
+    if not stream.isatty():
+        return TERMINAL_WIDTH
+    import shutil
+
+    return shutil.get_terminal_size((TERMINAL_WIDTH, 24)).columns
 
 
 def _tell_usage(error: click.ClickException) -> None:

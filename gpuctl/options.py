@@ -47,34 +47,26 @@ def _as_usage() -> Iterator[None]:
         raise click.BadParameter(str(error)) from error
 
 
-class Whole(click.ParamType):
+def _whole(least: int, most: int) -> Callable[[str], int]:
     """A whole number that the wire can carry.
 
-    Which of them make sense is for gpud to say, so that --help tells no range, as it would with
+    Which of them make sense is for gpud to say, so --help tells no range, as it would of a
     click.IntRange.
     """
 
-    name = "number"
+    def number(text: str) -> int:
+        with _as_usage():
+            value = int(text)
+        if not least <= value <= most:
+            raise click.BadParameter(f"{value} is not within {least} … {most}")
+        return value
 
-    def __init__(self, least: int, most: int) -> None:
-        self._least, self._most = least, most
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
-        """The number; a usage error for anything else."""
-        try:
-            number = int(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a whole number", param, ctx)
-        if not self._least <= number <= self._most:
-            self.fail(f"{number} is not within {self._least} … {self._most}", param, ctx)
-        return number
+    return number
 
 
-INT32 = Whole(-(2**31), 2**31 - 1)
-COUNT = Whole(1, 2**31 - 1)
-GENERATION = Whole(1, 2**63 - 1)
+INT32 = _whole(-(2**31), 2**31 - 1)
+COUNT = _whole(1, 2**31 - 1)
+GENERATION = _whole(1, 2**63 - 1)
 
 
 def _take(ctx: click.Context, param: click.Parameter, value: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -12,35 +12,15 @@ from gpuctl.commands.describe import describe
 from gpuctl.failures import EXIT_REFUSED_BASE, Failure, usage
 from gpuctl.options import command
 from gpuctl.session import Session
-from gpud.v1.devices_pb2 import GetDeviceRequest
-from gpud.v1.instances_pb2 import GetInstanceRequest
-from gpud.v1.models_pb2 import GetModelRequest
-from gpud.v1.reservations_pb2 import GetReservationRequest
+from gpud.v1.devices_pb2 import GetDeviceRequest, ListDevicesRequest
+from gpud.v1.instances_pb2 import GetInstanceRequest, ListInstancesRequest
+from gpud.v1.models_pb2 import GetModelRequest, ListModelsRequest
+from gpud.v1.reservations_pb2 import GetReservationRequest, ListReservationsRequest
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from gpuctl.client import Client
-
-# A name that was only guessed to be of a collection is answered so when it is not.
-_NOT_THIS = {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT}
-
-
-def _begin(client: Client, collection: str, name: str) -> Callable[[], Message]:
-    if collection == "devices":
-        device = client.begin(client.devices.GetDevice, GetDeviceRequest(name=name))
-        return lambda: device().device
-    if collection == "reservations":
-        reservation = client.begin(
-            client.reservations.GetReservation, GetReservationRequest(name=name)
-        )
-        return lambda: reservation().reservation
-    if collection == "models":
-        model = client.begin(client.models.GetModel, GetModelRequest(name=name))
-        return lambda: model().model
-    instance = client.begin(client.instances.GetInstance, GetInstanceRequest(name=name))
-    return lambda: instance().instance
-
 
 _COLLECTIONS = ("devices", "reservations", "models", "instances")
 
@@ -48,14 +28,14 @@ _COLLECTIONS = ("devices", "reservations", "models", "instances")
 @command()
 @click.argument("name")
 def show(session: Session, name: str) -> None:
-    """Show a device, reservation, model or instance, by its name, alias or id."""
-    collection, slash, _ = name.partition("/")
-    if slash:
-        if collection not in _COLLECTIONS:
-            raise usage(f"{name!r} begins with none of {', '.join(_COLLECTIONS)}")
-        found = _begin(session.client, collection, name)()
-    else:
-        found = _find(session.client, name)
+    """Show a device, reservation, model or instance, by its name, alias or id.
+
+    What an alias or id names is looked up among the devices first.
+    """
+    full = name if "/" in name else _full_name(session.client, name)
+    if full.partition("/")[0] not in _COLLECTIONS:
+        raise usage(f"{name!r} begins with none of {', '.join(_COLLECTIONS)}")
+    found = _get(session.client, full)
     output = session.output
     if output.is_table:
         output.lines(describe(found, color=output.color))
@@ -63,23 +43,29 @@ def show(session: Session, name: str) -> None:
         output.one(found, ())
 
 
-def _find(client: Client, name: str) -> Message:
-    """What answers to a bare name: asked of each collection at once. Raises Failure."""
-    guesses = [
-        # A device is known by its alias and by its bare UUID too.
-        _begin(client, collection, name if collection == "devices" else f"{collection}/{name}")
-        for collection in _COLLECTIONS
-    ]
-    found: dict[str, Message] = {}
-    for collection, answer in zip(_COLLECTIONS, guesses, strict=True):
-        try:
-            found[collection] = answer()
-        except Failure as failure:
-            if failure.code not in _NOT_THIS:
-                raise
+def _get(client: Client, name: str) -> Message:
+    collection = name.partition("/")[0]
+    if collection == "devices":
+        return client.call(client.devices.GetDevice, GetDeviceRequest(name=name)).device
+    if collection == "reservations":
+        reservations = client.reservations
+        return client.call(
+            reservations.GetReservation, GetReservationRequest(name=name)
+        ).reservation
+    if collection == "models":
+        return client.call(client.models.GetModel, GetModelRequest(name=name)).model
+    return client.call(client.instances.GetInstance, GetInstanceRequest(name=name)).instance
+
+
+def _full_name(client: Client, name: str) -> str:
+    """What an alias or id stands for; found in lists, so nothing is refused. Raises Failure."""
+    for page in client.pages(client.devices.ListDevices, ListDevicesRequest()):
+        for device in page.devices:
+            if name in {device.alias, device.name.removeprefix("devices/")}:
+                return device.name
+    found = [full for full in _listed(client) if full.partition("/")[2] == name]
     if len(found) > 1:
-        names = " or ".join(f"{collection}/{name}" for collection in found)
-        raise usage(f"{name!r} could be several things: write {names}")
+        raise usage(f"{name!r} could be several things: write {' or '.join(found)}")
     if not found:
         raise Failure(
             message=f"cannot find anything named {name!r}",
@@ -89,4 +75,15 @@ def _find(client: Client, name: str) -> Message:
             ),
             code=grpc.StatusCode.NOT_FOUND,
         )
-    return next(iter(found.values()))
+    return found[0]
+
+
+def _listed(client: Client) -> Iterator[str]:
+    """The name of everything else that gpud knows, what ended lately included."""
+    reservations, models, instances = client.reservations, client.models, client.instances
+    for promised in client.pages(reservations.ListReservations, ListReservationsRequest()):
+        yield from (reservation.name for reservation in promised.reservations)
+    for catalogue in client.pages(models.ListModels, ListModelsRequest()):
+        yield from (model.name for model in catalogue.models)
+    for roster in client.pages(instances.ListInstances, ListInstancesRequest()):
+        yield from (instance.name for instance in roster.instances)

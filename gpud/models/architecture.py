@@ -103,6 +103,7 @@ class Architecture:
         feed_forward = max(keys.per_layer("feed_forward_length", count, 0), default=0)
         expert_width = keys.optional("expert_feed_forward_length", 0) or feed_forward
         encoder = header.metadata.get(f"{header.architecture}.attention.causal") is False
+        _refuse_zeros(keys, count)
         return cls(
             name=header.architecture,
             layers=_layers(keys, count, embedding, encoder=encoder),
@@ -158,6 +159,20 @@ class _Keys:
         if not least <= value <= most:
             raise GgufInvalid(f"has {self.full(key)} = {value}; {least} to {most} is believed")
         return value
+
+
+def _refuse_zeros(keys: _Keys, count: int) -> None:
+    """Zeros that no model has, and that end the engine at its first token or before.
+
+    Layers without attention have no heads, but then they are recurrent, or others are not.
+    """
+    if keys.header.integer(keys.full("context_length")) == 0:
+        raise GgufInvalid(f"has {keys.full('context_length')} = 0")
+    if _recurrence(keys) is not None:
+        return
+    for key in ("attention.head_count", "attention.head_count_kv"):
+        if max(keys.per_layer(key, count, 1)) == 0:
+            raise GgufInvalid(f"has {keys.full(key)} = 0, and no recurrent layers instead")
 
 
 def _layers(keys: _Keys, count: int, embedding: int, *, encoder: bool) -> tuple[Layer, ...]:

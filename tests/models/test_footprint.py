@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gpud.devices.snapshot import DeviceKind
 from gpud.models.footprint import DeviceTraits, estimate
-from gpud.models.gguf import GgufHeader, Tensor
+from gpud.models.gguf import GgufHeader, GgufInvalid, Tensor
 from gpud.models.model import Confidence, Footprint, FootprintWhat, ModelOptions
 from gpud.units import MIB
 
@@ -220,3 +220,11 @@ def test_more_of_anything_never_needs_less(
         replace(wanted, gpu_layers=gpu_layers + 1),
     ):
         assert estimate(told, more, device).total_bytes >= least
+
+
+@pytest.mark.parametrize(
+    "key", ["attention.head_count", "attention.head_count_kv", "context_length"]
+)
+def test_zeros_that_no_model_has_are_refused_before_any_promise(key: str) -> None:
+    with pytest.raises(GgufInvalid, match=rf"llama\.{key} = 0"):
+        estimate(header(**{key: 0}), options(), HOST)
