@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -17,8 +19,8 @@ from gpud.models.model import Model, ModelKind
 
 # A disk that answers needs far less than a second; a share that hangs must not hang a load.
 INSPECTION_SECONDS: Final = 10.0
-# Parsing takes the interpreter's lock for up to half a second a file.
-_PARSES_AT_ONCE: Final = 2
+# Parsing takes the interpreter's lock for up to half a second; one that hangs holds a place.
+_PARSES_AT_ONCE: Final = 4
 MAX_SHARDS: Final = 256
 _RANK_POOLING: Final = 4
 _SHARD = re.compile(r"(.+)-00001-of-([0-9]{5})\.gguf")
@@ -44,15 +46,31 @@ class Inspection:
         return sum(artifact.size_bytes for artifact in self.artifacts)
 
 
+Look = Callable[[Model, Sequence[Path], Inspection | None], Inspection]
+
+
 class Catalogue:
     """Names and where their files lie. Opens nothing before it is asked to inspect."""
 
-    def __init__(self, models: Mapping[str, Model], roots: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        roots: Sequence[Path],
+        *,
+        limit_seconds: float = INSPECTION_SECONDS,
+        look: Look | None = None,
+    ) -> None:
+        """`look` reads a model's files; another one stands in for a disk that misbehaves."""
+        self._limit_seconds = limit_seconds
+        self._look: Look = look or inspect_files
         self._models = dict(models)
         self._roots = tuple(roots)
         # Valid while the artifacts are the same; by what an entry's inspection depends on.
         self._seen: dict[tuple[str, ModelKind | None], Inspection] = {}
         self._parsing = asyncio.Semaphore(_PARSES_AT_ONCE)
+        # Paths that a thread looks at, and those of them that took longer than anybody waits.
+        self._looked_at: set[str] = set()
+        self._overdue: set[str] = set()
 
     def get(self, name: str) -> Model:
         """The entry of `tiny` or `models/tiny`. Raises ModelNotFound."""
@@ -72,10 +90,12 @@ class Catalogue:
         """
         key = (model.path, model.kind)
         try:
-            async with asyncio.timeout(INSPECTION_SECONDS), self._parsing:
-                found = await asyncio.to_thread(_inspect, model, self._roots, self._seen.get(key))
+            async with asyncio.timeout(self._limit_seconds):
+                found = await self._inspected(model, self._seen.get(key))
         except TimeoutError:
-            problem = f"could not be read within {INSPECTION_SECONDS:g} s: its disk hangs"
+            if model.path in self._looked_at:
+                self._overdue.add(model.path)
+            problem = f"could not be read within {self._limit_seconds:g} s: its disk hangs"
         except (ArtifactRefused, GgufInvalid) as error:
             problem = str(error)
         except OSError as error:
@@ -85,8 +105,40 @@ class Catalogue:
             return found
         raise ModelFileInvalid(model=model.name, path=model.path, problem=problem)
 
+    async def _inspected(self, model: Model, seen: Inspection | None) -> Inspection:
+        """In a thread of its own: one that hangs holds no other's place, nor the daemon's end."""
+        if model.path in self._overdue:
+            raise ArtifactRefused("does not answer: an earlier look at it hangs still")
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Inspection] = loop.create_future()
 
-def _inspect(model: Model, roots: Sequence[Path], seen: Inspection | None) -> Inspection:
+        def settle(found: Inspection | None, error: Exception | None) -> None:
+            self._looked_at.discard(model.path)
+            self._overdue.discard(model.path)
+            self._parsing.release()
+            if done.done():
+                return  # it took too long, and nobody waits any more
+            if error is not None:
+                done.set_exception(error)
+            elif found is not None:
+                done.set_result(found)
+
+        def look() -> None:
+            found, failure = None, None
+            try:
+                found = self._look(model, self._roots, seen)
+            except Exception as error:  # noqa: BLE001 — told to whoever waits
+                failure = error
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(settle, found, failure)
+
+        await self._parsing.acquire()
+        self._looked_at.add(model.path)
+        threading.Thread(target=look, name=f"inspect {model.id}", daemon=True).start()
+        return await done
+
+
+def inspect_files(model: Model, roots: Sequence[Path], seen: Inspection | None) -> Inspection:
     """The work of a thread: everything anew, unless no file has changed."""
     if seen is not None and _current(model, roots, seen.header) == seen.artifacts:
         return seen

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from gpud.errors import ModelFileInvalid, ModelNotFound
-from gpud.models.catalogue import Catalogue
+from gpud.models.catalogue import Catalogue, Inspection, inspect_files
 from gpud.models.model import EngineKind, Model, ModelKind, ModelOptions
 from tests.models import gguf_bytes as raw
 from tests.models import phantoms
@@ -150,3 +151,25 @@ async def test_a_split_model_must_be_complete_and_named_by_its_first_part(tmp_pa
     (tmp_path / "big-00002-of-00003.gguf").unlink()
     with pytest.raises(ModelFileInvalid, match="is missing"):
         await catalogue(tmp_path).inspect(entry("big-00001-of-00003.gguf"))
+
+
+async def test_a_disk_that_hangs_holds_up_no_other_model(tmp_path: Path) -> None:
+    """Asked for more often than there are places, it would."""
+    released = threading.Event()
+
+    def look(model: Model, roots: Sequence[Path], seen: Inspection | None) -> Inspection:
+        if model.path == "hung.gguf":
+            released.wait(10)
+        return inspect_files(model, roots, seen)
+
+    phantoms.write_tiny(tmp_path / "good.gguf")
+    shelf = Catalogue({}, [tmp_path], limit_seconds=0.5, look=look)
+    try:
+        with pytest.raises(ModelFileInvalid, match="its disk hangs"):
+            await shelf.inspect(entry("hung.gguf"))
+        for _ in range(8):
+            with pytest.raises(ModelFileInvalid, match="hangs still"):
+                await shelf.inspect(entry("hung.gguf"))
+        await shelf.inspect(entry("good.gguf"))
+    finally:
+        released.set()
