@@ -201,6 +201,7 @@ class Client:
         channel itself (`channel_ready_future`) costs 200 ms when it is closed, which is how often
         grpc's poller of its state looks whether it should end.
         """
+        check: grpc.UnaryUnaryMultiCallable[bytes, bytes]
         check = self._channel.unary_unary(_HEALTH_CHECK)
         try:
             check(b"", timeout=self._timeout_seconds)

@@ -1,8 +1,8 @@
 """Pure: a refusal that many devices share, a line for each kind of reason.
 
-gpud tells it as one sentence with every device in it, which is right for a log, and tells the same
-as facts beside it: `gpu0.grantable_bytes` and its like. People get the facts, under the first words
-of the sentence and above its advice.
+gpud tells it as one sentence with every device in it, which is right for a log, and tells the
+same as facts beside it: `gpu0.grantable_bytes` and its like. People get the facts, under the first
+words of the sentence and above its advice.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ _INDENT = "  "
 _GAP = "  "
 # What holds a device's bytes, in the order in which gpud charges for it.
 _HOLDERS = ("reserve", "granted", "foreign", "unattributed", "leaked")
+# A number keeps its unit: textwrap breaks at no other spaces than ASCII's.
+_BEFORE_UNIT = re.compile(r"(?<=[0-9]) (?=(?:[KMGT]i)?B\b)")
+_NO_BREAK = "\u00a0"
 _UNTOLD = re.compile(r"and [0-9]+ more")
 
 
@@ -119,10 +122,11 @@ def _natural(name: str) -> list[tuple[str, int]]:
 
 
 def _wrapped(text: str, width: int, hanging: str = _INDENT) -> list[str]:
-    return textwrap.wrap(
-        clean(text),
+    lines = textwrap.wrap(
+        _BEFORE_UNIT.sub(_NO_BREAK, clean(text)),
         width,
         subsequent_indent=hanging,
         break_long_words=False,
         break_on_hyphens=False,
     )
+    return [line.replace(_NO_BREAK, " ") for line in lines]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from gpuctl.tables import clean
 from gpuctl.units import span_text
@@ -30,73 +30,120 @@ class Step:
 
 Report = Callable[[Step], None]
 
+# Phases that nothing follows.
+_ENDS = {"READY", "STOPPED"}
+_BAR_WIDTH = 24
+
 
 @contextmanager
 def phases(session: Session) -> Iterator[Report]:
     """What to tell each step to, while the block lasts."""
+    with ExitStack() as shown:
+        console = _terminal(session)
+        told = _Bars(shown.enter_context(_bars(console))) if console is not None else _Lines()
+        shown.callback(told.stop)
+        yield told.report
+
+
+def _terminal(session: Session) -> Console | None:
+    """The terminal that stderr is, if one that can redraw lines."""
     if not sys.stderr.isatty():
-        yield _Lines().report
-        return
+        return None
     from rich.console import Console
 
-    console = Console(
-        stderr=True, no_color=not session.colors(sys.stderr), highlight=False, markup=False
-    )
-    if console.is_dumb_terminal:
-        yield _Lines().report
-        return
-    with _bars(console) as progress:
-        bars = _Bars(progress)
-        yield bars.report
-        bars.finish()
+    no_color = not session.colors(sys.stderr)
+    console = Console(stderr=True, no_color=no_color, highlight=False, markup=False)
+    return None if console.is_dumb_terminal else console
 
 
 class _Lines:
-    """A line when a phase begins, and nothing more until the next."""
+    """A line for each phase, with the moment when it began.
+
+    It is written once the phase tells a detail, which may come after its first message, or ends.
+    """
 
     def __init__(self) -> None:
         self._phase = ""
+        self._untold: Step | None = None
 
     def report(self, step: Step) -> None:
-        if step.phase == self._phase:
-            return
-        self._phase = step.phase
-        line = f"{span_text(step.elapsed_seconds):>6}  {step.phase:<9}  {clean(step.detail)}"
-        print(line.rstrip(), file=sys.stderr, flush=True)
+        if step.phase != self._phase:
+            self.stop()
+            self._phase, self._untold = step.phase, step
+        if self._untold is not None and step.detail:
+            self._untold = replace(self._untold, detail=step.detail)
+            self.stop()
+
+    def stop(self) -> None:
+        """No more is told of the phase under way."""
+        if self._untold is not None:
+            step, self._untold = self._untold, None
+            line = f"{span_text(step.elapsed_seconds):>6}  {step.phase:<9}  {clean(step.detail)}"
+            print(line.rstrip(), file=sys.stderr, flush=True)
 
 
 class _Bars:
-    """A bar for each phase; a phase that does not tell its fraction pulses until the next."""
+    """A row for each phase with a bar and the time that it takes; the last one has the whole time.
+
+    A phase that does not tell its fraction pulses while it lasts.
+    """
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._phase = ""
+        self._step: Step | None = None
         self._task: TaskID | None = None
 
     def report(self, step: Step) -> None:
-        if step.phase != self._phase or self._task is None:
-            self.finish()
-            self._phase = step.phase
-            self._task = self._progress.add_task(step.phase, total=None, detail="")
+        if self._step is None or self._task is None or step.phase != self._step.phase:
+            self._leave(step)
+            self._step = step
+            whole = step.elapsed_seconds if step.phase in _ENDS else None
+            self._task = self._progress.add_task(step.phase, total=None, detail="", took=whole)
         if step.fraction is not None:
             self._progress.update(self._task, total=1.0, completed=step.fraction)
         if step.detail:
             self._progress.update(self._task, detail=clean(step.detail))
 
-    def finish(self) -> None:
-        """The phase under way is over."""
+    def _leave(self, following: Step) -> None:
+        """The phase under way took until the one that follows began, by gpud's own clock."""
+        if self._step is None or self._task is None:
+            return
+        took = following.elapsed_seconds - self._step.elapsed_seconds
+        self._progress.update(self._task, total=1.0, completed=1.0, took=took)
+
+    def stop(self) -> None:
+        """No more is told: whatever was under way stands still."""
         if self._task is not None:
-            self._progress.update(self._task, total=1.0, completed=1.0)
+            self._progress.stop_task(self._task)
 
 
 def _bars(console: Console) -> Progress:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+    from rich.table import Column
+    from rich.text import Text
 
-    # Text from engines is never markup.
+    class Bar(BarColumn):
+        """A bar while there is something to wait for, and its full length after that."""
+
+        def render(self, task: Task) -> Any:
+            if task.description in _ENDS or (task.total is None and task.stop_time is not None):
+                return Text(" " * _BAR_WIDTH)
+            return super().render(task)
+
+    class Took(ProgressColumn):
+        """The time as gpud told it; until then as it runs here."""
+
+        def render(self, task: Task) -> Text:
+            took = task.fields["took"]
+            return Text(f"{span_text(task.elapsed if took is None else took):>6}")
+
+    # Text from engines is never markup, and however long it is, each phase keeps to one line.
+    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     return Progress(
         TextColumn("{task.description:<9}", markup=False, style="none"),
-        BarColumn(bar_width=24),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[detail]}", markup=False, style="none"),
+        Bar(bar_width=_BAR_WIDTH),
+        Took(),
+        TextColumn("{task.fields[detail]}", markup=False, style="none", table_column=rest),
         console=console,
+        expand=True,
     )

@@ -46,9 +46,7 @@ def reading(device: Device, field: str, unit: str = "") -> str:
 
 def _used(device: Device) -> str:
     """Used memory of all, as `2.5/6G`."""
-    return used_of(
-        _reading_now(device, "memory_used_bytes"), known(device, "memory_total_bytes")
-    )
+    return used_of(_reading_now(device, "memory_used_bytes"), known(device, "memory_total_bytes"))
 
 
 def _grantable(device: Device) -> str:

@@ -30,6 +30,25 @@ def test_devices_in_full(gpuctl: Gpuctl, golden: Golden) -> None:
     golden("devices_wide", gpuctl("devices", "-o", "wide").out)
 
 
+@pytest.mark.parametrize("command", ["devices", "status", "watch --count 1"])
+def test_what_a_silent_device_showed_last_is_not_told_as_now(
+    command: str, gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    lost = samples.card()
+    lost.health = devices_pb2.DEVICE_HEALTH_LOST
+    daemon.answers["ListDevices"] = devices_pb2.ListDevicesResponse(devices=[lost])
+    daemon.answers["WatchSnapshots"] = [WatchSnapshotsResponse(snapshot={"devices": [lost]})]
+    lines = gpuctl(command).out.splitlines()
+    at = next(index for index, line in enumerate(lines) if "GRANTABLE" in line)
+    header, row = lines[at : at + 2]
+    told = dict(zip(header.split(), row.split(), strict=True))
+    assert told["MEMORY"] == "-/6G"
+    assert told["GRANTED"] == "4G"
+    unknown = {"GRANTABLE", "UTIL", "TEMP", "POWER"} & set(told)
+    assert {told[name] for name in unknown} == {"-"}
+    assert len(unknown) == 3 + (command != "status")
+
+
 def test_every_page_is_read(daemon: FakeDaemon, gpuctl: Gpuctl) -> None:
     def page(request: devices_pb2.ListDevicesRequest) -> devices_pb2.ListDevicesResponse:
         index = int(request.page_token or 0)

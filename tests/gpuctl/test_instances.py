@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 import pytest
@@ -43,6 +44,22 @@ def test_load_tells_each_phase_on_stderr_and_the_instance_on_stdout(
     assert ended.code == 0
     golden("load_phases", ended.err)
     golden("load", ended.out)
+
+
+def test_a_phase_is_told_with_a_detail_that_comes_later(
+    gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    first, told, *more = samples.load_steps()
+    told.phase = first.phase
+    first.ClearField("detail")
+    bare = samples.load_steps()[2]
+    bare.ClearField("detail")
+    daemon.answers["LoadModel"] = [first, told, bare, *more[1:]]
+    assert gpuctl("load", "tiny").err.splitlines()[:3] == [
+        "  10ms  DETECT     tiny.gguf, 668 MiB",
+        "  40ms  ALLOCATE",
+        " 100ms  LOAD       weights",
+    ]
 
 
 def test_load_prints_the_final_instance(gpuctl: Gpuctl) -> None:
@@ -133,6 +150,7 @@ def test_a_bare_name_that_is_no_instance_is_a_model(gpuctl: Gpuctl, daemon: Fake
     assert (request.model, request.instance) == ("models/tiny", "")
     assert request.grace.seconds == 5
     assert request.force
+    assert "@" in request.owner  # for the journal
 
 
 @pytest.mark.parametrize("name", ["tiny-7f3k", "instances/tiny-7f3k"])
@@ -163,6 +181,27 @@ def test_instances_leave_out_what_was_stopped(gpuctl: Gpuctl, daemon: FakeDaemon
 def test_instances(gpuctl: Gpuctl, golden: Golden) -> None:
     golden("instances", gpuctl("ps").out)
     golden("instances_wide", gpuctl("instances", "-o", "wide").out)
+
+
+@pytest.mark.parametrize(
+    ("state", "changes", "memory"),
+    [
+        (instances_pb2.INSTANCE_STATE_READY, {}, "700/752M"),
+        (instances_pb2.INSTANCE_STATE_LOADING, {}, "-/752M"),  # promised, not yet measured
+        (instances_pb2.INSTANCE_STATE_VERIFYING, {"reservation": ""}, "-"),  # not yet promised
+        (instances_pb2.INSTANCE_STATE_FAILED, {}, "-"),
+        (instances_pb2.INSTANCE_STATE_STOPPED, {"measured_bytes": 700 * samples.MIB}, "-"),
+    ],
+)
+def test_memory_is_what_is_held_now(
+    state: int, changes: dict[str, Any], memory: str, gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    instance = samples.instance(state)
+    for field, value in changes.items():
+        setattr(instance, field, value)
+    daemon.answers["ListInstances"] = ListInstancesResponse(instances=[instance])
+    header, row = gpuctl("ps --all").out.splitlines()
+    assert dict(zip(header.split(), row.split(), strict=True))["MEMORY"] == memory
 
 
 def test_logs_are_the_lines_without_their_control_characters(

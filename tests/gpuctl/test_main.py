@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from gpuctl.commands.tree import gpuctl as tree
+from gpud.rpc.instances import MAX_LINES
 from tests.fakes.daemon import FakeDaemon
 from tests.gpuctl.conftest import Gpuctl
 
@@ -29,6 +31,16 @@ def test_each_command_explains_itself(name: str, gpuctl: Gpuctl) -> None:
     assert ended.code == 0
     assert "--address" in ended.out
     assert ended.err == ""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_help_tells_what_only_the_wire_limits(name: str, gpuctl: Gpuctl) -> None:
+    text = "".join(gpuctl(name, "--help").out.split())
+    assert not re.search(r"[0-9]{6}", text)
+
+
+def test_a_limit_that_is_gpud_s_own_is_told(gpuctl: Gpuctl) -> None:
+    assert f"1<=x<={MAX_LINES}" in gpuctl("logs", "--help").out
 
 
 def test_bare_gpuctl_lists_the_commands(gpuctl: Gpuctl) -> None:
@@ -63,7 +75,10 @@ def test_the_forms_of_a_list(gpuctl: Gpuctl) -> None:
         ("reserve --vram 4Q", "8GiB"),
         ("reserve --vram 4G --ttl soon", "30s"),
         ("reserve --vram 4G --label nokey", "team=search"),
-        ("reserve --vram 4G --count 0", "range 1<=x"),
+        ("reserve --vram 4G --count 0", "within 1 …"),
+        ("renew r-1 --generation 0", "within 1 …"),
+        ("load tiny --parallel 3000000000", "within"),
+        ("logs tiny --lines 10001", "1<=x<=10000"),
         ("reserve --vram 4G --kind tpu", "gpu"),
         ("reserve --vram 4G extra", "extra"),
         ("reserve --vrma 4G", "--vram"),

@@ -9,7 +9,7 @@ import pytest
 
 from gpud.v1.devices_pb2 import GetDeviceResponse
 from gpud.v1.instances_pb2 import GetInstanceResponse
-from gpud.v1.models_pb2 import GetModelResponse
+from gpud.v1.models_pb2 import GetModelResponse, ListModelsResponse, Model
 from gpud.v1.reservations_pb2 import GetReservationResponse
 from tests.fakes.daemon import FakeDaemon, Refusal
 from tests.gpuctl import samples
@@ -23,7 +23,7 @@ KNOWN = {
         {"reservations/r-4m2k"},
         GetReservationResponse(reservation=samples.reservation()),
     ),
-    "GetModel": ({"models/tiny", "models/gpu0"}, GetModelResponse(model=samples.model())),
+    "GetModel": ({"models/tiny"}, GetModelResponse(model=samples.model())),
     "GetInstance": (
         {"instances/tiny-7f3k"},
         GetInstanceResponse(instance=samples.instance()),
@@ -62,10 +62,27 @@ def test_show_prints_the_bare_noun(gpuctl: Gpuctl) -> None:
     assert json.loads(gpuctl("show", "r-4m2k", "-o", "json").out)["name"] == "reservations/r-4m2k"
 
 
-def test_a_name_of_two_things_asks_which(gpuctl: Gpuctl) -> None:
-    ended = gpuctl("show", "gpu0")
+@pytest.mark.parametrize("name", ["gpu0", "SIM-0000", "r-4m2k", "tiny", "instances/tiny-7f3k"])
+def test_what_is_there_is_shown_without_a_refusal(
+    name: str, gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    assert gpuctl("show", name).code == 0
+    asked = [method for method, requests in daemon.requests.items() for _ in requests]
+    assert len([method for method in asked if method.startswith("Get")]) == 1
+    assert len(asked) == len(set(asked))
+
+
+def test_a_device_s_alias_comes_before_other_names(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    daemon.answers["ListModels"] = ListModelsResponse(models=[Model(name="models/gpu0")])
+    assert gpuctl("show gpu0 -o name").out == "devices/SIM-0000\n"
+    assert set(daemon.requests) == {"ListDevices", "GetDevice"}
+
+
+def test_a_name_of_two_things_asks_which(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    daemon.answers["ListModels"] = ListModelsResponse(models=[Model(name="models/tiny-7f3k")])
+    ended = gpuctl("show", "tiny-7f3k")
     assert ended.code == 2
-    assert "write devices/gpu0 or models/gpu0" in ended.err
+    assert "write models/tiny-7f3k or instances/tiny-7f3k" in ended.err
 
 
 def test_a_name_of_nothing(gpuctl: Gpuctl) -> None:
@@ -75,7 +92,7 @@ def test_a_name_of_nothing(gpuctl: Gpuctl) -> None:
 
 
 def test_a_refusal_is_not_taken_for_nothing(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
-    daemon.answers["GetModel"] = Refusal(
+    daemon.answers["ListModels"] = Refusal(
         code=grpc.StatusCode.PERMISSION_DENIED, message="cannot read it", reason="ROLE_MISSING"
     )
     assert gpuctl("show", "r-4m2k").code == 71

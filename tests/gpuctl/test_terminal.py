@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from grpc import StatusCode
 
 from gpud.v1.node_pb2 import WatchEventsResponse
 from gpud.v1.telemetry_pb2 import WatchSnapshotsResponse
-from tests.fakes.daemon import FakeDaemon
+from tests.fakes.daemon import FakeDaemon, Refusal
 from tests.gpuctl import samples
 
 PROGRAM = [sys.executable, "-c", "from gpuctl.main import main; main()"]
@@ -35,7 +36,7 @@ def environment(daemon: FakeDaemon, **more: str) -> dict[str, str]:
     }
 
 
-def on_a_terminal(daemon: FakeDaemon, *arguments: str, **more: str) -> bytes:
+def on_a_terminal(daemon: FakeDaemon, *arguments: str, ends_with: int = 0, **more: str) -> bytes:
     """Everything that a person would be sent, stdout and stderr together."""
     reader, terminal = pty.openpty()
     process = subprocess.Popen(
@@ -53,7 +54,7 @@ def on_a_terminal(daemon: FakeDaemon, *arguments: str, **more: str) -> bytes:
                 shown += os.read(reader, 65536)
             except OSError:  # the other end is closed: EIO
                 break
-        assert process.wait(WAIT_SECONDS) == 0
+        assert process.wait(WAIT_SECONDS) == ends_with
     finally:
         process.kill()
         process.wait()
@@ -74,6 +75,39 @@ def test_a_load_has_bars_on_a_terminal(daemon: FakeDaemon) -> None:
         assert phase in shown
     assert b"\x1b[31mweights" not in shown  # what the engine wrote
     assert b"http://127.0.0.1:41234" in shown
+
+
+def test_each_phase_has_the_time_that_it_took(daemon: FakeDaemon) -> None:
+    shown = SGR.sub(b"", on_a_terminal(daemon, "load", "tiny")).decode()
+    full = "━" * 24
+    rows = [line.strip() for line in shown[shown.rindex("DETECT") :].splitlines()]
+    assert rows[:5] == [
+        f"DETECT    {full}   10ms 2 devices answer",
+        f"VERIFY    {full}   20ms tiny.gguf, 668 MiB",
+        f"ALLOCATE  {full}   60ms 752 MiB on gpu0",
+        f"LOAD      {full}   1.4s weights",
+        f"READY     {' ' * 24}   1.5s http://127.0.0.1:41234",
+    ]
+
+
+def test_a_phase_keeps_to_one_line_however_much_it_tells(daemon: FakeDaemon) -> None:
+    first, *more = samples.load_steps()
+    first.detail = "llama_cpp 0.7.0, and more than fits"
+    daemon.answers["LoadModel"] = [first, *more]
+    shown = SGR.sub(b"", on_a_terminal(daemon, "load", "tiny", COLUMNS="60")).decode()
+    rows = [line.strip() for line in shown[shown.rindex("DETECT") :].splitlines()]
+    assert rows[0] == f"DETECT    {'━' * 24}   10ms llama_cpp 0.7.0, …"
+    assert rows[1] == f"VERIFY    {'━' * 24}   20ms tiny.gguf, 668 MiB"
+
+
+def test_a_phase_that_fails_has_no_full_bar(daemon: FakeDaemon) -> None:
+    daemon.answers["LoadModel"] = [
+        *samples.load_steps()[:3],
+        Refusal(code=StatusCode.ABORTED, message="boom", reason="ENGINE_EXITED"),
+    ]
+    shown = SGR.sub(b"", on_a_terminal(daemon, "load", "tiny", ends_with=74)).decode()
+    last = shown[shown.rindex("ALLOCATE") :].splitlines()[0]
+    assert re.fullmatch(r"ALLOCATE {27} +[0-9.]+m?s 752 MiB on gpu0", last.strip())
 
 
 @pytest.mark.parametrize("option", ["environment", "--no-color"])
