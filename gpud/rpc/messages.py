@@ -339,7 +339,7 @@ def instance(value: Instance, terms: Mapping[str, Charge]) -> instances_pb2.Inst
         pid=value.pid if not value.ended else None,
         devices=[f"devices/{uuid}" for uuid in value.devices],
         footprint=footprint(value.footprint) if value.footprint is not None else None,
-        measured_bytes=sum(observed) if observed and not value.ended else None,
+        measured_bytes=_measured(value, observed),
         load_duration=span(value.load_seconds),
         restarts=value.restarts,
         create_time=stamp(value.create_wall),
@@ -361,6 +361,13 @@ def instance(value: Instance, terms: Mapping[str, Charge]) -> instances_pb2.Inst
     )
     _add_ends(message, value)
     return message
+
+
+def _measured(value: Instance, observed: list[int]) -> int | None:
+    """By the devices' newest lists; until the first that knows it, by the engine's own account."""
+    if value.ended:
+        return None
+    return sum(observed) if observed else value.engine_bytes
 
 
 def _add_ends(message: instances_pb2.Instance, value: Instance) -> None:
