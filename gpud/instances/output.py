@@ -8,6 +8,7 @@ from pathlib import Path
 from gpud.clock import Clock
 
 OUTPUT_NAME = "output.log"
+OLDER_OUTPUT_NAME = "output.log.1"
 _TAIL_BYTES = 256 * 1024
 _FOLLOW_SECONDS = 0.2
 _LINE_CHARS = 2000
@@ -15,22 +16,21 @@ _LINE_CHARS = 2000
 
 def tail(directory: Path, lines: int) -> tuple[str, ...]:
     """The last lines that an engine printed, at most 2000 characters each; empty when none."""
-    text = b""
-    for name in (OUTPUT_NAME, f"{OUTPUT_NAME}.1"):
-        text = _last_bytes(directory / name) + text
-        if text.count(b"\n") > lines:
-            break
+    text = _last_text(directory, lines, _end(directory / OUTPUT_NAME)[0])
     return _lines(text)[-lines:] if lines > 0 else ()
 
 
 async def follow(
     directory: Path, clock: Clock, lines: int, ended: Callable[[], bool]
 ) -> AsyncIterator[tuple[str, ...]]:
-    """The last lines, then what comes after, until nobody writes any more or the file is gone."""
+    """The last lines, then each whole line that comes after, none twice and none left out.
+
+    Ends when nobody writes any more, or the file is gone.
+    """
     path = directory / OUTPUT_NAME
-    yield tail(directory, lines)
     offset, inode = _end(path)
-    rest = b""
+    complete, _, rest = _last_text(directory, lines, offset).rpartition(b"\n")
+    yield _lines(complete)[-lines:]
     while True:
         over = ended()  # asked before the read: what was written until then is still told
         if not over:
@@ -38,15 +38,28 @@ async def follow(
         _, present = _end(path)
         if not present:
             return
-        if present != inode:
+        before = b""
+        if present != inode:  # the shim has turned the file: first what the old one still got
+            before = _read_from(directory / OLDER_OUTPUT_NAME, offset)
             offset, inode = 0, present
         chunk = _read_from(path, offset)
         offset += len(chunk)
-        complete, _, rest = (rest + chunk).rpartition(b"\n")
+        complete, _, rest = (rest + before + chunk).rpartition(b"\n")
         if complete:
             yield _lines(complete)
         if over and not chunk:
+            if rest:
+                yield _lines(rest)
             return
+
+
+def _last_text(directory: Path, lines: int, end: int) -> bytes:
+    """The newest file's text up to `end`, after the older file's where that is too few lines."""
+    text = _last_bytes(directory / OUTPUT_NAME, end)
+    if text.count(b"\n") > lines:
+        return text
+    older = directory / OLDER_OUTPUT_NAME
+    return _last_bytes(older, _end(older)[0]) + text
 
 
 def _lines(text: bytes) -> tuple[str, ...]:
@@ -54,14 +67,9 @@ def _lines(text: bytes) -> tuple[str, ...]:
     return tuple(line[:_LINE_CHARS] for line in decoded.splitlines())
 
 
-def _last_bytes(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - _TAIL_BYTES))
-            return file.read(_TAIL_BYTES)
-    except OSError:
-        return b""
+def _last_bytes(path: Path, end: int) -> bytes:
+    start = max(0, end - _TAIL_BYTES)
+    return _read_from(path, start)[: end - start]
 
 
 def _end(path: Path) -> tuple[int, int]:

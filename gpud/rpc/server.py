@@ -34,6 +34,7 @@ OPTIONS = [
     ("grpc.server_handshake_timeout_ms", 5_000),
 ]
 STOP_GRACE_SECONDS = 1.0
+MAX_CALLS = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +115,8 @@ class RpcServer:
     """All services on a Unix socket, and on a loopback address where asked."""
 
     def __init__(self, registrations: Sequence[Registration]) -> None:
-        self._server = grpc.aio.server(options=OPTIONS)
+        # Streams count: a thousand watchers and as many calls, then refusals instead of memory.
+        self._server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
         self._health = health.aio.HealthServicer()
         self._names = [each.name for each in registrations]
         for each in registrations:
