@@ -187,7 +187,16 @@ def load(path: Path | None, environment: Mapping[str, str]) -> Config:
     tree = _merged(tree, _from_environment(environment))
     config = _converted(_with_entries(tree))
     _check(config)
-    return config
+    return config if path is None else _anchored(config, path)
+
+
+def _anchored(config: Config, path: Path) -> Config:
+    """A relative scenario is beside the file, wherever gpud happens to be started."""
+    if not config.devices.scenario:
+        return config
+    scenario = str(path.absolute().parent / config.devices.scenario)
+    devices = msgspec.structs.replace(config.devices, scenario=scenario)
+    return msgspec.structs.replace(config, devices=devices)
 
 
 def _read(path: Path) -> dict[str, Any]:

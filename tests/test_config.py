@@ -122,6 +122,21 @@ def test_the_environment_has_the_last_word(tmp_path: Path) -> None:
         load(path, {"GPUD_SAMPLING__INTERVAL": "1h"})
 
 
+def test_a_relative_scenario_is_beside_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "etc"
+    (folder / "conf.d").mkdir(parents=True)
+    (folder / "gpud.toml").write_text("[devices]\nscenario = 'scenario.json'\n")
+    monkeypatch.chdir(tmp_path)
+    beside = str(folder / "scenario.json")
+    assert load(Path("etc/gpud.toml"), {}).devices.scenario == beside
+    (folder / "conf.d" / "10.toml").write_text("[devices]\nscenario = '/run/cards.json'\n")
+    assert load(folder / "gpud.toml", {}).devices.scenario == "/run/cards.json"
+    (folder / "conf.d" / "10.toml").write_text("[devices]\nscenario = ''\n")
+    assert load(folder / "gpud.toml", {}).devices.scenario == ""
+
+
 # The program itself.
 
 

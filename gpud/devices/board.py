@@ -12,6 +12,7 @@ from gpud.devices.snapshot import (
     DeviceKind,
     Health,
     HostReadings,
+    ProcessUse,
     Readings,
     Sample,
     Snapshot,
@@ -98,20 +99,19 @@ class Board:
             self._mark(info, Health.LOST, answer.lost_reason, answer)
             return
         health, reason = _judge(info, answer.readings)
-        last = self._samples.get(answer.uuid)
-        sample = Sample(
+        processes, boottime, wall, used_bytes = _list_of(answer, self._samples.get(answer.uuid))
+        self._samples[answer.uuid] = Sample(
             info=info,
             boottime=answer.boottime,
             wall=answer.wall,
             readings=answer.readings,
             health=health,
             health_reason=reason,
+            processes=processes,
+            listed_boottime=boottime,
+            listed_wall=wall,
+            memory_used_at_list_bytes=used_bytes,
         )
-        if answer.listed:
-            sample = _with_list(sample, answer)
-        elif last is not None:
-            sample = _with_list_of(sample, last)
-        self._samples[answer.uuid] = sample
 
     def mark_unresponsive(self, uuid: str, reason: str, at: Instant) -> None:
         """It missed its deadline."""
@@ -151,25 +151,20 @@ def _judge(info: DeviceInfo, readings: Readings) -> tuple[Health, str]:
     return Health.HEALTHY, ""
 
 
-def _with_list(sample: Sample, answer: Answer) -> Sample:
-    if answer.processes is None:
-        return sample
-    return replace(
-        sample,
-        processes=answer.processes,
-        listed_boottime=answer.boottime,
-        listed_wall=answer.wall,
-        memory_used_at_list_bytes=answer.readings.memory_used_bytes,
-    )
-
-
-def _with_list_of(sample: Sample, last: Sample) -> Sample:
-    return replace(
-        sample,
-        processes=last.processes,
-        listed_boottime=last.listed_boottime,
-        listed_wall=last.listed_wall,
-        memory_used_at_list_bytes=last.memory_used_at_list_bytes,
+def _list_of(
+    answer: Answer, last: Sample | None
+) -> tuple[tuple[ProcessUse, ...] | None, float | None, float | None, int | None]:
+    """Processes, when (boottime, wall) and with how many bytes used they were listed."""
+    if answer.processes is not None:
+        used_bytes = answer.readings.memory_used_bytes
+        return answer.processes, answer.boottime, answer.wall, used_bytes
+    if answer.listed or last is None:
+        return None, None, None, None
+    return (
+        last.processes,
+        last.listed_boottime,
+        last.listed_wall,
+        last.memory_used_at_list_bytes,
     )
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import msgspec
 
 import gpud
-from gpud.devices.frames import AnyFrame, FrameParser, Orders, Remark
+from gpud.devices.frames import AnyFrame, FrameParser, Orders
+from gpud.devices.reader import Mark
 
 # Called on the event loop with the process that a frame came from.
 Receive = Callable[["Child", AnyFrame], None]
@@ -33,9 +34,11 @@ class Child:
         self._receive = receive
         self._parser = FrameParser()
         self._loop = asyncio.get_running_loop()
+        self._mark = Mark(os.memfd_create("gpud-sampler-asks"))
         self._process = subprocess.Popen(
             # -P: the working directory is anybody's, its files are no modules of ours.
-            [sys.executable, "-P", "-m", MODULE],
+            [sys.executable, "-P", "-m", MODULE, str(self._mark.descriptor)],
+            pass_fds=(self._mark.descriptor,),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -54,6 +57,8 @@ class Child:
         # What it is doing (Frame.then), None until it has said so, and since when (loop time).
         self.busy_with: str | None = None
         self.busy_since = self._loop.time()
+        # Whom it was asking as it ended: a UUID, or "".
+        self.asked_last = ""
         self._loop.add_reader(self._stdout, self._read)
 
     @property
@@ -73,6 +78,8 @@ class Child:
         self._process.kill()
         self._stdout.close()
         self._stdin.close()
+        self.asked_last = self._mark.read()
+        os.close(self._mark.descriptor)
         self.ended.set()
 
     def is_gone(self) -> bool:
@@ -101,7 +108,7 @@ class Child:
         try:
             for frame in self._parser.feed(received):
                 self.busy_since = self._loop.time()
-                if not isinstance(frame, Remark):
+                if frame.then is not None:
                     self.busy_with = frame.then
                 self._receive(self, frame)
         except (ValueError, msgspec.MsgspecError):

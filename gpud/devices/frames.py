@@ -4,8 +4,10 @@ Daemon to sampling process, on its stdin: one line of JSON (Orders), then comman
 (read process lists at the next tick) and `take NAME` (what was skipped is wanted again). Back, on
 its stdout: frames, each a 4-byte little-endian length and a msgpack body.
 
-Every frame says in `then` what the sampling process does next, so that silence has a culprit:
-a device's UUID, the name of a driver, or "" while it waits for its next tick.
+Silence and death need a culprit. Frames say in `then` what the sampling process does next that may
+never end: ask a driver for its devices (the driver's name), or, in a probe, read a device (its
+UUID). Else a device that does not answer soon is told as Unanswered, while the others are read on;
+and the UUID of whom it asks stands in a file that outlives it (Mark).
 """
 
 from __future__ import annotations
@@ -56,9 +58,9 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Root of what comes back."""
+    """Root of what comes back. `then` is "" for nothing that may not end, None for as before."""
 
-    then: str = ""
+    then: str | None = ""
 
 
 class TickBegan(Frame, frozen=True, tag="tick"):
@@ -96,21 +98,29 @@ class Answer(Frame, frozen=True, tag="answer"):
     processes: tuple[ProcessUse, ...] | None = None
 
 
+class Unanswered(Frame, frozen=True, kw_only=True, tag="unanswered"):
+    """The call to a device has not come back yet; its Answer may still come, at any time."""
+
+    then: str | None = None
+    uuid: str
+
+
 class TickEnded(Frame, frozen=True, tag="end"):
-    """Every device of this tick was read."""
+    """Every device of this tick was read, but for those unanswered."""
 
     host: HostReadings
 
 
-class Remark(Frame, frozen=True, tag="remark"):
+class Remark(Frame, frozen=True, kw_only=True, tag="remark"):
     """Something for the daemon's log."""
 
+    then: str | None = None
     level: Literal["info", "warning"]
     event: str
     detail: str
 
 
-AnyFrame = TickBegan | Inventory | Answer | TickEnded | Remark
+AnyFrame = TickBegan | Inventory | Answer | Unanswered | TickEnded | Remark
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnyFrame)

@@ -1,8 +1,9 @@
 """The sampling process: `python -m gpud.devices.helper`, one loop over every device.
 
 It is a process of its own because a driver can hang in the kernel for ever, and whoever waits in
-it cannot be killed. It holds nothing of the daemon and ends when its stdin does. What it is told
-and what it says is in frames.py.
+it cannot be killed. Devices are asked on a thread (reader.py), so that one that hangs holds up no
+other. It holds nothing of the daemon and ends when its stdin does. What it is told and what it
+says is in frames.py.
 """
 
 from __future__ import annotations
@@ -36,17 +37,21 @@ from gpud.devices.frames import (
     Inventory,
     Orders,
     Remark,
+    SamplerSettings,
     TickBegan,
     TickEnded,
     encode_frame,
 )
 from gpud.devices.host import HostDriver, HostProbe
 from gpud.devices.processes import ProcessTable
+from gpud.devices.reader import Mark, Reader
 from gpud.devices.simulated import Scenario, SimulatedDriver, simulated_slots
 from gpud.devices.snapshot import DeviceInfo, Readings
 
 MIN_INTERVAL_SECONDS = 0.01
 NVML_LIBRARY = "libnvidia-ml.so.1"
+# A call to a healthy device takes far less, and one that hangs is waited for only once.
+PATIENCE_SECONDS = 0.05
 # The first tick waits this long for NVML, so that the first snapshot usually has its cards.
 OPENING_GRACE_SECONDS = 1.0
 # A driver that is missing or broken stays so until somebody installs something.
@@ -95,17 +100,19 @@ def standard_openers(
     if settings.host:
         openers[HOST] = lambda: HostDriver(orders.host_uuid, table, clock)
     if settings.simulated:
-
-        def complain(problem: str) -> None:
-            tell(Remark(level="warning", event="scenario.unreadable", detail=problem))
-
-        openers[SIMULATED] = lambda: SimulatedDriver(
-            simulated_slots(settings.simulated, aliases),
-            table,
-            Scenario(settings.scenario, complain),
-            clock,
-        )
+        openers[SIMULATED] = lambda: _open_simulated(settings, table, aliases, clock, tell)
     return openers
+
+
+def _open_simulated(
+    settings: SamplerSettings, table: ProcessTable, aliases: Aliases, clock: Clock, tell: Send
+) -> Driver:
+    def complain(problem: str) -> None:
+        tell(Remark(level="warning", event="scenario.flawed", detail=problem))
+
+    slots = simulated_slots(settings.simulated, aliases)
+    scenario = Scenario(settings.scenario, complain, [info.alias for info, _ in slots])
+    return SimulatedDriver(slots, table, scenario, clock)
 
 
 def _open_nvml(
@@ -188,6 +195,11 @@ class Fleet:
             unavailable=dict(self._unavailable),
         )
 
+    @property
+    def may_hang(self) -> str:
+        """The driver that may hang when it is asked for its devices; "" if it is not open."""
+        return NVML if NVML in self._drivers else ""
+
     def driver(self, info: DeviceInfo) -> Driver:
         """The driver that this device is read through."""
         return self._drivers[driver_name(info.kind)]
@@ -196,7 +208,7 @@ class Fleet:
         # A probe has nothing to do but wait; else the other devices must not.
         self.settle(REOPEN_SECONDS if self._orders.only else OPENING_GRACE_SECONDS)
         others = {name: open_() for name, open_ in self._openers.items() if name != NVML}
-        # They never block, and are read first: so they are fresh whatever a card does.
+        # They are read first: so they are fresh whatever a card does.
         self._drivers = others | self._drivers
 
     def _give_up(self, name: str, unavailable: DriverUnavailable) -> None:
@@ -204,18 +216,24 @@ class Fleet:
         if self._unavailable.get(name) == unavailable.reason:
             return
         self._unavailable[name] = unavailable.reason
-        is_expected = unavailable.is_absent and self._orders.settings.nvml == "auto"
+        is_wanted = self._orders.settings.nvml == "on"
+        is_expected = unavailable.is_absent and not is_wanted
+        hint = '; devices.nvml = "on" wants it: install it, or write "auto"' if is_wanted else ""
         self._tell(
             Remark(
                 level="info" if is_expected else "warning",
                 event="driver.unavailable",
-                detail=str(unavailable),
+                detail=f"{unavailable}{hint}",
             )
         )
 
 
 class Helper:
-    """Reads all devices, a tick at a time; blocks for as long as the drivers do."""
+    """Reads all devices, a tick at a time.
+
+    Blocks for as long as NVML takes to list its cards, and a probe for as long as its one device
+    takes. `send` and `mark` are called by other threads too.
+    """
 
     def __init__(
         self, fleet: Fleet, table: ProcessTable, only: str, send: Send, clock: Clock
@@ -223,8 +241,11 @@ class Helper:
         self._fleet = fleet
         self._table = table
         self._only = only
+        # Called with the UUID of whom is asked, and with "" once that is over.
+        self.mark: Callable[[str], None] = lambda _: None
         self._send = send
         self._clock = clock
+        self._reader = Reader(self._ask, send, PATIENCE_SECONDS)
         self._probe = HostProbe()
         self._devices: tuple[DeviceInfo, ...] = ()
         self._wants_list = True
@@ -241,35 +262,43 @@ class Helper:
     def tick(self) -> None:
         """Read every device once."""
         listing = self._fleet.settle() or self._wants_list
-        self._wants_list = False
+        # A driver with a call that hangs may hang for whoever asks it next.
+        self._wants_list = listing and bool(self._reader.unanswered)
         now = self._clock.now()
-        opening: AnyFrame = TickBegan(boottime=now.boottime, wall=now.wall, then=NVML)
+        opening: AnyFrame = TickBegan(boottime=now.boottime, wall=now.wall)
         if listing:
-            self._send(opening)
             self._table.scan(now.boottime)
+        if listing and not self._wants_list:
+            self._send(msgspec.structs.replace(opening, then=self._fleet.may_hang))
             opening = inventory = self._fleet.inventory()
             self._devices = inventory.devices
         plan = [info for info in self._devices if self._is_wanted(info.uuid)]
-        # Each frame leaves with the name of whom is asked next.
-        successors = [*(info.uuid for info in plan), ""]
-        self._send(msgspec.structs.replace(opening, then=successors[0]))
-        for info, successor in zip(plan, successors[1:], strict=True):
-            self._send(self._ask(info, listing=listing, then=successor))
+        if self._only:
+            self._send(msgspec.structs.replace(opening, then=self._only if plan else ""))
+            for info in plan:
+                self._send(self._ask(info, listing=listing))
+        else:
+            self._send(opening)
+            self._reader.read(plan, listing=listing)
         self._send(TickEnded(host=self._probe.read()))
 
     def _is_wanted(self, uuid: str) -> bool:
-        return uuid == self._only if self._only else uuid not in self._fleet.skipped
+        if self._only:
+            return uuid == self._only
+        return uuid not in self._fleet.skipped and uuid not in self._reader.unanswered
 
-    def _ask(self, info: DeviceInfo, *, listing: bool, then: str) -> Answer:
+    def _ask(self, info: DeviceInfo, *, listing: bool) -> Answer:
         """Used memory and the process list right after each other, so that they agree."""
         driver = self._fleet.driver(info)
         now = self._clock.now()
         readings, processes, lost_reason = Readings(), None, ""
+        self.mark(info.uuid)
         try:
             readings = driver.readings(info.uuid)
             processes = driver.processes(info.uuid) if listing else None
         except DeviceLost as lost:
             lost_reason = lost.reason
+        self.mark("")
         return Answer(
             uuid=info.uuid,
             boottime=now.boottime,
@@ -278,7 +307,6 @@ class Helper:
             lost_reason=lost_reason,
             listed=listing and not lost_reason,
             processes=processes,
-            then=then,
         )
 
 
@@ -291,18 +319,27 @@ def build(orders: Orders, send: Send, clock: Clock) -> Helper:
 
 
 class FrameWriter:
-    """Writes frames to a file descriptor; one that announces no call waits for the next."""
+    """Writes frames to a file descriptor, from any thread.
+
+    Those of an ordinary tick leave together, so that the daemon wakes once for all of them.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._pending = bytearray()
+        self._lock = threading.Lock()
 
     def send(self, frame: AnyFrame) -> None:
-        """Blocks while the daemon does not read. Raises BrokenPipeError when it is gone."""
-        self._pending += encode_frame(frame)
-        if frame.then or isinstance(frame, TickEnded):
-            while self._pending:
-                del self._pending[: os.write(self._descriptor, self._pending)]
+        """Blocks while the daemon does not read; when it is gone, ends this process."""
+        with self._lock:
+            self._pending += encode_frame(frame)
+            if frame.then == "" and not isinstance(frame, TickEnded):
+                return
+            try:
+                while self._pending:
+                    del self._pending[: os.write(self._descriptor, self._pending)]
+            except BrokenPipeError:
+                os._exit(0)
 
 
 class Schedule:
@@ -362,13 +399,12 @@ def main() -> int:
     commands: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=listen, args=(stdin, commands), name="listen", daemon=True).start()
     clock = SystemClock()
-    try:
-        helper = build(orders, FrameWriter(frames).send, clock)
-        gc.collect()
-        gc.freeze()
-        serve(helper, orders, commands, clock)
-    except BrokenPipeError:
-        return 0
+    helper = build(orders, FrameWriter(frames).send, clock)
+    if len(sys.argv) > 1:
+        helper.mark = Mark(int(sys.argv[1])).write
+    gc.collect()
+    gc.freeze()
+    serve(helper, orders, commands, clock)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ ALIAS = "host"
 FOREIGN_SMOOTHING_SECONDS = 3.0
 
 _KIB = 1024
+_MEMINFO = re.compile(rb"^(Mem(?:Total|Available)|Swap(?:Total|Free)):\s+(\d+) kB$", re.MULTILINE)
 # cgroup v1 says "no limit" with the largest number of whole pages that fits 63 bits.
 _NO_LIMIT_BYTES = 1 << 62
 
@@ -201,17 +203,12 @@ class _Cgroup:
 
 
 def read_meminfo(root: Path = Path("/")) -> dict[str, int]:
-    """Bytes by name, for every line of /proc/meminfo that is in kB; empty if unreadable."""
+    """Bytes of MemTotal, MemAvailable, SwapTotal and SwapFree; empty if unreadable."""
     try:
-        lines = (root / "proc/meminfo").read_bytes().split(b"\n")
+        lines = (root / "proc/meminfo").read_bytes()
     except OSError:
         return {}
-    fields = (line.split() for line in lines)
-    return {
-        field[0][:-1].decode(): int(field[1]) * _KIB
-        for field in fields
-        if len(field) == 3 and field[2] == b"kB"
-    }
+    return {name.decode(): int(kib) * _KIB for name, kib in _MEMINFO.findall(lines)}
 
 
 def host_uuid(root: Path = Path("/")) -> str:

@@ -12,6 +12,7 @@ YOUNG_SECONDS = 10.0
 REREAD_SECONDS = 60.0
 # Deeper trees exist only where something forks away from its parents on purpose.
 MAX_ANCESTORS = 64
+CLAIM_PREFIX = "reservations/"
 # The kernel's limit for arguments and environment together, at the usual stack limit.
 MAX_ENVIRONMENT_BYTES = 2 * 1024 * 1024
 KTHREADD_PID = 2
@@ -90,11 +91,11 @@ class ProcessTable:
 
     def claimed(self) -> tuple[ProcessRecord, ...]:
         """Every process with a claim."""
-        return tuple(e.record for e in self._entries.values() if e.record.claim is not None)
+        return tuple(e.record for e in self._now() if e.record.claim is not None)
 
     def attached_to(self, uuid: str) -> tuple[ProcessRecord, ...]:
         """Every process whose environment names this device in CUDA_VISIBLE_DEVICES."""
-        return tuple(e.record for e in self._entries.values() if uuid in e.record.visible_devices)
+        return tuple(e.record for e in self._now() if uuid in e.record.visible_devices)
 
     def resident_bytes(self, pid: int) -> int | None:
         """Memory that only this process' exit gives back: RssAnon + RssShmem.
@@ -108,6 +109,10 @@ class ProcessTable:
             return None
         figures = _RESIDENT.findall(status)
         return sum(int(kib) for kib in figures) * _KIB if figures else None
+
+    def _now(self) -> tuple[_Entry, ...]:
+        # A copy: a late call of another thread's may add one by `find` meanwhile.
+        return tuple(self._entries.values())
 
     def _read(
         self, pid: int, inode: int, earlier: _Entry | None, boottime: float
@@ -139,7 +144,9 @@ class ProcessTable:
             return None, ()
         visible = _variable(environment, b"CUDA_VISIBLE_DEVICES") or ""
         names = tuple(name for part in visible.split(",") if (name := part.strip()))
-        return _variable(environment, b"GPUD_RESERVATION") or None, names
+        claim = _variable(environment, b"GPUD_RESERVATION") or ""
+        # People copy the full resource name as well as the id.
+        return claim.removeprefix(CLAIM_PREFIX) or None, names
 
     def _inherit_claim(self, pid: int) -> None:
         entry = self._entries.get(pid)

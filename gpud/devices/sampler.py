@@ -1,9 +1,10 @@
 """The daemon's side of sampling: keeps one sampling process at work, publishes what it sees.
 
-A process whose device does not answer within its deadline is abandoned: killed, and never waited
-for. The next one skips that device (or NVML, if it was discovery that hung). What is left out is
-tried by probes, short-lived processes of their own, until it answers. No probe starts while an
-abandoned process still lives: at most one is stuck in the driver and one at work.
+While a device does not answer, the others are published on. Once it has missed its deadline, its
+process is abandoned: killed, and never waited for. The next one skips that device (or NVML, if it
+was discovery that hung). What is left out is tried by probes, short-lived processes of their own,
+until it answers. No probe starts while an abandoned process still lives: at most one is stuck in
+the driver and one at work.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from gpud.devices.frames import (
     SamplerSettings,
     TickBegan,
     TickEnded,
+    Unanswered,
 )
 from gpud.devices.host import host_uuid
 from gpud.devices.snapshot import Health, HostReadings, Snapshot
@@ -73,7 +75,7 @@ class Sampler:
     """Publishes one Snapshot per tick, and one when a device misses its deadline.
 
     `publish` runs on the event loop and must not raise. `newest` is what it was last given;
-    `last_frame_boottime` is when the sampling process was last heard of, in seconds.
+    `last_tick_boottime` is when the sampling process was last through with a tick, in seconds.
     """
 
     def __init__(
@@ -85,7 +87,7 @@ class Sampler:
         spawn: Callable[[Orders, Receive], Child] = Child,
     ) -> None:
         self.newest: Snapshot | None = None
-        self.last_frame_boottime: float | None = None
+        self.last_tick_boottime: float | None = None
         self._limits = limits or Limits()
         self._spawn = spawn
         self._settings = settings
@@ -100,6 +102,8 @@ class Sampler:
         self._abandoned: list[Child] = []
         self._stuck: dict[str, _Stuck] = {}
         self._got_stuck = asyncio.Event()
+        # What the live process waits for beside its other work, and since when (loop time).
+        self._unanswered: dict[str, float] = {}
         self._crashes_opening = 0
         self._restart_seconds = self._limits.restart_first
 
@@ -125,6 +129,7 @@ class Sampler:
                 known=self._board.known,
                 skipped=tuple(self._stuck),
             )
+            self._unanswered.clear()
             try:
                 child = self._live = self._spawn(orders, self._receive)
             except OSError as problem:
@@ -136,7 +141,7 @@ class Sampler:
             self._live = None
             self._retire(child)
             if missed:
-                self._explain_silence(child.busy_with)
+                self._explain_silence(child)
             else:
                 await self._pause()
                 self._explain_end(child)
@@ -145,22 +150,29 @@ class Sampler:
         """Wait until it ends (False) or is silent for too long at what it is doing (True)."""
         loop = asyncio.get_running_loop()
         while True:
-            if child.busy_with is None:
-                limit = start_limit_seconds
-            elif child.busy_with == "":
-                limit = self._settings.interval_seconds + self._limits.device
-            else:
-                limit = self._limits.device
-            remaining = child.busy_since + limit - loop.time()
+            remaining = self._deadline(child, start_limit_seconds) - loop.time()
             if remaining <= 0:
                 return True
-            # It may turn to something with a shorter limit meanwhile, so look now and then.
+            # It may turn to something with a shorter limit meanwhile, but none is shorter.
             try:
-                async with asyncio.timeout(min(remaining, self._limits.device / 4)):
+                async with asyncio.timeout(min(remaining, self._limits.device)):
                     await child.ended.wait()
             except TimeoutError:
                 continue
             return False
+
+    def _deadline(self, child: Child, start_limit_seconds: float) -> float:
+        """Until when (loop time) its present silence, and that of its devices, may last."""
+        if child.busy_with is None:
+            limit = start_limit_seconds
+        elif child.busy_with == "":
+            limit = self._settings.interval_seconds + self._limits.device
+        else:
+            limit = self._limits.device
+        deadline = child.busy_since + limit
+        if child is self._live and self._unanswered:
+            return min(deadline, min(self._unanswered.values()) + self._limits.device)
+        return deadline
 
     async def _pause(self) -> None:
         await self._clock.sleep(self._restart_seconds)
@@ -179,19 +191,22 @@ class Sampler:
     def _receive(self, child: Child, frame: AnyFrame) -> None:
         if child is not self._live:
             return
-        self.last_frame_boottime = self._clock.now().boottime
-        match frame:
+        match frame:  # the most frequent first
+            case Answer():
+                self._unanswered.pop(frame.uuid, None)
+                self._take_answer(frame)
             case TickBegan():
                 self._tick = frame
-            case Inventory():
-                self._take_inventory(frame)
-            case Answer():
-                self._take_answer(frame)
             case TickEnded():
+                self.last_tick_boottime = self._clock.now().boottime
                 self._restart_seconds = self._limits.restart_first
                 self._crashes_opening = 0
                 self._host = frame.host
                 self._publish(self._tick)
+            case Inventory():
+                self._take_inventory(frame)
+            case Unanswered():
+                self._unanswered[frame.uuid] = asyncio.get_running_loop().time()
             case Remark():
                 self._relay(frame)
 
@@ -242,17 +257,22 @@ class Sampler:
 
     # What its silence and its end say.
 
-    def _explain_silence(self, busy_with: str | None) -> None:
-        """Its last frame told what it was about to do."""
-        if busy_with:
-            self._leave_out(busy_with, f"no answer within {self._limits.device:g} s")
-        else:
-            log.warning("sampler.silent", starting=busy_with is None)
+    def _explain_silence(self, child: Child) -> None:
+        """It told whom it waits for; cards that hang together shall not cost a process each."""
+        waits = dict(self._unanswered)
+        if child.busy_with:
+            waits[child.busy_with] = child.busy_since
+        half_way = asyncio.get_running_loop().time() - self._limits.device / 2
+        culprits = [name for name, since in waits.items() if since <= half_way]
+        for culprit in culprits:
+            self._leave_out(culprit, f"no answer within {self._limits.device:g} s")
+        if not culprits:
+            log.warning("sampler.silent", starting=child.busy_with is None)
         self._publish(self._clock.now())
 
     def _explain_end(self, child: Child) -> None:
         # Before its first frame it does nothing that could go wrong but open NVML.
-        culprit = NVML if child.busy_with is None else child.busy_with
+        culprit = NVML if child.busy_with is None else child.busy_with or child.asked_last
         log.warning("sampler.ended", exit=child.exit_text(), busy_with=culprit or "nothing")
         if culprit == NVML:
             # Starting is when anything else can end it too: one time proves nothing.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
@@ -51,21 +52,28 @@ class CardScript(msgspec.Struct, frozen=True):
 
 
 _decoder = msgspec.json.Decoder(dict[str, CardScript])
+# What the other leaves out: unknown keys.
+_key_decoder = msgspec.json.Decoder(dict[str, dict[str, msgspec.Raw]])
 _PLAIN = CardScript()
 
 
 class Scenario:
     """The script of each card, by alias.
 
-    No file means no script. A file that cannot be read leaves the last good one in force and is
-    complained of once: whoever writes it may be half-way through.
+    No file means no script. A file that cannot be read leaves the last good one in force: whoever
+    writes it may be half-way through. Each thing that is wrong with it is complained of once.
     """
 
-    def __init__(self, path: str, complain: Callable[[str], None]) -> None:
-        self._path = Path(path) if path else None
+    def __init__(
+        self, path: str, complain: Callable[[str], None], aliases: Collection[str]
+    ) -> None:
+        self._path = path
         self._complain = complain
+        self._aliases = aliases
         self._scripts: dict[str, CardScript] = {}
-        self._version: tuple[int, int, int] | None = None
+        # None: it was not there when it was last looked for; (): not looked for yet.
+        self._version: tuple[int, ...] | None = ()
+        self._unknown: set[str] = set()
 
     def script(self, alias: str) -> CardScript:
         """What this card is to show now."""
@@ -73,19 +81,39 @@ class Scenario:
         return self._scripts.get(alias, _PLAIN)
 
     def _refresh(self) -> None:
-        if self._path is None:
+        if not self._path:
             return
         try:
-            state = self._path.stat()
+            state = os.stat(self._path)  # noqa: PTH116 -- asked for each card at each tick
             version = state.st_mtime_ns, state.st_size, state.st_ino
             if version == self._version:
                 return
             self._version = version
-            self._scripts = _decoder.decode(self._path.read_bytes())
+            script = Path(self._path).read_bytes()
+            self._scripts = _decoder.decode(script)
+            self._tell_unknown(_key_decoder.decode(script))
         except FileNotFoundError:
+            if self._version is not None:
+                self._complain(
+                    f"{self._path}: there is no such file; cards show what they usually do"
+                )
             self._version, self._scripts = None, {}
         except (OSError, ValueError, msgspec.MsgspecError) as problem:
             self._complain(f"{self._path}: {problem}; the last good scenario stays in force")
+
+    def _tell_unknown(self, keys: dict[str, dict[str, msgspec.Raw]]) -> None:
+        known = ", ".join(sorted(self._aliases))
+        problems = {
+            alias: f"`{alias}` is no simulated card; there are: {known}"
+            for alias in keys.keys() - set(self._aliases)
+        } | {
+            f"{alias}.{key}": f"`{alias}` has the unknown key `{key}`"
+            for alias, script in keys.items()
+            for key in script.keys() - set(CardScript.__struct_fields__)
+        }
+        for name in sorted(problems.keys() - self._unknown):
+            self._complain(f"{self._path}: {problems[name]}; it is ignored")
+        self._unknown |= problems.keys()
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

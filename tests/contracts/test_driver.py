@@ -50,10 +50,11 @@ def simulated(folder: Path, factory: pytest.TempPathFactory, stack: ExitStack) -
         hog(1024**2, GPUD_RESERVATION=CLAIM, CUDA_VISIBLE_DEVICES="SIM-titan-x-0")
     )
     path = folder / "scenario.json"
+    _write(path, "{}")
     driver = SimulatedDriver(
         simulated_slots((("titan-x", 2),), Aliases()),
         scanned(),
-        Scenario(str(path), pytest.fail),
+        Scenario(str(path), pytest.fail, ("gpu0", "gpu1")),
         SystemClock(),
     )
     return Case(driver, pid, lambda: _write(path, json.dumps({"gpu1": {"lost": True}})))

@@ -27,9 +27,10 @@ from gpud.devices.frames import (
     SamplerSettings,
     TickBegan,
     TickEnded,
+    Unanswered,
     encode_frame,
 )
-from gpud.devices.helper import REOPEN_SECONDS, Fleet, Helper, Schedule, obey
+from gpud.devices.helper import REOPEN_SECONDS, Fleet, FrameWriter, Helper, Schedule, obey
 from gpud.devices.processes import ProcessTable
 from gpud.devices.snapshot import DeviceKind, HostReadings, Readings
 from tests.fakes.clock import FakeClock
@@ -40,12 +41,21 @@ class Floor:
     """A helper over fake drivers, and what it sent."""
 
     def __init__(
-        self, nvml: Callable[[], Driver], only: str = "", skipped: tuple[str, ...] = ()
+        self,
+        nvml: Callable[[], Driver],
+        only: str = "",
+        skipped: tuple[str, ...] = (),
+        settings: SamplerSettings | None = None,
     ) -> None:
         self.clock = FakeClock()
         self.simulated = FakeDriver("SIM-0", kind=DeviceKind.SIMULATED)
         self.sent: list[AnyFrame] = []
-        orders = Orders(settings=SamplerSettings(), host_uuid="HOST-0", only=only, skipped=skipped)
+        orders = Orders(
+            settings=settings or SamplerSettings(),
+            host_uuid="HOST-0",
+            only=only,
+            skipped=skipped,
+        )
         fleet = Fleet(
             orders,
             {"nvml": nvml, "simulated": lambda: self.simulated},
@@ -64,15 +74,54 @@ class Floor:
         return {frame.uuid: frame for frame in self.tick() if isinstance(frame, Answer)}
 
 
-def test_each_frame_names_what_comes_next() -> None:
+def test_a_mark_tells_whom_it_asks() -> None:
     floor = Floor(lambda: FakeDriver("GPU-a", "GPU-b"))
-    frames = floor.tick()
-    assert [type(frame) for frame in frames] == [
-        TickBegan, Inventory, Answer, Answer, Answer, TickEnded,
-    ]  # fmt: skip
+    marked: list[str] = []
+    floor.helper.mark = marked.append
+    floor.tick()
     # The driver that can hang is read last.
-    assert [frame.then for frame in frames] == ["nvml", "SIM-0", "GPU-a", "GPU-b", "", ""]
-    assert [frame.then for frame in floor.tick()] == ["SIM-0", "GPU-a", "GPU-b", "", ""]
+    assert marked == ["SIM-0", "", "GPU-a", "", "GPU-b", ""]
+
+
+def test_an_ordinary_tick_leaves_in_one_piece() -> None:
+    floor = Floor(lambda: FakeDriver("GPU-a", "GPU-b"))
+    # Only the driver is named, before it is asked for its devices.
+    assert [frame.then for frame in floor.tick()] == ["nvml", "", "", "", "", ""]
+    reader, writer = os.pipe()
+    try:
+        send = FrameWriter(writer).send
+        *before, last = floor.tick()
+        for frame in before:
+            send(frame)
+        os.set_blocking(reader, False)
+        with pytest.raises(BlockingIOError):
+            os.read(reader, 1)
+        send(last)
+        assert list(FrameParser().feed(os.read(reader, 65536))) == [*before, last]
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_cards_that_hang_hold_up_no_other_and_answer_late() -> None:
+    card = FakeDriver("GPU-a", "GPU-b", "GPU-c")
+    floor = Floor(lambda: card)
+    floor.tick()
+    go = card.hang("GPU-a", "GPU-b")
+    frames = list(floor.tick())
+    assert [frame.uuid for frame in frames if isinstance(frame, Unanswered)] == ["GPU-a", "GPU-b"]
+    assert [frame.uuid for frame in frames if isinstance(frame, Answer)] == ["SIM-0", "GPU-c"]
+    assert isinstance(frames[-1], TickEnded)
+    # They are neither asked nor waited for again, and the driver is not asked for its devices.
+    obey(floor.helper, "list")
+    assert [type(frame) for frame in floor.tick()] == [TickBegan, Answer, Answer, TickEnded]
+    go.set()
+    wait_until(lambda: len(floor.sent) == 6)
+    late = [frame for frame in floor.sent[4:] if isinstance(frame, Answer)]
+    assert {(answer.uuid, answer.then) for answer in late} == {("GPU-a", None), ("GPU-b", None)}
+    again = floor.tick()
+    assert sum(isinstance(frame, Answer) for frame in again) == 4
+    assert sum(isinstance(frame, Inventory) for frame in again) == 1
 
 
 def test_lists_are_read_with_the_memory_when_asked_for() -> None:
@@ -117,6 +166,8 @@ def test_a_skipped_driver_is_not_opened_until_it_is_taken_again() -> None:
 def test_a_probe_reads_its_device_alone() -> None:
     floor = Floor(lambda: FakeDriver("GPU-a", "GPU-b"), only="GPU-b")
     assert list(floor.answers()) == ["GPU-b"]
+    # It has nothing else to do, and says whom it waits for.
+    assert [frame.then for frame in floor.tick()] == ["GPU-b", "", ""]
 
 
 def test_a_probe_of_the_driver_reads_no_device() -> None:
@@ -160,6 +211,18 @@ def test_a_missing_driver_is_told_once_and_tried_again_rarely() -> None:
     floor.clock.advance(1)
     wait_until(lambda: bool(floor.tick()) and tries == 2)
     assert not [frame for frame in floor.tick() if isinstance(frame, Remark)]
+
+
+def test_a_missing_driver_that_is_wanted_is_warned_of_with_the_way_out() -> None:
+    def refuse() -> Driver:
+        raise DriverUnavailable(driver="nvml", reason="not installed", is_absent=True)
+
+    floor = Floor(refuse, settings=SamplerSettings(nvml="on"))
+    (told,) = [frame for frame in floor.sent if isinstance(frame, Remark)]
+    assert told.level == "warning"
+    assert "not installed" in told.detail
+    assert 'devices.nvml = "on"' in told.detail
+    assert 'write "auto"' in told.detail
 
 
 def test_a_driver_that_goes_away_is_closed_and_its_devices_are_not_listed() -> None:
@@ -231,10 +294,9 @@ def test_it_ends_with_its_stdin_even_in_a_call_that_hangs(tmp_path: Path) -> Non
         process.stdin.write(orders + b"\n")
         process.stdin.flush()
         parser = FrameParser()
-        last = ""
-        while last != "SIM-t4-0":
-            for frame in parser.feed(os.read(process.stdout.fileno(), 65536)):
-                last = frame.then
+        told: list[AnyFrame] = []
+        while Unanswered(uuid="SIM-t4-0") not in told:
+            told += parser.feed(os.read(process.stdout.fileno(), 65536))
         process.stdin.close()
         assert process.wait(timeout=10) == 0
 

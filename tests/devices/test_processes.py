@@ -52,6 +52,14 @@ def test_a_claim_is_the_whole_variable_and_only_it(tree: ProcTree) -> None:
     assert [record.pid for record in table.claimed()] == [7]
 
 
+def test_the_full_resource_name_is_the_same_claim(tree: ProcTree) -> None:
+    tree.add(7, GPUD_RESERVATION="reservations/r-7")
+    tree.add(8, parent=7)
+    tree.add(9, GPUD_RESERVATION="reservations/")
+    table = scanned(tree)
+    assert [claim(table, pid) for pid in (7, 8, 9)] == ["r-7", "r-7", None]
+
+
 def test_descendants_have_the_claim_of_the_nearest_claimed_ancestor(tree: ProcTree) -> None:
     # Pids wrap: a child's may be below its parent's.
     tree.add(100, GPUD_RESERVATION="r-outer")

@@ -18,6 +18,7 @@ from gpud.devices.frames import (
     SamplerSettings,
     TickBegan,
     TickEnded,
+    Unanswered,
 )
 from gpud.devices.sampler import Limits, Sampler
 from gpud.devices.snapshot import (
@@ -67,7 +68,7 @@ async def test_the_first_snapshot_is_complete_and_in_order(tmp_path: Path) -> No
         assert each.memory_used_at_list_bytes == each.readings.memory_used_bytes
         assert 0 <= each.boottime - first.boottime < 1
     assert sampler.newest is watcher.snapshots[-1]
-    assert sampler.last_frame_boottime is not None
+    assert sampler.last_tick_boottime is not None
     assert helpers() == []
 
 
@@ -106,6 +107,42 @@ async def test_a_card_that_hangs_from_the_start_still_makes_a_complete_snapshot(
     assert sample(first, "gpu0").health is Health.UNRESPONSIVE
     assert sample(first, "gpu0").readings == Readings()
     assert len(first.samples) == 9
+
+
+async def test_while_a_card_hangs_the_others_are_published_on(tmp_path: Path) -> None:
+    watcher = Watcher()
+    limits = Limits(device=60.0)  # nothing is decided in this test
+    async with running(Sampler(settings(tmp_path), SystemClock(), watcher.publish, limits)):
+        await watcher.until(lambda _: True)
+        (helper,) = helpers()
+        script(tmp_path, gpu1={"hang": True}, gpu2={"hang": True})
+        stale = await watcher.until(
+            lambda s: all(s.boottime - sample(s, f"gpu{n}").boottime > 0.3 for n in (1, 2))
+        )
+        assert all(
+            0 <= sample(stale, alias).boottime - stale.boottime < 0.2
+            for alias in ("gpu0", "gpu3", "gpu7", "host")
+        )
+        # Without a verdict yet, and by the same process; the late answers are as good as any.
+        assert sample(stale, "gpu1").health is Health.HEALTHY
+        script(tmp_path)
+        await watcher.until(lambda s: sample(s, "gpu1").boottime >= s.boottime)
+        await watcher.until(lambda s: sample(s, "gpu2").boottime >= s.boottime)
+        assert helpers() == [helper]
+
+
+async def test_cards_that_hang_together_cost_one_deadline(tmp_path: Path) -> None:
+    watcher = Watcher()
+    script(tmp_path, **{f"gpu{n}": {"hang": True} for n in range(7)})
+    limits = Limits(device=1.0, probe_first=60.0)
+    async with running(Sampler(settings(tmp_path), SystemClock(), watcher.publish, limits)):
+        early = await watcher.until(lambda _: True)
+        assert [s.info.alias for s in early.samples] == ["gpu7", "host"]
+        assert not early.complete
+        whole = await watcher.until(lambda s: s.complete)
+    silent = {s.info.alias for s in whole.samples if s.health is Health.UNRESPONSIVE}
+    assert silent == {f"gpu{n}" for n in range(7)}
+    assert whole.boottime - early.boottime < 2 * limits.device
 
 
 async def test_a_killed_sampling_process_is_replaced(tmp_path: Path) -> None:
@@ -290,6 +327,35 @@ async def test_a_device_that_kills_the_process_is_left_out() -> None:
         second = await spawner.next(2)
         assert second.orders.skipped == ("GPU-b",)
         assert "died of reading it" in sample(watcher.snapshots[-1], "gpu1").health_reason
+
+
+async def test_a_process_that_dies_without_a_word_has_left_a_mark() -> None:
+    watcher = Watcher()
+    sampler, spawner = fake_sampler(watcher)
+    async with running(sampler):
+        first = await spawner.next(1)
+        full_tick(first)
+        first.asked_last = "GPU-b"
+        first.end()
+        second = await spawner.next(2)
+        assert second.orders.skipped == ("GPU-b",)
+
+
+async def test_an_unanswered_device_has_its_own_deadline_and_may_answer_late() -> None:
+    watcher = Watcher()
+    sampler, spawner = fake_sampler(watcher)
+    async with running(sampler):
+        first = await spawner.next(1)
+        full_tick(first)
+        for uuid in ("GPU-a", "GPU-b"):
+            first.say(Unanswered(uuid=uuid))
+        assert first.busy_with == ""
+        first.say(answer("GPU-b"))
+        # The process itself goes on, but for this one.
+        second = await spawner.next(2)
+        assert second.orders.skipped == ("GPU-a",)
+        assert health("gpu0", Health.UNRESPONSIVE)(watcher.snapshots[-1])
+        assert health("gpu1", Health.HEALTHY)(watcher.snapshots[-1])
 
 
 async def test_a_driver_that_kills_the_process_as_it_opens_is_left_out() -> None:

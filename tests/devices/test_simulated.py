@@ -33,7 +33,7 @@ class Bench:
         self.driver = SimulatedDriver(
             simulated_slots((("p106-100", 2),), Aliases()),
             self._table,
-            Scenario(str(self.path), self.complaints.append),
+            Scenario(str(self.path), self.complaints.append, ("gpu0", "gpu1")),
             self.clock,
         )
 
@@ -122,6 +122,34 @@ def test_an_unreadable_scenario_keeps_the_last_good_one_and_is_told_once(bench: 
     assert len(bench.complaints) == 2
     bench.script(gpu0={"temperature_celsius": 50})
     assert bench.readings().temperature_celsius == 50
+
+
+def test_a_scenario_that_is_missing_is_told_once_each_time(bench: Bench) -> None:
+    for _ in range(3):
+        assert bench.readings().temperature_celsius == 34
+    (told,) = bench.complaints
+    assert str(bench.path) in told
+    assert "no such file" in told
+    bench.script(gpu0={"temperature_celsius": 86})
+    assert bench.readings().temperature_celsius == 86
+    bench.path.unlink()
+    bench.readings()
+    assert bench.complaints == [told, told]
+
+
+def test_what_a_scenario_names_in_vain_is_told_once(bench: Bench) -> None:
+    bench.script(gpu0={"temperature_celsius": 86}, gpu7={}, host={})
+    assert bench.readings().temperature_celsius == 86
+    for name, told in zip(("gpu7", "host"), bench.complaints, strict=True):
+        assert f"`{name}` is no simulated card" in told
+    assert all("gpu0, gpu1" in told for told in bench.complaints)
+    bench.script(gpu0={"temperature": 5, "power_watts": 99}, gpu7={})
+    assert bench.readings().power_watts == 99
+    assert len(bench.complaints) == 3
+    assert "`gpu0` has the unknown key `temperature`" in bench.complaints[-1]
+    bench.script(gpu0={"temperature": 6})
+    bench.readings()
+    assert len(bench.complaints) == 3
 
 
 def test_foreign_processes_hold_memory_without_a_claim(bench: Bench) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from gpud.devices.child import Child, Receive
-from gpud.devices.frames import AnyFrame, Orders, Remark
+from gpud.devices.frames import AnyFrame, Orders
 
 
 class FakeChild(Child):
@@ -19,6 +19,7 @@ class FakeChild(Child):
         self.ended = asyncio.Event()
         self.busy_with: str | None = None
         self.busy_since = asyncio.get_running_loop().time()
+        self.asked_last = ""
         self._receive = receive
         self._pid = pid
 
@@ -28,7 +29,7 @@ class FakeChild(Child):
 
     def say(self, frame: AnyFrame) -> None:
         self.busy_since = asyncio.get_running_loop().time()
-        if not isinstance(frame, Remark):
+        if frame.then is not None:
             self.busy_with = frame.then
         self._receive(self, frame)
 

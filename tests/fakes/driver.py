@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from gpud.devices.driver import DeviceLost, DriverUnavailable
 from gpud.devices.snapshot import DeviceInfo, DeviceKind, ProcessKind, ProcessUse, Readings
 
@@ -26,6 +28,8 @@ class FakeDriver:
         self.lost: set[str] = set()
         self.unavailable = ""
         self.is_closed = False
+        self._hanging: frozenset[str] = frozenset()
+        self._go = threading.Event()
 
     def devices(self) -> tuple[DeviceInfo, ...]:
         if self.unavailable:
@@ -55,6 +59,14 @@ class FakeDriver:
         )
         self.listed[uuid] = (*(self.listed[uuid] or ()), use)
 
+    def hang(self, *uuids: str) -> threading.Event:
+        """Calls to these do not come back before the event."""
+        self._go = threading.Event()
+        self._hanging = frozenset(uuids)
+        return self._go
+
     def _check(self, uuid: str) -> None:
+        if uuid in self._hanging:
+            self._go.wait(20)
         if uuid in self.lost or uuid not in self.infos:
             raise DeviceLost(uuid=uuid, reason="the test says so")

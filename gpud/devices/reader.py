@@ -1,0 +1,128 @@
+"""Asks devices one after another on a thread that is left behind when one does not answer.
+
+And the mark that tells whom, should the driver take the whole process down.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from gpud.devices.frames import Answer, Unanswered
+from gpud.devices.snapshot import DeviceInfo
+
+# Longer than any UUID of a device.
+MARK_BYTES = 128
+
+
+class Ask(Protocol):
+    """Asks one device, with its process list or without."""
+
+    def __call__(self, info: DeviceInfo, *, listing: bool) -> Answer:
+        """Block for as long as the driver does."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Round:
+    """What one thread is to ask in turn; `position` is whom it is asking."""
+
+    plan: Sequence[DeviceInfo]
+    listing: bool
+    position: int = 0
+    is_disowned: bool = False
+    is_over: threading.Event = field(default_factory=threading.Event)
+
+
+class Reader:
+    """Asks devices whose calls may not come back, and never waits long for one of them.
+
+    A thread does the asking. When it gets nowhere for `patience_seconds`, it is left with the
+    device that it is at, and another goes on with the next; so each device costs at most one
+    thread. A late answer is sent as it comes, from whichever thread: `send` must allow that.
+    """
+
+    def __init__(
+        self, ask: Ask, send: Callable[[Answer | Unanswered], None], patience_seconds: float
+    ) -> None:
+        self._ask = ask
+        self._send = send
+        self._patience_seconds = patience_seconds
+        # Guards who owns a round, and what is unanswered.
+        self._lock = threading.Lock()
+        self._unanswered: set[str] = set()
+        self._rounds: queue.SimpleQueue[_Round] | None = None
+
+    @property
+    def unanswered(self) -> Set[str]:
+        """Devices whose call has not come back yet: they must not be asked again."""
+        return self._unanswered
+
+    def read(self, plan: Sequence[DeviceInfo], *, listing: bool) -> None:
+        """Send an Answer of each, or that it is Unanswered."""
+        while plan:
+            round_ = _Round(plan, listing)
+            self._thread().put(round_)
+            plan = self._follow(round_)
+
+    def _follow(self, round_: _Round) -> Sequence[DeviceInfo]:
+        """Wait while it gets on; return what is left to ask once it does not."""
+        seen = 0
+        while not round_.is_over.wait(self._patience_seconds):
+            with self._lock:
+                at = round_.position
+                if at > seen or at == len(round_.plan):
+                    seen = at
+                    continue
+                round_.is_disowned = True
+                self._rounds = None
+                self._unanswered.add(round_.plan[at].uuid)
+                self._send(Unanswered(uuid=round_.plan[at].uuid))
+            return round_.plan[at + 1 :]
+        return ()
+
+    def _thread(self) -> queue.SimpleQueue[_Round]:
+        if self._rounds is None:
+            self._rounds = queue.SimpleQueue()
+            threading.Thread(
+                target=self._serve, args=(self._rounds,), name="reader", daemon=True
+            ).start()
+        return self._rounds
+
+    def _serve(self, rounds: queue.SimpleQueue[_Round]) -> None:
+        while True:
+            round_ = rounds.get()
+            for info in round_.plan:
+                answer = self._ask(info, listing=round_.listing)
+                with self._lock:
+                    if round_.is_disowned:
+                        self._unanswered.discard(info.uuid)
+                        self._send(msgspec.structs.replace(answer, then=None))
+                        return
+                    self._send(answer)
+                    round_.position += 1
+            round_.is_over.set()
+
+
+class Mark:
+    """Whom the sampling process asks just now, in a file in memory that the daemon reads too.
+
+    A frame for each call would tell it as well, but each would wake the daemon.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def write(self, uuid: str) -> None:
+        """Say that a device is asked; "" for none."""
+        os.pwrite(self.descriptor, uuid.encode().ljust(MARK_BYTES, b"\0"), 0)
+
+    def read(self) -> str:
+        """What was written last."""
+        return os.pread(self.descriptor, MARK_BYTES, 0).rstrip(b"\0").decode(errors="replace")
