@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.real_engine import MISSING, find_server, write_tiny
 from tests.running import Api, Gpud, calling, ghostly
 
 
@@ -32,6 +33,21 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gpud]:
         yield gpud.start()
     finally:
         gpud.end()
+
+
+@pytest.fixture(scope="session")
+def llama_server() -> Path:
+    """The real one; a test that needs it fails without it, saying how to get it."""
+    found = find_server()
+    if found is None:
+        pytest.fail(MISSING)
+    return found
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that the real engine loads."""
+    return write_tiny(tmp_path_factory.mktemp("models") / "tiny.gguf")
 
 
 @pytest.fixture

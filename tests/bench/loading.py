@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import http.client
 import os
-import shutil
 import signal
 import socket
 import statistics
@@ -23,6 +22,7 @@ from gpud.v1 import instances_pb2 as pb
 from gpud.v1 import instances_pb2_grpc
 from tests.bench.measure import Bar, Comparison, Result, Unit, percentile
 from tests.bench.servers import Server, gpud
+from tests.real_engine import MISSING, find_server
 
 ROOT = Path(__file__).parent.parent.parent
 # The spread of a load is as wide as what is looked for.
@@ -85,12 +85,10 @@ async def measure(folder: Path, rounds: int) -> list[Result]:
 
 def engine_binary() -> str:
     """The llama-server to use. Raises FileNotFoundError."""
-    built = ROOT / ".build" / "llama" / "llama-server"
-    for name in (os.environ.get("LLAMA_SERVER"), "llama-server", str(built)):
-        found = shutil.which(name) if name else None
-        if found:
-            return found
-    raise FileNotFoundError("no llama-server: set LLAMA_SERVER, or run `make engine`")
+    found = find_server()
+    if found is None:
+        raise FileNotFoundError(MISSING)
+    return str(found)
 
 
 async def _load(server: Server) -> Loaded:

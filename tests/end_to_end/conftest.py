@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,28 +13,6 @@ from tests.fakes.stub_engine import write_stub
 from tests.running import Gpud
 
 MakeGpud = Callable[..., Gpud]
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="session")
-def llama_server() -> Path:
-    """The real one: $LLAMA_SERVER, else on PATH, else the project's own."""
-    found = os.environ.get("LLAMA_SERVER") or shutil.which("llama-server")
-    path = Path(found) if found else ROOT / ".build" / "llama" / "llama-server"
-    if not path.exists():
-        pytest.fail("no llama-server: run packaging/get_engine.sh, or set $LLAMA_SERVER")
-    return path
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of a few MiB that loads and answers nonsense."""
-    path = tmp_path_factory.mktemp("models") / "tiny.gguf"
-    writer = ROOT / "packaging" / "tiny_model.py"
-    subprocess.run(
-        [sys.executable, str(writer), str(path), "--ctx", "32768"], check=True, timeout=60
-    )
-    return path
 
 
 @pytest.fixture

@@ -169,9 +169,9 @@ Serving = tuple[LlamaCpp, str, asyncio.subprocess.Process]
 
 
 @asynccontextmanager
-async def served(llama_server: str, request: StartRequest) -> AsyncIterator[Serving]:
+async def served(llama_server: Path, request: StartRequest) -> AsyncIterator[Serving]:
     """A server that was READY; its output can be read once it ended."""
-    engine = LlamaCpp(llama_server, HttpProbe())
+    engine = LlamaCpp(str(llama_server), HttpProbe())
     endpoint = f"http://127.0.0.1:{request.port}"
     async with asyncio.timeout(30):
         child = await started(engine, request)
@@ -190,7 +190,7 @@ async def served(llama_server: str, request: StartRequest) -> AsyncIterator[Serv
 
 @pytest.mark.engine
 async def test_real_server_warms_up_and_tells_its_buffers(
-    llama_server: str, tiny_model: Path, request_for: Request
+    llama_server: Path, tiny_model: Path, request_for: Request
 ) -> None:
     options = ModelOptions(context_length=1000, cache_type_k="q8_0", cache_type_v="q8_0")
     request = request_for(tiny_model, options=options, port=free_port())
@@ -215,7 +215,7 @@ async def test_real_server_warms_up_and_tells_its_buffers(
 
 @pytest.mark.engine
 async def test_real_server_embeds(
-    llama_server: str, tiny_model: Path, request_for: Request
+    llama_server: Path, tiny_model: Path, request_for: Request
 ) -> None:
     request = request_for(tiny_model, kind=ModelKind.EMBEDDING, port=free_port())
     async with served(llama_server, request) as (engine, endpoint, _):
@@ -247,12 +247,12 @@ def cut_short(path: Path, model: Path) -> Path:
 async def test_real_server_says_why_it_cannot_load(
     model_of: Callable[[Path, Path], Path],
     meaning: str,
-    llama_server: str,
+    llama_server: Path,
     tiny_model: Path,
     request_for: Request,
     tmp_path: Path,
 ) -> None:
-    engine = LlamaCpp(llama_server, HttpProbe())
+    engine = LlamaCpp(str(llama_server), HttpProbe())
     request = request_for(model_of(tmp_path, tiny_model), port=free_port())
     child = await started(engine, request)
     output, _ = await asyncio.wait_for(child.communicate(), 20)
@@ -262,9 +262,9 @@ async def test_real_server_says_why_it_cannot_load(
 
 @pytest.mark.engine
 async def test_real_server_says_that_its_port_is_taken(
-    llama_server: str, tiny_model: Path, request_for: Request
+    llama_server: Path, tiny_model: Path, request_for: Request
 ) -> None:
-    engine = LlamaCpp(llama_server, HttpProbe())
+    engine = LlamaCpp(str(llama_server), HttpProbe())
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -275,8 +275,8 @@ async def test_real_server_says_that_its_port_is_taken(
 
 
 @pytest.mark.engine
-async def test_real_help_names_what_gpud_passes(llama_server: str, request_for: Request) -> None:
-    engine = LlamaCpp(llama_server, FakeProbe())
+async def test_real_help_names_what_gpud_passes(llama_server: Path, request_for: Request) -> None:
+    engine = LlamaCpp(str(llama_server), FakeProbe())
     program = await engine.program()
     assert program.version != "unknown"
     command = engine.command(program, request_for())

@@ -7,17 +7,14 @@ from pathlib import Path
 import pytest
 
 from gpud.models.model import FootprintWhat
-from tests.models.truth import CELLS, Cell, Workbench, find_server
+from tests.models.truth import CELLS, Cell, Workbench
 
 pytestmark = pytest.mark.engine
 
 
 @pytest.fixture(scope="module")
-def workbench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
-    server = find_server()
-    if server is None:
-        pytest.skip("no llama-server: set $LLAMA_SERVER")
-    return Workbench(server, tmp_path_factory.mktemp("phantoms"))
+def workbench(llama_server: Path, tmp_path_factory: pytest.TempPathFactory) -> Workbench:
+    return Workbench(llama_server, tmp_path_factory.mktemp("phantoms"))
 
 
 def name(cell: Cell) -> str:

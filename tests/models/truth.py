@@ -8,9 +8,7 @@ prints the table. The server loads phantoms (phantoms.py), so a cell takes a fra
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,6 +24,7 @@ from gpud.models.footprint import DeviceTraits, estimate
 from gpud.models.gguf import read_header
 from gpud.models.model import Footprint, FootprintWhat, ModelOptions
 from tests.models import phantoms
+from tests.real_engine import MISSING, find_server
 
 LOAD_SECONDS = 30.0
 HOST = DeviceTraits(kind=DeviceKind.HOST, model_name="host")
@@ -127,13 +126,6 @@ CELLS = (
 )
 
 
-def find_server() -> Path | None:
-    """$LLAMA_SERVER, else the one on PATH, else the project's own."""
-    found = os.environ.get("LLAMA_SERVER") or shutil.which("llama-server")
-    own = phantoms.ROOT / ".build" / "llama" / "llama-server"
-    return Path(found) if found else own if own.exists() else None
-
-
 class Workbench:
     """A server and a folder of models, each written when it is first asked for."""
 
@@ -229,7 +221,7 @@ def row(model: str, options: str, what: str, ours: int, theirs: int) -> str:
 def main() -> None:
     server = find_server()
     if server is None:
-        sys.exit("no llama-server: set $LLAMA_SERVER")
+        sys.exit(MISSING)
     with tempfile.TemporaryDirectory() as folder:
         workbench = Workbench(server, Path(folder))
         print(table([workbench.compare(wanted) for wanted in CELLS]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,20 +27,10 @@ def demo(**environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def engine() -> str:
-    """The real llama-server, by the rule of tests/README.md."""
-    built = ROOT / ".build" / "llama" / "llama-server"
-    found = os.environ.get("LLAMA_SERVER") or shutil.which("llama-server")
-    found = found or (str(built) if built.exists() else None)
-    if found is None:
-        pytest.fail("there is no llama-server; `make engine` gets one")
-    return found
-
-
 @pytest.mark.engine
 @pytest.mark.timeout(120)
-def test_it_tells_the_whole_story_in_time(tmp_path: Path) -> None:
-    shown = demo(LLAMA_SERVER=engine(), HOME=str(tmp_path))
+def test_it_tells_the_whole_story_in_time(llama_server: Path, tmp_path: Path) -> None:
+    shown = demo(LLAMA_SERVER=str(llama_server), HOME=str(tmp_path))
     assert shown.returncode == 0, shown.stdout[-2000:] + shown.stderr[-4000:]
     commands = re.findall(r"^\$ gpuctl (\w+)", shown.stdout, re.MULTILINE)
     assert list(dict.fromkeys(commands)) == [
