@@ -21,6 +21,7 @@ import structlog
 
 from gpud import __version__, config
 from gpud.errors import ConfigInvalid, StateDirectoryRefused
+from gpud.settings import Config, Logging
 
 DEFAULT_FILE = Path("/etc/gpud/gpud.toml")
 
@@ -82,7 +83,7 @@ def version() -> None:
     print(__version__)
 
 
-def _loaded(path: Path | None) -> config.Config:
+def _loaded(path: Path | None) -> Config:
     if path is None and DEFAULT_FILE.exists():
         path = DEFAULT_FILE
     try:
@@ -94,7 +95,7 @@ def _loaded(path: Path | None) -> config.Config:
     return settings
 
 
-def _check_cards(settings: config.Config) -> None:
+def _check_cards(settings: Config) -> None:
     """Refuse cards that no data exists for. Apart from config, which knows no devices."""
     from gpud.devices.simulated import load_cards
 
@@ -119,7 +120,7 @@ def _refuse(error: Exception) -> None:
     sys.exit(2)
 
 
-def _run(settings: config.Config) -> None:
+def _run(settings: Config) -> None:
     # Imported late: `gpud version` and `gpud config` need none of it.
     from gpud.clock import SystemClock
     from gpud.daemon import Daemon, state_directory
@@ -153,7 +154,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-def _set_up_logs(settings: config.Logging) -> None:
+def _set_up_logs(settings: Logging) -> None:
     """JSON lines on stderr in service, readable ones on a terminal."""
     readable = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
     level = getattr(logging, settings.level.upper())

@@ -9,160 +9,44 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
 
 from gpud.errors import ConfigInvalid
-from gpud.units import GIB, MIB, parse_size, parse_span
+from gpud.settings import (
+    CACHE_TYPES,
+    Config,
+    LlamaCpp,
+    ModelEntry,
+    SimulatedCards,
+    Size,
+    Span,
+    StandingReservation,
+)
+from gpud.units import parse_size, parse_span
 
 # tomllib needs 16 times a hostile file's size in memory and more (FACTS: a 16 KB dotted key took
 # 258 MiB), so the file stays small and is only ever the administrator's.
 MAX_FILE_BYTES = 64 * 1024
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
-CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
-
-class Size(int):
-    """Bytes, written `8GiB` or as a whole number."""
-
-
-class Span(float):
-    """Seconds, written `30s`, `5m` or as a number of seconds."""
-
-
-# Defaults are made by factories: a schema cannot tell those of our own number types.
-def _size(count: int) -> Size:
-    made: Size = msgspec.field(default_factory=lambda: Size(count))
-    return made
-
-
-def _span(seconds: float) -> Span:
-    made: Span = msgspec.field(default_factory=lambda: Span(seconds))
-    return made
-
-
-class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of the file; an unknown key is an error."""
-
-
-class Node(Section, frozen=True, kw_only=True):
-    """[node]."""
-
-    state_dir: str = "/var/lib/gpud"
-
-
-class Server(Section, frozen=True, kw_only=True):
-    """[server]: where gRPC is served. An empty `socket` means the default one."""
-
-    socket: str = ""
-    listen: str = ""
-
-
-class Sampling(Section, frozen=True, kw_only=True):
-    """[sampling]: how often devices are read."""
-
-    interval: Span = _span(1.0)
-    processes_every: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 5
-
-
-class SimulatedCards(Section, frozen=True, kw_only=True):
-    """[[devices.simulated]]: so many cards of a kind that card data exists for."""
-
-    card: str
-    count: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
-
-
-class Devices(Section, frozen=True, kw_only=True):
-    """[devices]: what to look for."""
-
-    nvml: Literal["auto", "on", "off"] = "auto"
-    host: bool = True
-    scenario: str = ""
-    simulated: tuple[SimulatedCards, ...] = ()
-
-
-class Policy(Section, frozen=True, kw_only=True):
-    """[policy]."""
-
-    strict_allocation: bool = True
-    device_reserve: Size = _size(512 * MIB)
-    reserve_system_memory: Size = _size(2 * GIB)
-    release_deadline: Span = _span(10.0)
-
-
-class LlamaCpp(Section, frozen=True, kw_only=True):
-    """[engines.llama_cpp]. `load_stall` bounds a load that shows no progress."""
-
-    binary: str = "llama-server"
-    load_stall: Span = _span(120.0)
-
-
-class Engines(Section, frozen=True, kw_only=True):
-    """[engines]."""
-
-    llama_cpp: LlamaCpp = msgspec.field(default_factory=LlamaCpp)
-
-
-class ModelEntry(Section, frozen=True, kw_only=True):
-    """[models.NAME]: a catalogue entry and the options it is loaded with."""
-
-    engine: str = "llama_cpp"
-    path: str
-    kind: str = ""
-    context_length: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
-    parallel: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
-    batch: Annotated[int, msgspec.Meta(ge=1, le=2**20)] | None = None
-    ubatch: Annotated[int, msgspec.Meta(ge=1, le=2**20)] | None = None
-    cache_type_k: str | None = None
-    cache_type_v: str | None = None
-    flash_attention: str | None = None
-    gpu_layers: Annotated[int, msgspec.Meta(ge=0, le=65536)] | None = None
-    threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
-    kv_unified: bool | None = None
-    embedding: bool | None = None
-
-
-class Models(msgspec.Struct, frozen=True, kw_only=True):
-    """[models]: the roots that files must lie under, and the entries."""
-
-    roots: tuple[str, ...] = ()
-    entries: dict[str, ModelEntry] = {}
-
-
-class Http(Section, frozen=True, kw_only=True):
-    """[http]: /healthz and /readyz over plain HTTP."""
-
-    listen: str = ""
-
-
-class Logging(Section, frozen=True, kw_only=True):
-    """[logging]. `auto`: for a person on a terminal, JSON else."""
-
-    format: str = "auto"
-    level: str = "info"
-
-
-class Config(Section, frozen=True, kw_only=True):
-    """All of it."""
-
-    node: Node = Node()
-    server: Server = Server()
-    sampling: Sampling = msgspec.field(default_factory=Sampling)
-    devices: Devices = Devices()
-    policy: Policy = msgspec.field(default_factory=Policy)
-    engines: Engines = msgspec.field(default_factory=Engines)
-    models: Models = Models()
-    http: Http = Http()
-    logging: Logging = Logging()
-
-
+# Spans of [policy] and their bounds, in seconds.
+_SPANS = (
+    ("release_deadline", 0.1, 3600.0),
+    ("queue_ageing", 1.0, 86400.0),
+    ("overtaking_bound", 0.0, 86400.0),
+    ("preemption_grace", 0.0, 3600.0),
+    ("preemption_min_tenure", 0.0, 86400.0),
+    ("band_hold", 0.0, 3600.0),
+)
 # Where an unknown key may stand, as msgspec tells it.
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
     **{field.name: field.type for field in msgspec.structs.fields(Config)},
     "devices.simulated[...]": SimulatedCards,
     "engines.llama_cpp": LlamaCpp,
     "models.NAME": ModelEntry,
+    "reservations[...]": StandingReservation,
 }
 
 
@@ -319,8 +203,47 @@ def _check(config: Config) -> None:
     _check_absolute("node.state_dir", config.node.state_dir)
     _check_choice("logging.format", config.logging.format, ("auto", "json", "console"))
     _check_choice("logging.level", config.logging.level, ("debug", "info", "warning", "error"))
+    _check_policy(config)
+    for name, standing in config.reservations.items():
+        _check_standing(name, standing)
+
+
+def _check_policy(config: Config) -> None:
+    policy = config.policy
     for key in ("device_reserve", "reserve_system_memory"):
-        _require(getattr(config.policy, key) >= 0, f"policy.{key}", "is below 0")
+        _require(getattr(policy, key) >= 0, f"policy.{key}", "is below 0")
+    for key, low, high in _SPANS:
+        seconds = getattr(policy, key)
+        _require(
+            low <= seconds <= high,
+            f"policy.{key}",
+            f"{seconds:g} s is not within {low:g} … {high:g} s",
+        )
+    for key in ("pressure_percent", "thermal_celsius"):
+        levels = getattr(policy, key)
+        _require(
+            levels[0] < levels[1] < levels[2], f"policy.{key}", f"{list(levels)} does not rise"
+        )
+    _require(
+        policy.strict_allocation,
+        "policy.strict_allocation",
+        "false would promise memory that is not there; only true is offered",
+    )
+
+
+def _check_standing(name: str, standing: StandingReservation) -> None:
+    key = f"reservations.{name}"
+    _require(
+        re.fullmatch(NAME_PATTERN, name) is not None,
+        key,
+        "a reservation's name is made of lower-case letters, digits, '.', '_' and '-'",
+    )
+    _require(bool(standing.owner), f"{key}.owner", "is empty; say whose it is")
+    _require(standing.bytes > 0, f"{key}.bytes", "is not above 0; it is per device")
+    _require(standing.host_bytes >= 0, f"{key}.host_bytes", "is below 0")
+    _require(bool(standing.devices), f"{key}.devices", 'names none; write for example ["gpu0"]')
+    twice = len(set(standing.devices)) < len(standing.devices)
+    _require(not twice, f"{key}.devices", "names a device twice")
 
 
 def _check_sampling(config: Config) -> None:
@@ -328,22 +251,11 @@ def _check_sampling(config: Config) -> None:
     _require(
         0.01 <= interval <= 10, "sampling.interval", f"{interval:g} s is not within 10ms … 10s"
     )
-    deadline = config.policy.release_deadline
-    _require(
-        0.1 <= deadline <= 3600,
-        "policy.release_deadline",
-        f"{deadline:g} s is not within 100ms … 1h",
-    )
     stall = config.engines.llama_cpp.load_stall
     _require(
         0.1 <= stall <= 86400,
         "engines.llama_cpp.load_stall",
         f"{stall:g} s is not within 100ms … 1d",
-    )
-    _require(
-        config.policy.strict_allocation,
-        "policy.strict_allocation",
-        "false would promise memory that is not there; only true is offered",
     )
 
 

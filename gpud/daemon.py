@@ -17,7 +17,7 @@ import structlog
 
 from gpud import __version__
 from gpud.clock import Clock
-from gpud.config import Config, ModelEntry, default_socket
+from gpud.config import default_socket
 from gpud.devices.frames import SamplerSettings
 from gpud.devices.sampler import Sampler
 from gpud.devices.snapshot import Snapshot
@@ -41,6 +41,7 @@ from gpud.notify import Notifier
 from gpud.rpc.node import NodeFacts
 from gpud.rpc.server import RpcServer
 from gpud.rpc.services import services
+from gpud.settings import Config, ModelEntry
 from gpud.store import SqliteStore
 
 log = structlog.get_logger()

@@ -117,16 +117,15 @@ class Ledger:
         ttl = request.ttl_seconds
         return Reservation(
             id=id_,
-            owner=request.owner,
+            request=request,
             kind=ReservationKind.HELD if ttl is None else ReservationKind.LEASED,
             state=ReservationState.GRANTED,
             grants=tuple(Grant(device=uuid, bytes=request.bytes) for uuid in chosen),
             generation=1,
-            created_wall=now.wall,
+            created=Deadline.after(now, 0),
             ttl_seconds=ttl,
             deadline=None if ttl is None else Deadline.after(now, ttl),
-            labels=dict(request.labels),
-            instance=request.instance,
+            granted=Deadline.after(now, 0),
         )
 
     def renew(

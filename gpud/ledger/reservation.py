@@ -17,6 +17,7 @@ MAX_TTL_SECONDS = 7 * 86400.0
 class ReservationState(enum.Enum):
     """Where a promise stands."""
 
+    QUEUED = "queued"  # waits for its bytes
     GRANTED = "granted"
     RELEASING = "releasing"  # ended, its bytes not yet seen back: still booked
     RELEASED = "released"
@@ -28,7 +29,37 @@ class ReservationKind(enum.Enum):
     """What ends a promise."""
 
     LEASED = "leased"  # its deadline, unless renewed
-    HELD = "held"  # the end of what it was made for
+    HELD = "held"  # the end of what it was made for: an instance, an entry of the configuration
+
+
+class Sharing(enum.Enum):
+    """Whether others may hold bytes on the same device."""
+
+    SHARED = "shared"
+    EXCLUSIVE = "exclusive"
+
+
+class Placement(enum.Enum):
+    """Which of the devices that fit are taken."""
+
+    PACK = "pack"  # the fullest, so that whole devices stay free
+    SPREAD = "spread"  # the emptiest
+
+
+class Priority(enum.IntEnum):
+    """Who waits less."""
+
+    BATCH = 1
+    NORMAL = 2
+    INTERACTIVE = 3
+    CRITICAL = 4
+
+
+class Enforcement(enum.Enum):
+    """What keeps others off a grant."""
+
+    LEDGER = "ledger"  # nobody else is promised these bytes
+    DRIVER = "driver"  # the driver refuses other processes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,25 +100,91 @@ class Grant:
     device: str
     bytes: int
     residue_before_bytes: int | None = None
+    enforcement: Enforcement = Enforcement.LEDGER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """Bytes per device on a number of devices, and which may carry them (UUIDs, or a kind)."""
+
+    bytes: int
+    device_count: int = 1
+    devices: tuple[str, ...] = ()
+    device_kind: DeviceKind | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """A process, by pid and start (clock ticks after boot), or a cgroup, that is the owner's."""
+
+    wall: float
+    pid: int | None = None
+    start_time: int | None = None
+    cgroup: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """It is to be ended for another, at this deadline."""
+
+    by: str
+    deadline: Deadline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReserveRequest:
+    """What is asked of the ledger. `devices` are UUIDs; `bytes` is per device."""
+
+    owner: str
+    bytes: int
+    devices: tuple[str, ...] = ()
+    device_count: int = 1
+    device_kind: DeviceKind | None = None
+    alternatives: tuple[Shape, ...] = ()  # tried in order after the above
+    sharing: Sharing = Sharing.SHARED
+    placement: Placement = Placement.PACK
+    numa_node: int | None = None  # preferred
+    priority: Priority = Priority.NORMAL
+    preemptible: bool = False
+    ttl_seconds: float | None = DEFAULT_TTL_SECONDS  # None: HELD
+    max_wait_seconds: float | None = 0.0  # 0: refused when it does not fit; None: without end
+    host_bytes: int = 0  # RAM beside the devices
+    require_enforcement: Enforcement = Enforcement.LEDGER
+    labels: Mapping[str, str] = field(default_factory=dict)
+    instance: str | None = None
+    within: str | None = None  # the standing reservation whose bytes it uses
+    standing: bool = False
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """What would do, the most wanted first."""
+        first = Shape(
+            bytes=self.bytes,
+            device_count=self.device_count,
+            devices=self.devices,
+            device_kind=self.device_kind,
+        )
+        return (first, *self.alternatives)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """A promise. Times named `_wall` are for people; deadlines rule."""
+    """A promise, or a request that waits for one. Times named `_wall` are for people."""
 
     id: str
-    owner: str
+    request: ReserveRequest
     kind: ReservationKind
     state: ReservationState
-    grants: tuple[Grant, ...]
-    generation: int
-    created_wall: float
+    created: Deadline  # the moment it came: its place in the queue, its tenure
+    grants: tuple[Grant, ...] = ()
+    generation: int = 1
     ttl_seconds: float | None = None
-    deadline: Deadline | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-    instance: str | None = None
+    deadline: Deadline | None = None  # QUEUED: of its wait; GRANTED: of its lease
+    granted: Deadline | None = None
     # A process was seen in it, or started in it: its bytes are free only once seen back.
     bound: bool = False
+    attachments: tuple[Attachment, ...] = ()
+    notice: Notice | None = None
     # What it becomes when its bytes are back, and until when that may take.
     ending: ReservationState | None = None
     release_deadline: Deadline | None = None
@@ -100,6 +197,31 @@ class Reservation:
         return f"reservations/{self.id}"
 
     @property
+    def owner(self) -> str:
+        """Whose it is."""
+        return self.request.owner
+
+    @property
+    def instance(self) -> str | None:
+        """The instance that it was made for."""
+        return self.request.instance
+
+    @property
+    def within(self) -> str | None:
+        """The standing reservation whose bytes it uses."""
+        return self.request.within
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether it has its devices alone."""
+        return self.request.sharing is Sharing.EXCLUSIVE
+
+    @property
+    def queued(self) -> bool:
+        """Whether it waits for its bytes."""
+        return self.state is ReservationState.QUEUED
+
+    @property
     def booked(self) -> bool:
         """Whether its bytes count against its devices."""
         return self.state in {ReservationState.GRANTED, ReservationState.RELEASING}
@@ -108,17 +230,3 @@ class Reservation:
         """What processes inside the promise are started with; the host's RAM shows no GPU."""
         visible = [grant.device for grant in self.grants if grant.device not in host_devices]
         return {"CUDA_VISIBLE_DEVICES": ",".join(visible), "GPUD_RESERVATION": self.id}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReserveRequest:
-    """What is asked of the ledger. `devices` are UUIDs; `bytes` is per device."""
-
-    owner: str
-    bytes: int
-    devices: tuple[str, ...] = ()
-    device_count: int = 1
-    device_kind: DeviceKind | None = None
-    ttl_seconds: float | None = DEFAULT_TTL_SECONDS  # None: HELD
-    labels: Mapping[str, str] = field(default_factory=dict)
-    instance: str | None = None

@@ -266,7 +266,7 @@ def reservation(
             for grant in value.grants
         ],
         generation=value.generation,
-        create_time=stamp(value.created_wall),
+        create_time=stamp(value.created.wall),
         expire_time=stamp(value.deadline.wall) if value.deadline is not None else None,
         ttl=span(value.ttl_seconds),
         end_time=stamp(value.ended.wall) if value.ended is not None else None,
@@ -277,7 +277,7 @@ def reservation(
             for process in sample.processes or ()
             if process.claim == value.id
         ],
-        labels=dict(value.labels),
+        labels=dict(value.request.labels),
         instance=f"instances/{value.instance}" if value.instance else "",
         state_reason=value.reason,
     )

@@ -9,11 +9,11 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from gpud.config import Config
 from gpud.engines.engine import EngineProgram
 from gpud.errors import OptionInvalid
 from gpud.events import Filter, Journal
 from gpud.rpc import messages, paging
+from gpud.settings import Config
 from gpud.v1 import node_pb2 as pb
 from gpud.v1 import node_pb2_grpc
 

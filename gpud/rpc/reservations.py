@@ -129,4 +129,4 @@ def _generation(request: pb.RenewRequest | pb.ReleaseRequest) -> int | None:
 
 
 def _key(reservation: Reservation) -> str:
-    return f"{reservation.created_wall:020.6f}/{reservation.id}"
+    return f"{reservation.created.wall:020.6f}/{reservation.id}"

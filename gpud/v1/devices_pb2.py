@@ -25,35 +25,49 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15gpud/v1/devices.proto\x12\x07gpud.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\x06\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x12\n\x05index\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12!\n\x04kind\x18\x04 \x01(\x0e\x32\x13.gpud.v1.DeviceKind\x12\x12\n\nmodel_name\x18\x05 \x01(\t\x12\x1f\n\x12memory_total_bytes\x18\x06 \x01(\x03H\x01\x88\x01\x01\x12\x15\n\rreserve_bytes\x18\x07 \x01(\x03\x12\x1c\n\x0fgrantable_bytes\x18\x08 \x01(\x03H\x02\x88\x01\x01\x12\x15\n\rgranted_bytes\x18\t \x01(\x03\x12\x1a\n\rforeign_bytes\x18\n \x01(\x03H\x03\x88\x01\x01\x12\x1f\n\x12unattributed_bytes\x18\x0b \x01(\x03H\x04\x88\x01\x01\x12\x14\n\x0cleaked_bytes\x18\x0c \x01(\x03\x12\x17\n\nfree_bytes\x18\r \x01(\x03H\x05\x88\x01\x01\x12%\n\x06health\x18\x0e \x01(\x0e\x32\x15.gpud.v1.DeviceHealth\x12\x15\n\rhealth_reason\x18\x0f \x01(\t\x12/\n\x0c\x63ompute_mode\x18\x10 \x01(\x0e\x32\x14.gpud.v1.ComputeModeH\x06\x88\x01\x01\x12\x0e\n\x06parent\x18\x11 \x01(\t\x12\x18\n\x0bmig_enabled\x18\x12 \x01(\x08H\x07\x88\x01\x01\x12\x17\n\npci_bus_id\x18\x13 \x01(\tH\x08\x88\x01\x01\x12\x1b\n\x0e\x64river_version\x18\x14 \x01(\tH\t\x88\x01\x01\x12\x16\n\tnuma_node\x18\x15 \x01(\x05H\n\x88\x01\x01\x12\x1f\n\x06sample\x18\x16 \x01(\x0b\x32\x0f.gpud.v1.SampleB\x08\n\x06_indexB\x15\n\x13_memory_total_bytesB\x12\n\x10_grantable_bytesB\x10\n\x0e_foreign_bytesB\x15\n\x13_unattributed_bytesB\r\n\x0b_free_bytesB\x0f\n\r_compute_modeB\x0e\n\x0c_mig_enabledB\r\n\x0b_pci_bus_idB\x11\n\x0f_driver_versionB\x0c\n\n_numa_node\"\xed\x04\n\x06Sample\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x11memory_used_bytes\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12 \n\x13utilization_percent\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\'\n\x1amemory_utilization_percent\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12 \n\x13temperature_celsius\x18\x05 \x01(\x01H\x03\x88\x01\x01\x12\x18\n\x0bpower_watts\x18\x06 \x01(\x01H\x04\x88\x01\x01\x12\x1e\n\x11power_limit_watts\x18\x07 \x01(\x01H\x05\x88\x01\x01\x12\x18\n\x0b\x66\x61n_percent\x18\x08 \x01(\x01H\x06\x88\x01\x01\x12\x19\n\x0csm_clock_mhz\x18\t \x01(\x03H\x07\x88\x01\x01\x12\x1d\n\x10memory_clock_mhz\x18\n \x01(\x03H\x08\x88\x01\x01\x12\x32\n\x0eprocesses_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\tprocesses\x18\x0c \x03(\x0b\x32\x16.gpud.v1.DeviceProcessB\x14\n\x12_memory_used_bytesB\x16\n\x14_utilization_percentB\x1d\n\x1b_memory_utilization_percentB\x16\n\x14_temperature_celsiusB\x0e\n\x0c_power_wattsB\x14\n\x12_power_limit_wattsB\x0e\n\x0c_fan_percentB\x0f\n\r_sm_clock_mhzB\x13\n\x11_memory_clock_mhz\"\x93\x01\n\rDeviceProcess\x12\x0b\n\x03pid\x18\x01 \x01(\x05\x12\x14\n\x0cprocess_name\x18\x02 \x01(\t\x12\x17\n\nused_bytes\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\"\n\x04kind\x18\x04 \x01(\x0e\x32\x14.gpud.v1.ProcessKind\x12\x13\n\x0breservation\x18\x05 \x01(\tB\r\n\x0b_used_bytes\"V\n\x12ListDevicesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x19\n\x11include_processes\x18\x03 \x01(\x08\"P\n\x13ListDevicesResponse\x12 \n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x0f.gpud.v1.Device\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10GetDeviceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"4\n\x11GetDeviceResponse\x12\x1f\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x0f.gpud.v1.Device*\x84\x01\n\nDeviceKind\x12\x1b\n\x17\x44\x45VICE_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45VICE_KIND_GPU\x10\x01\x12\x13\n\x0f\x44\x45VICE_KIND_MIG\x10\x02\x12\x14\n\x10\x44\x45VICE_KIND_HOST\x10\x03\x12\x19\n\x15\x44\x45VICE_KIND_SIMULATED\x10\x04*\x9b\x01\n\x0c\x44\x65viceHealth\x12\x1d\n\x19\x44\x45VICE_HEALTH_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44\x45VICE_HEALTH_HEALTHY\x10\x01\x12\x1e\n\x1a\x44\x45VICE_HEALTH_UNRESPONSIVE\x10\x02\x12\x16\n\x12\x44\x45VICE_HEALTH_LOST\x10\x03\x12\x19\n\x15\x44\x45VICE_HEALTH_UNKNOWN\x10\x04*\xa9\x01\n\x0b\x43omputeMode\x12\x1c\n\x18\x43OMPUTE_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43OMPUTE_MODE_DEFAULT\x10\x01\x12!\n\x1d\x43OMPUTE_MODE_EXCLUSIVE_THREAD\x10\x02\x12\x1b\n\x17\x43OMPUTE_MODE_PROHIBITED\x10\x03\x12\"\n\x1e\x43OMPUTE_MODE_EXCLUSIVE_PROCESS\x10\x04*v\n\x0bProcessKind\x12\x1c\n\x18PROCESS_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14PROCESS_KIND_COMPUTE\x10\x01\x12\x19\n\x15PROCESS_KIND_GRAPHICS\x10\x02\x12\x14\n\x10PROCESS_KIND_MPS\x10\x03\x32\x9d\x01\n\rDeviceService\x12H\n\x0bListDevices\x12\x1b.gpud.v1.ListDevicesRequest\x1a\x1c.gpud.v1.ListDevicesResponse\x12\x42\n\tGetDevice\x12\x19.gpud.v1.GetDeviceRequest\x1a\x1a.gpud.v1.GetDeviceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15gpud/v1/devices.proto\x12\x07gpud.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xee\x07\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x12\n\x05index\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12!\n\x04kind\x18\x04 \x01(\x0e\x32\x13.gpud.v1.DeviceKind\x12\x12\n\nmodel_name\x18\x05 \x01(\t\x12\x1f\n\x12memory_total_bytes\x18\x06 \x01(\x03H\x01\x88\x01\x01\x12\x15\n\rreserve_bytes\x18\x07 \x01(\x03\x12\x1c\n\x0fgrantable_bytes\x18\x08 \x01(\x03H\x02\x88\x01\x01\x12\x15\n\rgranted_bytes\x18\t \x01(\x03\x12\x1a\n\rforeign_bytes\x18\n \x01(\x03H\x03\x88\x01\x01\x12\x1f\n\x12unattributed_bytes\x18\x0b \x01(\x03H\x04\x88\x01\x01\x12\x14\n\x0cleaked_bytes\x18\x0c \x01(\x03\x12\x17\n\nfree_bytes\x18\r \x01(\x03H\x05\x88\x01\x01\x12%\n\x06health\x18\x0e \x01(\x0e\x32\x15.gpud.v1.DeviceHealth\x12\x15\n\rhealth_reason\x18\x0f \x01(\t\x12/\n\x0c\x63ompute_mode\x18\x10 \x01(\x0e\x32\x14.gpud.v1.ComputeModeH\x06\x88\x01\x01\x12\x0e\n\x06parent\x18\x11 \x01(\t\x12\x18\n\x0bmig_enabled\x18\x12 \x01(\x08H\x07\x88\x01\x01\x12\x17\n\npci_bus_id\x18\x13 \x01(\tH\x08\x88\x01\x01\x12\x1b\n\x0e\x64river_version\x18\x14 \x01(\tH\t\x88\x01\x01\x12\x16\n\tnuma_node\x18\x15 \x01(\x05H\n\x88\x01\x01\x12\x1f\n\x06sample\x18\x16 \x01(\x0b\x32\x0f.gpud.v1.Sample\x12(\n\x08pressure\x18\x17 \x01(\x0e\x32\x11.gpud.v1.PressureH\x0b\x88\x01\x01\x12&\n\x07thermal\x18\x18 \x01(\x0e\x32\x10.gpud.v1.ThermalH\x0c\x88\x01\x01\x12\x10\n\x08\x63ordoned\x18\x19 \x01(\x08\x12\x15\n\rcordon_reason\x18\x1a \x01(\t\x12\x19\n\x0c\x63pu_affinity\x18\x1b \x01(\tH\r\x88\x01\x01\x12\x1d\n\x15\x65xclusive_reservation\x18\x1c \x01(\tB\x08\n\x06_indexB\x15\n\x13_memory_total_bytesB\x12\n\x10_grantable_bytesB\x10\n\x0e_foreign_bytesB\x15\n\x13_unattributed_bytesB\r\n\x0b_free_bytesB\x0f\n\r_compute_modeB\x0e\n\x0c_mig_enabledB\r\n\x0b_pci_bus_idB\x11\n\x0f_driver_versionB\x0c\n\n_numa_nodeB\x0b\n\t_pressureB\n\n\x08_thermalB\x0f\n\r_cpu_affinity\"\xed\x04\n\x06Sample\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x11memory_used_bytes\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12 \n\x13utilization_percent\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\'\n\x1amemory_utilization_percent\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12 \n\x13temperature_celsius\x18\x05 \x01(\x01H\x03\x88\x01\x01\x12\x18\n\x0bpower_watts\x18\x06 \x01(\x01H\x04\x88\x01\x01\x12\x1e\n\x11power_limit_watts\x18\x07 \x01(\x01H\x05\x88\x01\x01\x12\x18\n\x0b\x66\x61n_percent\x18\x08 \x01(\x01H\x06\x88\x01\x01\x12\x19\n\x0csm_clock_mhz\x18\t \x01(\x03H\x07\x88\x01\x01\x12\x1d\n\x10memory_clock_mhz\x18\n \x01(\x03H\x08\x88\x01\x01\x12\x32\n\x0eprocesses_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\tprocesses\x18\x0c \x03(\x0b\x32\x16.gpud.v1.DeviceProcessB\x14\n\x12_memory_used_bytesB\x16\n\x14_utilization_percentB\x1d\n\x1b_memory_utilization_percentB\x16\n\x14_temperature_celsiusB\x0e\n\x0c_power_wattsB\x14\n\x12_power_limit_wattsB\x0e\n\x0c_fan_percentB\x0f\n\r_sm_clock_mhzB\x13\n\x11_memory_clock_mhz\"\xbf\x01\n\rDeviceProcess\x12\x0b\n\x03pid\x18\x01 \x01(\x05\x12\x14\n\x0cprocess_name\x18\x02 \x01(\t\x12\x17\n\nused_bytes\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\"\n\x04kind\x18\x04 \x01(\x0e\x32\x14.gpud.v1.ProcessKind\x12\x13\n\x0breservation\x18\x05 \x01(\t\x12*\n\x08relation\x18\x06 \x01(\x0e\x32\x18.gpud.v1.ProcessRelationB\r\n\x0b_used_bytes\"V\n\x12ListDevicesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x19\n\x11include_processes\x18\x03 \x01(\x08\"P\n\x13ListDevicesResponse\x12 \n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x0f.gpud.v1.Device\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10GetDeviceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"4\n\x11GetDeviceResponse\x12\x1f\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x0f.gpud.v1.Device\"V\n\x13\x43ordonDeviceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05owner\x18\x04 \x01(\t\"7\n\x14\x43ordonDeviceResponse\x12\x1f\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x0f.gpud.v1.Device\"H\n\x15UncordonDeviceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\"9\n\x16UncordonDeviceResponse\x12\x1f\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x0f.gpud.v1.Device*\x84\x01\n\nDeviceKind\x12\x1b\n\x17\x44\x45VICE_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45VICE_KIND_GPU\x10\x01\x12\x13\n\x0f\x44\x45VICE_KIND_MIG\x10\x02\x12\x14\n\x10\x44\x45VICE_KIND_HOST\x10\x03\x12\x19\n\x15\x44\x45VICE_KIND_SIMULATED\x10\x04*\x9b\x01\n\x0c\x44\x65viceHealth\x12\x1d\n\x19\x44\x45VICE_HEALTH_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44\x45VICE_HEALTH_HEALTHY\x10\x01\x12\x1e\n\x1a\x44\x45VICE_HEALTH_UNRESPONSIVE\x10\x02\x12\x16\n\x12\x44\x45VICE_HEALTH_LOST\x10\x03\x12\x19\n\x15\x44\x45VICE_HEALTH_UNKNOWN\x10\x04*u\n\x08Pressure\x12\x18\n\x14PRESSURE_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRESSURE_LOW\x10\x01\x12\x13\n\x0fPRESSURE_NORMAL\x10\x02\x12\x11\n\rPRESSURE_HIGH\x10\x03\x12\x15\n\x11PRESSURE_CRITICAL\x10\x04*y\n\x07Thermal\x12\x17\n\x13THERMAL_UNSPECIFIED\x10\x00\x12\x12\n\x0eTHERMAL_NORMAL\x10\x01\x12\x13\n\x0fTHERMAL_WARNING\x10\x02\x12\x16\n\x12THERMAL_THROTTLING\x10\x03\x12\x14\n\x10THERMAL_CRITICAL\x10\x04*\xa9\x01\n\x0b\x43omputeMode\x12\x1c\n\x18\x43OMPUTE_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43OMPUTE_MODE_DEFAULT\x10\x01\x12!\n\x1d\x43OMPUTE_MODE_EXCLUSIVE_THREAD\x10\x02\x12\x1b\n\x17\x43OMPUTE_MODE_PROHIBITED\x10\x03\x12\"\n\x1e\x43OMPUTE_MODE_EXCLUSIVE_PROCESS\x10\x04*\xad\x01\n\x0fProcessRelation\x12 \n\x1cPROCESS_RELATION_UNSPECIFIED\x10\x00\x12\x1a\n\x16PROCESS_RELATION_OWNER\x10\x01\x12\x1d\n\x19PROCESS_RELATION_ATTACHED\x10\x02\x12\x1c\n\x18PROCESS_RELATION_FOREIGN\x10\x03\x12\x1f\n\x1bPROCESS_RELATION_TRESPASSER\x10\x04*v\n\x0bProcessKind\x12\x1c\n\x18PROCESS_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14PROCESS_KIND_COMPUTE\x10\x01\x12\x19\n\x15PROCESS_KIND_GRAPHICS\x10\x02\x12\x14\n\x10PROCESS_KIND_MPS\x10\x03\x32\xbd\x02\n\rDeviceService\x12H\n\x0bListDevices\x12\x1b.gpud.v1.ListDevicesRequest\x1a\x1c.gpud.v1.ListDevicesResponse\x12\x42\n\tGetDevice\x12\x19.gpud.v1.GetDeviceRequest\x1a\x1a.gpud.v1.GetDeviceResponse\x12K\n\x0c\x43ordonDevice\x12\x1c.gpud.v1.CordonDeviceRequest\x1a\x1d.gpud.v1.CordonDeviceResponse\x12Q\n\x0eUncordonDevice\x12\x1e.gpud.v1.UncordonDeviceRequest\x1a\x1f.gpud.v1.UncordonDeviceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gpud.v1.devices_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DEVICEKIND']._serialized_start=1886
-  _globals['_DEVICEKIND']._serialized_end=2018
-  _globals['_DEVICEHEALTH']._serialized_start=2021
-  _globals['_DEVICEHEALTH']._serialized_end=2176
-  _globals['_COMPUTEMODE']._serialized_start=2179
-  _globals['_COMPUTEMODE']._serialized_end=2348
-  _globals['_PROCESSKIND']._serialized_start=2350
-  _globals['_PROCESSKIND']._serialized_end=2468
+  _globals['_DEVICEKIND']._serialized_start=2431
+  _globals['_DEVICEKIND']._serialized_end=2563
+  _globals['_DEVICEHEALTH']._serialized_start=2566
+  _globals['_DEVICEHEALTH']._serialized_end=2721
+  _globals['_PRESSURE']._serialized_start=2723
+  _globals['_PRESSURE']._serialized_end=2840
+  _globals['_THERMAL']._serialized_start=2842
+  _globals['_THERMAL']._serialized_end=2963
+  _globals['_COMPUTEMODE']._serialized_start=2966
+  _globals['_COMPUTEMODE']._serialized_end=3135
+  _globals['_PROCESSRELATION']._serialized_start=3138
+  _globals['_PROCESSRELATION']._serialized_end=3311
+  _globals['_PROCESSKIND']._serialized_start=3313
+  _globals['_PROCESSKIND']._serialized_end=3431
   _globals['_DEVICE']._serialized_start=68
-  _globals['_DEVICE']._serialized_end=851
-  _globals['_SAMPLE']._serialized_start=854
-  _globals['_SAMPLE']._serialized_end=1475
-  _globals['_DEVICEPROCESS']._serialized_start=1478
-  _globals['_DEVICEPROCESS']._serialized_end=1625
-  _globals['_LISTDEVICESREQUEST']._serialized_start=1627
-  _globals['_LISTDEVICESREQUEST']._serialized_end=1713
-  _globals['_LISTDEVICESRESPONSE']._serialized_start=1715
-  _globals['_LISTDEVICESRESPONSE']._serialized_end=1795
-  _globals['_GETDEVICEREQUEST']._serialized_start=1797
-  _globals['_GETDEVICEREQUEST']._serialized_end=1829
-  _globals['_GETDEVICERESPONSE']._serialized_start=1831
-  _globals['_GETDEVICERESPONSE']._serialized_end=1883
-  _globals['_DEVICESERVICE']._serialized_start=2471
-  _globals['_DEVICESERVICE']._serialized_end=2628
+  _globals['_DEVICE']._serialized_end=1074
+  _globals['_SAMPLE']._serialized_start=1077
+  _globals['_SAMPLE']._serialized_end=1698
+  _globals['_DEVICEPROCESS']._serialized_start=1701
+  _globals['_DEVICEPROCESS']._serialized_end=1892
+  _globals['_LISTDEVICESREQUEST']._serialized_start=1894
+  _globals['_LISTDEVICESREQUEST']._serialized_end=1980
+  _globals['_LISTDEVICESRESPONSE']._serialized_start=1982
+  _globals['_LISTDEVICESRESPONSE']._serialized_end=2062
+  _globals['_GETDEVICEREQUEST']._serialized_start=2064
+  _globals['_GETDEVICEREQUEST']._serialized_end=2096
+  _globals['_GETDEVICERESPONSE']._serialized_start=2098
+  _globals['_GETDEVICERESPONSE']._serialized_end=2150
+  _globals['_CORDONDEVICEREQUEST']._serialized_start=2152
+  _globals['_CORDONDEVICEREQUEST']._serialized_end=2238
+  _globals['_CORDONDEVICERESPONSE']._serialized_start=2240
+  _globals['_CORDONDEVICERESPONSE']._serialized_end=2295
+  _globals['_UNCORDONDEVICEREQUEST']._serialized_start=2297
+  _globals['_UNCORDONDEVICEREQUEST']._serialized_end=2369
+  _globals['_UNCORDONDEVICERESPONSE']._serialized_start=2371
+  _globals['_UNCORDONDEVICERESPONSE']._serialized_end=2428
+  _globals['_DEVICESERVICE']._serialized_start=3434
+  _globals['_DEVICESERVICE']._serialized_end=3751
 # @@protoc_insertion_point(module_scope)

@@ -26,6 +26,22 @@ class DeviceHealth(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DEVICE_HEALTH_LOST: _ClassVar[DeviceHealth]
     DEVICE_HEALTH_UNKNOWN: _ClassVar[DeviceHealth]
 
+class Pressure(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PRESSURE_UNSPECIFIED: _ClassVar[Pressure]
+    PRESSURE_LOW: _ClassVar[Pressure]
+    PRESSURE_NORMAL: _ClassVar[Pressure]
+    PRESSURE_HIGH: _ClassVar[Pressure]
+    PRESSURE_CRITICAL: _ClassVar[Pressure]
+
+class Thermal(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    THERMAL_UNSPECIFIED: _ClassVar[Thermal]
+    THERMAL_NORMAL: _ClassVar[Thermal]
+    THERMAL_WARNING: _ClassVar[Thermal]
+    THERMAL_THROTTLING: _ClassVar[Thermal]
+    THERMAL_CRITICAL: _ClassVar[Thermal]
+
 class ComputeMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     COMPUTE_MODE_UNSPECIFIED: _ClassVar[ComputeMode]
@@ -33,6 +49,14 @@ class ComputeMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     COMPUTE_MODE_EXCLUSIVE_THREAD: _ClassVar[ComputeMode]
     COMPUTE_MODE_PROHIBITED: _ClassVar[ComputeMode]
     COMPUTE_MODE_EXCLUSIVE_PROCESS: _ClassVar[ComputeMode]
+
+class ProcessRelation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PROCESS_RELATION_UNSPECIFIED: _ClassVar[ProcessRelation]
+    PROCESS_RELATION_OWNER: _ClassVar[ProcessRelation]
+    PROCESS_RELATION_ATTACHED: _ClassVar[ProcessRelation]
+    PROCESS_RELATION_FOREIGN: _ClassVar[ProcessRelation]
+    PROCESS_RELATION_TRESPASSER: _ClassVar[ProcessRelation]
 
 class ProcessKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -50,18 +74,33 @@ DEVICE_HEALTH_HEALTHY: DeviceHealth
 DEVICE_HEALTH_UNRESPONSIVE: DeviceHealth
 DEVICE_HEALTH_LOST: DeviceHealth
 DEVICE_HEALTH_UNKNOWN: DeviceHealth
+PRESSURE_UNSPECIFIED: Pressure
+PRESSURE_LOW: Pressure
+PRESSURE_NORMAL: Pressure
+PRESSURE_HIGH: Pressure
+PRESSURE_CRITICAL: Pressure
+THERMAL_UNSPECIFIED: Thermal
+THERMAL_NORMAL: Thermal
+THERMAL_WARNING: Thermal
+THERMAL_THROTTLING: Thermal
+THERMAL_CRITICAL: Thermal
 COMPUTE_MODE_UNSPECIFIED: ComputeMode
 COMPUTE_MODE_DEFAULT: ComputeMode
 COMPUTE_MODE_EXCLUSIVE_THREAD: ComputeMode
 COMPUTE_MODE_PROHIBITED: ComputeMode
 COMPUTE_MODE_EXCLUSIVE_PROCESS: ComputeMode
+PROCESS_RELATION_UNSPECIFIED: ProcessRelation
+PROCESS_RELATION_OWNER: ProcessRelation
+PROCESS_RELATION_ATTACHED: ProcessRelation
+PROCESS_RELATION_FOREIGN: ProcessRelation
+PROCESS_RELATION_TRESPASSER: ProcessRelation
 PROCESS_KIND_UNSPECIFIED: ProcessKind
 PROCESS_KIND_COMPUTE: ProcessKind
 PROCESS_KIND_GRAPHICS: ProcessKind
 PROCESS_KIND_MPS: ProcessKind
 
 class Device(_message.Message):
-    __slots__ = ("name", "alias", "index", "kind", "model_name", "memory_total_bytes", "reserve_bytes", "grantable_bytes", "granted_bytes", "foreign_bytes", "unattributed_bytes", "leaked_bytes", "free_bytes", "health", "health_reason", "compute_mode", "parent", "mig_enabled", "pci_bus_id", "driver_version", "numa_node", "sample")
+    __slots__ = ("name", "alias", "index", "kind", "model_name", "memory_total_bytes", "reserve_bytes", "grantable_bytes", "granted_bytes", "foreign_bytes", "unattributed_bytes", "leaked_bytes", "free_bytes", "health", "health_reason", "compute_mode", "parent", "mig_enabled", "pci_bus_id", "driver_version", "numa_node", "sample", "pressure", "thermal", "cordoned", "cordon_reason", "cpu_affinity", "exclusive_reservation")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ALIAS_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -84,6 +123,12 @@ class Device(_message.Message):
     DRIVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     NUMA_NODE_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    PRESSURE_FIELD_NUMBER: _ClassVar[int]
+    THERMAL_FIELD_NUMBER: _ClassVar[int]
+    CORDONED_FIELD_NUMBER: _ClassVar[int]
+    CORDON_REASON_FIELD_NUMBER: _ClassVar[int]
+    CPU_AFFINITY_FIELD_NUMBER: _ClassVar[int]
+    EXCLUSIVE_RESERVATION_FIELD_NUMBER: _ClassVar[int]
     name: str
     alias: str
     index: int
@@ -106,7 +151,13 @@ class Device(_message.Message):
     driver_version: str
     numa_node: int
     sample: Sample
-    def __init__(self, name: _Optional[str] = ..., alias: _Optional[str] = ..., index: _Optional[int] = ..., kind: _Optional[_Union[DeviceKind, str]] = ..., model_name: _Optional[str] = ..., memory_total_bytes: _Optional[int] = ..., reserve_bytes: _Optional[int] = ..., grantable_bytes: _Optional[int] = ..., granted_bytes: _Optional[int] = ..., foreign_bytes: _Optional[int] = ..., unattributed_bytes: _Optional[int] = ..., leaked_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., health: _Optional[_Union[DeviceHealth, str]] = ..., health_reason: _Optional[str] = ..., compute_mode: _Optional[_Union[ComputeMode, str]] = ..., parent: _Optional[str] = ..., mig_enabled: bool = ..., pci_bus_id: _Optional[str] = ..., driver_version: _Optional[str] = ..., numa_node: _Optional[int] = ..., sample: _Optional[_Union[Sample, _Mapping]] = ...) -> None: ...
+    pressure: Pressure
+    thermal: Thermal
+    cordoned: bool
+    cordon_reason: str
+    cpu_affinity: str
+    exclusive_reservation: str
+    def __init__(self, name: _Optional[str] = ..., alias: _Optional[str] = ..., index: _Optional[int] = ..., kind: _Optional[_Union[DeviceKind, str]] = ..., model_name: _Optional[str] = ..., memory_total_bytes: _Optional[int] = ..., reserve_bytes: _Optional[int] = ..., grantable_bytes: _Optional[int] = ..., granted_bytes: _Optional[int] = ..., foreign_bytes: _Optional[int] = ..., unattributed_bytes: _Optional[int] = ..., leaked_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., health: _Optional[_Union[DeviceHealth, str]] = ..., health_reason: _Optional[str] = ..., compute_mode: _Optional[_Union[ComputeMode, str]] = ..., parent: _Optional[str] = ..., mig_enabled: bool = ..., pci_bus_id: _Optional[str] = ..., driver_version: _Optional[str] = ..., numa_node: _Optional[int] = ..., sample: _Optional[_Union[Sample, _Mapping]] = ..., pressure: _Optional[_Union[Pressure, str]] = ..., thermal: _Optional[_Union[Thermal, str]] = ..., cordoned: bool = ..., cordon_reason: _Optional[str] = ..., cpu_affinity: _Optional[str] = ..., exclusive_reservation: _Optional[str] = ...) -> None: ...
 
 class Sample(_message.Message):
     __slots__ = ("time", "memory_used_bytes", "utilization_percent", "memory_utilization_percent", "temperature_celsius", "power_watts", "power_limit_watts", "fan_percent", "sm_clock_mhz", "memory_clock_mhz", "processes_time", "processes")
@@ -137,18 +188,20 @@ class Sample(_message.Message):
     def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., memory_used_bytes: _Optional[int] = ..., utilization_percent: _Optional[float] = ..., memory_utilization_percent: _Optional[float] = ..., temperature_celsius: _Optional[float] = ..., power_watts: _Optional[float] = ..., power_limit_watts: _Optional[float] = ..., fan_percent: _Optional[float] = ..., sm_clock_mhz: _Optional[int] = ..., memory_clock_mhz: _Optional[int] = ..., processes_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., processes: _Optional[_Iterable[_Union[DeviceProcess, _Mapping]]] = ...) -> None: ...
 
 class DeviceProcess(_message.Message):
-    __slots__ = ("pid", "process_name", "used_bytes", "kind", "reservation")
+    __slots__ = ("pid", "process_name", "used_bytes", "kind", "reservation", "relation")
     PID_FIELD_NUMBER: _ClassVar[int]
     PROCESS_NAME_FIELD_NUMBER: _ClassVar[int]
     USED_BYTES_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     RESERVATION_FIELD_NUMBER: _ClassVar[int]
+    RELATION_FIELD_NUMBER: _ClassVar[int]
     pid: int
     process_name: str
     used_bytes: int
     kind: ProcessKind
     reservation: str
-    def __init__(self, pid: _Optional[int] = ..., process_name: _Optional[str] = ..., used_bytes: _Optional[int] = ..., kind: _Optional[_Union[ProcessKind, str]] = ..., reservation: _Optional[str] = ...) -> None: ...
+    relation: ProcessRelation
+    def __init__(self, pid: _Optional[int] = ..., process_name: _Optional[str] = ..., used_bytes: _Optional[int] = ..., kind: _Optional[_Union[ProcessKind, str]] = ..., reservation: _Optional[str] = ..., relation: _Optional[_Union[ProcessRelation, str]] = ...) -> None: ...
 
 class ListDevicesRequest(_message.Message):
     __slots__ = ("page_size", "page_token", "include_processes")
@@ -175,6 +228,40 @@ class GetDeviceRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class GetDeviceResponse(_message.Message):
+    __slots__ = ("device",)
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    device: Device
+    def __init__(self, device: _Optional[_Union[Device, _Mapping]] = ...) -> None: ...
+
+class CordonDeviceRequest(_message.Message):
+    __slots__ = ("request_id", "name", "reason", "owner")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    name: str
+    reason: str
+    owner: str
+    def __init__(self, request_id: _Optional[str] = ..., name: _Optional[str] = ..., reason: _Optional[str] = ..., owner: _Optional[str] = ...) -> None: ...
+
+class CordonDeviceResponse(_message.Message):
+    __slots__ = ("device",)
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    device: Device
+    def __init__(self, device: _Optional[_Union[Device, _Mapping]] = ...) -> None: ...
+
+class UncordonDeviceRequest(_message.Message):
+    __slots__ = ("request_id", "name", "owner")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    name: str
+    owner: str
+    def __init__(self, request_id: _Optional[str] = ..., name: _Optional[str] = ..., owner: _Optional[str] = ...) -> None: ...
+
+class UncordonDeviceResponse(_message.Message):
     __slots__ = ("device",)
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     device: Device

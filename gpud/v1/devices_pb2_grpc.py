@@ -45,6 +45,16 @@ class DeviceServiceStub(object):
                 request_serializer=gpud_dot_v1_dot_devices__pb2.GetDeviceRequest.SerializeToString,
                 response_deserializer=gpud_dot_v1_dot_devices__pb2.GetDeviceResponse.FromString,
                 _registered_method=True)
+        self.CordonDevice = channel.unary_unary(
+                '/gpud.v1.DeviceService/CordonDevice',
+                request_serializer=gpud_dot_v1_dot_devices__pb2.CordonDeviceRequest.SerializeToString,
+                response_deserializer=gpud_dot_v1_dot_devices__pb2.CordonDeviceResponse.FromString,
+                _registered_method=True)
+        self.UncordonDevice = channel.unary_unary(
+                '/gpud.v1.DeviceService/UncordonDevice',
+                request_serializer=gpud_dot_v1_dot_devices__pb2.UncordonDeviceRequest.SerializeToString,
+                response_deserializer=gpud_dot_v1_dot_devices__pb2.UncordonDeviceResponse.FromString,
+                _registered_method=True)
 
 
 class DeviceServiceServicer(object):
@@ -63,6 +73,19 @@ class DeviceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CordonDevice(self, request, context):
+        """No new grants on it; what it carries stays. Durable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UncordonDevice(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeviceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +98,16 @@ def add_DeviceServiceServicer_to_server(servicer, server):
                     servicer.GetDevice,
                     request_deserializer=gpud_dot_v1_dot_devices__pb2.GetDeviceRequest.FromString,
                     response_serializer=gpud_dot_v1_dot_devices__pb2.GetDeviceResponse.SerializeToString,
+            ),
+            'CordonDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.CordonDevice,
+                    request_deserializer=gpud_dot_v1_dot_devices__pb2.CordonDeviceRequest.FromString,
+                    response_serializer=gpud_dot_v1_dot_devices__pb2.CordonDeviceResponse.SerializeToString,
+            ),
+            'UncordonDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.UncordonDevice,
+                    request_deserializer=gpud_dot_v1_dot_devices__pb2.UncordonDeviceRequest.FromString,
+                    response_serializer=gpud_dot_v1_dot_devices__pb2.UncordonDeviceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -132,6 +165,60 @@ class DeviceService(object):
             '/gpud.v1.DeviceService/GetDevice',
             gpud_dot_v1_dot_devices__pb2.GetDeviceRequest.SerializeToString,
             gpud_dot_v1_dot_devices__pb2.GetDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CordonDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpud.v1.DeviceService/CordonDevice',
+            gpud_dot_v1_dot_devices__pb2.CordonDeviceRequest.SerializeToString,
+            gpud_dot_v1_dot_devices__pb2.CordonDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UncordonDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpud.v1.DeviceService/UncordonDevice',
+            gpud_dot_v1_dot_devices__pb2.UncordonDeviceRequest.SerializeToString,
+            gpud_dot_v1_dot_devices__pb2.UncordonDeviceResponse.FromString,
             options,
             channel_credentials,
             insecure,

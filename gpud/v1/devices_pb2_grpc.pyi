@@ -35,6 +35,9 @@ class DeviceServiceStub:
     def __new__(cls, channel: _aio.Channel) -> DeviceServiceAsyncStub: ...
     ListDevices: _grpc.UnaryUnaryMultiCallable[_devices_pb2.ListDevicesRequest, _devices_pb2.ListDevicesResponse]
     GetDevice: _grpc.UnaryUnaryMultiCallable[_devices_pb2.GetDeviceRequest, _devices_pb2.GetDeviceResponse]
+    CordonDevice: _grpc.UnaryUnaryMultiCallable[_devices_pb2.CordonDeviceRequest, _devices_pb2.CordonDeviceResponse]
+    """No new grants on it; what it carries stays. Durable."""
+    UncordonDevice: _grpc.UnaryUnaryMultiCallable[_devices_pb2.UncordonDeviceRequest, _devices_pb2.UncordonDeviceResponse]
 
 @_typing.type_check_only
 class DeviceServiceAsyncStub(DeviceServiceStub):
@@ -43,6 +46,9 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListDevices: _aio.UnaryUnaryMultiCallable[_devices_pb2.ListDevicesRequest, _devices_pb2.ListDevicesResponse]  # type: ignore[assignment]
     GetDevice: _aio.UnaryUnaryMultiCallable[_devices_pb2.GetDeviceRequest, _devices_pb2.GetDeviceResponse]  # type: ignore[assignment]
+    CordonDevice: _aio.UnaryUnaryMultiCallable[_devices_pb2.CordonDeviceRequest, _devices_pb2.CordonDeviceResponse]  # type: ignore[assignment]
+    """No new grants on it; what it carries stays. Durable."""
+    UncordonDevice: _aio.UnaryUnaryMultiCallable[_devices_pb2.UncordonDeviceRequest, _devices_pb2.UncordonDeviceResponse]  # type: ignore[assignment]
 
 class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
     """What has memory that can be promised: GPUs, MIG slices, the host's RAM, simulated cards."""
@@ -60,5 +66,20 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _devices_pb2.GetDeviceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_devices_pb2.GetDeviceResponse, _abc.Awaitable[_devices_pb2.GetDeviceResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def CordonDevice(
+        self,
+        request: _devices_pb2.CordonDeviceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_devices_pb2.CordonDeviceResponse, _abc.Awaitable[_devices_pb2.CordonDeviceResponse]]:
+        """No new grants on it; what it carries stays. Durable."""
+
+    @_abc_1.abstractmethod
+    def UncordonDevice(
+        self,
+        request: _devices_pb2.UncordonDeviceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_devices_pb2.UncordonDeviceResponse, _abc.Awaitable[_devices_pb2.UncordonDeviceResponse]]: ...
 
 def add_DeviceServiceServicer_to_server(servicer: DeviceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

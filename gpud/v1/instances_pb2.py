@@ -26,53 +26,54 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from gpud.v1 import models_pb2 as gpud_dot_v1_dot_models__pb2
 from gpud.v1 import node_pb2 as gpud_dot_v1_dot_node__pb2
+from gpud.v1 import reservations_pb2 as gpud_dot_v1_dot_reservations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17gpud/v1/instances.proto\x12\x07gpud.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14gpud/v1/models.proto\x1a\x12gpud/v1/node.proto\"\x81\x01\n\x08\x45xitInfo\x12\x11\n\x04\x63ode\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06signal\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07meaning\x18\x04 \x01(\tB\x07\n\x05_codeB\t\n\x07_signal\"]\n\x0bPhaseTiming\x12!\n\x05phase\x18\x01 \x01(\x0e\x32\x12.gpud.v1.LoadPhase\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"M\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12!\n\x05phase\x18\x03 \x01(\x0e\x32\x12.gpud.v1.LoadPhase\"\xc0\x06\n\x08Instance\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x1f\n\x06\x65ngine\x18\x03 \x01(\x0e\x32\x0f.gpud.v1.Engine\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.gpud.v1.InstanceState\x12\x13\n\x0breservation\x18\x05 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x06 \x01(\t\x12\x10\n\x03pid\x18\x07 \x01(\x05H\x00\x88\x01\x01\x12\x0f\n\x07\x64\x65vices\x18\x08 \x03(\t\x12%\n\tfootprint\x18\t \x01(\x0b\x32\x12.gpud.v1.Footprint\x12\x1b\n\x0emeasured_bytes\x18\n \x01(\x03H\x01\x88\x01\x01\x12\x30\n\rload_duration\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08restarts\x18\x0c \x01(\x05\x12$\n\tlast_exit\x18\r \x01(\x0b\x32\x11.gpud.v1.ExitInfo\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nready_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x07options\x18\x11 \x01(\x0b\x32\x15.gpud.v1.ModelOptions\x12$\n\x06phases\x18\x12 \x03(\x0b\x32\x14.gpud.v1.PhaseTiming\x12\x1e\n\x11tokens_per_second\x18\x13 \x01(\x01H\x02\x88\x01\x01\x12\x36\n\x13time_to_first_token\x18\x14 \x01(\x0b\x32\x19.google.protobuf.Duration\x12!\n\x07\x66\x61ilure\x18\x15 \x01(\x0b\x32\x10.gpud.v1.Failure\x12\x13\n\x0b\x63ontainment\x18\x16 \x01(\t\x12\r\n\x05owner\x18\x17 \x01(\t\x12\x19\n\x0c\x65ngine_bytes\x18\x18 \x01(\x03H\x03\x88\x01\x01\x42\x06\n\x04_pidB\x11\n\x0f_measured_bytesB\x14\n\x12_tokens_per_secondB\x0f\n\r_engine_bytes\"\x94\x01\n\x10LoadModelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12&\n\x07options\x18\x03 \x01(\x0b\x32\x15.gpud.v1.ModelOptions\x12\x0f\n\x07\x64\x65vices\x18\x04 \x03(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12\r\n\x05owner\x18\x06 \x01(\t\"\xbb\x01\n\x11LoadModelResponse\x12#\n\x08instance\x18\x01 \x01(\x0b\x32\x11.gpud.v1.Instance\x12!\n\x05phase\x18\x02 \x01(\x0e\x32\x12.gpud.v1.LoadPhase\x12\x15\n\x08\x66raction\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12*\n\x07\x65lapsed\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0b\n\t_fraction\"\x91\x01\n\x12UnloadModelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12(\n\x05grace\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x66orce\x18\x05 \x01(\x08\x12\r\n\x05owner\x18\x06 \x01(\t\"\xc5\x01\n\x13UnloadModelResponse\x12#\n\x08instance\x18\x01 \x01(\x0b\x32\x11.gpud.v1.Instance\x12#\n\x05phase\x18\x02 \x01(\x0e\x32\x14.gpud.v1.UnloadPhase\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12*\n\x07\x65lapsed\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x0b\x66reed_bytes\x18\x05 \x01(\x03H\x00\x88\x01\x01\x42\x0e\n\x0c_freed_bytes\"\"\n\x12GetInstanceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x13GetInstanceResponse\x12#\n\x08instance\x18\x01 \x01(\x0b\x32\x11.gpud.v1.Instance\"t\n\x14ListInstancesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12&\n\x06states\x18\x03 \x03(\x0e\x32\x16.gpud.v1.InstanceState\x12\r\n\x05model\x18\x04 \x01(\t\"V\n\x15ListInstancesResponse\x12$\n\tinstances\x18\x01 \x03(\x0b\x32\x11.gpud.v1.Instance\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14WatchInstanceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x15WatchInstanceResponse\x12#\n\x08instance\x18\x01 \x01(\x0b\x32\x11.gpud.v1.Instance\"D\n\x11TailOutputRequest\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\r\n\x05lines\x18\x02 \x01(\x05\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"#\n\x12TailOutputResponse\x12\r\n\x05lines\x18\x01 \x03(\t*\x82\x03\n\rInstanceState\x12\x1e\n\x1aINSTANCE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15INSTANCE_STATE_QUEUED\x10\x01\x12\x1c\n\x18INSTANCE_STATE_VERIFYING\x10\x02\x12\x1c\n\x18INSTANCE_STATE_RESERVING\x10\x03\x12\x1b\n\x17INSTANCE_STATE_STARTING\x10\x04\x12\x1a\n\x16INSTANCE_STATE_LOADING\x10\x05\x12\x1a\n\x16INSTANCE_STATE_WARMING\x10\x06\x12\x18\n\x14INSTANCE_STATE_READY\x10\x07\x12\x1b\n\x17INSTANCE_STATE_DRAINING\x10\x08\x12\x1b\n\x17INSTANCE_STATE_STOPPING\x10\t\x12\x1a\n\x16INSTANCE_STATE_STOPPED\x10\n\x12\x19\n\x15INSTANCE_STATE_FAILED\x10\x0b\x12\x1a\n\x16INSTANCE_STATE_BACKOFF\x10\x0c*\xf5\x01\n\tLoadPhase\x12\x1a\n\x16LOAD_PHASE_UNSPECIFIED\x10\x00\x12\x15\n\x11LOAD_PHASE_DETECT\x10\x01\x12\x15\n\x11LOAD_PHASE_VERIFY\x10\x02\x12\x17\n\x13LOAD_PHASE_ALLOCATE\x10\x03\x12\x14\n\x10LOAD_PHASE_START\x10\x04\x12\x13\n\x0fLOAD_PHASE_LOAD\x10\x05\x12\x15\n\x11LOAD_PHASE_WARMUP\x10\x06\x12\x14\n\x10LOAD_PHASE_CHECK\x10\x07\x12\x17\n\x13LOAD_PHASE_REGISTER\x10\x08\x12\x14\n\x10LOAD_PHASE_READY\x10\t*\xa7\x01\n\x0bUnloadPhase\x12\x1c\n\x18UNLOAD_PHASE_UNSPECIFIED\x10\x00\x12\x16\n\x12UNLOAD_PHASE_DRAIN\x10\x01\x12\x1a\n\x16UNLOAD_PHASE_TERMINATE\x10\x02\x12\x15\n\x11UNLOAD_PHASE_KILL\x10\x03\x12\x15\n\x11UNLOAD_PHASE_FREE\x10\x04\x12\x18\n\x14UNLOAD_PHASE_STOPPED\x10\x05\x32\xd8\x03\n\x0fInstanceService\x12\x44\n\tLoadModel\x12\x19.gpud.v1.LoadModelRequest\x1a\x1a.gpud.v1.LoadModelResponse0\x01\x12J\n\x0bUnloadModel\x12\x1b.gpud.v1.UnloadModelRequest\x1a\x1c.gpud.v1.UnloadModelResponse0\x01\x12H\n\x0bGetInstance\x12\x1b.gpud.v1.GetInstanceRequest\x1a\x1c.gpud.v1.GetInstanceResponse\x12N\n\rListInstances\x12\x1d.gpud.v1.ListInstancesRequest\x1a\x1e.gpud.v1.ListInstancesResponse\x12P\n\rWatchInstance\x12\x1d.gpud.v1.WatchInstanceRequest\x1a\x1e.gpud.v1.WatchInstanceResponse0\x01\x12G\n\nTailOutput\x12\x1a.gpud.v1.TailOutputRequest\x1a\x1b.gpud.v1.TailOutputResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17gpud/v1/instances.proto\x12\x07gpud.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14gpud/v1/models.proto\x1a\x12gpud/v1/node.proto\x1a\x1agpud/v1/reservations.proto\"\x81\x01\n\x08\x45xitInfo\x12\x11\n\x04\x63ode\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06signal\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07meaning\x18\x04 \x01(\tB\x07\n\x05_codeB\t\n\x07_signal\"]\n\x0bPhaseTiming\x12!\n\x05phase\x18\x01 \x01(\x0e\x32\x12.gpud.v1.LoadPhase\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"M\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12!\n\x05phase\x18\x03 \x01(\x0e\x32\x12.gpud.v1.LoadPhase\"\xd3\x07\n\x08Instance\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x1f\n\x06\x65ngine\x18\x03 \x01(\x0e\x32\x0f.gpud.v1.Engine\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.gpud.v1.InstanceState\x12\x13\n\x0breservation\x18\x05 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x06 \x01(\t\x12\x10\n\x03pid\x18\x07 \x01(\x05H\x00\x88\x01\x01\x12\x0f\n\x07\x64\x65vices\x18\x08 \x03(\t\x12%\n\tfootprint\x18\t \x01(\x0b\x32\x12.gpud.v1.Footprint\x12\x1b\n\x0emeasured_bytes\x18\n \x01(\x03H\x01\x88\x01\x01\x12\x30\n\rload_duration\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08restarts\x18\x0c \x01(\x05\x12$\n\tlast_exit\x18\r \x01(\x0b\x32\x11.gpud.v1.ExitInfo\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nready_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x07options\x18\x11 \x01(\x0b\x32\x15.gpud.v1.ModelOptions\x12$\n\x06phases\x18\x12 \x03(\x0b\x32\x14.gpud.v1.PhaseTiming\x12\x1e\n\x11tokens_per_second\x18\x13 \x01(\x01H\x02\x88\x01\x01\x12\x36\n\x13time_to_first_token\x18\x14 \x01(\x0b\x32\x19.google.protobuf.Duration\x12!\n\x07\x66\x61ilure\x18\x15 \x01(\x0b\x32\x10.gpud.v1.Failure\x12\x13\n\x0b\x63ontainment\x18\x16 \x01(\t\x12\r\n\x05owner\x18\x17 \x01(\t\x12\x19\n\x0c\x65ngine_bytes\x18\x18 \x01(\x03H\x03\x88\x01\x01\x12\x14\n\x0c\x63pu_affinity\x18\x19 \x01(\t\x12\x18\n\x0bmemory_node\x18\x1a \x01(\x05H\x04\x88\x01\x01\x12\x0c\n\x04swap\x18\x1b \x01(\t\x12\x1b\n\x0equeue_position\x18\x1c \x01(\x05H\x05\x88\x01\x01\x12\x13\n\x0bwait_reason\x18\x1d \x01(\tB\x06\n\x04_pidB\x11\n\x0f_measured_bytesB\x14\n\x12_tokens_per_secondB\x0f\n\r_engine_bytesB\x0e\n\x0c_memory_nodeB\x11\n\x0f_queue_position\"\xb3\x02\n\x10LoadModelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12&\n\x07options\x18\x03 \x01(\x0b\x32\x15.gpud.v1.ModelOptions\x12\x0f\n\x07\x64\x65vices\x18\x04 \x03(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12\r\n\x05owner\x18\x06 \x01(\t\x12#\n\x08priority\x18\x07 \x01(\x0e\x32\x11.gpud.v1.Priority\x12!\n\x07sharing\x18\x08 \x01(\x0e\x32\x10.gpud.v1.Sharing\x12\x13\n\x0bpreemptible\x18\t \x01(\x08\x12+\n\x08max_wait\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0breservation\x18\x0b \x01(\t\"\xbb\x01\n\x11LoadModelResponse\x12#\n\x08instance\x18\x01 \x01(\x0b\x32\x11.gpud.v1.Instance\x12!\n\x05phase\x18\x02 \x01(\x0e\x32\x12.gpud.v1.LoadPhase\x12\x15\n\x08\x66raction\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12*\n\x07\x65lapsed\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0b\n\t_fraction\"\x91\x01\n\x12UnloadModelRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12(\n\x05grace\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x66orce\x18\x05 \x01(\x08\x12\r\n\x05owner\x18\x06 \x01(\t\"\xc5\x01\n\x13UnloadModelResponse\x12#\n\x08instance\x18\x01 \x01(\x0b\x32\x11.gpud.v1.Instance\x12#\n\x05phase\x18\x02 \x01(\x0e\x32\x14.gpud.v1.UnloadPhase\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12*\n\x07\x65lapsed\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x0b\x66reed_bytes\x18\x05 \x01(\x03H\x00\x88\x01\x01\x42\x0e\n\x0c_freed_bytes\"\"\n\x12GetInstanceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x13GetInstanceResponse\x12#\n\x08instance\x18\x01 \x01(\x0b\x32\x11.gpud.v1.Instance\"t\n\x14ListInstancesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12&\n\x06states\x18\x03 \x03(\x0e\x32\x16.gpud.v1.InstanceState\x12\r\n\x05model\x18\x04 \x01(\t\"V\n\x15ListInstancesResponse\x12$\n\tinstances\x18\x01 \x03(\x0b\x32\x11.gpud.v1.Instance\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14WatchInstanceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x15WatchInstanceResponse\x12#\n\x08instance\x18\x01 \x01(\x0b\x32\x11.gpud.v1.Instance\"D\n\x11TailOutputRequest\x12\x10\n\x08instance\x18\x01 \x01(\t\x12\r\n\x05lines\x18\x02 \x01(\x05\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"#\n\x12TailOutputResponse\x12\r\n\x05lines\x18\x01 \x03(\t*\x82\x03\n\rInstanceState\x12\x1e\n\x1aINSTANCE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15INSTANCE_STATE_QUEUED\x10\x01\x12\x1c\n\x18INSTANCE_STATE_VERIFYING\x10\x02\x12\x1c\n\x18INSTANCE_STATE_RESERVING\x10\x03\x12\x1b\n\x17INSTANCE_STATE_STARTING\x10\x04\x12\x1a\n\x16INSTANCE_STATE_LOADING\x10\x05\x12\x1a\n\x16INSTANCE_STATE_WARMING\x10\x06\x12\x18\n\x14INSTANCE_STATE_READY\x10\x07\x12\x1b\n\x17INSTANCE_STATE_DRAINING\x10\x08\x12\x1b\n\x17INSTANCE_STATE_STOPPING\x10\t\x12\x1a\n\x16INSTANCE_STATE_STOPPED\x10\n\x12\x19\n\x15INSTANCE_STATE_FAILED\x10\x0b\x12\x1a\n\x16INSTANCE_STATE_BACKOFF\x10\x0c*\xf5\x01\n\tLoadPhase\x12\x1a\n\x16LOAD_PHASE_UNSPECIFIED\x10\x00\x12\x15\n\x11LOAD_PHASE_DETECT\x10\x01\x12\x15\n\x11LOAD_PHASE_VERIFY\x10\x02\x12\x17\n\x13LOAD_PHASE_ALLOCATE\x10\x03\x12\x14\n\x10LOAD_PHASE_START\x10\x04\x12\x13\n\x0fLOAD_PHASE_LOAD\x10\x05\x12\x15\n\x11LOAD_PHASE_WARMUP\x10\x06\x12\x14\n\x10LOAD_PHASE_CHECK\x10\x07\x12\x17\n\x13LOAD_PHASE_REGISTER\x10\x08\x12\x14\n\x10LOAD_PHASE_READY\x10\t*\xa7\x01\n\x0bUnloadPhase\x12\x1c\n\x18UNLOAD_PHASE_UNSPECIFIED\x10\x00\x12\x16\n\x12UNLOAD_PHASE_DRAIN\x10\x01\x12\x1a\n\x16UNLOAD_PHASE_TERMINATE\x10\x02\x12\x15\n\x11UNLOAD_PHASE_KILL\x10\x03\x12\x15\n\x11UNLOAD_PHASE_FREE\x10\x04\x12\x18\n\x14UNLOAD_PHASE_STOPPED\x10\x05\x32\xd8\x03\n\x0fInstanceService\x12\x44\n\tLoadModel\x12\x19.gpud.v1.LoadModelRequest\x1a\x1a.gpud.v1.LoadModelResponse0\x01\x12J\n\x0bUnloadModel\x12\x1b.gpud.v1.UnloadModelRequest\x1a\x1c.gpud.v1.UnloadModelResponse0\x01\x12H\n\x0bGetInstance\x12\x1b.gpud.v1.GetInstanceRequest\x1a\x1c.gpud.v1.GetInstanceResponse\x12N\n\rListInstances\x12\x1d.gpud.v1.ListInstancesRequest\x1a\x1e.gpud.v1.ListInstancesResponse\x12P\n\rWatchInstance\x12\x1d.gpud.v1.WatchInstanceRequest\x1a\x1e.gpud.v1.WatchInstanceResponse0\x01\x12G\n\nTailOutput\x12\x1a.gpud.v1.TailOutputRequest\x1a\x1b.gpud.v1.TailOutputResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gpud.v1.instances_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INSTANCESTATE']._serialized_start=2483
-  _globals['_INSTANCESTATE']._serialized_end=2869
-  _globals['_LOADPHASE']._serialized_start=2872
-  _globals['_LOADPHASE']._serialized_end=3117
-  _globals['_UNLOADPHASE']._serialized_start=3120
-  _globals['_UNLOADPHASE']._serialized_end=3287
-  _globals['_EXITINFO']._serialized_start=144
-  _globals['_EXITINFO']._serialized_end=273
-  _globals['_PHASETIMING']._serialized_start=275
-  _globals['_PHASETIMING']._serialized_end=368
-  _globals['_FAILURE']._serialized_start=370
-  _globals['_FAILURE']._serialized_end=447
-  _globals['_INSTANCE']._serialized_start=450
-  _globals['_INSTANCE']._serialized_end=1282
-  _globals['_LOADMODELREQUEST']._serialized_start=1285
-  _globals['_LOADMODELREQUEST']._serialized_end=1433
-  _globals['_LOADMODELRESPONSE']._serialized_start=1436
-  _globals['_LOADMODELRESPONSE']._serialized_end=1623
-  _globals['_UNLOADMODELREQUEST']._serialized_start=1626
-  _globals['_UNLOADMODELREQUEST']._serialized_end=1771
-  _globals['_UNLOADMODELRESPONSE']._serialized_start=1774
-  _globals['_UNLOADMODELRESPONSE']._serialized_end=1971
-  _globals['_GETINSTANCEREQUEST']._serialized_start=1973
-  _globals['_GETINSTANCEREQUEST']._serialized_end=2007
-  _globals['_GETINSTANCERESPONSE']._serialized_start=2009
-  _globals['_GETINSTANCERESPONSE']._serialized_end=2067
-  _globals['_LISTINSTANCESREQUEST']._serialized_start=2069
-  _globals['_LISTINSTANCESREQUEST']._serialized_end=2185
-  _globals['_LISTINSTANCESRESPONSE']._serialized_start=2187
-  _globals['_LISTINSTANCESRESPONSE']._serialized_end=2273
-  _globals['_WATCHINSTANCEREQUEST']._serialized_start=2275
-  _globals['_WATCHINSTANCEREQUEST']._serialized_end=2311
-  _globals['_WATCHINSTANCERESPONSE']._serialized_start=2313
-  _globals['_WATCHINSTANCERESPONSE']._serialized_end=2373
-  _globals['_TAILOUTPUTREQUEST']._serialized_start=2375
-  _globals['_TAILOUTPUTREQUEST']._serialized_end=2443
-  _globals['_TAILOUTPUTRESPONSE']._serialized_start=2445
-  _globals['_TAILOUTPUTRESPONSE']._serialized_end=2480
-  _globals['_INSTANCESERVICE']._serialized_start=3290
-  _globals['_INSTANCESERVICE']._serialized_end=3762
+  _globals['_INSTANCESTATE']._serialized_start=2817
+  _globals['_INSTANCESTATE']._serialized_end=3203
+  _globals['_LOADPHASE']._serialized_start=3206
+  _globals['_LOADPHASE']._serialized_end=3451
+  _globals['_UNLOADPHASE']._serialized_start=3454
+  _globals['_UNLOADPHASE']._serialized_end=3621
+  _globals['_EXITINFO']._serialized_start=172
+  _globals['_EXITINFO']._serialized_end=301
+  _globals['_PHASETIMING']._serialized_start=303
+  _globals['_PHASETIMING']._serialized_end=396
+  _globals['_FAILURE']._serialized_start=398
+  _globals['_FAILURE']._serialized_end=475
+  _globals['_INSTANCE']._serialized_start=478
+  _globals['_INSTANCE']._serialized_end=1457
+  _globals['_LOADMODELREQUEST']._serialized_start=1460
+  _globals['_LOADMODELREQUEST']._serialized_end=1767
+  _globals['_LOADMODELRESPONSE']._serialized_start=1770
+  _globals['_LOADMODELRESPONSE']._serialized_end=1957
+  _globals['_UNLOADMODELREQUEST']._serialized_start=1960
+  _globals['_UNLOADMODELREQUEST']._serialized_end=2105
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=2108
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=2305
+  _globals['_GETINSTANCEREQUEST']._serialized_start=2307
+  _globals['_GETINSTANCEREQUEST']._serialized_end=2341
+  _globals['_GETINSTANCERESPONSE']._serialized_start=2343
+  _globals['_GETINSTANCERESPONSE']._serialized_end=2401
+  _globals['_LISTINSTANCESREQUEST']._serialized_start=2403
+  _globals['_LISTINSTANCESREQUEST']._serialized_end=2519
+  _globals['_LISTINSTANCESRESPONSE']._serialized_start=2521
+  _globals['_LISTINSTANCESRESPONSE']._serialized_end=2607
+  _globals['_WATCHINSTANCEREQUEST']._serialized_start=2609
+  _globals['_WATCHINSTANCEREQUEST']._serialized_end=2645
+  _globals['_WATCHINSTANCERESPONSE']._serialized_start=2647
+  _globals['_WATCHINSTANCERESPONSE']._serialized_end=2707
+  _globals['_TAILOUTPUTREQUEST']._serialized_start=2709
+  _globals['_TAILOUTPUTREQUEST']._serialized_end=2777
+  _globals['_TAILOUTPUTRESPONSE']._serialized_start=2779
+  _globals['_TAILOUTPUTRESPONSE']._serialized_end=2814
+  _globals['_INSTANCESERVICE']._serialized_start=3624
+  _globals['_INSTANCESERVICE']._serialized_end=4096
 # @@protoc_insertion_point(module_scope)

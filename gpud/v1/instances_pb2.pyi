@@ -4,6 +4,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from gpud.v1 import models_pb2 as _models_pb2
 from gpud.v1 import node_pb2 as _node_pb2
+from gpud.v1 import reservations_pb2 as _reservations_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -111,7 +112,7 @@ class Failure(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., phase: _Optional[_Union[LoadPhase, str]] = ...) -> None: ...
 
 class Instance(_message.Message):
-    __slots__ = ("name", "model", "engine", "state", "reservation", "endpoint", "pid", "devices", "footprint", "measured_bytes", "load_duration", "restarts", "last_exit", "create_time", "ready_time", "end_time", "options", "phases", "tokens_per_second", "time_to_first_token", "failure", "containment", "owner", "engine_bytes")
+    __slots__ = ("name", "model", "engine", "state", "reservation", "endpoint", "pid", "devices", "footprint", "measured_bytes", "load_duration", "restarts", "last_exit", "create_time", "ready_time", "end_time", "options", "phases", "tokens_per_second", "time_to_first_token", "failure", "containment", "owner", "engine_bytes", "cpu_affinity", "memory_node", "swap", "queue_position", "wait_reason")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
@@ -136,6 +137,11 @@ class Instance(_message.Message):
     CONTAINMENT_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     ENGINE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CPU_AFFINITY_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_NODE_FIELD_NUMBER: _ClassVar[int]
+    SWAP_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_POSITION_FIELD_NUMBER: _ClassVar[int]
+    WAIT_REASON_FIELD_NUMBER: _ClassVar[int]
     name: str
     model: str
     engine: _node_pb2.Engine
@@ -160,23 +166,38 @@ class Instance(_message.Message):
     containment: str
     owner: str
     engine_bytes: int
-    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., engine: _Optional[_Union[_node_pb2.Engine, str]] = ..., state: _Optional[_Union[InstanceState, str]] = ..., reservation: _Optional[str] = ..., endpoint: _Optional[str] = ..., pid: _Optional[int] = ..., devices: _Optional[_Iterable[str]] = ..., footprint: _Optional[_Union[_models_pb2.Footprint, _Mapping]] = ..., measured_bytes: _Optional[int] = ..., load_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., restarts: _Optional[int] = ..., last_exit: _Optional[_Union[ExitInfo, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ready_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., options: _Optional[_Union[_models_pb2.ModelOptions, _Mapping]] = ..., phases: _Optional[_Iterable[_Union[PhaseTiming, _Mapping]]] = ..., tokens_per_second: _Optional[float] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., containment: _Optional[str] = ..., owner: _Optional[str] = ..., engine_bytes: _Optional[int] = ...) -> None: ...
+    cpu_affinity: str
+    memory_node: int
+    swap: str
+    queue_position: int
+    wait_reason: str
+    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., engine: _Optional[_Union[_node_pb2.Engine, str]] = ..., state: _Optional[_Union[InstanceState, str]] = ..., reservation: _Optional[str] = ..., endpoint: _Optional[str] = ..., pid: _Optional[int] = ..., devices: _Optional[_Iterable[str]] = ..., footprint: _Optional[_Union[_models_pb2.Footprint, _Mapping]] = ..., measured_bytes: _Optional[int] = ..., load_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., restarts: _Optional[int] = ..., last_exit: _Optional[_Union[ExitInfo, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ready_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., options: _Optional[_Union[_models_pb2.ModelOptions, _Mapping]] = ..., phases: _Optional[_Iterable[_Union[PhaseTiming, _Mapping]]] = ..., tokens_per_second: _Optional[float] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., containment: _Optional[str] = ..., owner: _Optional[str] = ..., engine_bytes: _Optional[int] = ..., cpu_affinity: _Optional[str] = ..., memory_node: _Optional[int] = ..., swap: _Optional[str] = ..., queue_position: _Optional[int] = ..., wait_reason: _Optional[str] = ...) -> None: ...
 
 class LoadModelRequest(_message.Message):
-    __slots__ = ("request_id", "model", "options", "devices", "validate_only", "owner")
+    __slots__ = ("request_id", "model", "options", "devices", "validate_only", "owner", "priority", "sharing", "preemptible", "max_wait", "reservation")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    SHARING_FIELD_NUMBER: _ClassVar[int]
+    PREEMPTIBLE_FIELD_NUMBER: _ClassVar[int]
+    MAX_WAIT_FIELD_NUMBER: _ClassVar[int]
+    RESERVATION_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     options: _models_pb2.ModelOptions
     devices: _containers.RepeatedScalarFieldContainer[str]
     validate_only: bool
     owner: str
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., options: _Optional[_Union[_models_pb2.ModelOptions, _Mapping]] = ..., devices: _Optional[_Iterable[str]] = ..., validate_only: bool = ..., owner: _Optional[str] = ...) -> None: ...
+    priority: _reservations_pb2.Priority
+    sharing: _reservations_pb2.Sharing
+    preemptible: bool
+    max_wait: _duration_pb2.Duration
+    reservation: str
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., options: _Optional[_Union[_models_pb2.ModelOptions, _Mapping]] = ..., devices: _Optional[_Iterable[str]] = ..., validate_only: bool = ..., owner: _Optional[str] = ..., priority: _Optional[_Union[_reservations_pb2.Priority, str]] = ..., sharing: _Optional[_Union[_reservations_pb2.Sharing, str]] = ..., preemptible: bool = ..., max_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reservation: _Optional[str] = ...) -> None: ...
 
 class LoadModelResponse(_message.Message):
     __slots__ = ("instance", "phase", "fraction", "detail", "elapsed")

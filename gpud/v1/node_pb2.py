@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12gpud/v1/node.proto\x12\x07gpud.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x02\n\x04Node\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\x12!\n\x05state\x18\x04 \x01(\x0e\x32\x12.gpud.v1.NodeState\x12\x14\n\x0cstate_reason\x18\x05 \x01(\t\x12\x1f\n\x06policy\x18\x06 \x01(\x0b\x32\x0f.gpud.v1.Policy\x12$\n\x07\x65ngines\x18\x07 \x03(\x0b\x32\x13.gpud.v1.EngineInfo\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x11sampling_interval\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9b\x01\n\x06Policy\x12\x19\n\x11strict_allocation\x18\x01 \x01(\x08\x12\x1c\n\x14\x64\x65vice_reserve_bytes\x18\x02 \x01(\x03\x12#\n\x1breserve_system_memory_bytes\x18\x03 \x01(\x03\x12\x33\n\x10release_deadline\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"L\n\nEngineInfo\x12\x1f\n\x06\x65ngine\x18\x01 \x01(\x0e\x32\x0f.gpud.v1.Engine\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\"\xdf\x01\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12,\n\x07\x64\x65tails\x18\x07 \x03(\x0b\x32\x1b.gpud.v1.Event.DetailsEntry\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x10\n\x0eGetNodeRequest\".\n\x0fGetNodeResponse\x12\x1b\n\x04node\x18\x01 \x01(\x0b\x32\r.gpud.v1.Node\"\x84\x01\n\x11ListEventsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"M\n\x12ListEventsResponse\x12\x1e\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0e.gpud.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8e\x01\n\x12WatchEventsRequest\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x0e\x61\x66ter_sequence\x18\x04 \x01(\x03H\x00\x88\x01\x01\x42\x11\n\x0f_after_sequence\"4\n\x13WatchEventsResponse\x12\x1d\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x0e.gpud.v1.Event*\x8b\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16NODE_STATE_RECONCILING\x10\x01\x12\x14\n\x10NODE_STATE_READY\x10\x02\x12\x17\n\x13NODE_STATE_DRAINING\x10\x03\x12\x17\n\x13NODE_STATE_DEGRADED\x10\x04*G\n\x06\x45ngine\x12\x16\n\x12\x45NGINE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x45NGINE_LLAMA_CPP\x10\x01\x12\x0f\n\x0b\x45NGINE_VLLM\x10\x02\x32\xde\x01\n\x0bNodeService\x12<\n\x07GetNode\x12\x17.gpud.v1.GetNodeRequest\x1a\x18.gpud.v1.GetNodeResponse\x12\x45\n\nListEvents\x12\x1a.gpud.v1.ListEventsRequest\x1a\x1b.gpud.v1.ListEventsResponse\x12J\n\x0bWatchEvents\x12\x1b.gpud.v1.WatchEventsRequest\x1a\x1c.gpud.v1.WatchEventsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12gpud/v1/node.proto\x12\x07gpud.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x02\n\x04Node\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\x12!\n\x05state\x18\x04 \x01(\x0e\x32\x12.gpud.v1.NodeState\x12\x14\n\x0cstate_reason\x18\x05 \x01(\t\x12\x1f\n\x06policy\x18\x06 \x01(\x0b\x32\x0f.gpud.v1.Policy\x12$\n\x07\x65ngines\x18\x07 \x03(\x0b\x32\x13.gpud.v1.EngineInfo\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x11sampling_interval\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"\xfd\x02\n\x06Policy\x12\x19\n\x11strict_allocation\x18\x01 \x01(\x08\x12\x1c\n\x14\x64\x65vice_reserve_bytes\x18\x02 \x01(\x03\x12#\n\x1breserve_system_memory_bytes\x18\x03 \x01(\x03\x12\x33\n\x10release_deadline\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\npreemption\x18\x05 \x01(\x08\x12\x1e\n\x16\x65xclusive_process_mode\x18\x06 \x01(\x08\x12\x13\n\x0bon_trespass\x18\x07 \x01(\t\x12\x12\n\non_overuse\x18\x08 \x01(\t\x12\x16\n\x0eoom_prevention\x18\t \x01(\x08\x12\x15\n\rswap_disabled\x18\n \x01(\x08\x12\x14\n\x0cgpu_affinity\x18\x0b \x01(\x08\x12\x12\n\nnuma_aware\x18\x0c \x01(\x08\x12\x17\n\x0fpriority_queues\x18\r \x01(\x08\x12\x11\n\tmax_queue\x18\x0e \x01(\x05\"L\n\nEngineInfo\x12\x1f\n\x06\x65ngine\x18\x01 \x01(\x0e\x32\x0f.gpud.v1.Engine\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\"\xdf\x01\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12,\n\x07\x64\x65tails\x18\x07 \x03(\x0b\x32\x1b.gpud.v1.Event.DetailsEntry\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x10\n\x0eGetNodeRequest\".\n\x0fGetNodeResponse\x12\x1b\n\x04node\x18\x01 \x01(\x0b\x32\r.gpud.v1.Node\"\x84\x01\n\x11ListEventsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"M\n\x12ListEventsResponse\x12\x1e\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0e.gpud.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8e\x01\n\x12WatchEventsRequest\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x0e\x61\x66ter_sequence\x18\x04 \x01(\x03H\x00\x88\x01\x01\x42\x11\n\x0f_after_sequence\"4\n\x13WatchEventsResponse\x12\x1d\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x0e.gpud.v1.Event\"\x8a\x01\n\x10\x44rainNodeRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x16\n\x0estop_instances\x18\x02 \x01(\x08\x12+\n\x08\x64\x65\x61\x64line\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\r\n\x05owner\x18\x05 \x01(\t\"0\n\x11\x44rainNodeResponse\x12\x1b\n\x04node\x18\x01 \x01(\x0b\x32\r.gpud.v1.Node\"6\n\x11ResumeNodeRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\"1\n\x12ResumeNodeResponse\x12\x1b\n\x04node\x18\x01 \x01(\x0b\x32\r.gpud.v1.Node*\x8b\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16NODE_STATE_RECONCILING\x10\x01\x12\x14\n\x10NODE_STATE_READY\x10\x02\x12\x17\n\x13NODE_STATE_DRAINING\x10\x03\x12\x17\n\x13NODE_STATE_DEGRADED\x10\x04*G\n\x06\x45ngine\x12\x16\n\x12\x45NGINE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x45NGINE_LLAMA_CPP\x10\x01\x12\x0f\n\x0b\x45NGINE_VLLM\x10\x02\x32\xe9\x02\n\x0bNodeService\x12<\n\x07GetNode\x12\x17.gpud.v1.GetNodeRequest\x1a\x18.gpud.v1.GetNodeResponse\x12\x45\n\nListEvents\x12\x1a.gpud.v1.ListEventsRequest\x1a\x1b.gpud.v1.ListEventsResponse\x12J\n\x0bWatchEvents\x12\x1b.gpud.v1.WatchEventsRequest\x1a\x1c.gpud.v1.WatchEventsResponse0\x01\x12\x42\n\tDrainNode\x12\x19.gpud.v1.DrainNodeRequest\x1a\x1a.gpud.v1.DrainNodeResponse\x12\x45\n\nResumeNode\x12\x1a.gpud.v1.ResumeNodeRequest\x1a\x1b.gpud.v1.ResumeNodeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,32 +35,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EVENT_DETAILSENTRY']._loaded_options = None
   _globals['_EVENT_DETAILSENTRY']._serialized_options = b'8\001'
-  _globals['_NODESTATE']._serialized_start=1329
-  _globals['_NODESTATE']._serialized_end=1468
-  _globals['_ENGINE']._serialized_start=1470
-  _globals['_ENGINE']._serialized_end=1541
+  _globals['_NODESTATE']._serialized_start=1853
+  _globals['_NODESTATE']._serialized_end=1992
+  _globals['_ENGINE']._serialized_start=1994
+  _globals['_ENGINE']._serialized_end=2065
   _globals['_NODE']._serialized_start=97
   _globals['_NODE']._serialized_end=385
   _globals['_POLICY']._serialized_start=388
-  _globals['_POLICY']._serialized_end=543
-  _globals['_ENGINEINFO']._serialized_start=545
-  _globals['_ENGINEINFO']._serialized_end=621
-  _globals['_EVENT']._serialized_start=624
-  _globals['_EVENT']._serialized_end=847
-  _globals['_EVENT_DETAILSENTRY']._serialized_start=801
-  _globals['_EVENT_DETAILSENTRY']._serialized_end=847
-  _globals['_GETNODEREQUEST']._serialized_start=849
-  _globals['_GETNODEREQUEST']._serialized_end=865
-  _globals['_GETNODERESPONSE']._serialized_start=867
-  _globals['_GETNODERESPONSE']._serialized_end=913
-  _globals['_LISTEVENTSREQUEST']._serialized_start=916
-  _globals['_LISTEVENTSREQUEST']._serialized_end=1048
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=1050
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=1127
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=1130
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=1272
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1274
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1326
-  _globals['_NODESERVICE']._serialized_start=1544
-  _globals['_NODESERVICE']._serialized_end=1766
+  _globals['_POLICY']._serialized_end=769
+  _globals['_ENGINEINFO']._serialized_start=771
+  _globals['_ENGINEINFO']._serialized_end=847
+  _globals['_EVENT']._serialized_start=850
+  _globals['_EVENT']._serialized_end=1073
+  _globals['_EVENT_DETAILSENTRY']._serialized_start=1027
+  _globals['_EVENT_DETAILSENTRY']._serialized_end=1073
+  _globals['_GETNODEREQUEST']._serialized_start=1075
+  _globals['_GETNODEREQUEST']._serialized_end=1091
+  _globals['_GETNODERESPONSE']._serialized_start=1093
+  _globals['_GETNODERESPONSE']._serialized_end=1139
+  _globals['_LISTEVENTSREQUEST']._serialized_start=1142
+  _globals['_LISTEVENTSREQUEST']._serialized_end=1274
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=1276
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=1353
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=1356
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=1498
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1500
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1552
+  _globals['_DRAINNODEREQUEST']._serialized_start=1555
+  _globals['_DRAINNODEREQUEST']._serialized_end=1693
+  _globals['_DRAINNODERESPONSE']._serialized_start=1695
+  _globals['_DRAINNODERESPONSE']._serialized_end=1743
+  _globals['_RESUMENODEREQUEST']._serialized_start=1745
+  _globals['_RESUMENODEREQUEST']._serialized_end=1799
+  _globals['_RESUMENODERESPONSE']._serialized_start=1801
+  _globals['_RESUMENODERESPONSE']._serialized_end=1850
+  _globals['_NODESERVICE']._serialized_start=2068
+  _globals['_NODESERVICE']._serialized_end=2429
 # @@protoc_insertion_point(module_scope)

@@ -56,16 +56,36 @@ class Node(_message.Message):
     def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., boot_id: _Optional[str] = ..., state: _Optional[_Union[NodeState, str]] = ..., state_reason: _Optional[str] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., engines: _Optional[_Iterable[_Union[EngineInfo, _Mapping]]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sampling_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Policy(_message.Message):
-    __slots__ = ("strict_allocation", "device_reserve_bytes", "reserve_system_memory_bytes", "release_deadline")
+    __slots__ = ("strict_allocation", "device_reserve_bytes", "reserve_system_memory_bytes", "release_deadline", "preemption", "exclusive_process_mode", "on_trespass", "on_overuse", "oom_prevention", "swap_disabled", "gpu_affinity", "numa_aware", "priority_queues", "max_queue")
     STRICT_ALLOCATION_FIELD_NUMBER: _ClassVar[int]
     DEVICE_RESERVE_BYTES_FIELD_NUMBER: _ClassVar[int]
     RESERVE_SYSTEM_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     RELEASE_DEADLINE_FIELD_NUMBER: _ClassVar[int]
+    PREEMPTION_FIELD_NUMBER: _ClassVar[int]
+    EXCLUSIVE_PROCESS_MODE_FIELD_NUMBER: _ClassVar[int]
+    ON_TRESPASS_FIELD_NUMBER: _ClassVar[int]
+    ON_OVERUSE_FIELD_NUMBER: _ClassVar[int]
+    OOM_PREVENTION_FIELD_NUMBER: _ClassVar[int]
+    SWAP_DISABLED_FIELD_NUMBER: _ClassVar[int]
+    GPU_AFFINITY_FIELD_NUMBER: _ClassVar[int]
+    NUMA_AWARE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_QUEUES_FIELD_NUMBER: _ClassVar[int]
+    MAX_QUEUE_FIELD_NUMBER: _ClassVar[int]
     strict_allocation: bool
     device_reserve_bytes: int
     reserve_system_memory_bytes: int
     release_deadline: _duration_pb2.Duration
-    def __init__(self, strict_allocation: bool = ..., device_reserve_bytes: _Optional[int] = ..., reserve_system_memory_bytes: _Optional[int] = ..., release_deadline: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    preemption: bool
+    exclusive_process_mode: bool
+    on_trespass: str
+    on_overuse: str
+    oom_prevention: bool
+    swap_disabled: bool
+    gpu_affinity: bool
+    numa_aware: bool
+    priority_queues: bool
+    max_queue: int
+    def __init__(self, strict_allocation: bool = ..., device_reserve_bytes: _Optional[int] = ..., reserve_system_memory_bytes: _Optional[int] = ..., release_deadline: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., preemption: bool = ..., exclusive_process_mode: bool = ..., on_trespass: _Optional[str] = ..., on_overuse: _Optional[str] = ..., oom_prevention: bool = ..., swap_disabled: bool = ..., gpu_affinity: bool = ..., numa_aware: bool = ..., priority_queues: bool = ..., max_queue: _Optional[int] = ...) -> None: ...
 
 class EngineInfo(_message.Message):
     __slots__ = ("engine", "version", "path")
@@ -151,3 +171,37 @@ class WatchEventsResponse(_message.Message):
     EVENT_FIELD_NUMBER: _ClassVar[int]
     event: Event
     def __init__(self, event: _Optional[_Union[Event, _Mapping]] = ...) -> None: ...
+
+class DrainNodeRequest(_message.Message):
+    __slots__ = ("request_id", "stop_instances", "deadline", "reason", "owner")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    STOP_INSTANCES_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    stop_instances: bool
+    deadline: _duration_pb2.Duration
+    reason: str
+    owner: str
+    def __init__(self, request_id: _Optional[str] = ..., stop_instances: bool = ..., deadline: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reason: _Optional[str] = ..., owner: _Optional[str] = ...) -> None: ...
+
+class DrainNodeResponse(_message.Message):
+    __slots__ = ("node",)
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    node: Node
+    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ...) -> None: ...
+
+class ResumeNodeRequest(_message.Message):
+    __slots__ = ("request_id", "owner")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    owner: str
+    def __init__(self, request_id: _Optional[str] = ..., owner: _Optional[str] = ...) -> None: ...
+
+class ResumeNodeResponse(_message.Message):
+    __slots__ = ("node",)
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    node: Node
+    def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ...) -> None: ...

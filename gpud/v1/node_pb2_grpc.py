@@ -50,6 +50,16 @@ class NodeServiceStub(object):
                 request_serializer=gpud_dot_v1_dot_node__pb2.WatchEventsRequest.SerializeToString,
                 response_deserializer=gpud_dot_v1_dot_node__pb2.WatchEventsResponse.FromString,
                 _registered_method=True)
+        self.DrainNode = channel.unary_unary(
+                '/gpud.v1.NodeService/DrainNode',
+                request_serializer=gpud_dot_v1_dot_node__pb2.DrainNodeRequest.SerializeToString,
+                response_deserializer=gpud_dot_v1_dot_node__pb2.DrainNodeResponse.FromString,
+                _registered_method=True)
+        self.ResumeNode = channel.unary_unary(
+                '/gpud.v1.NodeService/ResumeNode',
+                request_serializer=gpud_dot_v1_dot_node__pb2.ResumeNodeRequest.SerializeToString,
+                response_deserializer=gpud_dot_v1_dot_node__pb2.ResumeNodeResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServiceServicer(object):
@@ -76,6 +86,19 @@ class NodeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrainNode(self, request, context):
+        """No new grants on the whole node, across restarts, until ResumeNode. Waiting requests stay queued.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeNode(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -93,6 +116,16 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.WatchEvents,
                     request_deserializer=gpud_dot_v1_dot_node__pb2.WatchEventsRequest.FromString,
                     response_serializer=gpud_dot_v1_dot_node__pb2.WatchEventsResponse.SerializeToString,
+            ),
+            'DrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainNode,
+                    request_deserializer=gpud_dot_v1_dot_node__pb2.DrainNodeRequest.FromString,
+                    response_serializer=gpud_dot_v1_dot_node__pb2.DrainNodeResponse.SerializeToString,
+            ),
+            'ResumeNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeNode,
+                    request_deserializer=gpud_dot_v1_dot_node__pb2.ResumeNodeRequest.FromString,
+                    response_serializer=gpud_dot_v1_dot_node__pb2.ResumeNodeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -177,6 +210,60 @@ class NodeService(object):
             '/gpud.v1.NodeService/WatchEvents',
             gpud_dot_v1_dot_node__pb2.WatchEventsRequest.SerializeToString,
             gpud_dot_v1_dot_node__pb2.WatchEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpud.v1.NodeService/DrainNode',
+            gpud_dot_v1_dot_node__pb2.DrainNodeRequest.SerializeToString,
+            gpud_dot_v1_dot_node__pb2.DrainNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpud.v1.NodeService/ResumeNode',
+            gpud_dot_v1_dot_node__pb2.ResumeNodeRequest.SerializeToString,
+            gpud_dot_v1_dot_node__pb2.ResumeNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

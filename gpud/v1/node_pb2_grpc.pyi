@@ -38,6 +38,9 @@ class NodeServiceStub:
     """Newest first; pages go back in time."""
     WatchEvents: _grpc.UnaryStreamMultiCallable[_node_pb2.WatchEventsRequest, _node_pb2.WatchEventsResponse]
     """Every event after `after_sequence`, in order, none left out within the journal's retention."""
+    DrainNode: _grpc.UnaryUnaryMultiCallable[_node_pb2.DrainNodeRequest, _node_pb2.DrainNodeResponse]
+    """No new grants on the whole node, across restarts, until ResumeNode. Waiting requests stay queued."""
+    ResumeNode: _grpc.UnaryUnaryMultiCallable[_node_pb2.ResumeNodeRequest, _node_pb2.ResumeNodeResponse]
 
 @_typing.type_check_only
 class NodeServiceAsyncStub(NodeServiceStub):
@@ -49,6 +52,9 @@ class NodeServiceAsyncStub(NodeServiceStub):
     """Newest first; pages go back in time."""
     WatchEvents: _aio.UnaryStreamMultiCallable[_node_pb2.WatchEventsRequest, _node_pb2.WatchEventsResponse]  # type: ignore[assignment]
     """Every event after `after_sequence`, in order, none left out within the journal's retention."""
+    DrainNode: _aio.UnaryUnaryMultiCallable[_node_pb2.DrainNodeRequest, _node_pb2.DrainNodeResponse]  # type: ignore[assignment]
+    """No new grants on the whole node, across restarts, until ResumeNode. Waiting requests stay queued."""
+    ResumeNode: _aio.UnaryUnaryMultiCallable[_node_pb2.ResumeNodeRequest, _node_pb2.ResumeNodeResponse]  # type: ignore[assignment]
 
 class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
     """The host as a whole: who it is, how it stands, what happened on it."""
@@ -75,5 +81,20 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_node_pb2.WatchEventsResponse], _abc.AsyncIterator[_node_pb2.WatchEventsResponse]]:
         """Every event after `after_sequence`, in order, none left out within the journal's retention."""
+
+    @_abc_1.abstractmethod
+    def DrainNode(
+        self,
+        request: _node_pb2.DrainNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.DrainNodeResponse, _abc.Awaitable[_node_pb2.DrainNodeResponse]]:
+        """No new grants on the whole node, across restarts, until ResumeNode. Waiting requests stay queued."""
+
+    @_abc_1.abstractmethod
+    def ResumeNode(
+        self,
+        request: _node_pb2.ResumeNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ResumeNodeResponse, _abc.Awaitable[_node_pb2.ResumeNodeResponse]]: ...
 
 def add_NodeServiceServicer_to_server(servicer: NodeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

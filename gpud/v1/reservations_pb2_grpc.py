@@ -50,6 +50,11 @@ class ReservationServiceStub(object):
                 request_serializer=gpud_dot_v1_dot_reservations__pb2.ReleaseRequest.SerializeToString,
                 response_deserializer=gpud_dot_v1_dot_reservations__pb2.ReleaseResponse.FromString,
                 _registered_method=True)
+        self.KeepAlive = channel.stream_stream(
+                '/gpud.v1.ReservationService/KeepAlive',
+                request_serializer=gpud_dot_v1_dot_reservations__pb2.KeepAliveRequest.SerializeToString,
+                response_deserializer=gpud_dot_v1_dot_reservations__pb2.KeepAliveResponse.FromString,
+                _registered_method=True)
         self.GetReservation = channel.unary_unary(
                 '/gpud.v1.ReservationService/GetReservation',
                 request_serializer=gpud_dot_v1_dot_reservations__pb2.GetReservationRequest.SerializeToString,
@@ -59,6 +64,21 @@ class ReservationServiceStub(object):
                 '/gpud.v1.ReservationService/ListReservations',
                 request_serializer=gpud_dot_v1_dot_reservations__pb2.ListReservationsRequest.SerializeToString,
                 response_deserializer=gpud_dot_v1_dot_reservations__pb2.ListReservationsResponse.FromString,
+                _registered_method=True)
+        self.WatchReservation = channel.unary_stream(
+                '/gpud.v1.ReservationService/WatchReservation',
+                request_serializer=gpud_dot_v1_dot_reservations__pb2.WatchReservationRequest.SerializeToString,
+                response_deserializer=gpud_dot_v1_dot_reservations__pb2.WatchReservationResponse.FromString,
+                _registered_method=True)
+        self.AttachProcess = channel.unary_unary(
+                '/gpud.v1.ReservationService/AttachProcess',
+                request_serializer=gpud_dot_v1_dot_reservations__pb2.AttachProcessRequest.SerializeToString,
+                response_deserializer=gpud_dot_v1_dot_reservations__pb2.AttachProcessResponse.FromString,
+                _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/gpud.v1.ReservationService/Explain',
+                request_serializer=gpud_dot_v1_dot_reservations__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=gpud_dot_v1_dot_reservations__pb2.ExplainResponse.FromString,
                 _registered_method=True)
 
 
@@ -84,6 +104,14 @@ class ReservationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def KeepAlive(self, request_iterator, context):
+        """A renewal for each message, answered in order. A lease that has ended is answered with its state
+        and no expire_time, and the stream goes on; a wrong name or generation ends it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetReservation(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -92,6 +120,27 @@ class ReservationServiceServicer(object):
 
     def ListReservations(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchReservation(self, request, context):
+        """The reservation now, and at each change (its place in the queue included); ends when it has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AttachProcess(self, request, context):
+        """From now on these processes, and what descends from them, are the owner's and not foreign.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """What Reserve would answer and why, device by device. Changes nothing.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -114,6 +163,11 @@ def add_ReservationServiceServicer_to_server(servicer, server):
                     request_deserializer=gpud_dot_v1_dot_reservations__pb2.ReleaseRequest.FromString,
                     response_serializer=gpud_dot_v1_dot_reservations__pb2.ReleaseResponse.SerializeToString,
             ),
+            'KeepAlive': grpc.stream_stream_rpc_method_handler(
+                    servicer.KeepAlive,
+                    request_deserializer=gpud_dot_v1_dot_reservations__pb2.KeepAliveRequest.FromString,
+                    response_serializer=gpud_dot_v1_dot_reservations__pb2.KeepAliveResponse.SerializeToString,
+            ),
             'GetReservation': grpc.unary_unary_rpc_method_handler(
                     servicer.GetReservation,
                     request_deserializer=gpud_dot_v1_dot_reservations__pb2.GetReservationRequest.FromString,
@@ -123,6 +177,21 @@ def add_ReservationServiceServicer_to_server(servicer, server):
                     servicer.ListReservations,
                     request_deserializer=gpud_dot_v1_dot_reservations__pb2.ListReservationsRequest.FromString,
                     response_serializer=gpud_dot_v1_dot_reservations__pb2.ListReservationsResponse.SerializeToString,
+            ),
+            'WatchReservation': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchReservation,
+                    request_deserializer=gpud_dot_v1_dot_reservations__pb2.WatchReservationRequest.FromString,
+                    response_serializer=gpud_dot_v1_dot_reservations__pb2.WatchReservationResponse.SerializeToString,
+            ),
+            'AttachProcess': grpc.unary_unary_rpc_method_handler(
+                    servicer.AttachProcess,
+                    request_deserializer=gpud_dot_v1_dot_reservations__pb2.AttachProcessRequest.FromString,
+                    response_serializer=gpud_dot_v1_dot_reservations__pb2.AttachProcessResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=gpud_dot_v1_dot_reservations__pb2.ExplainRequest.FromString,
+                    response_serializer=gpud_dot_v1_dot_reservations__pb2.ExplainResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -218,6 +287,33 @@ class ReservationService(object):
             _registered_method=True)
 
     @staticmethod
+    def KeepAlive(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/gpud.v1.ReservationService/KeepAlive',
+            gpud_dot_v1_dot_reservations__pb2.KeepAliveRequest.SerializeToString,
+            gpud_dot_v1_dot_reservations__pb2.KeepAliveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetReservation(request,
             target,
             options=(),
@@ -261,6 +357,87 @@ class ReservationService(object):
             '/gpud.v1.ReservationService/ListReservations',
             gpud_dot_v1_dot_reservations__pb2.ListReservationsRequest.SerializeToString,
             gpud_dot_v1_dot_reservations__pb2.ListReservationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchReservation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/gpud.v1.ReservationService/WatchReservation',
+            gpud_dot_v1_dot_reservations__pb2.WatchReservationRequest.SerializeToString,
+            gpud_dot_v1_dot_reservations__pb2.WatchReservationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttachProcess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpud.v1.ReservationService/AttachProcess',
+            gpud_dot_v1_dot_reservations__pb2.AttachProcessRequest.SerializeToString,
+            gpud_dot_v1_dot_reservations__pb2.AttachProcessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpud.v1.ReservationService/Explain',
+            gpud_dot_v1_dot_reservations__pb2.ExplainRequest.SerializeToString,
+            gpud_dot_v1_dot_reservations__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,

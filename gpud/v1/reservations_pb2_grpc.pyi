@@ -36,8 +36,18 @@ class ReservationServiceStub:
     Reserve: _grpc.UnaryUnaryMultiCallable[_reservations_pb2.ReserveRequest, _reservations_pb2.ReserveResponse]
     Renew: _grpc.UnaryUnaryMultiCallable[_reservations_pb2.RenewRequest, _reservations_pb2.RenewResponse]
     Release: _grpc.UnaryUnaryMultiCallable[_reservations_pb2.ReleaseRequest, _reservations_pb2.ReleaseResponse]
+    KeepAlive: _grpc.StreamStreamMultiCallable[_reservations_pb2.KeepAliveRequest, _reservations_pb2.KeepAliveResponse]
+    """A renewal for each message, answered in order. A lease that has ended is answered with its state
+    and no expire_time, and the stream goes on; a wrong name or generation ends it.
+    """
     GetReservation: _grpc.UnaryUnaryMultiCallable[_reservations_pb2.GetReservationRequest, _reservations_pb2.GetReservationResponse]
     ListReservations: _grpc.UnaryUnaryMultiCallable[_reservations_pb2.ListReservationsRequest, _reservations_pb2.ListReservationsResponse]
+    WatchReservation: _grpc.UnaryStreamMultiCallable[_reservations_pb2.WatchReservationRequest, _reservations_pb2.WatchReservationResponse]
+    """The reservation now, and at each change (its place in the queue included); ends when it has ended."""
+    AttachProcess: _grpc.UnaryUnaryMultiCallable[_reservations_pb2.AttachProcessRequest, _reservations_pb2.AttachProcessResponse]
+    """From now on these processes, and what descends from them, are the owner's and not foreign."""
+    Explain: _grpc.UnaryUnaryMultiCallable[_reservations_pb2.ExplainRequest, _reservations_pb2.ExplainResponse]
+    """What Reserve would answer and why, device by device. Changes nothing."""
 
 @_typing.type_check_only
 class ReservationServiceAsyncStub(ReservationServiceStub):
@@ -47,8 +57,18 @@ class ReservationServiceAsyncStub(ReservationServiceStub):
     Reserve: _aio.UnaryUnaryMultiCallable[_reservations_pb2.ReserveRequest, _reservations_pb2.ReserveResponse]  # type: ignore[assignment]
     Renew: _aio.UnaryUnaryMultiCallable[_reservations_pb2.RenewRequest, _reservations_pb2.RenewResponse]  # type: ignore[assignment]
     Release: _aio.UnaryUnaryMultiCallable[_reservations_pb2.ReleaseRequest, _reservations_pb2.ReleaseResponse]  # type: ignore[assignment]
+    KeepAlive: _aio.StreamStreamMultiCallable[_reservations_pb2.KeepAliveRequest, _reservations_pb2.KeepAliveResponse]  # type: ignore[assignment]
+    """A renewal for each message, answered in order. A lease that has ended is answered with its state
+    and no expire_time, and the stream goes on; a wrong name or generation ends it.
+    """
     GetReservation: _aio.UnaryUnaryMultiCallable[_reservations_pb2.GetReservationRequest, _reservations_pb2.GetReservationResponse]  # type: ignore[assignment]
     ListReservations: _aio.UnaryUnaryMultiCallable[_reservations_pb2.ListReservationsRequest, _reservations_pb2.ListReservationsResponse]  # type: ignore[assignment]
+    WatchReservation: _aio.UnaryStreamMultiCallable[_reservations_pb2.WatchReservationRequest, _reservations_pb2.WatchReservationResponse]  # type: ignore[assignment]
+    """The reservation now, and at each change (its place in the queue included); ends when it has ended."""
+    AttachProcess: _aio.UnaryUnaryMultiCallable[_reservations_pb2.AttachProcessRequest, _reservations_pb2.AttachProcessResponse]  # type: ignore[assignment]
+    """From now on these processes, and what descends from them, are the owner's and not foreign."""
+    Explain: _aio.UnaryUnaryMultiCallable[_reservations_pb2.ExplainRequest, _reservations_pb2.ExplainResponse]  # type: ignore[assignment]
+    """What Reserve would answer and why, device by device. Changes nothing."""
 
 class ReservationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Promises of memory, held under leases, never oversubscribed. An answer is sent after its commit."""
@@ -75,6 +95,16 @@ class ReservationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_reservations_pb2.ReleaseResponse, _abc.Awaitable[_reservations_pb2.ReleaseResponse]]: ...
 
     @_abc_1.abstractmethod
+    def KeepAlive(
+        self,
+        request_iterator: _MaybeAsyncIterator[_reservations_pb2.KeepAliveRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_reservations_pb2.KeepAliveResponse], _abc.AsyncIterator[_reservations_pb2.KeepAliveResponse]]:
+        """A renewal for each message, answered in order. A lease that has ended is answered with its state
+        and no expire_time, and the stream goes on; a wrong name or generation ends it.
+        """
+
+    @_abc_1.abstractmethod
     def GetReservation(
         self,
         request: _reservations_pb2.GetReservationRequest,
@@ -87,5 +117,29 @@ class ReservationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _reservations_pb2.ListReservationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_reservations_pb2.ListReservationsResponse, _abc.Awaitable[_reservations_pb2.ListReservationsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def WatchReservation(
+        self,
+        request: _reservations_pb2.WatchReservationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_reservations_pb2.WatchReservationResponse], _abc.AsyncIterator[_reservations_pb2.WatchReservationResponse]]:
+        """The reservation now, and at each change (its place in the queue included); ends when it has ended."""
+
+    @_abc_1.abstractmethod
+    def AttachProcess(
+        self,
+        request: _reservations_pb2.AttachProcessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reservations_pb2.AttachProcessResponse, _abc.Awaitable[_reservations_pb2.AttachProcessResponse]]:
+        """From now on these processes, and what descends from them, are the owner's and not foreign."""
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _reservations_pb2.ExplainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reservations_pb2.ExplainResponse, _abc.Awaitable[_reservations_pb2.ExplainResponse]]:
+        """What Reserve would answer and why, device by device. Changes nothing."""
 
 def add_ReservationServiceServicer_to_server(servicer: ReservationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from gpud.v1 import devices_pb2 as gpud_dot_v1_dot_devices__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17gpud/v1/telemetry.proto\x12\x07gpud.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15gpud/v1/devices.proto\"\xa4\x01\n\x08Snapshot\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x07\x64\x65vices\x18\x03 \x03(\x0b\x32\x0f.gpud.v1.Device\x12#\n\x04host\x18\x04 \x01(\x0b\x32\x15.gpud.v1.HostReadings\x12\x15\n\rdropped_count\x18\x05 \x01(\x03\"\xc2\x02\n\x0cHostReadings\x12\x18\n\x0b\x63pu_percent\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cload_average\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1f\n\x12memory_total_bytes\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12#\n\x16memory_available_bytes\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x1d\n\x10swap_total_bytes\x18\x05 \x01(\x03H\x04\x88\x01\x01\x12\x1c\n\x0fswap_used_bytes\x18\x06 \x01(\x03H\x05\x88\x01\x01\x42\x0e\n\x0c_cpu_percentB\x0f\n\r_load_averageB\x15\n\x13_memory_total_bytesB\x19\n\x17_memory_available_bytesB\x13\n\x11_swap_total_bytesB\x12\n\x10_swap_used_bytes\"@\n\x12GetSnapshotRequest\x12\x0f\n\x07\x64\x65vices\x18\x01 \x03(\t\x12\x19\n\x11include_processes\x18\x02 \x01(\x08\":\n\x13GetSnapshotResponse\x12#\n\x08snapshot\x18\x01 \x01(\x0b\x32\x11.gpud.v1.Snapshot\"p\n\x15WatchSnapshotsRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x64\x65vices\x18\x02 \x03(\t\x12\x19\n\x11include_processes\x18\x03 \x01(\x08\"=\n\x16WatchSnapshotsResponse\x12#\n\x08snapshot\x18\x01 \x01(\x0b\x32\x11.gpud.v1.Snapshot2\xb1\x01\n\x10TelemetryService\x12H\n\x0bGetSnapshot\x12\x1b.gpud.v1.GetSnapshotRequest\x1a\x1c.gpud.v1.GetSnapshotResponse\x12S\n\x0eWatchSnapshots\x12\x1e.gpud.v1.WatchSnapshotsRequest\x1a\x1f.gpud.v1.WatchSnapshotsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17gpud/v1/telemetry.proto\x12\x07gpud.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15gpud/v1/devices.proto\"\xa4\x01\n\x08Snapshot\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x07\x64\x65vices\x18\x03 \x03(\x0b\x32\x0f.gpud.v1.Device\x12#\n\x04host\x18\x04 \x01(\x0b\x32\x15.gpud.v1.HostReadings\x12\x15\n\rdropped_count\x18\x05 \x01(\x03\"\xd6\x03\n\x0cHostReadings\x12\x18\n\x0b\x63pu_percent\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cload_average\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1f\n\x12memory_total_bytes\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12#\n\x16memory_available_bytes\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x1d\n\x10swap_total_bytes\x18\x05 \x01(\x03H\x04\x88\x01\x01\x12\x1c\n\x0fswap_used_bytes\x18\x06 \x01(\x03H\x05\x88\x01\x01\x12 \n\x13memory_some_percent\x18\x07 \x01(\x01H\x06\x88\x01\x01\x12 \n\x13memory_full_percent\x18\x08 \x01(\x01H\x07\x88\x01\x01\x12\x1e\n\x16memory_pressure_events\x18\t \x01(\x03\x42\x0e\n\x0c_cpu_percentB\x0f\n\r_load_averageB\x15\n\x13_memory_total_bytesB\x19\n\x17_memory_available_bytesB\x13\n\x11_swap_total_bytesB\x12\n\x10_swap_used_bytesB\x16\n\x14_memory_some_percentB\x16\n\x14_memory_full_percent\"@\n\x12GetSnapshotRequest\x12\x0f\n\x07\x64\x65vices\x18\x01 \x03(\t\x12\x19\n\x11include_processes\x18\x02 \x01(\x08\":\n\x13GetSnapshotResponse\x12#\n\x08snapshot\x18\x01 \x01(\x0b\x32\x11.gpud.v1.Snapshot\"p\n\x15WatchSnapshotsRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x64\x65vices\x18\x02 \x03(\t\x12\x19\n\x11include_processes\x18\x03 \x01(\x08\"=\n\x16WatchSnapshotsResponse\x12#\n\x08snapshot\x18\x01 \x01(\x0b\x32\x11.gpud.v1.Snapshot2\xb1\x01\n\x10TelemetryService\x12H\n\x0bGetSnapshot\x12\x1b.gpud.v1.GetSnapshotRequest\x1a\x1c.gpud.v1.GetSnapshotResponse\x12S\n\x0eWatchSnapshots\x12\x1e.gpud.v1.WatchSnapshotsRequest\x1a\x1f.gpud.v1.WatchSnapshotsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,15 +37,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SNAPSHOT']._serialized_start=125
   _globals['_SNAPSHOT']._serialized_end=289
   _globals['_HOSTREADINGS']._serialized_start=292
-  _globals['_HOSTREADINGS']._serialized_end=614
-  _globals['_GETSNAPSHOTREQUEST']._serialized_start=616
-  _globals['_GETSNAPSHOTREQUEST']._serialized_end=680
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=682
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=740
-  _globals['_WATCHSNAPSHOTSREQUEST']._serialized_start=742
-  _globals['_WATCHSNAPSHOTSREQUEST']._serialized_end=854
-  _globals['_WATCHSNAPSHOTSRESPONSE']._serialized_start=856
-  _globals['_WATCHSNAPSHOTSRESPONSE']._serialized_end=917
-  _globals['_TELEMETRYSERVICE']._serialized_start=920
-  _globals['_TELEMETRYSERVICE']._serialized_end=1097
+  _globals['_HOSTREADINGS']._serialized_end=762
+  _globals['_GETSNAPSHOTREQUEST']._serialized_start=764
+  _globals['_GETSNAPSHOTREQUEST']._serialized_end=828
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=830
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=888
+  _globals['_WATCHSNAPSHOTSREQUEST']._serialized_start=890
+  _globals['_WATCHSNAPSHOTSREQUEST']._serialized_end=1002
+  _globals['_WATCHSNAPSHOTSRESPONSE']._serialized_start=1004
+  _globals['_WATCHSNAPSHOTSRESPONSE']._serialized_end=1065
+  _globals['_TELEMETRYSERVICE']._serialized_start=1068
+  _globals['_TELEMETRYSERVICE']._serialized_end=1245
 # @@protoc_insertion_point(module_scope)

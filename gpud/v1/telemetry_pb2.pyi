@@ -26,20 +26,26 @@ class Snapshot(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., devices: _Optional[_Iterable[_Union[_devices_pb2.Device, _Mapping]]] = ..., host: _Optional[_Union[HostReadings, _Mapping]] = ..., dropped_count: _Optional[int] = ...) -> None: ...
 
 class HostReadings(_message.Message):
-    __slots__ = ("cpu_percent", "load_average", "memory_total_bytes", "memory_available_bytes", "swap_total_bytes", "swap_used_bytes")
+    __slots__ = ("cpu_percent", "load_average", "memory_total_bytes", "memory_available_bytes", "swap_total_bytes", "swap_used_bytes", "memory_some_percent", "memory_full_percent", "memory_pressure_events")
     CPU_PERCENT_FIELD_NUMBER: _ClassVar[int]
     LOAD_AVERAGE_FIELD_NUMBER: _ClassVar[int]
     MEMORY_TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
     MEMORY_AVAILABLE_BYTES_FIELD_NUMBER: _ClassVar[int]
     SWAP_TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
     SWAP_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_SOME_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FULL_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_PRESSURE_EVENTS_FIELD_NUMBER: _ClassVar[int]
     cpu_percent: float
     load_average: float
     memory_total_bytes: int
     memory_available_bytes: int
     swap_total_bytes: int
     swap_used_bytes: int
-    def __init__(self, cpu_percent: _Optional[float] = ..., load_average: _Optional[float] = ..., memory_total_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., swap_total_bytes: _Optional[int] = ..., swap_used_bytes: _Optional[int] = ...) -> None: ...
+    memory_some_percent: float
+    memory_full_percent: float
+    memory_pressure_events: int
+    def __init__(self, cpu_percent: _Optional[float] = ..., load_average: _Optional[float] = ..., memory_total_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., swap_total_bytes: _Optional[int] = ..., swap_used_bytes: _Optional[int] = ..., memory_some_percent: _Optional[float] = ..., memory_full_percent: _Optional[float] = ..., memory_pressure_events: _Optional[int] = ...) -> None: ...
 
 class GetSnapshotRequest(_message.Message):
     __slots__ = ("devices", "include_processes")

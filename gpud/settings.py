@@ -1,0 +1,185 @@
+"""What can be set: one frozen class for each table of the file, each value its default."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from gpud.units import GIB, MIB
+
+CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+
+
+class Size(int):
+    """Bytes, written `8GiB` or as a whole number."""
+
+
+class Span(float):
+    """Seconds, written `30s`, `5m` or as a number of seconds."""
+
+
+# Defaults are made by factories: a schema cannot tell those of our own number types.
+def _size(count: int) -> Size:
+    made: Size = msgspec.field(default_factory=lambda: Size(count))
+    return made
+
+
+def _span(seconds: float) -> Span:
+    made: Span = msgspec.field(default_factory=lambda: Span(seconds))
+    return made
+
+
+Reaction = Literal["report", "terminate"]
+Percent = Annotated[float, msgspec.Meta(gt=0, le=100)]
+Celsius = Annotated[float, msgspec.Meta(gt=0, le=200)]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file; an unknown key is an error."""
+
+
+class Node(Section, frozen=True, kw_only=True):
+    """[node]."""
+
+    state_dir: str = "/var/lib/gpud"
+
+
+class Server(Section, frozen=True, kw_only=True):
+    """[server]: where gRPC is served. An empty `socket` means the default one."""
+
+    socket: str = ""
+    listen: str = ""
+
+
+class Sampling(Section, frozen=True, kw_only=True):
+    """[sampling]: how often devices are read."""
+
+    interval: Span = _span(1.0)
+    processes_every: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 5
+
+
+class SimulatedCards(Section, frozen=True, kw_only=True):
+    """[[devices.simulated]]: so many cards of a kind that card data exists for."""
+
+    card: str
+    count: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+
+
+class Devices(Section, frozen=True, kw_only=True):
+    """[devices]: what to look for."""
+
+    nvml: Literal["auto", "on", "off"] = "auto"
+    host: bool = True
+    scenario: str = ""
+    simulated: tuple[SimulatedCards, ...] = ()
+
+
+class Policy(Section, frozen=True, kw_only=True):
+    """[policy]: who may use which bytes, and what is done about those who may not."""
+
+    strict_allocation: bool = True
+    device_reserve: Size = _size(512 * MIB)
+    reserve_system_memory: Size = _size(2 * GIB)
+    release_deadline: Span = _span(10.0)
+    exclusive_process_mode: bool = True
+    on_trespass: Reaction = "report"
+    on_overuse: Reaction = "report"
+    oom_prevention: bool = True
+    swap_disabled: bool = True
+    gpu_affinity: bool = True
+    numa_aware: bool = True
+    priority_queues: bool = True
+    max_queue: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 512
+    max_queue_per_owner: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 64
+    max_reservations_per_owner: Annotated[int, msgspec.Meta(ge=0)] = 0
+    queue_ageing: Span = _span(60.0)
+    overtaking_bound: Span = _span(30.0)
+    preemption: bool = False
+    preemption_grace: Span = _span(30.0)
+    preemption_min_tenure: Span = _span(60.0)
+    preemption_ratio: Annotated[float, msgspec.Meta(ge=1, le=1000)] = 2.0
+    pressure_percent: tuple[Percent, Percent, Percent] = (50.0, 70.0, 85.0)
+    thermal_celsius: tuple[Celsius, Celsius, Celsius] = (65.0, 80.0, 85.0)
+    pressure_hysteresis_percent: Annotated[float, msgspec.Meta(ge=0, le=50)] = 5.0
+    thermal_hysteresis_celsius: Annotated[float, msgspec.Meta(ge=0, le=50)] = 5.0
+    band_hold: Span = _span(10.0)
+    critical_load_percent: Percent = 95.0
+
+
+class StandingReservation(Section, frozen=True, kw_only=True):
+    """[reservations.NAME]: a fixed share, held from the start."""
+
+    owner: str
+    bytes: Size
+    devices: tuple[str, ...]
+    sharing: Literal["shared", "exclusive"] = "shared"
+    host_bytes: Size = _size(0)
+    labels: dict[str, str] = {}
+
+
+class LlamaCpp(Section, frozen=True, kw_only=True):
+    """[engines.llama_cpp]. `load_stall` bounds a load that shows no progress."""
+
+    binary: str = "llama-server"
+    load_stall: Span = _span(120.0)
+
+
+class Engines(Section, frozen=True, kw_only=True):
+    """[engines]."""
+
+    llama_cpp: LlamaCpp = msgspec.field(default_factory=LlamaCpp)
+
+
+class ModelEntry(Section, frozen=True, kw_only=True):
+    """[models.NAME]: a catalogue entry and the options it is loaded with."""
+
+    engine: str = "llama_cpp"
+    path: str
+    kind: str = ""
+    context_length: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
+    parallel: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
+    batch: Annotated[int, msgspec.Meta(ge=1, le=2**20)] | None = None
+    ubatch: Annotated[int, msgspec.Meta(ge=1, le=2**20)] | None = None
+    cache_type_k: str | None = None
+    cache_type_v: str | None = None
+    flash_attention: str | None = None
+    gpu_layers: Annotated[int, msgspec.Meta(ge=0, le=65536)] | None = None
+    threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
+    kv_unified: bool | None = None
+    embedding: bool | None = None
+
+
+class Models(msgspec.Struct, frozen=True, kw_only=True):
+    """[models]: the roots that files must lie under, and the entries."""
+
+    roots: tuple[str, ...] = ()
+    entries: dict[str, ModelEntry] = {}
+
+
+class Http(Section, frozen=True, kw_only=True):
+    """[http]: /healthz and /readyz over plain HTTP."""
+
+    listen: str = ""
+
+
+class Logging(Section, frozen=True, kw_only=True):
+    """[logging]. `auto`: for a person on a terminal, JSON else."""
+
+    format: str = "auto"
+    level: str = "info"
+
+
+class Config(Section, frozen=True, kw_only=True):
+    """All of it."""
+
+    node: Node = Node()
+    server: Server = Server()
+    sampling: Sampling = msgspec.field(default_factory=Sampling)
+    devices: Devices = Devices()
+    policy: Policy = msgspec.field(default_factory=Policy)
+    engines: Engines = msgspec.field(default_factory=Engines)
+    models: Models = Models()
+    reservations: dict[str, StandingReservation] = {}
+    http: Http = Http()
+    logging: Logging = Logging()
