@@ -18,8 +18,8 @@ import structlog
 from gpud import __version__
 from gpud.clock import Clock
 from gpud.config import default_socket
-from gpud.devices.frames import SamplerSettings
-from gpud.devices.sampler import Sampler
+from gpud.devices.sampling.frames import SamplerSettings
+from gpud.devices.sampling.sampler import Sampler
 from gpud.devices.snapshot import Snapshot
 from gpud.engines.engine import Engine, EngineProgram
 from gpud.engines.llama_cpp import LlamaCpp

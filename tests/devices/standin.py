@@ -16,8 +16,8 @@ import msgspec
 import pytest
 
 from gpud.clock import SystemClock
-from gpud.devices.child import child_environment
 from gpud.devices.driver import Aliases, DeviceLost, DriverUnavailable
+from gpud.devices.sampling.child import child_environment
 from gpud.devices.snapshot import DeviceInfo, ProcessUse, Readings
 
 SOURCE = Path(__file__).with_name("nvml_standin.c")

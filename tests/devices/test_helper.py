@@ -14,9 +14,10 @@ import msgspec
 import pytest
 
 from gpud.clock import SystemClock
-from gpud.devices.child import MODULE, child_environment
 from gpud.devices.driver import Driver, DriverUnavailable
-from gpud.devices.frames import (
+from gpud.devices.processes import ProcessTable
+from gpud.devices.sampling.child import MODULE, child_environment
+from gpud.devices.sampling.frames import (
     MAX_FRAME_BYTES,
     Answer,
     AnyFrame,
@@ -30,8 +31,7 @@ from gpud.devices.frames import (
     Unanswered,
     encode_frame,
 )
-from gpud.devices.helper import REOPEN_SECONDS, Fleet, FrameWriter, Helper, Schedule, obey
-from gpud.devices.processes import ProcessTable
+from gpud.devices.sampling.helper import REOPEN_SECONDS, Fleet, FrameWriter, Helper, Schedule, obey
 from gpud.devices.snapshot import DeviceKind, HostReadings, Readings
 from tests.fakes.clock import FakeClock
 from tests.fakes.driver import GIB, FakeDriver

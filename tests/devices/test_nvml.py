@@ -10,9 +10,9 @@ import pytest
 
 from gpud.clock import SystemClock
 from gpud.devices.driver import DeviceLost, DriverUnavailable
-from gpud.devices.frames import SamplerSettings
 from gpud.devices.nvml import RETRY_REFUSED_AFTER_READS, numa_node
-from gpud.devices.sampler import Sampler
+from gpud.devices.sampling.frames import SamplerSettings
+from gpud.devices.sampling.sampler import Sampler
 from gpud.devices.snapshot import DeviceKind, Health, ProcessKind, Readings, Snapshot
 from tests.devices.standin import NvmlChild
 from tests.devices.watching import QUICK, Watcher, health, running, sample

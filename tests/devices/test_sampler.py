@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gpud.clock import SystemClock
-from gpud.devices.frames import (
+from gpud.devices.sampling.frames import (
     Answer,
     Inventory,
     SamplerSettings,
@@ -20,7 +20,7 @@ from gpud.devices.frames import (
     TickEnded,
     Unanswered,
 )
-from gpud.devices.sampler import Limits, Sampler
+from gpud.devices.sampling.sampler import Limits, Sampler
 from gpud.devices.snapshot import (
     DeviceInfo,
     DeviceKind,

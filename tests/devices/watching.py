@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from gpud.devices.sampler import Limits, Sampler
+from gpud.devices.sampling.sampler import Limits, Sampler
 from gpud.devices.snapshot import Health, Sample, Snapshot
 
 QUICK = Limits(device=0.3, probe_first=0.1, probe_longest=0.2, restart_first=0.01)
@@ -63,4 +63,4 @@ def helpers() -> list[int]:
     me = os.getpid()
     children = Path(f"/proc/{me}/task/{me}/children").read_text().split()
     commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
-    return [pid for pid, command in commands.items() if b"gpud.devices.helper" in command]
+    return [pid for pid, command in commands.items() if b"gpud.devices.sampling.helper" in command]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from gpud.devices.child import Child, Receive
-from gpud.devices.frames import AnyFrame, Orders
+from gpud.devices.sampling.child import Child, Receive
+from gpud.devices.sampling.frames import AnyFrame, Orders
 
 
 class FakeChild(Child):

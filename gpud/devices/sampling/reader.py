@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from gpud.devices.frames import Answer, Unanswered
+from gpud.devices.sampling.frames import Answer, Unanswered
 from gpud.devices.snapshot import DeviceInfo
 
 # Longer than any UUID of a device.

@@ -13,13 +13,13 @@ from pathlib import Path
 import msgspec
 
 import gpud
-from gpud.devices.frames import AnyFrame, FrameParser, Orders
-from gpud.devices.reader import Mark
+from gpud.devices.sampling.frames import AnyFrame, FrameParser, Orders
+from gpud.devices.sampling.reader import Mark
 
 # Called on the event loop with the process that a frame came from.
 Receive = Callable[["Child", AnyFrame], None]
 
-MODULE = "gpud.devices.helper"
+MODULE = "gpud.devices.sampling.helper"
 READ_BYTES = 256 * 1024
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from gpud.devices.driver import driver_name
-from gpud.devices.frames import Answer, Inventory
+from gpud.devices.sampling.frames import Answer, Inventory
 from gpud.devices.snapshot import (
     DeviceInfo,
     DeviceKind,

@@ -1,4 +1,4 @@
-"""The sampling process: `python -m gpud.devices.helper`, one loop over every device.
+"""The sampling process: `python -m gpud.devices.sampling.helper`, one loop over every device.
 
 It is a process of its own because a driver can hang in the kernel for ever, and whoever waits in
 it cannot be killed. Devices are asked on a thread (reader.py), so that one that hangs holds up no
@@ -29,7 +29,9 @@ from gpud.devices.driver import (
     DriverUnavailable,
     driver_name,
 )
-from gpud.devices.frames import (
+from gpud.devices.host import HostDriver, HostProbe
+from gpud.devices.processes import ProcessTable
+from gpud.devices.sampling.frames import (
     COMMAND_LIST,
     COMMAND_TAKE,
     Answer,
@@ -42,9 +44,7 @@ from gpud.devices.frames import (
     TickEnded,
     encode_frame,
 )
-from gpud.devices.host import HostDriver, HostProbe
-from gpud.devices.processes import ProcessTable
-from gpud.devices.reader import Mark, Reader
+from gpud.devices.sampling.reader import Mark, Reader
 from gpud.devices.simulated import Scenario, SimulatedDriver, simulated_slots
 from gpud.devices.snapshot import DeviceInfo, Readings
 

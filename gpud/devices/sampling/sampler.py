@@ -17,10 +17,11 @@ import msgspec
 import structlog
 
 from gpud.clock import Clock
-from gpud.devices.board import Board, Instant
-from gpud.devices.child import Child, Receive
 from gpud.devices.driver import HOST, NVML, SIMULATED, driver_name
-from gpud.devices.frames import (
+from gpud.devices.host import host_uuid
+from gpud.devices.sampling.board import Board, Instant
+from gpud.devices.sampling.child import Child, Receive
+from gpud.devices.sampling.frames import (
     COMMAND_LIST,
     COMMAND_TAKE,
     Answer,
@@ -33,7 +34,6 @@ from gpud.devices.frames import (
     TickEnded,
     Unanswered,
 )
-from gpud.devices.host import host_uuid
 from gpud.devices.snapshot import Health, HostReadings, Snapshot
 
 log = structlog.get_logger()

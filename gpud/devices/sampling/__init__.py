@@ -1,0 +1,1 @@
+"""Reading the drivers, in a process of its own."""
