@@ -15,33 +15,39 @@ from pathlib import Path
 
 import structlog
 
-from gpud import __version__
+from gpud import __version__, assembly
 from gpud.clock import Clock
 from gpud.config import default_socket
-from gpud.devices.sampling.frames import SamplerSettings
+from gpud.devices.crossings import crossings
+from gpud.devices.host_pressure import squeeze_events
 from gpud.devices.sampling.sampler import Sampler
 from gpud.devices.snapshot import Snapshot
+from gpud.devices.topology import nodes
 from gpud.engines.engine import Engine, EngineProgram
 from gpud.engines.llama_cpp import LlamaCpp
 from gpud.engines.probe import HttpProbe
 from gpud.errors import EngineMissing, StateDirectoryRefused
 from gpud.events import Event, Journal
+from gpud.failpoints import around
 from gpud.feed import Feed
 from gpud.http.server import HttpServer
-from gpud.instances.launcher import Launcher, ProcessLauncher
 from gpud.instances.life import House
 from gpud.instances.roster import Roster
-from gpud.ledger.charge import Reserves, is_stale
-from gpud.ledger.ledger import Ledger, LedgerSettings
+from gpud.instances.tree import cgroup
+from gpud.instances.tree.launcher import Launcher, ProcessLauncher
+from gpud.ledger.books import Cordon
+from gpud.ledger.change import Change
+from gpud.ledger.charge import is_stale
+from gpud.ledger.ledger import Ledger
 from gpud.ledger.promises import Promises, note
-from gpud.ledger.reservation import MIN_TTL_SECONDS
-from gpud.models.catalogue import Catalogue
-from gpud.models.model import EngineKind, Model, ModelKind, ModelOptions
+from gpud.ledger.reservation import MIN_TTL_SECONDS, Enforcement, Reservation
+from gpud.ledger.standing import requests_of
+from gpud.models.model import EngineKind
 from gpud.notify import Notifier
 from gpud.rpc.node import NodeFacts
 from gpud.rpc.server import RpcServer
 from gpud.rpc.services import services
-from gpud.settings import Config, ModelEntry
+from gpud.settings import Config
 from gpud.store import SqliteStore
 
 log = structlog.get_logger()
@@ -65,14 +71,7 @@ def state_directory(path: Path) -> Iterator[Path]:
     """
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        marker = path / MARKER
-        if not marker.exists():
-            if any(path.iterdir()):
-                raise StateDirectoryRefused(
-                    f"cannot use {path}: it holds files that are not gpud's; "
-                    "name an empty folder as node.state_dir"
-                )
-            marker.write_text("The state of gpud. Removing this folder forgets all promises.\n")
+        _make_ours(path)
         lock = (path / "lock").open("w")
     except OSError as error:
         raise StateDirectoryRefused(
@@ -88,6 +87,32 @@ def state_directory(path: Path) -> Iterator[Path]:
         yield path
 
 
+def _make_ours(path: Path) -> None:
+    """Our marker in the folder, and both safe from a loss of power before anything else is."""
+    marker = path / MARKER
+    if not marker.exists():
+        if any(path.iterdir()):
+            raise StateDirectoryRefused(
+                f"cannot use {path}: it holds files that are not gpud's; "
+                "name an empty folder as node.state_dir"
+            )
+        for folder in path.resolve().parents:
+            with contextlib.suppress(PermissionError):
+                _sync(folder)
+        with around("state.marker"):
+            marker.write_text("The state of gpud. Removing this folder forgets all promises.\n")
+    _sync(path)
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in a folder durable; syncing a file promises nothing about its name."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class Daemon:
     """One gpud: all its parts, and the order of their lives."""
 
@@ -99,24 +124,19 @@ class Daemon:
         self._store = SqliteStore(directory)
         self._journal = Journal(self._store)
         policy = config.policy
-        reserves = Reserves(
-            device_bytes=policy.device_reserve, host_bytes=policy.reserve_system_memory
-        )
-        ledger = Ledger(
-            LedgerSettings(
-                reserves=reserves, release_deadline_seconds=float(policy.release_deadline)
-            )
-        )
+        ledger = Ledger(assembly.ledger_settings(policy))
         self._promises = Promises(ledger, self._store, clock)
+        self._standing = assembly.standing(config)
+        self._told_missing: dict[str, list[str]] = {}
         self._snapshots: Feed[Snapshot] = Feed()
-        self._sampler = Sampler(_sampler_settings(config), clock, self._see)
+        self._sampler = Sampler(assembly.sampler_settings(config), clock, self._see)
         self._engines: dict[EngineKind, Engine] = {
             EngineKind.LLAMA_CPP: LlamaCpp(config.engines.llama_cpp.binary, HttpProbe())
         }
         launcher: Launcher = ProcessLauncher(clock, clock.now().boot_id)
         self._house = House(
             promises=self._promises,
-            catalogue=_catalogue(config),
+            catalogue=assembly.catalogue(config),
             engines=self._engines,
             launcher=launcher,
             clock=clock,
@@ -124,11 +144,17 @@ class Daemon:
             list_soon=self._sampler.list_soon,
             directory=directory / "instances",
             load_stall_seconds=float(config.engines.llama_cpp.load_stall),
+            sample_now=self._sampler.sample_now,
+            policy=policy,
+            cgroups=cgroup.find(),
+            node_count=len(nodes()) or None,
         )
         self._roster = Roster(self._house, self._store)
         self._start_wall = clock.now().wall
         self._socket = config.server.socket or default_socket()
-        self._rpc = RpcServer(services(self._facts(), self._journal, self._house, self._roster))
+        self._rpc = RpcServer(
+            services(self._facts(), self._journal, self._house, self._roster, self._enforce)
+        )
         self._programs: tuple[EngineProgram, ...] = ()
         self._http: HttpServer | None = None
         self._told_state = ("RECONCILING", "just started")
@@ -143,7 +169,9 @@ class Daemon:
         self._house.directory.mkdir(exist_ok=True, mode=0o700)
         self._remove_stray_folders()
         self._store.start(self._journal.committed, self._rebuild)
-        self._promises.restore()
+        self._promises.on_notice = self._roster.preempt
+        with around("restore.books"):
+            self._promises.restore()
         started = Event(wall=self._start_wall, type="node.started", subject="node")
         self._promises.post(note(started))
         try:
@@ -186,9 +214,35 @@ class Daemon:
     def _see(self, snapshot: Snapshot) -> None:
         """A snapshot: first the ledger, then everyone."""
         self._promises.observe(snapshot)
+        self._stand(snapshot)
+        self._tell_devices(snapshot)
         self._snapshots.publish(snapshot)
         if self._promises.ledger.wants_list():
             self._sampler.list_soon()
+
+    def _stand(self, snapshot: Snapshot) -> None:
+        """Hold the standing reservations, as soon as their devices are there."""
+        books = self._promises.ledger.books
+        held = any(each.request.standing for each in books.reservations.values())
+        if not snapshot.complete or not (self._standing or held):
+            return
+        requests, missing = requests_of(self._standing, snapshot)
+        self._promises.stand(requests, keep=frozenset(missing))
+        if missing != self._told_missing:
+            self._told_missing = missing
+            for name, devices in missing.items():
+                log.warning("reservation.standing_waits", name=name, missing=", ".join(devices))
+
+    def _tell_devices(self, snapshot: Snapshot) -> None:
+        """What happened to devices, and to the host's memory, since the last snapshot."""
+        before, books = self._snapshots.latest, self._promises.durable
+        events = crossings(before, snapshot, lambda uuid: books.device(uuid).holders)
+        events += squeeze_events(snapshot)
+        if events and not self._store.read_only_cause:
+            self._promises.post(Change(events=events))
+            return
+        for event in events:  # a full disk keeps its room for releases
+            log.warning(event.type, subject=event.subject, reason=event.reason)
 
     def _rebuild(self, cause: str) -> None:
         """A commit failed: what was decided on top of it is void."""
@@ -207,12 +261,25 @@ class Daemon:
         snapshot = self._snapshots.latest
         if self._promises.waiting_for or snapshot is None:
             return "RECONCILING", f"waiting for {self._promises.waiting_for}"
+        drain = self._promises.durable.drain
+        if drain is not None:
+            return "DRAINING", self._draining(drain)
         now = self._clock.now().boottime
         if not snapshot.samples:
             return "DEGRADED", "there is no device: none was found, and devices.host is off"
         if all(is_stale(sample, now) for sample in snapshot.samples):
             return "DEGRADED", "no device could be sampled for 10 s"
         return "READY", ""
+
+    def _draining(self, drain: Cordon) -> str:
+        running = sum(not instance.ended for instance in self._roster.list())
+        held = len(self._promises.durable.live)
+        why = f" ({drain.reason})" if drain.reason else ""
+        left = f"{running} instances run, {held} owners hold reservations"
+        return f"drained by {drain.actor}{why}: {left}; `gpuctl resume` ends that"
+
+    async def _enforce(self, reservation: Reservation) -> Enforcement:
+        return Enforcement.LEDGER
 
     # What goes on all the time.
 
@@ -240,7 +307,12 @@ class Daemon:
             self._roster.forget_ended()
             self._roster.rewrite()
             self._promises.forget_old_requests()
+            self._sampler.forget_vanished(self._is_promised)
             await self._clock.sleep(HOUSEKEEPING_SECONDS)
+
+    def _is_promised(self, uuid: str) -> bool:
+        newest, durable = self._promises.ledger.books, self._promises.durable
+        return bool(newest.device(uuid).holders or durable.device(uuid).holders)
 
     async def _find_engines(self) -> None:
         """Look which engines are here; nobody who asks for the node waits for a slow one."""
@@ -296,33 +368,3 @@ class Daemon:
         for folder in self._house.directory.iterdir():
             if folder.name not in recorded:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sampler_settings(config: Config) -> SamplerSettings:
-    devices = config.devices
-    return SamplerSettings(
-        nvml=devices.nvml,
-        host=devices.host,
-        simulated=tuple((cards.card, cards.count) for cards in devices.simulated),
-        scenario=devices.scenario,
-        interval_seconds=float(config.sampling.interval),
-        processes_every=config.sampling.processes_every,
-    )
-
-
-def _catalogue(config: Config) -> Catalogue:
-    models = {name: _model(name, entry) for name, entry in config.models.entries.items()}
-    return Catalogue(models, tuple(Path(root) for root in config.models.roots))
-
-
-def _model(name: str, entry: ModelEntry) -> Model:
-    options = ModelOptions(
-        **{field: getattr(entry, field) for field in ModelOptions.__dataclass_fields__}
-    )
-    return Model(
-        id=name,
-        engine=EngineKind(entry.engine),
-        kind=ModelKind(entry.kind) if entry.kind else None,
-        path=entry.path,
-        options=options,
-    )

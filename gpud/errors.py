@@ -4,7 +4,9 @@
     ├── OptionInvalid                  a field of a request
     ├── NotFound                       Device… Reservation… Model… InstanceNotFound
     ├── VramInsufficient               the bytes are held by others
+    ├── LimitReached                   QuotaExceeded QueueFull
     ├── DeviceUnavailable              a device that grants nothing now
+    ├── EnforcementUnavailable         the driver does not keep others off
     ├── NotServing                     SamplesStale Reconciling StoreReadOnly
     ├── GenerationMismatch             fencing
     ├── WrongState                     the thing is not in a state for this
@@ -123,10 +125,12 @@ class DeviceShortage:
     leaked_bytes: int
     # A rule that refuses regardless of bytes: "lost", "stale", "memory unknown".
     rule: str = ""
+    # Somebody in the way, who may go: one that waits before, or is there where none may be.
+    obstacle: str = ""
 
     def __str__(self) -> str:
-        if self.rule:
-            return f"{self.alias}: {self.rule}"
+        if self.rule or self.obstacle:
+            return f"{self.alias}: {self.rule or self.obstacle}"
         holders = [
             f"{name} {format_size(size)}"
             for name, size in (
@@ -179,6 +183,57 @@ class DeviceUnavailable(GpudError):
     def __str__(self) -> str:
         shown = "; ".join(str(shortage) for shortage in self.shortages[:8])
         return f"cannot grant on {shown}; `gpuctl devices` shows which devices can"
+
+
+@dataclass(kw_only=True, eq=False)
+class EnforcementUnavailable(GpudError):
+    """The caller requires that the driver keeps others off, and the driver does not."""
+
+    reason = "ENFORCEMENT_UNAVAILABLE"
+
+    device: str
+    problem: str
+
+    def __str__(self) -> str:
+        return (
+            f"cannot keep others off {self.device} by its driver: {self.problem}; "
+            "leave out require_enforcement to have it by the ledger alone"
+        )
+
+
+class LimitReached(GpudError):
+    """A number that the policy bounds."""
+
+
+@dataclass(kw_only=True, eq=False)
+class QuotaExceeded(LimitReached):
+    """One owner has as many as one may."""
+
+    reason = "QUOTA_EXCEEDED"
+
+    owner: str
+    limit_name: str
+    limit: int
+    advice: str
+
+    def __str__(self) -> str:
+        limit = f"{self.limit} is the limit of {self.limit_name}"
+        return f"cannot give {self.owner} more: {limit}; {self.advice}"
+
+
+@dataclass(kw_only=True, eq=False)
+class QueueFull(LimitReached):
+    """As many wait as may."""
+
+    reason = "QUEUE_FULL"
+
+    limit: int
+
+    def __str__(self) -> str:
+        return (
+            f"cannot wait: {self.limit} requests wait already (policy.max_queue), and it does not "
+            "fit now; try again later (`gpuctl explain` shows what holds the bytes)"
+        )
 
 
 class NotServing(GpudError):

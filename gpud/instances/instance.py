@@ -127,6 +127,9 @@ class Instance:
     load_seconds: float | None = None
     engine_bytes: int | None = None  # what the engine says that it allocated
     containment: str = "session"
+    cpu_affinity: str = ""  # what it was bound to, `0-15`; empty: all CPUs
+    memory_node: int | None = None  # that its memory is taken from first
+    swap: str = ""  # cgroup, mlock, or why it is not kept from swap; empty before its start
 
     @property
     def name(self) -> str:

@@ -23,13 +23,16 @@ from gpud.instances.instance import (
     LoadPhase,
     UnloadPhase,
 )
-from gpud.instances.launcher import Launcher, Tree
 from gpud.instances.lifecycle import STATE_OF_PHASE, Happening, step
 from gpud.instances.progress import Progress, Trail
+from gpud.instances.starting.turns import Turns
+from gpud.instances.tree.cgroup import Cgroups
+from gpud.instances.tree.launcher import Launcher, Tree
 from gpud.ledger.change import Change
 from gpud.ledger.promises import Promises
 from gpud.models.catalogue import Catalogue
 from gpud.models.model import EngineKind
+from gpud.settings import Policy
 from gpud.store import Committed, Row
 
 
@@ -55,6 +58,11 @@ class House:
     list_soon: Callable[[], None]  # asks the sampler for process lists at its next tick
     directory: Path  # holds one folder per instance
     load_stall_seconds: float
+    sample_now: Callable[[], None] = lambda: None  # asks the sampler for a tick at once
+    policy: Policy = field(default_factory=Policy)
+    turns: Turns = field(default_factory=Turns)
+    cgroups: Cgroups | None = None  # where a memory cgroup is delegated
+    node_count: int | None = None  # NUMA nodes with CPUs; None: the kernel tells none
 
     def folder(self, instance_id: str) -> Path:
         """The instance's own folder."""

@@ -7,28 +7,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import signal
 import socket
 from collections.abc import Awaitable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 from gpud.devices.snapshot import DeviceKind, Sample
-from gpud.engines.engine import Engine, EngineProgram, Readiness, StartRequest
+from gpud.engines.engine import Engine, EngineProgram, Readiness
 from gpud.engines.probe import ProbeFailed
 from gpud.errors import (
     EngineExited,
-    EngineMissing,
     EngineNotReady,
     FootprintExceeded,
     VramInsufficient,
 )
+from gpud.failpoints import around
+from gpud.instances.allocation import LoadTerms, ask
 from gpud.instances.instance import Exit, Gate, Instance, LoadPhase
-from gpud.instances.launcher import LaunchFailed, LaunchSpec, Tree
 from gpud.instances.life import Life
 from gpud.instances.lifecycle import Happening, step
-from gpud.instances.output import tail
 from gpud.instances.race import unless
+from gpud.instances.starting.confinement import LOCKED
+from gpud.instances.starting.start import LOOPBACK, Start
+from gpud.instances.tree.launcher import Tree
+from gpud.instances.tree.locking import locked_bytes
+from gpud.instances.tree.output import tail
 from gpud.ledger.change import Change
 from gpud.ledger.reservation import ReserveRequest
 from gpud.models.catalogue import Inspection
@@ -41,7 +45,6 @@ EXIT_SECONDS = 1.0
 WARMUP_SECONDS = 300.0  # the weights may still have to come from a slow disk
 # Readiness is asked often while it may come at once, seldom once the load is clearly long.
 _POLL_SECONDS = ((1.0, 0.005), (10.0, 0.05), (float("inf"), 0.25))
-LOOPBACK = "127.0.0.1"
 _WORDS = {
     Readiness.REFUSED: "waiting for the engine to listen",
     Readiness.LOADING: "the engine loads",
@@ -50,12 +53,12 @@ _WORDS = {
 
 
 class Load:
-    """The phases of one load. `asked` are UUIDs to choose among; none: any GPU."""
+    """The phases of one load."""
 
-    def __init__(self, life: Life, asked: tuple[str, ...]) -> None:
+    def __init__(self, life: Life, terms: LoadTerms) -> None:
         self._life = life
         self._house = life.house
-        self._asked = asked
+        self._terms = terms
         self._engine: Engine = life.house.engines[life.instance.engine]
         self._model: Model | None = None  # an adopted one may have left the catalogue
 
@@ -68,12 +71,36 @@ class Load:
         self._life.enter(LoadPhase.ALLOCATE)
         await self._allocate(inspection)
         self._life.enter(LoadPhase.START)
-        tree = await self._start(program, inspection)
-        self._life.enter(LoadPhase.LOAD)
-        await self.go_on(tree)
+        start = Start(
+            life=self._life,
+            engine=self._engine,
+            program=program,
+            model=self._entry,
+            path=inspection.path,
+            size_bytes=inspection.size_bytes,
+        )
+        async with self._turn():
+            tree = await start.run()
+            self._life.enter(LoadPhase.LOAD)
+            await self._bring_up(tree)
 
     async def go_on(self, tree: Tree) -> None:
-        """From a started engine to READY; also where an adopted load goes on."""
+        """The rest of a load that an earlier life of the daemon began: its engine runs."""
+        async with self._turn():
+            await self._bring_up(tree)
+
+    def _turn(self) -> AbstractAsyncContextManager[None]:
+        """From the start to READY, or to whatever ends it, nobody else starts on its devices."""
+        life, aliases = self._life, {s.info.uuid: s.info.alias for s in self._samples()}
+
+        def tell(uuid: str, holder: str) -> None:
+            alias = aliases.get(uuid, uuid)
+            life.show(detail=f"waits for {holder} to finish loading on {alias}")
+
+        return self._house.turns.take(life.instance.devices, life.instance.name, tell)
+
+    async def _bring_up(self, tree: Tree) -> None:
+        """From a started engine to READY."""
         endpoint = f"http://{LOOPBACK}:{self._life.instance.port}"
         if self._entry.kind is None:
             await self._inspect()  # adopted: an earlier life of the daemon had asked
@@ -121,66 +148,20 @@ class Load:
     async def _allocate(self, inspection: Inspection) -> None:
         """Promise and intent become durable in one transaction."""
         footprint = self._footprint(inspection)
-        life, promises = self._life, self._house.promises
-        promises.admit()
-        reservation, change = promises.ledger.reserve(
-            self._request(footprint.total_bytes),
-            f"r-{secrets.token_hex(4)}",
-            self._house.clock.now(),
-        )
+        life = self._life
+        reservation, change = await ask(life, self._request(footprint.total_bytes))
         uuid = reservation.grants[0].device
-        await life.commit(
-            change,
-            gate=Gate.INTENT,
-            reservation=reservation.id,
-            devices=(uuid,),
-            footprint=replace(footprint, device_uuid=uuid),
-            port=_free_port(),
-        )
+        with around("launch.intent"):
+            await life.commit(
+                change,
+                gate=Gate.INTENT,
+                reservation=reservation.id,
+                devices=(uuid,),
+                footprint=replace(footprint, device_uuid=uuid),
+                port=_free_port(),
+            )
         aliases = [s.info.alias for s in self._samples() if s.info.uuid == uuid]
         life.show(detail=f"{format_size(footprint.total_bytes)} on {''.join(aliases) or uuid}")
-
-    async def _start(self, program: EngineProgram, inspection: Inspection) -> Tree:
-        """Spawned behind a gate, then told to go: no engine runs before its record is durable."""
-        life, instance = self._life, self._life.instance
-        folder = life.folder
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        request = StartRequest(
-            model=self._entry,
-            options=instance.options,
-            model_path=inspection.path,
-            host=LOOPBACK,
-            port=instance.port or 0,
-            visible_devices=tuple(
-                sample.info.uuid
-                for sample in self._samples()
-                if sample.info.uuid in instance.devices and sample.info.kind is not DeviceKind.HOST
-            ),
-            directory=folder,
-        )
-        command = self._engine.command(program, request)
-        spec = LaunchSpec(
-            instance=instance.id,
-            reservation=instance.reservation or "",
-            argv=command.argv,
-            environment=command.environment,
-            directory=folder,
-            token=secrets.token_hex(16),
-        )
-        try:
-            tree = await self._house.launcher.spawn(spec)
-            life.tree = tree
-            await life.commit(Change(), gate=Gate.SPAWNED, shim=tree.identity)
-            bound = self._house.promises.ledger.bind(instance.reservation or "")
-            await life.commit(bound, life.event("instance.started"), gate=Gate.GO)
-            pid = await tree.go()
-        except LaunchFailed as error:
-            raise EngineMissing(
-                engine=instance.engine.value, program=command.argv[0], problem=str(error)
-            ) from error
-        life.note(pid=pid)
-        life.show(detail=f"pid {pid}")
-        return tree
 
     async def _until_ready(self, endpoint: str) -> None:
         """Poll readiness; the limit starts anew with each sign of progress."""
@@ -235,7 +216,14 @@ class Load:
         if measured is not None:
             self._life.note(engine_bytes=measured)
             self._life.show(detail=f"{format_size(measured)} of {format_size(promised)} taken")
+        self._check_locked()
         self._house.list_soon()
+
+    def _check_locked(self) -> None:
+        """An engine that may not lock its memory says so in its output alone, and goes on."""
+        instance = self._life.instance
+        if instance.swap == LOCKED and instance.pid and locked_bytes(instance.pid) == 0:
+            self._life.note(swap="not enforced: the engine locked nothing (its output says why)")
 
     async def _register(self, endpoint: str) -> None:
         """The endpoint is told once the record that names it is durable."""
@@ -247,22 +235,23 @@ class Load:
         )
         event = life.event("instance.ready", endpoint=endpoint, seconds=f"{seconds:.3f}")
         state = step(life.instance.name, life.instance.state, Happening.WARMED)
-        await life.commit(Change(), event, state=state)
+        with around("launch.ready"):
+            await life.commit(Change(), event, state=state)
 
     # Parts.
 
     def _request(self, size: int) -> ReserveRequest:
-        instance = self._life.instance
-        return ReserveRequest(
-            owner=instance.owner,
-            bytes=size,
-            devices=self._asked,
-            ttl_seconds=None,
-            instance=instance.id,
-        )
+        return self._terms.request(self._life.instance, size)
+
+    def _asked(self) -> tuple[str, ...]:
+        """Devices that it may be placed on; within a standing reservation, those of it."""
+        if self._terms.within is None or self._terms.devices:
+            return self._terms.devices
+        outer = self._house.promises.durable.reservations.get(self._terms.within)
+        return tuple(grant.device for grant in outer.grants) if outer is not None else ()
 
     def _footprint(self, inspection: Inspection) -> Footprint:
-        return dearest_footprint(inspection, self._life.instance, self._samples(), self._asked)
+        return dearest_footprint(inspection, self._life.instance, self._samples(), self._asked())
 
     def _samples(self) -> tuple[Sample, ...]:
         snapshot = self._house.snapshots.latest

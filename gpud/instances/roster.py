@@ -12,6 +12,8 @@ import msgspec
 import structlog
 
 from gpud.errors import GpudError, InstanceLost, InstanceNotFound, OptionInvalid, WrongState
+from gpud.failpoints import around
+from gpud.instances.allocation import LoadTerms
 from gpud.instances.instance import (
     Exit,
     Gate,
@@ -20,15 +22,15 @@ from gpud.instances.instance import (
     LoadPhase,
     UnloadPhase,
 )
-from gpud.instances.launcher import LaunchFailed, Tree, last_exit
 from gpud.instances.life import House, Life, StopOrder, row_of
 from gpud.instances.lifecycle import PHASE_OF_STATE
 from gpud.instances.load import Load, dearest_footprint
 from gpud.instances.progress import Progress
 from gpud.instances.supervisor import live
+from gpud.instances.tree.launcher import LaunchFailed, Tree, last_exit
 from gpud.ledger.change import Change
-from gpud.ledger.promises import Call, Remembered
-from gpud.ledger.reservation import ReserveRequest
+from gpud.ledger.requests import Call, Remembered
+from gpud.ledger.reservation import Reservation
 from gpud.models.model import Footprint, ModelOptions
 from gpud.store import Row, SqliteStore
 
@@ -40,11 +42,11 @@ _UNSEEN = Exit(code=None, signal=None, wall=None)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadRequest:
-    """What a load was asked with. `devices` are UUIDs to choose among; none: any GPU."""
+    """What a load was asked with."""
 
     model: str
     options: ModelOptions
-    devices: tuple[str, ...]
+    terms: LoadTerms
     owner: str
 
 
@@ -112,15 +114,9 @@ class Roster:
         house, instance = self._house, self._new(request)
         await house.engines[instance.engine].program()
         inspection = await house.catalogue.inspect(house.catalogue.get(request.model))
-        footprint = self._footprint(inspection, instance, request.devices)
-        reservation = house.promises.propose(
-            ReserveRequest(
-                owner=request.owner,
-                bytes=footprint.total_bytes,
-                devices=request.devices,
-                ttl_seconds=None,
-            )
-        )
+        footprint = self._footprint(inspection, instance, request.terms.devices)
+        asked = replace(request.terms, max_wait_seconds=0.0)
+        reservation = house.promises.propose(asked.request(instance, footprint.total_bytes))
         uuid = reservation.grants[0].device
         return replace(footprint, device_uuid=uuid), uuid
 
@@ -146,7 +142,7 @@ class Roster:
         def durable() -> None:
             life.durable = instance
             # Here and not below: the caller may have left while the record was on its way.
-            self._start(life, Load(life, request.devices))
+            self._start(life, Load(life, request.terms))
 
         change = Change(events=(life.event("instance.load_asked", actor=instance.owner),))
         done = self._house.promises.commit(change, rows, durable)
@@ -165,6 +161,25 @@ class Roster:
         if not life.stop.done():
             life.stop.set_result(order)
         return life.durable or life.instance
+
+    def stop_all(self, actor: str, grace_seconds: float) -> int:
+        """Order the stop of every instance that has not ended; how many those are."""
+        running = [life for life in self._lives.values() if not life.instance.ended]
+        for life in running:
+            order = StopOrder(actor=actor, grace_seconds=grace_seconds, force=False)
+            self.stop(life.instance.name, order)
+        return len(running)
+
+    def preempt(self, reservation: Reservation) -> None:
+        """Its bytes are needed by another: it ends within the grace of its notice."""
+        life = self._lives.get(reservation.instance or "")
+        if life is None or life.instance.ended or life.order is not None:
+            return
+        notice = reservation.notice
+        left = notice.deadline.remaining_seconds(self._house.clock.now()) if notice else 0.0
+        log.info("instance.preempted", instance=life.instance.name, seconds=round(left, 3))
+        order = StopOrder(actor="gpud", grace_seconds=max(0.0, left), force=False)
+        self.stop(life.instance.name, order)
 
     def of_model(self, model: str) -> Instance:
         """The one instance of a model that has not ended. Raises as stop does."""
@@ -232,6 +247,11 @@ class Roster:
 
     async def _recover(self) -> None:
         """Decide the fate of every recorded instance, then of promises that lost theirs."""
+        with around("restore.instances"):
+            await self._recover_all()
+            self._release_orphans()
+
+    async def _recover_all(self) -> None:
         for _, body in self._store.read_rows("instance"):
             instance = msgspec.json.decode(body, type=Instance)
             life = self._add(instance)
@@ -256,7 +276,8 @@ class Roster:
 
     async def _recover_one(self, life: Life) -> None:
         instance = life.instance
-        tree = await self._find_tree(instance)
+        with around("adopt.find"):
+            tree = await self._find_tree(instance)
         life.tree = tree
         life.phase = PHASE_OF_STATE.get(instance.state, life.phase)
         log.info(
@@ -300,16 +321,21 @@ class Roster:
         if instance.state in {InstanceState.STARTING, InstanceState.WARMING}:
             # Its first tokens are asked again: nobody saw whether they came.
             life.instance = replace(life.instance, state=InstanceState.LOADING)
-        _ = life.commit(change, event, pid=pid)
+        with around("adopt.record"):
+            _ = life.commit(change, event, pid=pid)
         life.phase = LoadPhase.READY if instance.state is InstanceState.READY else LoadPhase.LOAD
-        self._start(life, Load(life, ()), tree)
+        self._start(life, Load(life, LoadTerms()), tree)
 
     def _release_orphans(self) -> None:
         """A HELD promise whose instance is not recorded was never started."""
         promises, now = self._house.promises, self._house.clock.now()
         for reservation in list(promises.ledger.books.reservations.values()):
             instance = reservation.instance
-            if instance is not None and instance not in self._lives and reservation.booked:
+            if (
+                instance is not None
+                and instance not in self._lives
+                and (reservation.booked or reservation.queued)
+            ):
                 _, change = promises.ledger.release(reservation.id, None, now, holder=True)
                 promises.post(change)
 

@@ -10,12 +10,13 @@ from typing import TypeVar
 import structlog
 
 from gpud.errors import GpudError, LoadCancelled, StoreReadOnly
+from gpud.failpoints import around
 from gpud.instances.instance import InstanceState, UnloadPhase
-from gpud.instances.launcher import Tree
 from gpud.instances.life import Life, StopOrder
 from gpud.instances.lifecycle import Happening, step
 from gpud.instances.load import Load, engine_exited
 from gpud.instances.race import unless
+from gpud.instances.tree.launcher import Tree
 from gpud.ledger.change import Change
 
 log = structlog.get_logger()
@@ -71,13 +72,19 @@ async def _bring_down(life: Life) -> None:
         life.instance = replace(life.instance, failure=life.failure(life.error))
     _leave_up(life, failed=failed)
     # The intent first: after a crash from here on the stop is finished, not the engine adopted.
-    await life.written()
+    with around("stop.intent"):
+        await life.written()
     if life.instance.state is InstanceState.DRAINING:
         await _drain(life)
     if life.tree is not None:
-        await _end_tree(life, life.tree, gently=not failed)
-    freed = await _once_writable(life, _free)
-    await _finish(life, freed, failed=failed)
+        with around("stop.tree"):
+            await _end_tree(life, life.tree, gently=not failed)
+    if life.house.cgroups is not None:
+        life.house.cgroups.remove(life.instance.id)
+    with around("stop.free"):
+        freed = await _once_writable(life, _free)
+    with around("stop.record"):
+        await _finish(life, freed, failed=failed)
 
 
 def _leave_up(life: Life, *, failed: bool) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import heapq
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gpud.clock import Moment
@@ -13,6 +15,15 @@ from gpud.ledger.reservation import Reservation, ReservationState
 ENDED_LISTED_SECONDS = 600.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cordon:
+    """Why a device, or the whole node, grants nothing new, and who said so."""
+
+    reason: str
+    actor: str
+    wall: float
+
+
 @dataclass(slots=True)
 class DeviceBook:
     """What is booked on one device; `version` moves with every change."""
@@ -20,8 +31,17 @@ class DeviceBook:
     granted_bytes: int = 0
     holders: dict[str, int] = field(default_factory=dict)  # reservation id → bytes
     bound: dict[str, int] = field(default_factory=dict)  # those that had a process
+    # Promises inside a standing one: their bytes are its bytes. Id → the standing one's id.
+    within: dict[str, str] = field(default_factory=dict)
+    exclusive: str | None = None  # the reservation that has it alone
     leaked_bytes: int = 0
     version: int = 0
+
+    def carrier(self, claim: str | None) -> str | None:
+        """The promise whose bytes a process that claims `claim` uses; None: none here."""
+        if claim is None or claim in self.holders:
+            return claim
+        return self.within.get(claim)
 
 
 _EMPTY = DeviceBook()
@@ -35,7 +55,14 @@ class Books:
 
     def __init__(self) -> None:
         self.reservations: dict[str, Reservation] = {}
+        self._order: list[tuple[float, str]] = []  # (created, id), as they are listed
         self.releasing: dict[str, Reservation] = {}
+        self.queued: dict[str, Reservation] = {}
+        self.noticed: dict[str, Reservation] = {}
+        self.live: Counter[str] = Counter()  # by owner, those that are booked
+        self.waiting: Counter[str] = Counter()  # by owner, those that are queued
+        self.cordons: dict[str, Cordon] = {}
+        self.drain: Cordon | None = None
         self._devices: dict[str, DeviceBook] = {}
         # (boottime, id): entries of replaced versions are skipped when they come up.
         self._due: list[tuple[float, str]] = []
@@ -48,21 +75,32 @@ class Books:
         """Every device on which something is or was booked."""
         return self._devices
 
+    def inside(self, id_: str, uuid: str) -> dict[str, int]:
+        """What is promised within a standing reservation on a device: bytes by id."""
+        return {
+            child: next(grant.bytes for grant in held.grants if grant.device == uuid)
+            for child, parent in self.device(uuid).within.items()
+            if parent == id_ and (held := self.reservations.get(child)) is not None
+        }
+
     def put(self, reservation: Reservation) -> None:
         """Add a reservation, or replace its earlier version."""
         old = self.reservations.get(reservation.id)
-        self.drop(reservation.id)
+        if old is not None:
+            self._unbook(old)
+        if old is None or old.created.wall != reservation.created.wall:
+            self._unlist(old)
+            bisect.insort(self._order, (reservation.created.wall, reservation.id))
         self.reservations[reservation.id] = reservation
         if reservation.state is ReservationState.RELEASING:
             self.releasing[reservation.id] = reservation
+        if reservation.queued:
+            self.queued[reservation.id] = reservation
+            self.waiting[reservation.owner] += 1
+        if reservation.notice is not None and reservation.booked:
+            self.noticed[reservation.id] = reservation
         if reservation.booked:
-            for grant in reservation.grants:
-                book = self._devices.setdefault(grant.device, DeviceBook())
-                book.granted_bytes += grant.bytes
-                book.holders[reservation.id] = grant.bytes
-                if reservation.bound:
-                    book.bound[reservation.id] = grant.bytes
-                book.version += 1
+            self._book(reservation)
         due = _due_boottime(reservation)
         if due is not None and (old is None or _due_boottime(old) != due):
             heapq.heappush(self._due, (due, reservation.id))
@@ -71,20 +109,68 @@ class Books:
     def drop(self, id_: str) -> None:
         """Forget a reservation."""
         old = self.reservations.pop(id_, None)
-        self.releasing.pop(id_, None)
-        if old is not None and old.booked:
-            for grant in old.grants:
-                book = self._devices[grant.device]
-                book.granted_bytes -= grant.bytes
-                del book.holders[id_]
-                book.bound.pop(id_, None)
-                book.version += 1
+        if old is not None:
+            self._unbook(old)
+            self._unlist(old)
+
+    def listed(self, after: tuple[float, str] | None = None) -> Iterator[Reservation]:
+        """All, the oldest first; from the one after (created, id) on."""
+        start = 0 if after is None else bisect.bisect_right(self._order, after)
+        for at in range(start, len(self._order)):
+            yield self.reservations[self._order[at][1]]
+
+    def _unlist(self, old: Reservation | None) -> None:
+        if old is not None:
+            del self._order[bisect.bisect_left(self._order, (old.created.wall, old.id))]
+
+    def _book(self, reservation: Reservation) -> None:
+        self.live[reservation.owner] += 1
+        for grant in reservation.grants:
+            book = self._devices.setdefault(grant.device, DeviceBook())
+            book.version += 1
+            if reservation.within is not None:
+                book.within[reservation.id] = reservation.within
+                continue
+            book.granted_bytes += grant.bytes
+            book.holders[reservation.id] = grant.bytes
+            if reservation.bound:
+                book.bound[reservation.id] = grant.bytes
+            if reservation.exclusive and not grant.beside:
+                book.exclusive = reservation.id
+
+    def _unbook(self, old: Reservation) -> None:
+        self.releasing.pop(old.id, None)
+        self.noticed.pop(old.id, None)
+        if self.queued.pop(old.id, None) is not None:
+            _count_down(self.waiting, old.owner)
+        if not old.booked:
+            return
+        _count_down(self.live, old.owner)
+        for grant in old.grants:
+            book = self._devices[grant.device]
+            book.version += 1
+            if book.within.pop(old.id, None) is not None:
+                continue
+            book.granted_bytes -= grant.bytes
+            del book.holders[old.id]
+            book.bound.pop(old.id, None)
+            if book.exclusive == old.id:
+                book.exclusive = None
 
     def set_leak(self, uuid: str, leaked_bytes: int) -> None:
         """Bytes on a device whose owner is gone."""
         book = self._devices.setdefault(uuid, DeviceBook())
         book.leaked_bytes = leaked_bytes
         book.version += 1
+
+    def set_cordon(self, uuid: str, cordon: Cordon | None) -> None:
+        """Cordon a device, or lift it; the empty UUID is the whole node."""
+        if not uuid:
+            self.drain = cordon
+        elif cordon is None:
+            self.cordons.pop(uuid, None)
+        else:
+            self.cordons[uuid] = cordon
 
     def due(self, now: Moment) -> list[Reservation]:
         """Leases to expire and ended ones to forget, each told once."""
@@ -108,10 +194,19 @@ class Books:
         return self._due[0][0] if self._due else None
 
 
+def _count_down(counter: Counter[str], owner: str) -> None:
+    counter[owner] -= 1
+    if not counter[owner]:
+        del counter[owner]
+
+
 def _due_boottime(reservation: Reservation) -> float | None:
     """The moment, on this boot's clock, at which a reservation next changes by itself."""
-    if reservation.state is ReservationState.GRANTED:
-        return reservation.deadline.boottime if reservation.deadline is not None else None
+    if reservation.queued or reservation.state is ReservationState.GRANTED:
+        deadlines = [reservation.deadline]
+        if reservation.notice is not None:
+            deadlines.append(reservation.notice.deadline)
+        return min((each.boottime for each in deadlines if each is not None), default=None)
     if not reservation.booked and reservation.ended is not None:
         return reservation.ended.boottime + ENDED_LISTED_SECONDS
     return None

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gpud.events import Event
+from gpud.ledger.books import Cordon
 from gpud.ledger.reservation import Reservation
 
 
@@ -16,10 +17,12 @@ class Change:
     reservations: tuple[Reservation, ...] = ()
     forgotten: tuple[str, ...] = ()
     leaks: tuple[tuple[str, int], ...] = ()
+    cordons: tuple[tuple[str, Cordon | None], ...] = ()
     events: tuple[Event, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.reservations or self.forgotten or self.leaks or self.events)
+        parts = (self.reservations, self.forgotten, self.leaks, self.cordons, self.events)
+        return any(parts)
 
 
 def joined(changes: Iterable[Change]) -> Change:
@@ -29,5 +32,6 @@ def joined(changes: Iterable[Change]) -> Change:
         reservations=tuple(r for part in parts for r in part.reservations),
         forgotten=tuple(id_ for part in parts for id_ in part.forgotten),
         leaks=tuple(leak for part in parts for leak in part.leaks),
+        cordons=tuple(cordon for part in parts for cordon in part.cordons),
         events=tuple(event for part in parts for event in part.events),
     )

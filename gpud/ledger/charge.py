@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gpud.devices.snapshot import DeviceKind, Health, Sample
+from gpud.devices.snapshot import DeviceKind, Sample
 from gpud.ledger.books import DeviceBook
 
 # A sample older than this says nothing about now.
@@ -80,7 +80,8 @@ class Reserves:
 class _Seen:
     """What the newest process list says, by whose the bytes are."""
 
-    observed: dict[str, int]
+    observed: dict[str, int]  # by the promise that the process names
+    carried: dict[str, int]  # by the promise whose bytes those are
     foreign_bytes: int
     residue_bytes: int | None
 
@@ -95,7 +96,7 @@ def charge(sample: Sample, book: DeviceBook, reserves: Reserves, baseline_bytes:
     used = sample.readings.memory_used_bytes
     total = sample.info.memory_total_bytes
     reserve = reserves.of(sample)
-    overuse = sum(max(0, size - book.holders.get(id_, 0)) for id_, size in seen.observed.items())
+    overuse = sum(max(0, size - book.holders.get(id_, 0)) for id_, size in seen.carried.items())
     charged = book.granted_bytes + overuse
     unattributed, growth = _unattributed(sample, book, seen, baseline_bytes)
     foreign: int | None = seen.foreign_bytes
@@ -125,18 +126,21 @@ def charge(sample: Sample, book: DeviceBook, reserves: Reserves, baseline_bytes:
 
 def _seen(sample: Sample, book: DeviceBook) -> _Seen:
     observed: dict[str, int] = {}
+    carried: dict[str, int] = {}
     foreign = 0
     for process in sample.processes or ():
-        size = process.used_bytes or 0
-        if process.claim is not None and process.claim in book.holders:
-            observed[process.claim] = observed.get(process.claim, 0) + size
+        size, claim = process.used_bytes or 0, process.claim
+        carrier = book.carrier(claim)
+        if claim is not None and carrier in book.holders:
+            observed[claim] = observed.get(claim, 0) + size
+            carried[carrier] = carried.get(carrier, 0) + size
         else:
             foreign += size
     residue = None
     if sample.processes is not None and sample.memory_used_at_list_bytes is not None:
         known = foreign + sum(observed.values())
         residue = max(0, sample.memory_used_at_list_bytes - known)
-    return _Seen(observed=observed, foreign_bytes=foreign, residue_bytes=residue)
+    return _Seen(observed=observed, carried=carried, foreign_bytes=foreign, residue_bytes=residue)
 
 
 def _unattributed(
@@ -148,14 +152,14 @@ def _unattributed(
         return None, 0
     # Summed over the few that have processes: there may be thousands that have none.
     below_promise = book.granted_bytes - sum(
-        min(size, book.holders.get(id_, 0)) for id_, size in seen.observed.items()
+        min(size, book.holders.get(id_, 0)) for id_, size in seen.carried.items()
     )
     absorbed = baseline_bytes + book.leaked_bytes
     if seen.residue_bytes is None:
         # No list at all: what is used fills the grants first.
         return max(0, used - absorbed - below_promise), 0
     # What a promise's processes left behind as they ended is its own until the device lets go.
-    left_behind = sum(size for id_, size in book.bound.items() if id_ not in seen.observed)
+    left_behind = sum(size for id_, size in book.bound.items() if id_ not in seen.carried)
     residue = max(0, seen.residue_bytes - absorbed - left_behind)
     if any(p.used_bytes is None for p in sample.processes or ()):
         # Listed, but without sizes (MIG, containers): the residue is theirs as far as promised.
@@ -163,23 +167,6 @@ def _unattributed(
     grown = used - (sample.memory_used_at_list_bytes or 0)
     unexplained = max(0, grown - below_promise)
     return residue + unexplained, unexplained
-
-
-def refusal_rule(sample: Sample, now_boottime: float) -> str:
-    """Why a device grants nothing whatever its bytes; empty when it may grant.
-
-    Staleness is judged apart: it is the sampler's fault, not the device's.
-    """
-    if sample.readings.mig_enabled and sample.info.kind is DeviceKind.GPU:
-        return "MIG is on: its slices are the devices"
-    if sample.health is not Health.HEALTHY:
-        why = f" ({sample.health_reason})" if sample.health_reason else ""
-        return f"{sample.health.value}{why}"
-    if sample.info.memory_total_bytes is None or sample.readings.memory_used_bytes is None:
-        return "its driver does not tell its memory"
-    if is_stale(sample, now_boottime):
-        return f"its newest sample is {now_boottime - sample.boottime:.0f} s old"
-    return ""
 
 
 def is_stale(sample: Sample, now_boottime: float) -> bool:

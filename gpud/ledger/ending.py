@@ -55,14 +55,13 @@ def begin_release(
 def finish(
     reservation: Reservation, ending: ReservationState, reason: str, now: Moment
 ) -> Reservation:
-    """Its bytes are free; a revoked one is fenced from its former holder."""
+    """Its bytes are free."""
     return replace(
         reservation,
         state=ending,
         reason=reason,
         ended=Deadline.after(now, 0),
         release_deadline=None,
-        generation=reservation.generation + (ending is ReservationState.REVOKED),
     )
 
 
@@ -100,17 +99,23 @@ def is_alive(reservation: Reservation, sample: Sample) -> bool:
 def rebased(reservation: Reservation, now: Moment) -> Reservation:
     """Its deadlines on the present boot's clock."""
     deadline, ended = reservation.deadline, reservation.ended
-    release = reservation.release_deadline
+    release, notice = reservation.release_deadline, reservation.notice
+    limit = reservation.request.max_wait_seconds if reservation.queued else reservation.ttl_seconds
     return replace(
         reservation,
-        deadline=deadline and deadline.rebased(now, reservation.ttl_seconds or 0.0),
+        created=_past(reservation.created, now),
+        granted=reservation.granted and _past(reservation.granted, now),
+        deadline=deadline and deadline.rebased(now, limit or 0.0),
         ended=ended and _past(ended, now),
         release_deadline=release and release.rebased(now, 0.0),
+        notice=notice and replace(notice, deadline=notice.deadline.rebased(now, 0.0)),
+        passed=reservation.passed
+        and replace(reservation.passed, deadline=reservation.passed.deadline.rebased(now, 0.0)),
     )
 
 
 def _past(ended: Deadline, now: Moment) -> Deadline:
-    """An end before a reboot is an end before this boot's first moment."""
+    """What was before a reboot is before this boot's first moment."""
     if ended.boot_id == now.boot_id:
         return ended
     ago = max(0.0, now.wall - ended.wall)

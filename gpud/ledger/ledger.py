@@ -6,88 +6,81 @@ the decisions. Admission sees every decision at once; everything else sees what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from gpud.clock import Moment
-from gpud.devices.snapshot import DeviceKind, Sample, Snapshot
+from gpud.devices.snapshot import Snapshot
 from gpud.errors import (
-    Reconciling,
+    DeviceUnavailable,
+    GpudError,
     ReservationNotFound,
     SamplesStale,
+    VramInsufficient,
     WrongState,
 )
-from gpud.events import Event
-from gpud.ledger.books import Books
+from gpud.ledger import telling
+from gpud.ledger.admission.admission import Admission, Fit, never_fits
+from gpud.ledger.admission.explain import Explainer, Explanation
+from gpud.ledger.admission.policy import LedgerSettings
+from gpud.ledger.admission.preemption import Preemption
+from gpud.ledger.admission.queue import check_limits, in_order
+from gpud.ledger.books import Books, Cordon
 from gpud.ledger.change import Change, joined
-from gpud.ledger.charge import (
-    Charge,
-    Reckoning,
-    Reserves,
-    charge,
-    is_stale,
-    refusal_rule,
-)
-from gpud.ledger.ending import (
-    RESIDUE_SLACK_BYTES,
-    begin_release,
-    end_event,
-    fence,
-    finish,
-    is_alive,
-    leak_event,
-    rebased,
-    releasing_event,
-    shortfall,
-)
-from gpud.ledger.placement import Candidate, eligible, place
+from gpud.ledger.charge import Charge
+from gpud.ledger.ending import fence, rebased
 from gpud.ledger.reservation import (
+    Attachment,
     Deadline,
-    Grant,
+    Enforcement,
+    Notice,
     Reservation,
     ReservationKind,
     ReservationState,
     ReserveRequest,
 )
-from gpud.units import MIB, format_size
+from gpud.ledger.returning import Returning
+from gpud.ledger.sight import Sight
+from gpud.units import MIB
 
 # More unexplained growth than this asks for a process list at the next tick.
 UNEXPLAINED_BYTES = 64 * MIB
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerSettings:
-    """The policy that the ledger decides by."""
-
-    reserves: Reserves
-    release_deadline_seconds: float
 
 
 class Ledger:
     """The newest decisions. Synchronous: nothing can come between a check and its change."""
 
     def __init__(self, settings: LedgerSettings) -> None:
+        self.settings = settings
+        self._sight = Sight(settings.reserves)
+        self._open_books()
+
+    def _open_books(self) -> None:
         self.books = Books()
-        self._settings = settings
-        self._snapshot: Snapshot | None = None
-        self._baselines: dict[str, int] = {}
-        self._reckonings: dict[str, Reckoning] = {}
+        deadline = self.settings.release_deadline_seconds
+        self._returning = Returning(self.books, self._sight, deadline)
 
     # Coming back.
 
     def restore(
-        self, reservations: Iterable[Reservation], leaks: Iterable[tuple[str, int]], now: Moment
+        self,
+        reservations: Iterable[Reservation],
+        leaks: Iterable[tuple[str, int]],
+        now: Moment,
+        cordons: Mapping[str, Cordon] | None = None,
     ) -> Change:
         """Take in what was durable; after a reboot put deadlines on this boot's clock."""
-        self.books = Books()
+        self._open_books()
         changed = []
-        for reservation in reservations:
+        for reservation in sorted(reservations, key=lambda each: each.created.wall):
             moved = rebased(reservation, now)
             self.books.put(moved)
             if moved != reservation:
                 changed.append(moved)
         for uuid, leaked in leaks:
             self.books.set_leak(uuid, leaked)
+        for uuid, cordon in (cordons or {}).items():
+            self.books.set_cordon(uuid, cordon)
         return Change(reservations=tuple(changed))
 
     # Deciding.
@@ -95,38 +88,81 @@ class Ledger:
     def reserve(
         self, request: ReserveRequest, id_: str, now: Moment
     ) -> tuple[Reservation, Change]:
-        """Promise bytes. Raises VramInsufficient, DeviceUnavailable, SamplesStale, Reconciling."""
-        reservation = self.propose(request, id_, now)
-        self.books.put(reservation)
-        event = Event(
-            wall=now.wall,
-            type="reservation.granted",
-            subject=reservation.name,
-            actor=reservation.owner,
-            details={
-                "bytes": str(request.bytes),
-                "devices": ",".join(grant.device for grant in reservation.grants),
-                "kind": reservation.kind.value,
-            },
-        )
-        return reservation, Change(reservations=(reservation,), events=(event,))
+        """Promise bytes, or let the request wait for them.
+
+        Raises VramInsufficient, DeviceUnavailable, SamplesStale, Reconciling, QuotaExceeded,
+        QueueFull, DeviceNotFound, ReservationNotFound, WrongState.
+        """
+        decided = self.propose(request, id_, now)
+        self.books.put(decided)
+        if decided.queued:
+            why = self.why_waiting(decided, now)
+            change = Change(reservations=(decided,), events=(telling.queued(decided, why, now),))
+            # For a higher class somebody may have to go.
+            return decided, joined([change, self.serve(now)])
+        return decided, Change(reservations=(decided,), events=(telling.granted(decided, now),))
 
     def propose(self, request: ReserveRequest, id_: str, now: Moment) -> Reservation:
-        """What reserve would grant, changing nothing. Raises as reserve does."""
-        chosen = place(self._candidates(request, now), request)
-        ttl = request.ttl_seconds
-        return Reservation(
-            id=id_,
-            request=request,
-            kind=ReservationKind.HELD if ttl is None else ReservationKind.LEASED,
-            state=ReservationState.GRANTED,
-            grants=tuple(Grant(device=uuid, bytes=request.bytes) for uuid in chosen),
-            generation=1,
-            created=Deadline.after(now, 0),
-            ttl_seconds=ttl,
-            deadline=None if ttl is None else Deadline.after(now, ttl),
-            granted=Deadline.after(now, 0),
-        )
+        """What reserve would answer, changing nothing. Raises as reserve does."""
+        self._check_outer(request)
+        admission = Admission(self.books, self._sight, self.settings, now)
+        asked = Reservation.asked(id_, request, now)
+        try:
+            check_limits(request, self.books, self.settings.queue, waits=False)
+            return _granted(asked, admission.fit(request, admission.line(request)), now)
+        except (VramInsufficient, DeviceUnavailable) as refusal:
+            if request.max_wait_seconds == 0 or never_fits(refusal):
+                raise
+        check_limits(request, self.books, self.settings.queue, waits=True)
+        return asked
+
+    def serve(self, now: Moment) -> Change:
+        """Grant whoever of those that wait fits now, in order; give notice where that helps."""
+        if not self.books.queued:
+            return self._withdraw_notices()
+        admission = Admission(self.books, self._sight, self.settings, now)
+        preemption = Preemption(self.books, self._sight, self.settings.preemption, now)
+        line, changes = admission.line(), []
+        for entry in in_order(self.books.queued.values(), self.settings.queue):
+            try:
+                granted = _granted(entry, admission.fit(entry.request, line), now)
+            except (VramInsufficient, DeviceUnavailable, SamplesStale):
+                victims = preemption.victims(entry, admission, line)
+                changes += [self._give_notice(each, entry, now) for each in victims]
+                line.block(entry, admission.needs(entry.request))
+                continue
+            granted = replace(granted, generation=entry.generation + 1)
+            self.books.put(granted)
+            event = telling.granted(granted, now)
+            changes.append(Change(reservations=(granted,), events=(event,)))
+        return joined([*changes, self._withdraw_notices()])
+
+    def stand(self, id_: str, request: ReserveRequest, now: Moment) -> Change:
+        """Hold a standing reservation as the configuration has it; it waits where it must."""
+        old = self.books.reservations.get(id_)
+        if old is not None and (old.booked or old.queued):
+            if old.request == request:
+                return Change()
+            if old.state is ReservationState.RELEASING or self._returning.carries(old):
+                return Change()  # it is held anew once it has ended
+            ended = self._returning.end(old, ReservationState.RELEASED, "changed", now)[1]
+            if self.books.reservations[id_].booked:
+                return ended
+        else:
+            ended = Change()
+        asked = Reservation.asked(id_, request, now)
+        generation = old.generation + 1 if old is not None else 1
+        asked = replace(asked, generation=generation)
+        self.books.put(asked)
+        return joined([ended, Change(reservations=(asked,)), self.serve(now)])
+
+    def unstand(self, id_: str, now: Moment) -> Change:
+        """End a standing reservation that the configuration no longer has."""
+        held = self._find(id_)
+        if held.state is ReservationState.RELEASING or not (held.booked or held.queued):
+            return Change()
+        reason = "no longer in the configuration"
+        return self._returning.end(held, ReservationState.RELEASED, reason, now)[1]
 
     def renew(
         self, id_: str, generation: int | None, ttl_seconds: float | None, now: Moment
@@ -138,7 +174,11 @@ class Ledger:
                 name=reservation.name, state="HELD", advice="it has no deadline; nothing to renew"
             )
         ttl = ttl_seconds or reservation.ttl_seconds or 0.0
-        renewed = replace(reservation, ttl_seconds=ttl, deadline=Deadline.after(now, ttl))
+        deadline = Deadline.after(now, ttl)
+        passed = reservation.passed
+        if passed is not None and passed.by in self.books.queued:
+            deadline = min(deadline, passed.deadline, key=lambda each: each.boottime)
+        renewed = replace(reservation, ttl_seconds=ttl, deadline=deadline)
         self.books.put(renewed)
         # A renewal is durable but no event: every owner does it all the time.
         return renewed, Change(reservations=(renewed,))
@@ -146,32 +186,56 @@ class Ledger:
     def release(
         self, id_: str, generation: int | None, now: Moment, *, holder: bool = False
     ) -> tuple[Reservation, Change]:
-        """End a promise; `holder` is the instance that a HELD one was made for.
+        """End a promise or a wait; `holder` is the instance that a HELD one was made for.
 
         Raises ReservationNotFound, GenerationMismatch, WrongState. Releasing again what has
         ended, or is ending, answers with it and changes nothing.
         """
         reservation = self._find(id_)
         fence(reservation, generation)
-        if reservation.state is not ReservationState.GRANTED:
+        if not reservation.queued and reservation.state is not ReservationState.GRANTED:
             return reservation, Change()
         if reservation.kind is ReservationKind.HELD and not holder:
-            raise WrongState(
-                name=reservation.name,
-                state="HELD",
-                advice=f"it lives with instances/{reservation.instance}: "
-                f"`gpuctl unload {reservation.instance}`",
-            )
-        return self._end(reservation, ReservationState.RELEASED, "released", now)
+            raise WrongState(name=reservation.name, state="HELD", advice=_instead(reservation))
+        return self._returning.end(reservation, ReservationState.RELEASED, "released", now)
 
     def bind(self, id_: str) -> Change:
         """A process was started in it: from now on its bytes are free only once seen back."""
+        self._find(id_)
+        return self._returning.bind(id_)
+
+    def attach(
+        self, id_: str, generation: int | None, attachment: Attachment, now: Moment
+    ) -> tuple[Reservation, Change]:
+        """From now on a process or cgroup is the owner's.
+
+        Raises ReservationNotFound, GenerationMismatch, WrongState, QuotaExceeded.
+        """
+        reservation = self._granted(id_, generation)
+        same = (attachment.pid, attachment.start_time, attachment.cgroup)
+        for known in reservation.attachments:
+            if (known.pid, known.start_time, known.cgroup) == same:
+                return reservation, Change()
+        telling.check_attachments(reservation)
+        attached = replace(reservation, attachments=(*reservation.attachments, attachment))
+        self.books.put(attached)
+        bound = self._returning.bind(id_)
+        event = telling.attached(attached, attachment, now)
+        change = Change(reservations=(attached,), events=(event,))
+        return self.books.reservations[id_], joined([change, bound])
+
+    def enforced(self, id_: str, by: Enforcement) -> Change:
+        """What keeps others off its devices, as far as that was proved."""
         reservation = self._find(id_)
-        if reservation.bound:
+        grants = tuple(
+            grant if grant.beside else replace(grant, enforcement=by)
+            for grant in reservation.grants
+        )
+        if grants == reservation.grants:
             return Change()
-        bound = replace(reservation, bound=True)
-        self.books.put(bound)
-        return Change(reservations=(bound,))
+        enforced = replace(reservation, grants=grants)
+        self.books.put(enforced)
+        return Change(reservations=(enforced,))
 
     def adopt(self, id_: str) -> Change:
         """Its holder was found again after a restart: earlier holders of the number are fenced."""
@@ -180,42 +244,36 @@ class Ledger:
         self.books.put(adopted)
         return Change(reservations=(adopted,))
 
+    def cordon(self, uuid: str, cordon: Cordon | None, actor: str, now: Moment) -> Change:
+        """No new grants on a device, or again some; the empty UUID is the whole node."""
+        known = self.books.cordons.get(uuid) if uuid else self.books.drain
+        if (known is None) == (cordon is None) and (known and known.reason) == (
+            cordon and cordon.reason
+        ):
+            return Change()
+        self.books.set_cordon(uuid, cordon)
+        event = telling.cordoned(uuid, cordon or known, actor, now, lifted=cordon is None)
+        return Change(cordons=((uuid, cordon),), events=(event,))
+
     # Time and devices.
 
     def expire(self, now: Moment) -> Change:
-        """End every lease whose deadline has come; forget what ended ten minutes ago."""
-        changes = []
-        for reservation in self.books.due(now):
-            ended = reservation.ended
-            if reservation.state is ReservationState.GRANTED:
-                changes.append(self._end(reservation, ReservationState.EXPIRED, "expired", now)[1])
-            elif ended is not None:
-                self.books.drop(reservation.id)
-                changes.append(Change(forgotten=(reservation.id,)))
-        return joined(changes)
+        """End every lease and wait whose deadline has come; forget what ended ten minutes ago."""
+        return joined([self._fall_due(reservation, now) for reservation in self.books.due(now)])
 
     def observe(self, snapshot: Snapshot, now: Moment) -> Change:
         """Take in what the devices show: bind, confirm bytes that came back, tell leaks."""
-        self._snapshot = snapshot
-        bound = joined([self._observe_device(sample, now) for sample in snapshot.samples])
-        releasing = tuple(self.books.releasing.values())
-        return joined([bound, *(self._follow_release(each, now) for each in releasing)])
+        return self._returning.observe(snapshot, now)
 
     # Reading.
 
     def charges(self, books: Books | None = None) -> dict[str, Charge]:
         """Every device's terms by UUID, on the newest decisions or on another's books."""
-        if self._snapshot is None:
-            return {}
-        return {
-            sample.info.uuid: self._charge(sample, books or self.books)
-            for sample in self._snapshot.samples
-        }
+        return self._sight.charges(books or self.books)
 
     def charges_of(self, uuids: Iterable[str], books: Books) -> dict[str, Charge]:
         """The terms of some devices."""
-        samples = [self._snapshot.find(uuid) for uuid in uuids] if self._snapshot else []
-        return {s.info.uuid: self._charge(s, books) for s in samples if s is not None}
+        return self._sight.charges_of(uuids, books)
 
     def wants_list(self) -> bool:
         """Whether a process list is needed sooner than it would come."""
@@ -225,51 +283,33 @@ class Ledger:
             terms.unexplained_growth_bytes > UNEXPLAINED_BYTES for terms in self.charges().values()
         )
 
+    def explain(self, request: ReserveRequest, now: Moment) -> Explanation:
+        """Why a request fits or not. Raises Reconciling."""
+        self._check_outer(request)
+        admission = Admission(self.books, self._sight, self.settings, now)
+        newcomer = Reservation.asked("", request, now)
+        ordered = in_order((*self.books.queued.values(), newcomer), self.settings.queue)
+        explainer = Explainer(self.books, self._sight, admission, now)
+        return explainer.explain(request, ordered.index(newcomer))
+
+    def why_waiting(self, entry: Reservation, now: Moment) -> str:
+        """What a waiting request waits for, with numbers."""
+        try:
+            admission = Admission(self.books, self._sight, self.settings, now)
+            admission.fit(entry.request, admission.line_before(entry))
+        except GpudError as refusal:
+            return refusal.summary
+        return "its turn"
+
+    def expected(self, entry: Reservation, now: Moment) -> Deadline | None:
+        """When the next in the queue comes in, if the leases in its way end as they now stand."""
+        try:
+            admission = Admission(self.books, self._sight, self.settings, now)
+        except GpudError:
+            return None
+        return Explainer(self.books, self._sight, admission, now).expected(entry.request)
+
     # Inside.
-
-    def _candidates(self, request: ReserveRequest, now: Moment) -> list[Candidate]:
-        snapshot = self._snapshot
-        if snapshot is None or not snapshot.complete:
-            raise Reconciling(waiting_for="the first sample of every device")
-        candidates = []
-        for sample in snapshot.samples:
-            candidate = Candidate(
-                charge=self._charge(sample, self.books),
-                kind=sample.info.kind,
-                rule=refusal_rule(sample, now.boottime),
-            )
-            candidates.append(candidate)
-        self._refuse_stale(candidates, request, now)
-        return candidates
-
-    def _refuse_stale(
-        self, candidates: list[Candidate], request: ReserveRequest, now: Moment
-    ) -> None:
-        """When nothing but stale samples is left to choose from, that is the reason to tell."""
-        asked = [candidate for candidate in candidates if eligible(candidate, request)]
-        if not asked or not all(candidate.rule for candidate in asked):
-            return
-        assert self._snapshot is not None  # noqa: S101 — candidates come from it
-        samples = [self._snapshot.find(candidate.charge.uuid) for candidate in asked]
-        stale = [s for s in samples if s is not None and is_stale(s, now.boottime)]
-        if len(stale) == len(asked):
-            raise SamplesStale(
-                device=stale[0].info.alias, age_seconds=now.boottime - stale[0].boottime
-            )
-
-    def _charge(self, sample: Sample, books: Books) -> Charge:
-        uuid = sample.info.uuid
-        book, baseline = books.device(uuid), self._baselines.get(uuid, 0)
-        known = self._reckonings.get(uuid)
-        if known is None or not known.holds(sample, book, baseline):
-            known = self._reckonings[uuid] = Reckoning(
-                sample=sample,
-                book=book,
-                version=book.version,
-                baseline_bytes=baseline,
-                charge=charge(sample, book, self._settings.reserves, baseline),
-            )
-        return known.charge
 
     def _find(self, id_: str) -> Reservation:
         reservation = self.books.reservations.get(id_)
@@ -281,106 +321,79 @@ class Ledger:
         reservation = self._find(id_)
         fence(reservation, generation)
         if reservation.state is not ReservationState.GRANTED:
-            raise WrongState(
-                name=reservation.name,
-                state=reservation.state.name,
-                advice="reserve again (`gpuctl reserve`)",
+            advice = (
+                "wait for its grant (`gpuctl reservations`)"
+                if reservation.queued
+                else "reserve again (`gpuctl reserve`)"
             )
+            raise WrongState(name=reservation.name, state=reservation.state.name, advice=advice)
         return reservation
 
-    def _end(
-        self, reservation: Reservation, ending: ReservationState, reason: str, now: Moment
-    ) -> tuple[Reservation, Change]:
-        if not reservation.bound:
-            return self._finish(reservation, ending, reason, now)
-        terms = self.charges_of([grant.device for grant in reservation.grants], self.books)
-        residues = {uuid: each.residue_bytes for uuid, each in terms.items()}
-        deadline = Deadline.after(now, self._settings.release_deadline_seconds)
-        begun = begin_release(reservation, ending, reason, residues, deadline)
-        ended = replace(begun, ended=Deadline.after(now, 0))
-        self.books.put(ended)
-        return ended, Change(reservations=(ended,), events=(releasing_event(ended, now),))
-
-    def _finish(
-        self, reservation: Reservation, ending: ReservationState, reason: str, now: Moment
-    ) -> tuple[Reservation, Change]:
-        done = finish(reservation, ending, reason, now)
-        self.books.put(done)
-        return done, Change(reservations=(done,), events=(end_event(done, now),))
-
-    def _observe_device(self, sample: Sample, now: Moment) -> Change:
-        if sample.processes is None or sample.listed_boottime != sample.boottime:
-            return Change()
-        uuid = sample.info.uuid
-        book = self.books.device(uuid)
-        self._learn_baseline(sample)
-        bound = [
-            self.bind(process.claim)
-            for process in sample.processes
-            if process.claim in book.holders
-        ]
-        return joined([*bound, self._settle_leak(sample, now)])
-
-    def _learn_baseline(self, sample: Sample) -> None:
-        """The residue of an empty card is its driver's, and its reserve absorbs it."""
-        uuid = sample.info.uuid
-        book = self.books.device(uuid)
-        if sample.processes or book.leaked_bytes or sample.info.kind is DeviceKind.HOST:
+    def _check_outer(self, request: ReserveRequest) -> None:
+        """A promise within another needs a standing one that is granted."""
+        if request.within is None:
             return
-        if any(self.books.reservations[id_].bound for id_ in book.holders):
-            return
-        used = sample.memory_used_at_list_bytes or 0
-        self._baselines[uuid] = min(used, self._settings.reserves.of(sample))
+        outer = self._granted(request.within, None)
+        if not outer.request.standing:
+            raise WrongState(
+                name=outer.name,
+                state="not a standing reservation",
+                advice="only those of the configuration carry instances; name one of those",
+            )
 
-    def _settle_leak(self, sample: Sample, now: Moment) -> Change:
-        """What was leaked and is no longer used is grantable again."""
-        uuid = sample.info.uuid
-        leaked = self.books.device(uuid).leaked_bytes
-        if not leaked:
+    def _fall_due(self, reservation: Reservation, now: Moment) -> Change:
+        if not reservation.booked and not reservation.queued:
+            self.books.drop(reservation.id)
+            return Change(forgotten=(reservation.id,))
+        deadline, notice = reservation.deadline, reservation.notice
+        if deadline is not None and deadline.remaining_seconds(now) <= 0:
+            waited = reservation.request.max_wait_seconds or 0.0
+            reason = f"waited {waited:g} s for its bytes" if reservation.queued else "expired"
+            return self._returning.end(reservation, ReservationState.EXPIRED, reason, now)[1]
+        if notice is None:
             return Change()
-        residue = self._charge(sample, self.books).residue_bytes
-        left = min(leaked, max(0, (residue or 0) - self._baselines.get(uuid, 0)))
-        left = left if left > RESIDUE_SLACK_BYTES else 0
-        if left == leaked:
-            return Change()
-        self.books.set_leak(uuid, left)
-        event = Event(
-            wall=now.wall,
-            type="device.leak_settled",
-            subject=f"devices/{uuid}",
-            reason=f"{format_size(leaked - left)} came back",
-            details={"leaked_bytes": str(left)},
+        if notice.by not in self.books.queued:
+            return self._withdraw_notices()
+        reason = f"ended for reservations/{notice.by}, which is of a higher class"
+        return self._returning.end(reservation, ReservationState.REVOKED, reason, now)[1]
+
+    def _give_notice(self, victim: Reservation, entry: Reservation, now: Moment) -> Change:
+        grace = self.settings.preemption.grace_seconds
+        noticed = replace(victim, notice=Notice(by=entry.id, deadline=Deadline.after(now, grace)))
+        self.books.put(noticed)
+        event = telling.noticed(noticed, entry, grace, now)
+        return Change(reservations=(noticed,), events=(event,))
+
+    def _withdraw_notices(self) -> Change:
+        """Whoever is to be ended for one that no longer waits may stay."""
+        spared = []
+        for noticed in tuple(self.books.noticed.values()):
+            if noticed.notice is not None and noticed.notice.by not in self.books.queued:
+                spared.append(replace(noticed, notice=None))
+                self.books.put(spared[-1])
+        return Change(reservations=tuple(spared))
+
+
+def _granted(asked: Reservation, fit: Fit, now: Moment) -> Reservation:
+    """It gets its bytes; its ttl starts now."""
+    ttl = asked.ttl_seconds
+    return replace(
+        asked,
+        state=ReservationState.GRANTED,
+        grants=fit.grants,
+        passed=fit.passed,
+        deadline=None if ttl is None else Deadline.after(now, ttl),
+        granted=Deadline.after(now, 0),
+    )
+
+
+def _instead(reservation: Reservation) -> str:
+    """What ends a HELD promise."""
+    if reservation.request.standing:
+        return (
+            f"it stands in the configuration: take [reservations.{reservation.id}] out of it "
+            "and restart gpud"
         )
-        return Change(leaks=((uuid, left),), events=(event,))
-
-    def _follow_release(self, reservation: Reservation, now: Moment) -> Change:
-        shortfalls = [self._shortfall(reservation, grant) for grant in reservation.grants]
-        ending = reservation.ending or ReservationState.RELEASED
-        if all(shortfall == 0 for shortfall in shortfalls):
-            return self._finish(reservation, ending, reservation.reason, now)[1]
-        deadline = reservation.release_deadline
-        alive = any(self._is_alive(reservation, grant) for grant in reservation.grants)
-        if alive or deadline is None or deadline.remaining_seconds(now) > 0:
-            return Change()
-        changes = [self._finish(reservation, ending, "ended with bytes leaked", now)[1]]
-        for grant, missing in zip(reservation.grants, shortfalls, strict=True):
-            if missing != 0:
-                size = grant.bytes if missing is None else min(missing, grant.bytes)
-                changes.append(self._leak(reservation, grant.device, size, now))
-        return joined(changes)
-
-    def _leak(self, reservation: Reservation, uuid: str, size: int, now: Moment) -> Change:
-        leaked = self.books.device(uuid).leaked_bytes + size
-        self.books.set_leak(uuid, leaked)
-        event = leak_event(reservation, uuid, size, leaked, now)
-        return Change(leaks=((uuid, leaked),), events=(event,))
-
-    def _shortfall(self, reservation: Reservation, grant: Grant) -> int | None:
-        sample = self._snapshot.find(grant.device) if self._snapshot else None
-        if sample is None:
-            return None
-        return shortfall(reservation, grant, sample, self._charge(sample, self.books))
-
-    def _is_alive(self, reservation: Reservation, grant: Grant) -> bool:
-        sample = self._snapshot.find(grant.device) if self._snapshot else None
-        return sample is not None and is_alive(reservation, sample)
+    return (
+        f"it lives with instances/{reservation.instance}: `gpuctl unload {reservation.instance}`"
+    )

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import msgspec
@@ -17,28 +16,19 @@ import structlog
 
 from gpud.clock import Clock
 from gpud.devices.snapshot import Snapshot
-from gpud.errors import OptionInvalid, Reconciling, StoreReadOnly
+from gpud.errors import NotServing, OptionInvalid, Reconciling, StoreReadOnly
 from gpud.events import Event
-from gpud.ledger.books import Books
-from gpud.ledger.change import Change
+from gpud.ledger.admission.explain import Explanation
+from gpud.ledger.books import Books, Cordon
+from gpud.ledger.change import Change, joined
 from gpud.ledger.ledger import Ledger
-from gpud.ledger.reservation import Reservation, ReserveRequest
+from gpud.ledger.requests import Call, Remembered, Requests
+from gpud.ledger.reservation import Attachment, Enforcement, Reservation, ReserveRequest
+from gpud.ledger.watching import Watchers
 from gpud.store import Committed, Row, SqliteStore, Write
 
 log = structlog.get_logger()
 T = TypeVar("T")
-
-REQUESTS_KEPT_SECONDS = 24 * 3600.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remembered:
-    """What a request_id was first used for. The same id with another body is refused."""
-
-    method: str
-    digest: str
-    result: str  # id of the reservation or instance
-    wall: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,34 +39,6 @@ class Leak:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """How a mutating call came: who, and under which request_id with which body."""
-
-    method: str
-    request_id: str = ""
-    digest: str = ""
-
-
-@dataclass(slots=True)
-class Requests:
-    """Request ids and what they led to; `pending` ones are on their way to the disk."""
-
-    known: dict[str, Remembered] = field(default_factory=dict)
-    pending: dict[str, asyncio.Future[Committed]] = field(default_factory=dict)
-
-    def find(self, call: Call) -> Remembered | None:
-        """What the id led to before. Raises OptionInvalid when it was another request."""
-        known = self.known.get(call.request_id) if call.request_id else None
-        if known is not None and (known.method, known.digest) != (call.method, call.digest):
-            raise OptionInvalid(
-                field="request_id",
-                problem=f"{call.request_id!r} was used for another {known.method}; "
-                "send each new request with a new id",
-            )
-        return known
-
-
 class Promises:
     """Reserve, renew and release for the world; HELD promises for the instances."""
 
@@ -84,17 +46,19 @@ class Promises:
         self.ledger = ledger
         self.durable = Books()
         self.requests = Requests()
+        self.watchers = Watchers()
+        self.on_notice: Callable[[Reservation], None] = lambda _: None
         self.unreadable = ""  # why the store could not be read back after a failure
         self.waiting_for = "the first sample of every device"
         self._store = store
         self._clock = clock
-        self._ends: dict[str, asyncio.Event] = {}
 
     def restore(self) -> None:
         """Read the store into both books, at start and after a failed commit."""
         now = self._clock.now()
         read = self._store.read_rows
         reservations = [_decoded(body, Reservation) for _, body in read("reservation")]
+        cordons = {uuid: _decoded(body, Cordon) for uuid, body in read("cordon")}
         found = [(uuid, _decoded(body, Leak)) for uuid, body in read("leak")]
         # A reboot gives back what was leaked before it.
         leaks = [(uuid, leak.bytes) for uuid, leak in found if leak.boot_id == now.boot_id]
@@ -103,20 +67,26 @@ class Promises:
             known={id_: _decoded(body, Remembered) for id_, body in read("request")}
         )
         self.unreadable = ""
-        restored = self.ledger.restore(reservations, leaks, now)
+        restored = self.ledger.restore(reservations, leaks, now, cordons)
         change = replace(restored, leaks=settled)
         self.durable = Books()
+        self.watchers.wake_all()
         for reservation in self.ledger.books.reservations.values():
             self.durable.put(reservation)
         for uuid, leaked in leaks:
             self.durable.set_leak(uuid, leaked)
+        for uuid, cordon in cordons.items():
+            self.durable.set_cordon(uuid, cordon)
         if change:
             self.post(change)
 
     # What callers ask.
 
     async def reserve(self, request: ReserveRequest, id_: str, call: Call) -> Reservation:
-        """Promise bytes; answered once durable. Raises what Ledger.reserve and admit raise."""
+        """Promise bytes or queue the request; answered once durable.
+
+        Raises what Ledger.reserve and admit raise.
+        """
         known = self.requests.find(call)
         if known is not None:
             return await self._same_again(call, known)
@@ -129,6 +99,10 @@ class Promises:
         """What reserve would answer, promising nothing."""
         self.admit()
         return self.ledger.propose(request, "validate-only", self._clock.now())
+
+    def explain(self, request: ReserveRequest) -> Explanation:
+        """Why a request fits or not. Raises Reconciling, ReservationNotFound, WrongState."""
+        return self.ledger.explain(request, self._clock.now())
 
     async def renew(
         self, id_: str, generation: int | None, ttl_seconds: float | None, call: Call
@@ -147,14 +121,44 @@ class Promises:
         if known is not None:
             return await self._same_again(call, known)
         released, change = self.ledger.release(id_, generation, self._clock.now())
-        await self._commit_call(change, call, id_)
+        await self._commit_call(joined([change, self.served()]), call, id_)
         return released
+
+    async def attach(
+        self, id_: str, generation: int | None, attachment: Attachment, call: Call
+    ) -> Reservation:
+        """Make a process or cgroup the owner's; answered once durable."""
+        known = self.requests.find(call)
+        if known is not None:
+            return await self._same_again(call, known)
+        now = self._clock.now()
+        attached, change = self.ledger.attach(id_, generation, attachment, now)
+        await self._commit_call(change, call, id_)
+        return attached
+
+    async def enforced(self, id_: str, by: Enforcement) -> None:
+        """Note what keeps others off a reservation's devices; returns once durable."""
+        change = self.ledger.enforced(id_, by)
+        if change:
+            await asyncio.shield(self.commit(change))
+
+    async def cordon(self, uuid: str, cordon: Cordon | None, actor: str, call: Call) -> None:
+        """Cordon a device, or lift that (None); the empty UUID is the whole node."""
+        if self.requests.find(call) is not None:
+            await self.requests.settled(call)
+            return
+        change = self.ledger.cordon(uuid, cordon, actor, self._clock.now())
+        served = self.served() if cordon is None else Change()
+        await self._commit_call(joined([change, served]), call, uuid)
 
     async def freed(self, id_: str) -> None:
         """Wait until a reservation is durably booked no more."""
-        reservation = self.durable.reservations.get(id_)
-        if reservation is not None and reservation.booked:
-            await self._ends.setdefault(id_, asyncio.Event()).wait()
+        await self.watchers.until(id_, lambda: self.durable, lambda held: not held.booked)
+
+    async def admitted(self, id_: str) -> Reservation | None:
+        """Wait until a queued reservation is durably granted, or has ended; None: forgotten."""
+        await self.watchers.until(id_, lambda: self.durable, lambda held: not held.queued)
+        return self.durable.reservations.get(id_)
 
     def admit(self) -> None:
         """Raise Reconciling or StoreReadOnly while nothing new may be promised."""
@@ -164,17 +168,44 @@ class Promises:
         if cause:
             raise StoreReadOnly(cause=cause)
 
+    def served(self) -> Change:
+        """Whoever of the queue fits now is granted, unless nothing may be promised."""
+        try:
+            self.admit()
+        except NotServing:
+            return Change()
+        return self.ledger.serve(self._clock.now())
+
     # What the daemon drives.
 
     def observe(self, snapshot: Snapshot) -> None:
-        """Let the ledger see what the devices show."""
+        """Let the ledger see what the devices show, and serve whoever waits for that."""
         change = self.ledger.observe(snapshot, self._clock.now())
-        if change:
-            self.post(change)
+        self._post_and_serve(change, always=True)
 
     def expire(self) -> None:
         """End what is due."""
-        change = self.ledger.expire(self._clock.now())
+        self._post_and_serve(self.ledger.expire(self._clock.now()))
+
+    def stand(self, wanted: dict[str, ReserveRequest], *, keep: frozenset[str]) -> None:
+        """Hold the standing reservations that are wanted, and no others but those to keep.
+
+        Nothing while nothing may be promised; the next snapshot tries again.
+        """
+        now, ledger = self._clock.now(), self.ledger
+        if self.unreadable or self._store.read_only_cause:
+            return
+        names = keep | wanted.keys()
+        held = [each for each in ledger.books.reservations.values() if each.request.standing]
+        changes = [ledger.unstand(each.id, now) for each in held if each.id not in names]
+        changes += [ledger.stand(id_, request, now) for id_, request in wanted.items()]
+        change = joined(changes)
+        if change:
+            self.post(change)
+
+    def _post_and_serve(self, change: Change, *, always: bool = False) -> None:
+        if change or always:
+            change = joined([change, self.served()])
         if change:
             self.post(change)
 
@@ -204,13 +235,7 @@ class Promises:
 
     def remember(self, call: Call, result: str) -> tuple[Row, ...]:
         """The row that makes a request_id answer the same again."""
-        if not call.request_id:
-            return ()
-        known = Remembered(
-            method=call.method, digest=call.digest, result=result, wall=self._clock.now().wall
-        )
-        self.requests.known[call.request_id] = known
-        return (Row(kind="request", id=call.request_id, body=msgspec.json.encode(known)),)
+        return self.requests.remember(call, result, self._clock.now().wall)
 
     def remember_only(self, call: Call, result: str) -> None:
         """Remember a request that changes nothing else of its own."""
@@ -220,12 +245,8 @@ class Promises:
 
     def forget_old_requests(self) -> None:
         """Drop request ids older than a day."""
-        oldest = self._clock.now().wall - REQUESTS_KEPT_SECONDS
-        old = [id_ for id_, known in self.requests.known.items() if known.wall < oldest]
-        for id_ in old:
-            del self.requests.known[id_]
-        if old:
-            rows = tuple(Row(kind="request", id=id_, body=None) for id_ in old)
+        rows = self.requests.forget_old(self._clock.now().wall)
+        if rows:
             self.post(Change(), rows)
 
     async def _commit_call(self, change: Change, call: Call, result: str) -> None:
@@ -233,19 +254,12 @@ class Promises:
         if not change and not rows:
             return
         done = self.commit(change, rows)
-        if call.request_id:
-            self.requests.pending[call.request_id] = done
-            done.add_done_callback(partial(self._settled, call.request_id))
+        self.requests.await_commit(call, done)
         # Shielded: a client that leaves does not undo a decision on its way to the disk.
         await asyncio.shield(done)
 
-    def _settled(self, request_id: str, done: asyncio.Future[Committed]) -> None:
-        self.requests.pending.pop(request_id, None)
-
     async def _same_again(self, call: Call, known: Remembered) -> Reservation:
-        pending = self.requests.pending.get(call.request_id)
-        if pending is not None:
-            await asyncio.shield(pending)
+        await self.requests.settled(call)
         reservation = self.durable.reservations.get(known.result)
         if reservation is None:
             raise OptionInvalid(
@@ -258,31 +272,41 @@ class Promises:
     def _apply(self, change: Change) -> None:
         for reservation in change.reservations:
             self.durable.put(reservation)
-            if not reservation.booked and reservation.id in self._ends:
-                self._ends.pop(reservation.id).set()
+            if reservation.notice is not None and reservation.instance is not None:
+                self.on_notice(reservation)
         for id_ in change.forgotten:
             self.durable.drop(id_)
         for uuid, leaked in change.leaks:
             self.durable.set_leak(uuid, leaked)
+        for uuid, cordon in change.cordons:
+            self.durable.set_cordon(uuid, cordon)
+        self.watchers.tell(change, self.durable)
 
 
 def rows_of(change: Change, boot_id: str) -> tuple[Row, ...]:
-    """A change as records."""
+    """A change as records; of several versions of a reservation the last counts."""
+    newest = {r.id: r for r in change.reservations}
     return (
-        *(
-            Row(kind="reservation", id=r.id, body=msgspec.json.encode(r))
-            for r in change.reservations
-        ),
+        *(Row(kind="reservation", id=id_, body=encoded(r)) for id_, r in newest.items()),
         *(Row(kind="reservation", id=id_, body=None) for id_ in change.forgotten),
         *(
             Row(kind="leak", id=uuid, body=_leak_body(boot_id, leaked))
             for uuid, leaked in change.leaks
         ),
+        *(
+            Row(kind="cordon", id=uuid, body=None if cordon is None else encoded(cordon))
+            for uuid, cordon in change.cordons
+        ),
     )
 
 
+def encoded(value: object) -> bytes:
+    """A value as the body of a row."""
+    return msgspec.json.encode(value)
+
+
 def _leak_body(boot_id: str, leaked: int) -> bytes | None:
-    return msgspec.json.encode(Leak(boot_id=boot_id, bytes=leaked)) if leaked else None
+    return encoded(Leak(boot_id=boot_id, bytes=leaked)) if leaked else None
 
 
 def _decoded(body: bytes, kind: type[T]) -> T:

@@ -101,6 +101,7 @@ class Grant:
     bytes: int
     residue_before_bytes: int | None = None
     enforcement: Enforcement = Enforcement.LEDGER
+    beside: bool = False  # RAM beside the devices; never exclusive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +126,7 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """It is to be ended for another, at this deadline."""
+    """Another needs the bytes, by this deadline."""
 
     by: str
     deadline: Deadline
@@ -154,6 +155,11 @@ class ReserveRequest:
     instance: str | None = None
     within: str | None = None  # the standing reservation whose bytes it uses
     standing: bool = False
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether it wants its devices alone."""
+        return self.sharing is Sharing.EXCLUSIVE
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -185,11 +191,28 @@ class Reservation:
     bound: bool = False
     attachments: tuple[Attachment, ...] = ()
     notice: Notice | None = None
+    # It passed one that waits, and may be renewed no further than this while that one still does.
+    passed: Notice | None = None
     # What it becomes when its bytes are back, and until when that may take.
     ending: ReservationState | None = None
     release_deadline: Deadline | None = None
     ended: Deadline | None = None
     reason: str = ""
+
+    @classmethod
+    def asked(cls, id_: str, request: ReserveRequest, now: Moment) -> Reservation:
+        """A request as it comes in, waiting."""
+        wait = request.max_wait_seconds
+        held = request.ttl_seconds is None
+        return cls(
+            id=id_,
+            request=request,
+            kind=ReservationKind.HELD if held else ReservationKind.LEASED,
+            state=ReservationState.QUEUED,
+            created=Deadline.after(now, 0),
+            ttl_seconds=request.ttl_seconds,
+            deadline=None if wait is None else Deadline.after(now, wait),
+        )
 
     @property
     def name(self) -> str:
@@ -214,7 +237,7 @@ class Reservation:
     @property
     def exclusive(self) -> bool:
         """Whether it has its devices alone."""
-        return self.request.sharing is Sharing.EXCLUSIVE
+        return self.request.exclusive
 
     @property
     def queued(self) -> bool:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpud.devices.snapshot import Sample
+from gpud.ledger.books import Cordon
 from gpud.rpc import messages, paging
+from gpud.rpc.reservations import call_of
 from gpud.rpc.view import View
 from gpud.v1 import devices_pb2, devices_pb2_grpc
 
@@ -34,6 +37,42 @@ class Devices(devices_pb2_grpc.DeviceServiceServicer):
         """One device, its processes included."""
         name = messages.checked_name("name", request.name, "devices")
         sample = messages.checked_device("name", name, self._view.snapshots.latest)
-        return devices_pb2.GetDeviceResponse(
-            device=self._view.devices((sample,), processes=True)[0]
-        )
+        return devices_pb2.GetDeviceResponse(device=self._told(sample))
+
+    async def CordonDevice(
+        self, request: devices_pb2.CordonDeviceRequest, context: Any
+    ) -> devices_pb2.CordonDeviceResponse:
+        """No new grants on it; what it carries stays."""
+        sample = await self._cordon("CordonDevice", request, request.reason)
+        return devices_pb2.CordonDeviceResponse(device=self._told(sample))
+
+    async def UncordonDevice(
+        self, request: devices_pb2.UncordonDeviceRequest, context: Any
+    ) -> devices_pb2.UncordonDeviceResponse:
+        """Grants again, to those that wait first."""
+        sample = await self._cordon("UncordonDevice", request, None)
+        return devices_pb2.UncordonDeviceResponse(device=self._told(sample))
+
+    async def _cordon(
+        self,
+        method: str,
+        request: devices_pb2.CordonDeviceRequest | devices_pb2.UncordonDeviceRequest,
+        reason: str | None,
+    ) -> Sample:
+        """`reason` None lifts the cordon."""
+        name = messages.checked_name("name", request.name, "devices")
+        sample = messages.checked_device("name", name, self._view.snapshots.latest)
+        uuid, actor = sample.info.uuid, messages.checked_text("owner", request.owner)
+        cordon = None
+        if reason is not None:
+            cordon = Cordon(
+                reason=messages.checked_text("reason", reason),
+                actor=actor or "anonymous",
+                wall=self._view.clock.now().wall,
+            )
+        call = call_of(method, request.request_id, uuid, reason)
+        await self._view.promises.cordon(uuid, cordon, actor or "anonymous", call)
+        return sample
+
+    def _told(self, sample: Sample) -> devices_pb2.Device:
+        return self._view.devices((sample,), processes=True)[0]

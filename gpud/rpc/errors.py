@@ -10,6 +10,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from gpud import errors
 from gpud.errors import DeviceShortage, GpudError
+from gpud.instances.starting import admission
 
 DOMAIN = "gpud"
 # A status travels in headers, 8 KiB of which clients take: its words, with all but plain ASCII
@@ -25,6 +26,8 @@ CODES: dict[type[GpudError], grpc.StatusCode] = {
     errors.OptionInvalid: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
     errors.VramInsufficient: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.LimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.EnforcementUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
     errors.DeviceUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
     errors.NotServing: grpc.StatusCode.UNAVAILABLE,
     errors.GenerationMismatch: grpc.StatusCode.ABORTED,
@@ -34,6 +37,8 @@ CODES: dict[type[GpudError], grpc.StatusCode] = {
     errors.EngineFailed: grpc.StatusCode.ABORTED,
     errors.FootprintExceeded: grpc.StatusCode.ABORTED,
     errors.InstanceLost: grpc.StatusCode.ABORTED,
+    admission.MemoryTaken: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    admission.ContextsRefused: grpc.StatusCode.FAILED_PRECONDITION,
     errors.LoadCancelled: grpc.StatusCode.ABORTED,
 }
 

@@ -6,17 +6,20 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
-from gpud.errors import InstanceLost, InstanceNotFound, OptionInvalid
+from gpud.errors import InstanceLost, InstanceNotFound, OptionInvalid, ReservationNotFound
+from gpud.instances.allocation import LoadTerms
 from gpud.instances.instance import Instance, InstanceState, LoadPhase, UnloadPhase
 from gpud.instances.life import House, StopOrder
-from gpud.instances.output import follow, tail
 from gpud.instances.roster import LoadRequest, Roster
-from gpud.ledger.promises import Call
+from gpud.instances.tree.output import follow, tail
+from gpud.ledger.requests import Call
 from gpud.rpc import messages, paging
+from gpud.rpc.reservation_messages import MAX_WAIT_SECONDS, priority_from, sharing_from
 from gpud.rpc.reservations import call_of
 from gpud.rpc.view import View
 from gpud.v1 import instances_pb2 as pb
 from gpud.v1 import instances_pb2_grpc
+from gpud.v1.reservations_pb2 import SHARING_EXCLUSIVE
 
 DEFAULT_GRACE_SECONDS = 5.0
 MAX_GRACE_SECONDS = 3600.0
@@ -39,7 +42,7 @@ class Instances(instances_pb2_grpc.InstanceServiceServicer):
         asked = LoadRequest(
             model=messages.checked_name("model", request.model, "models"),
             options=messages.options_from(request.options),
-            devices=messages.checked_devices(request.devices, self._view.snapshots.latest),
+            terms=self._terms(request),
             owner=messages.checked_text("owner", request.owner) or "anonymous",
         )
         if request.validate_only:
@@ -136,6 +139,27 @@ class Instances(instances_pb2_grpc.InstanceServiceServicer):
         ended = partial(self._ended, id_)
         async for lines in follow(folder, self._house.clock, count, ended):
             yield pb.TailOutputResponse(lines=lines)
+
+    def _terms(self, request: pb.LoadModelRequest) -> LoadTerms:
+        """Raises OptionInvalid, DeviceNotFound, Reconciling, ReservationNotFound."""
+        within = None
+        if request.reservation:
+            within = messages.checked_name("reservation", request.reservation, "reservations")
+            if within not in self._view.promises.durable.reservations:
+                raise ReservationNotFound(name=request.reservation)
+            if request.sharing == SHARING_EXCLUSIVE:
+                raise OptionInvalid(
+                    field="sharing", problem="within a reservation, its sharing is what counts"
+                )
+        return LoadTerms(
+            devices=messages.checked_devices(request.devices, self._view.snapshots.latest),
+            sharing=sharing_from(request.sharing),
+            priority=priority_from(request.priority),
+            preemptible=request.preemptible,
+            max_wait_seconds=messages.checked_span("max_wait", request, 0.0, MAX_WAIT_SECONDS)
+            or 0.0,
+            within=within,
+        )
 
     async def _proposed(self, asked: LoadRequest) -> pb.LoadModelResponse:
         footprint, uuid = await self._roster.propose(asked)

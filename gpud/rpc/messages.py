@@ -14,14 +14,12 @@ from gpud.errors import DeviceNotFound, OptionInvalid, Reconciling
 from gpud.events import Event
 from gpud.instances.instance import Instance
 from gpud.ledger.charge import Charge
-from gpud.ledger.reservation import Reservation
 from gpud.models.model import Footprint, ModelOptions
 from gpud.v1 import (
     devices_pb2,
     instances_pb2,
     models_pb2,
     node_pb2,
-    reservations_pb2,
     telemetry_pb2,
 )
 
@@ -170,7 +168,10 @@ def device(
         pci_bus_id=info.pci_bus_id,
         driver_version=info.driver_version,
         numa_node=info.numa_node,
+        cpu_affinity=info.cpu_affinity,
         sample=_sample(sample, held if processes else None),
+        pressure=f"PRESSURE_{sample.pressure.name}" if sample.pressure else None,
+        thermal=f"THERMAL_{sample.thermal.name}" if sample.thermal else None,
     )
     if readings.mig_enabled is not None:
         message.mig_enabled = readings.mig_enabled
@@ -205,18 +206,19 @@ def _sample(sample: Sample, held: frozenset[str] | None) -> devices_pb2.Sample:
         memory_clock_mhz=readings.memory_clock_mhz,
         processes_time=stamp(sample.listed_wall),
         processes=(
-            [_process(each, held) for each in sample.processes or ()] if held is not None else ()
+            [process(each, held) for each in sample.processes or ()] if held is not None else ()
         ),
     )
 
 
-def _process(process: ProcessUse, held: frozenset[str]) -> devices_pb2.DeviceProcess:
+def process(value: ProcessUse, held: frozenset[str]) -> devices_pb2.DeviceProcess:
+    """A process on a device; `held` are the ids of booked reservations."""
     return devices_pb2.DeviceProcess(
-        pid=process.pid,
-        process_name=process.process_name,
-        used_bytes=process.used_bytes,
-        kind=f"PROCESS_KIND_{process.kind.name}",
-        reservation=f"reservations/{process.claim}" if process.claim in held else "",
+        pid=value.pid,
+        process_name=value.process_name,
+        used_bytes=value.used_bytes,
+        kind=f"PROCESS_KIND_{value.kind.name}",
+        reservation=f"reservations/{value.claim}" if value.claim in held else "",
     )
 
 
@@ -236,50 +238,11 @@ def snapshot(
             memory_available_bytes=host.memory_available_bytes,
             swap_total_bytes=host.swap_total_bytes,
             swap_used_bytes=host.swap_used_bytes,
+            memory_some_percent=host.memory_some_percent,
+            memory_full_percent=host.memory_full_percent,
+            memory_pressure_events=host.memory_pressure_events,
         ),
         dropped_count=dropped_count,
-    )
-
-
-def reservation(
-    value: Reservation, terms: Mapping[str, Charge], samples: Iterable[Sample]
-) -> reservations_pb2.Reservation:
-    """A reservation with what its processes use now."""
-    known = [s for s in samples if any(s.info.uuid == grant.device for grant in value.grants)]
-    hosts = frozenset(s.info.uuid for s in known if s.info.kind is DeviceKind.HOST)
-    return reservations_pb2.Reservation(
-        name=value.name,
-        owner=value.owner,
-        state=f"RESERVATION_STATE_{value.state.name}",
-        kind=f"RESERVATION_KIND_{value.kind.name}",
-        grants=[
-            reservations_pb2.Grant(
-                device=f"devices/{grant.device}",
-                bytes=grant.bytes,
-                observed_bytes=(
-                    terms[grant.device].observed_bytes.get(value.id, 0)
-                    if value.booked and grant.device in terms
-                    else None
-                ),
-                enforcement=reservations_pb2.ENFORCEMENT_LEDGER,
-            )
-            for grant in value.grants
-        ],
-        generation=value.generation,
-        create_time=stamp(value.created.wall),
-        expire_time=stamp(value.deadline.wall) if value.deadline is not None else None,
-        ttl=span(value.ttl_seconds),
-        end_time=stamp(value.ended.wall) if value.ended is not None else None,
-        environment=value.environment(hosts),
-        processes=[
-            _process(process, frozenset((value.id,)))
-            for sample in known
-            for process in sample.processes or ()
-            if process.claim == value.id
-        ],
-        labels=dict(value.request.labels),
-        instance=f"instances/{value.instance}" if value.instance else "",
-        state_reason=value.reason,
     )
 
 
@@ -358,6 +321,9 @@ def instance(value: Instance, terms: Mapping[str, Charge]) -> instances_pb2.Inst
         containment=value.containment,
         owner=value.owner,
         engine_bytes=value.engine_bytes,
+        cpu_affinity=value.cpu_affinity,
+        memory_node=value.memory_node,
+        swap=value.swap,
     )
     _add_ends(message, value)
     return message

@@ -12,8 +12,13 @@ from google.protobuf.message import Message
 from gpud.engines.engine import EngineProgram
 from gpud.errors import OptionInvalid
 from gpud.events import Filter, Journal
+from gpud.instances.roster import Roster
+from gpud.ledger.books import Cordon
 from gpud.rpc import messages, paging
-from gpud.settings import Config
+from gpud.rpc.instances import DEFAULT_GRACE_SECONDS, MAX_GRACE_SECONDS
+from gpud.rpc.reservations import call_of
+from gpud.rpc.view import View
+from gpud.settings import Config, Policy
 from gpud.v1 import node_pb2 as pb
 from gpud.v1 import node_pb2_grpc
 
@@ -39,39 +44,58 @@ class NodeFacts:
 class Node(node_pb2_grpc.NodeServiceServicer):
     """The host as a whole."""
 
-    def __init__(self, facts: NodeFacts, journal: Journal) -> None:
+    def __init__(self, facts: NodeFacts, journal: Journal, view: View, roster: Roster) -> None:
         self._facts = facts
         self._journal = journal
+        self._view = view
+        self._roster = roster
 
     async def GetNode(self, request: pb.GetNodeRequest, context: Any) -> pb.GetNodeResponse:
         """Who it is and how it stands."""
+        return pb.GetNodeResponse(node=self._node())
+
+    async def DrainNode(self, request: pb.DrainNodeRequest, context: Any) -> pb.DrainNodeResponse:
+        """No new grants; answered once durable, and once every stop asked for is ordered."""
+        actor = messages.checked_text("owner", request.owner) or "anonymous"
+        reason = messages.checked_text("reason", request.reason)
+        grace = messages.checked_span("deadline", request, 0.0, MAX_GRACE_SECONDS)
+        cordon = Cordon(reason=reason, actor=actor, wall=self._view.clock.now().wall)
+        call = call_of("DrainNode", request.request_id, request.stop_instances, grace, reason)
+        await self._view.promises.cordon("", cordon, actor, call)
+        if request.stop_instances:
+            self._roster.stop_all(actor, DEFAULT_GRACE_SECONDS if grace is None else grace)
+        return pb.DrainNodeResponse(node=self._node())
+
+    async def ResumeNode(
+        self, request: pb.ResumeNodeRequest, context: Any
+    ) -> pb.ResumeNodeResponse:
+        """Grants again, to those that wait first."""
+        actor = messages.checked_text("owner", request.owner) or "anonymous"
+        call = call_of("ResumeNode", request.request_id)
+        await self._view.promises.cordon("", None, actor, call)
+        return pb.ResumeNodeResponse(node=self._node())
+
+    def _node(self) -> pb.Node:
         facts = self._facts
         policy = facts.config.policy
         state, reason = facts.state()
-        return pb.GetNodeResponse(
-            node=pb.Node(
-                hostname=facts.hostname,
-                version=facts.version,
-                boot_id=facts.boot_id,
-                state=f"NODE_STATE_{state}",
-                state_reason=reason,
-                policy=pb.Policy(
-                    strict_allocation=policy.strict_allocation,
-                    device_reserve_bytes=policy.device_reserve,
-                    reserve_system_memory_bytes=policy.reserve_system_memory,
-                    release_deadline=messages.span(policy.release_deadline),
-                ),
-                engines=[
-                    pb.EngineInfo(
-                        engine=f"ENGINE_{program.kind.name}",
-                        version=program.version,
-                        path=program.path,
-                    )
-                    for program in facts.programs()
-                ],
-                start_time=messages.stamp(facts.start_wall),
-                sampling_interval=messages.span(facts.config.sampling.interval),
-            )
+        return pb.Node(
+            hostname=facts.hostname,
+            version=facts.version,
+            boot_id=facts.boot_id,
+            state=f"NODE_STATE_{state}",
+            state_reason=reason,
+            policy=_policy(policy),
+            engines=[
+                pb.EngineInfo(
+                    engine=f"ENGINE_{program.kind.name}",
+                    version=program.version,
+                    path=program.path,
+                )
+                for program in facts.programs()
+            ],
+            start_time=messages.stamp(facts.start_wall),
+            sampling_interval=messages.span(facts.config.sampling.interval),
         )
 
     async def ListEvents(
@@ -106,6 +130,25 @@ class Node(node_pb2_grpc.NodeServiceServicer):
             after = 0
         async for each in self._journal.follow(_filter(request), after):
             yield pb.WatchEventsResponse(event=messages.event(each))
+
+
+def _policy(policy: Policy) -> pb.Policy:
+    return pb.Policy(
+        strict_allocation=policy.strict_allocation,
+        device_reserve_bytes=policy.device_reserve,
+        reserve_system_memory_bytes=policy.reserve_system_memory,
+        release_deadline=messages.span(policy.release_deadline),
+        preemption=policy.preemption,
+        exclusive_process_mode=policy.exclusive_process_mode,
+        on_trespass=policy.on_trespass,
+        on_overuse=policy.on_overuse,
+        oom_prevention=policy.oom_prevention,
+        swap_disabled=policy.swap_disabled,
+        gpu_affinity=policy.gpu_affinity,
+        numa_aware=policy.numa_aware,
+        priority_queues=policy.priority_queues,
+        max_queue=policy.max_queue,
+    )
 
 
 def _filter(request: Message) -> Filter:

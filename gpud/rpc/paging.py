@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -65,6 +66,19 @@ def page(items: Sequence[T], key: Callable[[T], str], request: Paged) -> tuple[S
     shown = items[start : start + size]
     more = start + size < len(items)
     return shown, encode(key(shown[-1]), request) if more else ""
+
+
+def page_after(
+    items: Callable[[str | None], Iterator[T]], key: Callable[[T], str], request: Paged
+) -> tuple[list[T], str]:
+    """One page of what follows the token's key, and the next token; asks for no more than that.
+
+    `items` gives what comes after a key in order. Raises OptionInvalid.
+    """
+    size = checked_size(request.page_size)
+    found = list(islice(items(decode(request) if request.page_token else None), size + 1))
+    shown = found[:size]
+    return shown, encode(key(shown[-1]), request) if len(found) > size else ""
 
 
 def _scope(request: Message) -> str:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from typing import Any
 
-from gpud.errors import OptionInvalid, ReservationNotFound
-from gpud.ledger.promises import Call
+from gpud.enforcement.attachment import attachment_of
+from gpud.errors import EnforcementUnavailable, OptionInvalid, ReservationNotFound, WrongState
+from gpud.ledger.requests import Call
 from gpud.ledger.reservation import (
-    DEFAULT_TTL_SECONDS,
     MAX_TTL_SECONDS,
     MIN_TTL_SECONDS,
+    Enforcement,
     Reservation,
-    ReserveRequest,
 )
 from gpud.rpc import messages, paging
+from gpud.rpc.reservation_messages import explanation, moment, notice, request_from
 from gpud.rpc.view import View
 from gpud.v1 import reservations_pb2 as pb
 from gpud.v1 import reservations_pb2_grpc
-
-MAX_DEVICES = 64
-MAX_BYTES = 2**62
 
 
 def call_of(method: str, request_id: str, *asked: object) -> Call:
@@ -41,29 +41,56 @@ class Reservations(reservations_pb2_grpc.ReservationServiceServicer):
         self._promises = view.promises
 
     async def Reserve(self, request: pb.ReserveRequest, context: Any) -> pb.ReserveResponse:
-        """Promise bytes; answered once durable."""
-        asked = self._asked(request)
+        """Promise bytes or queue the request; answered once durable."""
+        asked = request_from(request, self._view.snapshots.latest)
         if request.validate_only:
             told = self._promises.propose(asked)
         else:
             call = call_of("Reserve", request.request_id, asked)
             told = await self._promises.reserve(asked, f"r-{secrets.token_hex(4)}", call)
+            told = await self._enforce(told)
         return pb.ReserveResponse(reservation=self._view.reservation(told))
+
+    async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.ExplainResponse:
+        """What Reserve would answer and why."""
+        asked = request_from(request, self._view.snapshots.latest)
+        return explanation(self._promises.explain(asked), asked)
 
     async def Renew(self, request: pb.RenewRequest, context: Any) -> pb.RenewResponse:
         """Move a lease's deadline."""
-        id_ = messages.checked_name("name", request.name, "reservations")
+        id_, generation = _named(request)
         ttl = messages.checked_span("ttl", request, MIN_TTL_SECONDS, MAX_TTL_SECONDS)
-        call = call_of("Renew", request.request_id, id_, _generation(request), ttl)
-        told = await self._promises.renew(id_, _generation(request), ttl, call)
+        call = call_of("Renew", request.request_id, id_, generation, ttl)
+        told = await self._promises.renew(id_, generation, ttl, call)
         return pb.RenewResponse(reservation=self._view.reservation(told))
 
+    async def KeepAlive(
+        self, requests: AsyncIterator[pb.KeepAliveRequest], context: Any
+    ) -> AsyncIterator[pb.KeepAliveResponse]:
+        """A renewal for each message, answered in order."""
+        async for request in requests:
+            id_, generation = _named(request)
+            ttl = messages.checked_span("ttl", request, MIN_TTL_SECONDS, MAX_TTL_SECONDS)
+            yield await self._kept_alive(id_, generation, ttl)
+
     async def Release(self, request: pb.ReleaseRequest, context: Any) -> pb.ReleaseResponse:
-        """End a lease."""
-        id_ = messages.checked_name("name", request.name, "reservations")
-        call = call_of("Release", request.request_id, id_, _generation(request))
-        told = await self._promises.release(id_, _generation(request), call)
+        """End a lease, or a wait for one."""
+        id_, generation = _named(request)
+        call = call_of("Release", request.request_id, id_, generation)
+        told = await self._promises.release(id_, generation, call)
         return pb.ReleaseResponse(reservation=self._view.reservation(told))
+
+    async def AttachProcess(
+        self, request: pb.AttachProcessRequest, context: Any
+    ) -> pb.AttachProcessResponse:
+        """Make a process, or all of a cgroup, the owner's."""
+        id_, generation = _named(request)
+        pid = request.pid if request.HasField("pid") else None
+        cgroup = messages.checked_text("cgroup", request.cgroup, 4096)
+        attachment = attachment_of(pid, cgroup, self._view.clock.now().wall)
+        call = call_of("AttachProcess", request.request_id, id_, generation, pid, cgroup)
+        told = await self._promises.attach(id_, generation, attachment, call)
+        return pb.AttachProcessResponse(reservation=self._view.reservation(told))
 
     async def GetReservation(
         self, request: pb.GetReservationRequest, context: Any
@@ -75,6 +102,26 @@ class Reservations(reservations_pb2_grpc.ReservationServiceServicer):
             raise ReservationNotFound(name=request.name)
         return pb.GetReservationResponse(reservation=self._view.reservation(found))
 
+    async def WatchReservation(
+        self, request: pb.WatchReservationRequest, context: Any
+    ) -> AsyncIterator[pb.WatchReservationResponse]:
+        """The reservation now and at each change, until it has ended."""
+        id_ = messages.checked_name("name", request.name, "reservations")
+        if id_ not in self._promises.durable.reservations:
+            raise ReservationNotFound(name=request.name)
+        last: pb.Reservation | None = None
+        follower = self._promises.watchers.follow(id_, lambda: self._promises.durable)
+        async with aclosing(follower) as versions:
+            async for held in versions:
+                if held is None:
+                    return
+                told = self._view.reservation(held)
+                if told != last:
+                    last = told
+                    yield pb.WatchReservationResponse(reservation=told)
+                if not held.booked and not held.queued:
+                    return
+
     async def ListReservations(
         self, request: pb.ListReservationsRequest, context: Any
     ) -> pb.ListReservationsResponse:
@@ -85,48 +132,75 @@ class Reservations(reservations_pb2_grpc.ReservationServiceServicer):
         wanted = {
             pb.ReservationState.Name(n).removeprefix("RESERVATION_STATE_") for n in request.states
         }
-        found = [
-            reservation
-            for reservation in self._promises.durable.reservations.values()
-            if (not wanted or reservation.state.name in wanted)
-            and (not request.owner or reservation.owner == request.owner)
-        ]
-        found.sort(key=_key)
-        shown, token = paging.page(found, _key, request)
+
+        def after(key: str | None) -> Iterator[Reservation]:
+            for each in self._promises.durable.listed(_place(key)):
+                if (not wanted or each.state.name in wanted) and (
+                    not request.owner or each.owner == request.owner
+                ):
+                    yield each
+
+        shown, token = paging.page_after(after, _key, request)
         return pb.ListReservationsResponse(
-            reservations=[self._view.reservation(each) for each in shown], next_page_token=token
+            reservations=self._view.reservations(shown), next_page_token=token
         )
 
-    def _asked(self, request: pb.ReserveRequest) -> ReserveRequest:
-        if not 0 < request.bytes <= MAX_BYTES:
-            raise OptionInvalid(
-                field="bytes", problem=f"{request.bytes} is not within 1 … {MAX_BYTES}, per device"
+    async def _enforce(self, told: Reservation) -> Reservation:
+        """Have the driver keep others off a device that is somebody's alone.
+
+        Raises EnforcementUnavailable, the promise released, where the caller requires it.
+        """
+        if not told.exclusive or told.queued or not told.booked:
+            return told
+        by = await self._view.enforce(told)
+        required = told.request.require_enforcement
+        if required is Enforcement.DRIVER and by is not Enforcement.DRIVER:
+            await self._promises.release(told.id, None, Call(method="Release"))
+            raise EnforcementUnavailable(
+                device=", ".join(f"devices/{grant.device}" for grant in told.grants),
+                problem="it does not let gpud set the mode "
+                "(`gpuctl events --type device.compute_mode_refused` says why)",
             )
-        devices = messages.checked_devices(request.devices, self._view.snapshots.latest)
-        count = request.device_count or len(devices) or 1
-        if not 0 < count <= MAX_DEVICES:
-            raise OptionInvalid(
-                field="device_count", problem=f"{count} is not within 1 … {MAX_DEVICES}"
-            )
-        if devices and count > len(devices):
-            raise OptionInvalid(
-                field="device_count", problem=f"{count} of {len(devices)} named devices"
-            )
-        ttl = messages.checked_span("ttl", request, MIN_TTL_SECONDS, MAX_TTL_SECONDS)
-        return ReserveRequest(
-            owner=messages.checked_text("owner", request.owner) or "anonymous",
-            bytes=request.bytes,
-            devices=devices,
-            device_count=count,
-            device_kind=messages.kind_from(request.kind),
-            ttl_seconds=DEFAULT_TTL_SECONDS if ttl is None else ttl,
-            labels=messages.checked_labels(request.labels),
+        return self._promises.durable.reservations.get(told.id, told)
+
+    async def _kept_alive(
+        self, id_: str, generation: int | None, ttl: float | None
+    ) -> pb.KeepAliveResponse:
+        try:
+            told = await self._promises.renew(id_, generation, ttl, Call(method="KeepAlive"))
+        except WrongState:
+            found = self._promises.durable.reservations.get(id_)
+            if found is None:
+                raise
+            told = found
+        lives = told.deadline is not None and told.booked and told.ended is None
+        return pb.KeepAliveResponse(
+            name=told.name,
+            generation=told.generation,
+            state=f"RESERVATION_STATE_{told.state.name}",
+            preemption_notice=notice(told.notice),
+            expire_time=moment(told.deadline) if lives else None,
         )
 
 
-def _generation(request: pb.RenewRequest | pb.ReleaseRequest) -> int | None:
-    return request.generation if request.HasField("generation") else None
+def _named(
+    request: pb.RenewRequest | pb.ReleaseRequest | pb.KeepAliveRequest | pb.AttachProcessRequest,
+) -> tuple[str, int | None]:
+    id_ = messages.checked_name("name", request.name, "reservations")
+    return id_, request.generation if request.HasField("generation") else None
 
 
 def _key(reservation: Reservation) -> str:
-    return f"{reservation.created.wall:020.6f}/{reservation.id}"
+    return f"{reservation.created.wall!r}/{reservation.id}"
+
+
+def _place(key: str | None) -> tuple[float, str] | None:
+    """What `_key` wrote. Raises OptionInvalid."""
+    if key is None:
+        return None
+    wall, _, id_ = key.partition("/")
+    try:
+        return float(wall), id_
+    except ValueError as error:
+        problem = "not one that this list gave"
+        raise OptionInvalid(field="page_token", problem=problem) from error

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from gpud.events import Journal
 from gpud.instances.life import House
 from gpud.instances.roster import Roster
+from gpud.ledger.reservation import Enforcement, Reservation
 from gpud.rpc.devices import Devices
 from gpud.rpc.instances import Instances
 from gpud.rpc.models import Models
@@ -24,14 +27,20 @@ from gpud.v1 import (
 
 
 def services(
-    facts: NodeFacts, journal: Journal, house: House, roster: Roster
+    facts: NodeFacts,
+    journal: Journal,
+    house: House,
+    roster: Roster,
+    enforce: Callable[[Reservation], Awaitable[Enforcement]],
 ) -> tuple[Registration, ...]:
     """One registration per service of the contract."""
-    view = View(snapshots=house.snapshots, promises=house.promises, clock=house.clock)
+    view = View(
+        snapshots=house.snapshots, promises=house.promises, clock=house.clock, enforce=enforce
+    )
     return (
         Registration(
             name="gpud.v1.NodeService",
-            servicer=Node(facts, journal),
+            servicer=Node(facts, journal, view, roster),
             add=node_pb2_grpc.add_NodeServiceServicer_to_server,
         ),
         Registration(

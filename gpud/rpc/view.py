@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from gpud.clock import Clock
 from gpud.devices.snapshot import Sample, Snapshot
 from gpud.feed import Feed
 from gpud.instances.instance import Instance
+from gpud.ledger.admission.queue import in_order
 from gpud.ledger.charge import Charge
 from gpud.ledger.promises import Promises
-from gpud.ledger.reservation import Reservation
-from gpud.rpc import messages
+from gpud.ledger.reservation import Enforcement, Reservation
+from gpud.rpc import messages, reservation_messages
+from gpud.rpc.reservation_messages import Place
 from gpud.v1 import devices_pb2, instances_pb2, reservations_pb2
 
 
@@ -23,6 +25,7 @@ class View:
     snapshots: Feed[Snapshot]
     promises: Promises
     clock: Clock
+    enforce: Callable[[Reservation], Awaitable[Enforcement]]
 
     def charges(self) -> dict[str, Charge]:
         """Every device's terms, on the durable promises."""
@@ -42,14 +45,50 @@ class View:
             for id_ in book.holders
             if processes
         )
-        return [
-            messages.device(sample, terms.get(sample.info.uuid), processes=processes, held=held)
-            for sample in samples
-        ]
+        told = []
+        for sample in samples:
+            uuid = sample.info.uuid
+            message = messages.device(sample, terms.get(uuid), processes=processes, held=held)
+            cordon = self.promises.durable.cordons.get(uuid)
+            message.cordoned = cordon is not None
+            message.cordon_reason = cordon.reason if cordon is not None else ""
+            exclusive = self.promises.durable.device(uuid).exclusive
+            message.exclusive_reservation = f"reservations/{exclusive}" if exclusive else ""
+            told.append(message)
+        return told
 
     def reservation(self, value: Reservation) -> reservations_pb2.Reservation:
         """A reservation as told."""
-        return messages.reservation(value, self.terms_of(value), self.samples())
+        return self.reservations((value,))[0]
+
+    def reservations(self, values: Sequence[Reservation]) -> list[reservations_pb2.Reservation]:
+        """Reservations as told; those that wait with their places."""
+        waiting = any(value.queued for value in values)
+        places = self.places() if waiting else {}
+        samples = self.samples()
+        return [
+            reservation_messages.reservation(
+                value, self.terms_of(value), samples, self._place(value, places)
+            )
+            for value in values
+        ]
+
+    def places(self) -> dict[str, int]:
+        """Who is first in the queue, who second, …; by id."""
+        queue = self.promises.ledger.settings.queue
+        ordered = in_order(self.promises.durable.queued.values(), queue)
+        return {entry.id: at for at, entry in enumerate(ordered, start=1)}
+
+    def _place(self, value: Reservation, places: dict[str, int]) -> Place | None:
+        if not value.queued or value.id not in places:
+            return None
+        ledger, now, position = self.promises.ledger, self.clock.now(), places[value.id]
+        return Place(
+            position=position,
+            why=ledger.why_waiting(value, now),
+            # Further back nobody can know.
+            expected=ledger.expected(value, now) if position == 1 else None,
+        )
 
     def terms_of(self, value: Reservation) -> dict[str, Charge]:
         """The terms of a reservation's own devices."""
@@ -60,4 +99,9 @@ class View:
     def instance(self, value: Instance) -> instances_pb2.Instance:
         """An instance as told."""
         terms = self.promises.ledger.charges_of(value.devices, self.promises.durable)
-        return messages.instance(value, terms)
+        message = messages.instance(value, terms)
+        held = self.promises.durable.queued.get(value.reservation or "")
+        if held is not None and (place := self._place(held, self.places())) is not None:
+            message.queue_position = place.position
+            message.wait_reason = place.why
+        return message

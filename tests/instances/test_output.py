@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from gpud.instances.output import OLDER_OUTPUT_NAME, OUTPUT_NAME, follow, tail
+from gpud.instances.tree.output import OLDER_OUTPUT_NAME, OUTPUT_NAME, follow, tail
 from tests.fakes.clock import FakeClock
 
 

@@ -14,12 +14,15 @@ from gpud.engines.llama_cpp import LlamaCpp
 from gpud.engines.probe import HttpProbe
 from gpud.errors import StoreReadOnly
 from gpud.feed import Feed
+from gpud.instances.allocation import LoadTerms
 from gpud.instances.instance import Instance, InstanceState
 from gpud.instances.life import House
 from gpud.instances.roster import LoadRequest, Roster
+from gpud.ledger.admission.policy import LedgerSettings
 from gpud.ledger.charge import Reserves
-from gpud.ledger.ledger import Ledger, LedgerSettings
-from gpud.ledger.promises import Call, Promises
+from gpud.ledger.ledger import Ledger
+from gpud.ledger.promises import Promises
+from gpud.ledger.requests import Call
 from gpud.models.catalogue import Catalogue
 from gpud.models.model import EngineKind, Model, ModelOptions
 from tests.fakes.clock import FakeClock
@@ -34,7 +37,7 @@ GHOST = Model(
     path="ghost.gguf",
     options=ModelOptions(),
 )
-LOAD = LoadRequest(model="ghost", options=ModelOptions(), devices=(), owner="anna")
+LOAD = LoadRequest(model="ghost", options=ModelOptions(), terms=LoadTerms(), owner="anna")
 
 
 @dataclass

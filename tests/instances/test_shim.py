@@ -18,10 +18,10 @@ import msgspec
 import pytest
 
 from gpud.clock import SystemClock
-from gpud.instances import shim
-from gpud.instances.identity import open_proved
 from gpud.instances.instance import ProcessIdentity
-from gpud.instances.launcher import LaunchSpec, ProcessLauncher, ProcessTree
+from gpud.instances.tree import shim
+from gpud.instances.tree.identity import open_proved
+from gpud.instances.tree.launcher import LaunchSpec, ProcessLauncher, ProcessTree
 from tests.instances import unruly
 
 Launch = Callable[..., Awaitable[ProcessTree]]
@@ -229,7 +229,7 @@ import asyncio, sys
 import msgspec
 from pathlib import Path
 from gpud.clock import SystemClock
-from gpud.instances.launcher import LaunchSpec, ProcessLauncher
+from gpud.instances.tree.launcher import LaunchSpec, ProcessLauncher
 
 async def main(directory, gate, *argv):
     clock = SystemClock()

@@ -14,8 +14,9 @@ from gpud.errors import (
     VramInsufficient,
     WrongState,
 )
+from gpud.ledger.admission.policy import LedgerSettings
 from gpud.ledger.charge import Reserves
-from gpud.ledger.ledger import Ledger, LedgerSettings
+from gpud.ledger.ledger import Ledger
 from gpud.ledger.reservation import Reservation, ReservationState, ReserveRequest
 from gpud.units import GIB, MIB
 from tests.fakes.cards import process, sample, snapshot

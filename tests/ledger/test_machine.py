@@ -18,10 +18,11 @@ from hypothesis.stateful import (
 from gpud.clock import Moment
 from gpud.devices.snapshot import ProcessUse, Sample
 from gpud.errors import DeviceUnavailable, SamplesStale, VramInsufficient
+from gpud.ledger.admission.policy import LedgerSettings
 from gpud.ledger.change import Change
 from gpud.ledger.charge import Reserves
 from gpud.ledger.invariants import violations
-from gpud.ledger.ledger import Ledger, LedgerSettings
+from gpud.ledger.ledger import Ledger
 from gpud.ledger.reservation import Reservation, ReservationState, ReserveRequest
 from gpud.units import GIB
 from tests.fakes.cards import process, sample, snapshot

@@ -30,6 +30,9 @@ TABLE = {
     "MODEL_NOT_FOUND": Code.NOT_FOUND,
     "INSTANCE_NOT_FOUND": Code.NOT_FOUND,
     "VRAM_INSUFFICIENT": Code.RESOURCE_EXHAUSTED,
+    "QUOTA_EXCEEDED": Code.RESOURCE_EXHAUSTED,
+    "QUEUE_FULL": Code.RESOURCE_EXHAUSTED,
+    "ENFORCEMENT_UNAVAILABLE": Code.FAILED_PRECONDITION,
     "DEVICE_UNAVAILABLE": Code.FAILED_PRECONDITION,
     "STALE": Code.UNAVAILABLE,
     "RECONCILING": Code.UNAVAILABLE,
@@ -71,7 +74,7 @@ def _fact(hint: Any, text: str, tail: int) -> Any:
         return True
     if hint == tuple[DeviceShortage, ...]:
         return tuple(
-            dataclasses.replace(example(DeviceShortage, text), alias=f"gpu{n}", rule="")
+            dataclasses.replace(example(DeviceShortage, text), alias=f"gpu{n}", rule="", obstacle="")
             for n in range(tail)
         )
     if hint == tuple[str, ...]:

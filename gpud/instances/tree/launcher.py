@@ -15,10 +15,11 @@ import msgspec
 
 from gpud.clock import Clock
 from gpud.errors import GpudError
-from gpud.instances import identity as identities
-from gpud.instances import shim
 from gpud.instances.instance import Exit, ProcessIdentity
-from gpud.instances.output import tail
+from gpud.instances.tree import identity as identities
+from gpud.instances.tree import shim
+from gpud.instances.tree.binding import BINDING_FILE, Binding, told
+from gpud.instances.tree.output import tail
 
 # From the opened gate to the executed engine; measured: 1 ms.
 START_LIMIT_SECONDS = 10.0
@@ -50,6 +51,7 @@ class LaunchSpec:
     environment: dict[str, str]
     directory: Path
     token: str
+    binding: Binding = shim.NOWHERE
 
 
 class Tree(Protocol):
@@ -63,6 +65,10 @@ class Tree(Protocol):
 
     def engine_pid(self) -> int | None:
         """The engine's main process, once it was started."""
+        ...
+
+    def bound(self) -> Binding:
+        """What it was bound to, once it was started; nothing where the shim could not say."""
         ...
 
     def engine_exit(self) -> Exit | None:
@@ -170,6 +176,13 @@ class ProcessTree:
         """The engine's main process, once it was started."""
         return self._pid
 
+    def bound(self) -> Binding:
+        """What it was bound to, once it was started; nothing where the shim could not say."""
+        try:
+            return told((self._directory / BINDING_FILE).read_bytes())
+        except (OSError, ValueError):
+            return Binding(problems=("the shim did not say what it is bound to",))
+
     def engine_exit(self) -> Exit | None:
         """How the engine's main process ended; None while it runs (or nobody saw it end)."""
         return self._exit
@@ -268,7 +281,7 @@ class ProcessLauncher:
         leave a process that nobody knows.
         """
         try:
-            for name in (shim.ENGINE_FILE, shim.EXIT_FILE, shim.NEWS_FIFO):
+            for name in (shim.ENGINE_FILE, shim.EXIT_FILE, shim.NEWS_FIFO, BINDING_FILE):
                 (spec.directory / name).unlink(missing_ok=True)
             os.mkfifo(spec.directory / shim.NEWS_FIFO, 0o600)
             pid, gate = self._execute(spec)
@@ -317,7 +330,9 @@ class ProcessLauncher:
         """The shim's pid and the writing end of its gate. Raises OSError."""
         ours = {"GPUD_INSTANCE": spec.instance, identities.TOKEN_NAME: spec.token}
         message = shim.pack(
-            spec.argv, {**spec.environment, **ours, "GPUD_RESERVATION": spec.reservation}
+            spec.argv,
+            {**spec.environment, **ours, "GPUD_RESERVATION": spec.reservation},
+            spec.binding,
         )
         below, gate = os.pipe()
         os.set_blocking(gate, False)

@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from gpud.instances.instance import ProcessIdentity
-from gpud.instances.shim import STAT_PARENT, STAT_START_TIME, stat_fields
+from gpud.instances.tree.shim import STAT_PARENT, STAT_START_TIME, stat_fields
 
 TOKEN_NAME = "GPUD_INSTANCE_TOKEN"  # noqa: S105 -- the variable's name
 

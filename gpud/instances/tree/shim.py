@@ -1,9 +1,9 @@
 """The shim: the small process that stays beside each engine and outlives the daemon.
 
-A program of its own on the standard library alone, run as `python -I -S shim.py DIRECTORY`.
-It reads what to execute from its standard input, then waits there for one byte: with it, it
-starts the engine; at end of file instead, the daemon is gone, it exits with GATE_CLOSED and
-nothing ran. From then on it is
+A program of its own on the standard library alone, binding.py its only other part, run as
+`python -I -S shim.py DIRECTORY`. It reads what to execute from its standard input, binds itself
+to where that is to run, then waits there for one byte: with it, it starts the engine; at end of
+file instead, the daemon is gone, it exits with GATE_CLOSED and nothing ran. From then on it is
 
 - the engine's parent, so that the exit status is seen whoever else lives or dies;
 - the subreaper of everything below the engine, so that what calls setsid, forks twice or clears
@@ -11,9 +11,10 @@ nothing ran. From then on it is
 - the reader of the engine's output, so that the files stay bounded and the pipe never breaks.
 
 It takes SIGTERM (passed on to the engine's main process) and SIGUSR1 (kill the whole tree until
-none is left). What it has to tell lies in files, whole or absent: engine.json and exit.json.
-After each it writes one byte into the FIFO `news`, which wakes a daemon that watches; removing
-`news` is its last act, so a shim that is gone and left it did not end by itself.
+none is left). What it has to tell lies in files, whole or absent: `binding` before the gate, then
+engine.json and exit.json. After each of the latter it writes one byte into the FIFO `news`, which
+wakes a daemon that watches; removing `news` is its last act, so a shim that is gone and left it
+did not end by itself.
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ import select
 import signal
 import sys
 import time
+
+if __name__ == "__main__":
+    # Isolated, it is told of no folder of ours. Last, so that nothing there hides the library.
+    sys.path.append(os.path.abspath(f"{__file__}/../../../.."))
+
+from gpud.instances.tree import binding
 
 GATE_CLOSED = 97  # exit code: the daemon went away before the gate was opened
 NOT_EXECUTABLE = 127  # exit code told for an engine that could not be executed, as shells do
@@ -47,22 +54,30 @@ PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 
 
-def pack(argv: tuple[str, ...], environment: dict[str, str]) -> bytes:
-    """What to execute, as the shim reads it: a length, then fields that end in NUL."""
-    fields = [str(len(argv)), *argv, *(f"{name}={value}" for name, value in environment.items())]
+NOWHERE = binding.Binding()
+
+
+def pack(
+    argv: tuple[str, ...], environment: dict[str, str], bound: binding.Binding = NOWHERE
+) -> bytes:
+    """What to execute and where, as the shim reads it: a length, then fields that end in NUL."""
+    pairs = [f"{name}={value}" for name, value in environment.items()]
+    fields = [*bound.fields()[: binding.FIELD_COUNT], str(len(argv)), *argv, *pairs]
     payload = b"".join(os.fsencode(field) + b"\0" for field in fields)
     return len(payload).to_bytes(8, "big") + payload
 
 
-def unpack(payload: bytes) -> tuple[list[bytes], dict[bytes, bytes]]:
-    """The argv and environment of `pack`, without its length."""
-    count, *fields = payload.split(b"\0")[:-1]
+def unpack(payload: bytes) -> tuple[list[bytes], dict[bytes, bytes], binding.Binding]:
+    """The argv, environment and binding of `pack`, without its length."""
+    told = payload.split(b"\0")[:-1]
+    bound = binding.parse(told[: binding.FIELD_COUNT])
+    count, *fields = told[binding.FIELD_COUNT :]
     argv, pairs = fields[: int(count)], fields[int(count) :]
     environment = {}
     for pair in pairs:
         name, _, value = pair.partition(b"=")
         environment[name] = value
-    return argv, environment
+    return argv, environment, bound
 
 
 class Output:
@@ -339,7 +354,10 @@ def main() -> None:
     """Settle, read what to execute, wait at the gate, stay."""
     os.chdir(sys.argv[1])
     settle()
-    argv, environment = unpack(read_exactly(int.from_bytes(read_exactly(8), "big")))
+    argv, environment, bound = unpack(read_exactly(int.from_bytes(read_exactly(8), "big")))
+    # A full disk: then nobody is told, and the engine runs bound all the same.
+    with contextlib.suppress(OSError):
+        write_atomically(binding.BINDING_FILE, binding.record(binding.apply(bound)))
     if read_exactly(1) != GATE_OPEN:
         sys.exit(GATE_CLOSED)
     null = os.open(os.devnull, os.O_RDONLY)

@@ -1,0 +1,235 @@
+"""The phase START: an engine spawned behind a gate, let go once its promise is seen to hold."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from gpud.devices.snapshot import DeviceKind, Health, Sample
+from gpud.devices.topology import format_cpus
+from gpud.engines.engine import Command, Engine, EngineProgram, StartRequest
+from gpud.errors import DeviceShortage, DeviceUnavailable, EngineMissing
+from gpud.failpoints import around
+from gpud.instances.instance import Gate
+from gpud.instances.life import House, Life
+from gpud.instances.starting.admission import Held, check_contexts, check_room
+from gpud.instances.starting.confinement import (
+    IN_CGROUP,
+    LOCKED,
+    LockTerms,
+    Nearby,
+    binding_words,
+    nearby,
+    swap_words,
+)
+from gpud.instances.tree import locking
+from gpud.instances.tree.binding import Binding
+from gpud.instances.tree.launcher import LaunchFailed, LaunchSpec, Tree
+from gpud.ledger.change import Change
+from gpud.ledger.charge import is_stale
+from gpud.ledger.reservation import Reservation
+from gpud.models.model import Model
+
+log = structlog.get_logger()
+
+LOOPBACK = "127.0.0.1"
+# A healthy device is read within milliseconds; one that is not has said so by then.
+FRESH_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What is to be started, for a life whose promise is made."""
+
+    life: Life
+    engine: Engine
+    program: EngineProgram
+    model: Model
+    path: Path
+    size_bytes: int  # of the file
+
+    async def run(self) -> Tree:
+        """Spawn it, gated, and open the gate: no engine runs before its record is durable.
+
+        The caller has the turn on the instance's devices. Raises EngineMissing, MemoryTaken,
+        ContextsRefused, DeviceUnavailable; what was begun then stands in the life's record.
+        """
+        life, instance = self.life, self.life.instance
+        reservation = life.house.promises.ledger.books.reservations.get(instance.reservation or "")
+        near = nearby(
+            (sample.info for sample in self._samples()), life.house.node_count, life.house.policy
+        )
+        if reservation is not None:
+            contexts = self.engine.contexts_per_device(instance.options)
+            check_contexts(instance, contexts, reservation, self._samples())
+        command, spec, swap = self._prepare(near)
+        try:
+            with around("launch.spawn"):
+                tree = await life.house.launcher.spawn(spec)
+            life.tree = tree
+            with around("launch.spawned"):
+                await life.commit(Change(), gate=Gate.SPAWNED, shim=tree.identity)
+            if life.house.policy.oom_prevention and reservation is not None:
+                await self._recheck(reservation)
+            bound = life.house.promises.ledger.bind(instance.reservation or "")
+            with around("launch.go"):
+                await life.commit(bound, life.event("instance.started"), gate=Gate.GO)
+            with around("launch.gate"):
+                pid = await tree.go()
+        except LaunchFailed as error:
+            raise EngineMissing(
+                engine=instance.engine.value, program=command.argv[0], problem=str(error)
+            ) from error
+        self._note_started(tree, pid, swap, near)
+        return tree
+
+    def _samples(self) -> tuple[Sample, ...]:
+        """The newest of the instance's devices."""
+        snapshot = self.life.house.snapshots.latest
+        found = snapshot.samples if snapshot is not None else ()
+        return tuple(each for each in found if each.info.uuid in self.life.instance.devices)
+
+    def _prepare(self, near: Nearby) -> tuple[Command, LaunchSpec, str]:
+        """The command line, what is spawned, and how it is to be kept from swap."""
+        life, instance = self.life, self.life.instance
+        life.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        cgroup = _make_cgroup(life.house, instance.id)
+        terms = LockTerms(
+            engine_can=self.engine.can_lock(self.program),
+            needed_bytes=self.size_bytes,
+            limit_bytes=locking.limit_bytes(),
+        )
+        swap = swap_words(life.house.policy, terms, in_cgroup=bool(cgroup))
+        request = StartRequest(
+            model=self.model,
+            options=instance.options,
+            model_path=self.path,
+            host=LOOPBACK,
+            port=instance.port or 0,
+            visible_devices=tuple(
+                sample.info.uuid
+                for sample in self._samples()
+                if sample.info.kind is not DeviceKind.HOST
+            ),
+            directory=life.folder,
+            lock_memory=swap == LOCKED,
+        )
+        command = self.engine.command(self.program, request)
+        spec = LaunchSpec(
+            instance=instance.id,
+            reservation=instance.reservation or "",
+            argv=command.argv,
+            environment=command.environment,
+            directory=life.folder,
+            token=secrets.token_hex(16),
+            binding=Binding(
+                cpus=tuple(sorted(near.cpus)),
+                memory_node=near.memory_node,
+                cgroup=cgroup,
+                lock_memory=swap == LOCKED,
+            ),
+        )
+        return command, spec, swap
+
+    async def _recheck(self, reservation: Reservation) -> None:
+        """The bytes that were promised are still there, by samples younger than this call."""
+        house, instance = self.life.house, self.life.instance
+        samples = await _fresh(house, [grant.device for grant in reservation.grants])
+        charges, books = house.promises.ledger.charges(), house.promises.ledger.books
+        for grant in reservation.grants:
+            sample, book = samples.get(grant.device), books.device(grant.device)
+            rule = _refusal(sample, house.clock.now().boottime)
+            if sample is None or rule:
+                raise DeviceUnavailable(shortages=(_unusable(grant.device, sample, rule),))
+            carrier = book.carrier(reservation.id) or reservation.id
+            others = {id_: size for id_, size in book.holders.items() if id_ != carrier}
+            if carrier != reservation.id:
+                # Those beside it in a standing promise have their share of that one.
+                beside = books.inside(carrier, grant.device)
+                others |= {id_: size for id_, size in beside.items() if id_ != reservation.id}
+            charge = charges.get(grant.device)
+            observed = charge.observed_bytes if charge is not None else {}
+            held = Held(own=grant.bytes, others=others, observed=observed)
+            check_room(instance.name, sample, held)
+
+    def _note_started(self, tree: Tree, pid: int, swap: str, near: Nearby) -> None:
+        """What it runs as, and what the shim could bind it to, which may be less than wanted."""
+        life, bound = self.life, tree.bound()
+        if bound.problems:
+            log.warning(
+                "instance.not_bound", instance=life.instance.name, problems=list(bound.problems)
+            )
+        if swap == IN_CGROUP and not bound.cgroup:
+            swap = f"not enforced: {'; '.join(bound.problems) or 'its cgroup was not joined'}"
+        life.note(
+            pid=pid,
+            cpu_affinity=format_cpus(bound.cpus),
+            memory_node=bound.memory_node,
+            swap=swap,
+            containment="cgroup" if bound.cgroup else "session",
+        )
+        words = binding_words(bound.cpus, bound.memory_node) or near.words
+        parts = (f"pid {pid}", words, *bound.problems)
+        life.show(detail="; ".join(part for part in parts if part))
+
+
+def _make_cgroup(house: House, instance_id: str) -> str:
+    """The folder of a cgroup that may not swap; empty where none can be had."""
+    if house.cgroups is None or not house.policy.swap_disabled:
+        return ""
+    try:
+        return house.cgroups.make(instance_id)
+    except OSError as error:
+        log.warning("instance.no_cgroup", instance=f"instances/{instance_id}", problem=str(error))
+        return ""
+
+
+async def _fresh(house: House, uuids: Iterable[str]) -> dict[str, Sample]:
+    """Samples of these devices taken after now; the newest there are when none come in time."""
+    asked, wanted = house.clock.now().boottime, set(uuids)
+    found: dict[str, Sample] = {}
+    house.sample_now()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(FRESH_SECONDS):
+            async for _, snapshot in house.snapshots.follow():
+                found = {s.info.uuid: s for s in snapshot.samples if s.info.uuid in wanted}
+                if len(found) == len(wanted) and all(_tells(s, asked) for s in found.values()):
+                    break
+    return found
+
+
+def _tells(sample: Sample, asked_boottime: float) -> bool:
+    """Whether it is of after the question, or no answer is to be had."""
+    return sample.boottime >= asked_boottime or sample.health is not Health.HEALTHY
+
+
+def _refusal(sample: Sample | None, now_boottime: float) -> str:
+    """Why nothing starts on a device whatever its bytes; empty when something may."""
+    if sample is None:
+        return "it is not there any more"
+    if sample.health is not Health.HEALTHY:
+        return f"{sample.health.value} ({sample.health_reason or 'no reason told'})"
+    if is_stale(sample, now_boottime):
+        return f"its newest sample is {now_boottime - sample.boottime:.0f} s old"
+    return ""
+
+
+def _unusable(uuid: str, sample: Sample | None, rule: str) -> DeviceShortage:
+    return DeviceShortage(
+        device=f"devices/{uuid}",
+        alias=sample.info.alias if sample is not None else uuid,
+        grantable_bytes=None,
+        total_bytes=sample.info.memory_total_bytes if sample is not None else None,
+        reserve_bytes=0,
+        granted_bytes=0,
+        foreign_bytes=0,
+        unattributed_bytes=0,
+        leaked_bytes=0,
+        rule=rule,
+    )

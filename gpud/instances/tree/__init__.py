@@ -1,0 +1,1 @@
+"""One engine's process tree: started gated, placed, contained, watched, ended."""

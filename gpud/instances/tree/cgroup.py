@@ -1,0 +1,75 @@
+"""A memory cgroup for each instance, where one was delegated to gpud: in it nothing may swap.
+
+Only v2 counts. A v1 hierarchy is the system's to manage, and has no way to hand out a part of it
+(systemd: "Delegation"). The kernel wants processes in leaves alone, so a daemon that was given a
+cgroup with the memory controller below it lives in a leaf of it as well, by systemd's custom in
+one that DelegateSubgroup= names.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+MOUNT = "sys/fs/cgroup"
+# What marks a cgroup as handed out: set by systemd with Delegate=yes, for root and for others.
+DELEGATED_MARKS = ("trusted.delegate", "user.delegate")
+PREFIX = "instance-"
+
+
+class Cgroups:
+    """Makes and removes the cgroups of instances below the delegated one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def make(self, instance: str) -> str:
+        """A cgroup of its own that may not swap; its folder. Raises OSError."""
+        own = self._own(instance)
+        own.mkdir(exist_ok=True)
+        try:
+            (own / "memory.swap.max").write_text("0\n")
+        except OSError:
+            self.remove(instance)
+            raise
+        return str(own)
+
+    def remove(self, instance: str) -> None:
+        """Once nothing of it runs any more; no error when it is not there."""
+        with suppress(OSError):
+            self._own(instance).rmdir()
+
+    def _own(self, instance: str) -> Path:
+        return self._folder / f"{PREFIX}{instance}"
+
+
+def find(root: Path = Path("/")) -> Cgroups | None:
+    """The cgroup below which instances may have theirs; None: none was delegated to us."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    path = next((line[3:] for line in lines if line.startswith("0::/")), None)
+    if path is None or ".." in Path(path).parts:
+        return None
+    own = root / MOUNT / path.lstrip("/")
+    for folder in (own, own.parent) if _is_delegated(own.parent) else (own,):
+        if _gives_memory(folder) and os.access(folder, os.W_OK):
+            return Cgroups(folder)
+    return None
+
+
+def _is_delegated(folder: Path) -> bool:
+    for mark in DELEGATED_MARKS:
+        with suppress(OSError):
+            if os.getxattr(folder, mark) == b"1":
+                return True
+    return False
+
+
+def _gives_memory(folder: Path) -> bool:
+    try:
+        return "memory" in (folder / "cgroup.subtree_control").read_text().split()
+    except OSError:
+        return False

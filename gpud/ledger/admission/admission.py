@@ -1,0 +1,213 @@
+"""Pure: whether a request fits now, and where; one look at the devices for one decision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from gpud.clock import Moment
+from gpud.devices.snapshot import Sample
+from gpud.errors import (
+    DeviceNotFound,
+    DeviceUnavailable,
+    GpudError,
+    Reconciling,
+    SamplesStale,
+    VramInsufficient,
+)
+from gpud.ledger.admission.placement import Candidate, eligible, place
+from gpud.ledger.admission.policy import (
+    LedgerSettings,
+    device_rule,
+    exclusion_rule,
+    holders_there,
+    overload,
+    strangers_there,
+)
+from gpud.ledger.admission.queue import Line, in_order, room_of
+from gpud.ledger.books import Books, DeviceBook
+from gpud.ledger.charge import is_stale
+from gpud.ledger.reservation import (
+    Grant,
+    Notice,
+    Reservation,
+    ReserveRequest,
+    Shape,
+    Sharing,
+)
+from gpud.ledger.sight import Sight
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """What a request gets, and whom it passes by it."""
+
+    grants: tuple[Grant, ...]
+    passed: Notice | None = None
+
+
+class Admission:
+    """The devices as they stand in one step of deciding; `book`ing goes on between its calls."""
+
+    def __init__(self, books: Books, sight: Sight, settings: LedgerSettings, now: Moment) -> None:
+        """Raises Reconciling before the first complete snapshot."""
+        if sight.snapshot is None or not sight.snapshot.complete:
+            raise Reconciling(waiting_for="the first sample of every device")
+        self._books = books
+        self._sight = sight
+        self._settings = settings
+        self._now = now
+        self._samples = sight.snapshot.samples
+        self._rules = {s.info.uuid: device_rule(s, books, now) for s in self._samples}
+
+    def line(self, before: ReserveRequest | None = None) -> Line:
+        """No heads, to walk the queue with; or those before a newcomer."""
+        if before is None or not self._books.queued:
+            return Line(self._settings.queue, self._now)
+        return self.line_before(Reservation.asked("", before, self._now))
+
+    def line_before(self, entry: Reservation) -> Line:
+        """The heads of those that wait before one that waits, or would."""
+        line = Line(self._settings.queue, self._now)
+        others = (each for each in self._books.queued.values() if each.id != entry.id)
+        ordered = in_order((*others, entry), self._settings.queue)
+        for each in ordered[: ordered.index(entry)]:
+            line.block(each, self.needs(each.request))
+        return line
+
+    def needs(self, request: ReserveRequest) -> dict[str, int]:
+        """The least bytes that it may take of each device that it may be placed on."""
+        needs: dict[str, int] = {}
+        for shape in request.shapes if request.within is None else ():
+            for sample in self._samples:
+                uuid = sample.info.uuid
+                if eligible(uuid, sample.info.kind, shape):
+                    needs[uuid] = max(needs.get(uuid, 0), shape.bytes)
+        host = self._sight.host()
+        if request.host_bytes and host is not None:
+            uuid = host.info.uuid
+            needs[uuid] = needs.get(uuid, 0) + request.host_bytes
+        return needs
+
+    def fit(self, request: ReserveRequest, line: Line) -> Fit:
+        """Where it goes now: the first of its shapes that fits.
+
+        Raises VramInsufficient, DeviceUnavailable, SamplesStale, DeviceNotFound: of a shape that
+        could fit at another time, where there is one.
+        """
+        refusals: list[GpudError] = []
+        for shape in request.shapes:
+            try:
+                return self._fit_shape(request, shape, line)
+            except (VramInsufficient, DeviceUnavailable, SamplesStale) as refusal:
+                refusals.append(refusal)
+        raise next((each for each in refusals if not never_fits(each)), refusals[0])
+
+    def candidates(self, request: ReserveRequest, shape: Shape, line: Line) -> list[Candidate]:
+        """The devices that a shape may be placed on, and what is in its way there."""
+        return [
+            self._candidate(sample, request, shape.bytes, line)
+            for sample in self._samples
+            if eligible(sample.info.uuid, sample.info.kind, shape)
+        ]
+
+    def host_candidate(self, request: ReserveRequest, line: Line) -> Candidate:
+        """The host's RAM beside the devices. Raises DeviceNotFound where it is no device."""
+        host = self._sight.host()
+        if host is None:
+            raise DeviceNotFound(name="host")
+        shared = replace(request, sharing=Sharing.SHARED)
+        return self._candidate(host, shared, request.host_bytes, line)
+
+    def preemptable(
+        self, request: ReserveRequest, shape: Shape, line: Line
+    ) -> list[tuple[Sample, DeviceBook]]:
+        """Devices where only promises are in a shape's way, and it is its turn."""
+        found = []
+        for sample in self._samples:
+            uuid = sample.info.uuid
+            book, terms = self._books.device(uuid), self._sight.terms(sample, self._books)
+            # That another has it alone is what preemption may end.
+            shared = replace(book, exclusive=None)
+            barred = (
+                not eligible(uuid, sample.info.kind, shape)
+                or self._rules[uuid]
+                or exclusion_rule(sample, shared, request, self._settings)
+                or line.hold_up(terms, book, request, shape.bytes)[0]
+                or (request.exclusive and strangers_there(sample))
+            )
+            if not barred and shape.bytes <= room_of(terms):
+                found.append((sample, book))
+        return found
+
+    def _fit_shape(self, request: ReserveRequest, shape: Shape, line: Line) -> Fit:
+        asked = self.candidates(request, shape, line)
+        self._refuse_stale(asked)
+        chosen = place(asked, shape, request, numa_aware=self._settings.numa_aware)
+        # Alone on a device is to have all of it.
+        grants = [
+            Grant(
+                device=each.charge.uuid,
+                bytes=(each.room_bytes or 0) if request.exclusive else shape.bytes,
+            )
+            for each in chosen
+        ]
+        if request.host_bytes:
+            host = self.host_candidate(request, line)
+            grants = _with_ram(grants, host, request.host_bytes)
+            chosen = (*chosen, host)
+        notices = [each.passed for each in chosen if each.passed is not None]
+        passed = min(notices, key=lambda each: each.deadline.boottime, default=None)
+        return Fit(grants=tuple(grants), passed=passed)
+
+    def _candidate(
+        self, sample: Sample, request: ReserveRequest, size: int, line: Line
+    ) -> Candidate:
+        uuid, settings = sample.info.uuid, self._settings
+        book, terms = self._books.device(uuid), self._sight.terms(sample, self._books)
+        rule = self._rules[uuid] or exclusion_rule(sample, book, request, settings)
+        room, obstacle, passed = terms.grantable_bytes, "", None
+        if request.within is not None:
+            promised = book.holders.get(request.within, 0)
+            room = promised - sum(self._books.inside(request.within, uuid).values())
+        elif not rule and request.exclusive:
+            obstacle = holders_there(book) or strangers_there(sample)
+        if not rule and not obstacle and request.instance is not None:
+            obstacle = overload(sample, size, settings.critical_load_percent)
+        if not rule and not obstacle:
+            obstacle, passed = line.hold_up(terms, book, request, size)
+        return Candidate(
+            charge=terms,
+            kind=sample.info.kind,
+            room_bytes=room,
+            numa_node=sample.info.numa_node,
+            rule=rule,
+            obstacle=obstacle,
+            passed=passed,
+        )
+
+    def _refuse_stale(self, asked: list[Candidate]) -> None:
+        """When nothing but stale samples is left to choose from, that is the reason to tell."""
+        if not asked or not all(candidate.rule for candidate in asked):
+            return
+        samples = [self._sight.sample(candidate.charge.uuid) for candidate in asked]
+        stale = [s for s in samples if s is not None and is_stale(s, self._now.boottime)]
+        if len(stale) == len(asked):
+            raise SamplesStale(
+                device=stale[0].info.alias, age_seconds=self._now.boottime - stale[0].boottime
+            )
+
+
+def never_fits(refusal: GpudError) -> bool:
+    """Whether waiting cannot help."""
+    return isinstance(refusal, VramInsufficient) and refusal.never_fits
+
+
+def _with_ram(grants: Iterable[Grant], host: Candidate, size: int) -> list[Grant]:
+    """The grants and the RAM beside them; one grant where the host itself was chosen."""
+    uuid = host.charge.uuid
+    taken = sum(grant.bytes for grant in grants if grant.device == uuid)
+    shape = Shape(bytes=size + taken, devices=(uuid,))
+    place([host], shape, ReserveRequest(owner="", bytes=shape.bytes))
+    others = [grant for grant in grants if grant.device != uuid]
+    return [*others, Grant(device=uuid, bytes=shape.bytes, beside=not taken)]

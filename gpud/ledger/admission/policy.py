@@ -1,0 +1,140 @@
+"""Pure: what the administrator set, and the rules that refuse a device whatever its bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gpud.clock import Moment
+from gpud.devices.snapshot import (
+    DeviceKind,
+    Health,
+    Pressure,
+    ProcessKind,
+    Sample,
+    Thermal,
+)
+from gpud.ledger.books import Books, DeviceBook
+from gpud.ledger.charge import Reserves, is_stale
+from gpud.ledger.reservation import Enforcement, ReserveRequest
+from gpud.units import format_size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSettings:
+    """Who may wait, and who may pass whom. 0 reservations per owner is no limit."""
+
+    by_priority: bool = True
+    max_queued: int = 512
+    max_queued_per_owner: int = 64
+    max_reservations_per_owner: int = 0
+    ageing_seconds: float = 60.0
+    overtaking_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreemptionSettings:
+    """When a reservation may be ended for another's sake."""
+
+    on: bool = False
+    grace_seconds: float = 30.0
+    min_tenure_seconds: float = 60.0
+    ratio: float = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerSettings:
+    """The policy that the ledger decides by."""
+
+    reserves: Reserves
+    release_deadline_seconds: float
+    queue: QueueSettings = field(default_factory=QueueSettings)
+    preemption: PreemptionSettings = field(default_factory=PreemptionSettings)
+    numa_aware: bool = True
+    exclusive_process_mode: bool = True
+    critical_load_percent: float = 95.0
+
+
+def device_rule(sample: Sample, books: Books, now: Moment) -> str:
+    """Why a device grants nothing to anybody now; empty when it may grant."""
+    cordon = books.cordons.get(sample.info.uuid)
+    if books.drain is not None:
+        return f"the node is draining{_because(books.drain.reason)}; `gpuctl resume` ends that"
+    if cordon is not None:
+        alias = sample.info.alias
+        return f"cordoned{_because(cordon.reason)}; `gpuctl uncordon {alias}` ends that"
+    if sample.readings.mig_enabled and sample.info.kind is DeviceKind.GPU:
+        return "MIG is on: its slices are the devices"
+    if sample.health is not Health.HEALTHY:
+        return f"{sample.health.value}{_because(sample.health_reason)}"
+    if sample.info.memory_total_bytes is None or sample.readings.memory_used_bytes is None:
+        return "its driver does not tell its memory"
+    if is_stale(sample, now.boottime):
+        return f"its newest sample is {now.boottime - sample.boottime:.0f} s old"
+    if sample.thermal is Thermal.CRITICAL:
+        degrees = sample.readings.temperature_celsius
+        shown = f" ({degrees:.0f} °C)" if degrees is not None else ""
+        return f"critically hot{shown}: nothing new starts on it until it has cooled"
+    return ""
+
+
+def exclusion_rule(
+    sample: Sample, book: DeviceBook, request: ReserveRequest, settings: LedgerSettings
+) -> str:
+    """Why this request in particular may not be on a device, whatever is free there."""
+    if request.within is not None:
+        inside = request.within in book.holders
+        return "" if inside else f"reservations/{request.within} holds nothing on it"
+    if book.exclusive is not None:
+        return f"reservations/{book.exclusive} has it exclusively"
+    if request.require_enforcement is Enforcement.DRIVER:
+        if sample.info.kind is not DeviceKind.GPU:
+            return "no driver keeps other processes off it; only whole GPUs have such a mode"
+        if not settings.exclusive_process_mode:
+            return "policy.exclusive_process_mode is off, so no driver keeps others off it"
+    return ""
+
+
+def holders_there(book: DeviceBook) -> str:
+    """Which promises keep a device from being anybody's alone; empty when none does."""
+    if not book.holders:
+        return ""
+    first = min(book.holders)
+    more = f" and {len(book.holders) - 1} more" if len(book.holders) > 1 else ""
+    return f"EXCLUSIVE needs it empty, and reservations/{first}{more} is on it"
+
+
+def strangers_there(sample: Sample) -> str:
+    """Which processes without a promise keep a device from being anybody's alone.
+
+    A display's bytes are charged as foreign, but it computes nothing and no mode forbids it. The
+    host is never without others.
+    """
+    strangers = [
+        process
+        for process in sample.processes or ()
+        if process.kind is not ProcessKind.GRAPHICS and sample.info.kind is not DeviceKind.HOST
+    ]
+    if not strangers:
+        return ""
+    size = format_size(sum(process.used_bytes or 0 for process in strangers))
+    who = f"pid {strangers[0].pid} ({strangers[0].process_name or '?'})"
+    more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
+    return f"EXCLUSIVE needs it empty, and {who}{more} uses {size} there without a promise"
+
+
+def overload(sample: Sample, size: int, limit_percent: float) -> str:
+    """Why a load waits on a device whose memory is critically full already."""
+    total, used = sample.info.memory_total_bytes, sample.readings.memory_used_bytes
+    if sample.pressure is not Pressure.CRITICAL or not total or used is None:
+        return ""
+    before, after = 100 * used / total, 100 * (used + size) / total
+    if after < limit_percent:
+        return ""
+    return (
+        f"its memory pressure is CRITICAL ({before:.0f} % used), and this load would leave it "
+        f"{after:.0f} % full; only one that leaves less than {limit_percent:g} % starts"
+    )
+
+
+def _because(reason: str) -> str:
+    return f" ({reason})" if reason else ""

@@ -1,0 +1,128 @@
+"""Pure: whom to end so that a waiting request of a higher class comes in.
+
+Only what is marked preemptible, of a lower class, and has had its minimum tenure; the idle first,
+then the lowest class, then the youngest, which lose least. What is ended may be at most `ratio`
+times what is gained. Since the class must be strictly higher, two requests never end each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from gpud.clock import Moment
+from gpud.devices.snapshot import Sample
+from gpud.ledger.admission.admission import Admission
+from gpud.ledger.admission.policy import PreemptionSettings
+from gpud.ledger.admission.queue import Line
+from gpud.ledger.books import Books, DeviceBook
+from gpud.ledger.charge import Charge
+from gpud.ledger.reservation import Reservation, ReservationState, Shape
+from gpud.ledger.sight import Sight
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """Who would be ended on one device, so that a shape fits there."""
+
+    victims: tuple[Reservation, ...]
+    bytes: int
+
+
+class Preemption:
+    """Chooses victims on the newest books."""
+
+    def __init__(
+        self, books: Books, sight: Sight, settings: PreemptionSettings, now: Moment
+    ) -> None:
+        self._books = books
+        self._sight = sight
+        self._settings = settings
+        self._now = now
+
+    def victims(
+        self, entry: Reservation, admission: Admission, line: Line
+    ) -> tuple[Reservation, ...]:
+        """Whom to give notice for it; empty when nobody needs to go, or nobody may."""
+        if not self._settings.on:
+            return ()
+        for shape in entry.request.shapes:
+            plans = []
+            for sample, book in admission.preemptable(entry.request, shape, line):
+                terms = self._sight.terms(sample, self._books)
+                plan = self._plan(entry, shape, terms, book, sample)
+                if plan is not None:
+                    plans.append(plan)
+            plans.sort(key=lambda plan: plan.bytes)
+            chosen = plans[: shape.device_count]
+            gained = shape.bytes * shape.device_count
+            if len(chosen) == shape.device_count and self._is_worth(chosen, gained):
+                return tuple({v.id: v for plan in chosen for v in plan.victims}.values())
+        return ()
+
+    def _is_worth(self, plans: Iterable[_Plan], gained_bytes: int) -> bool:
+        return sum(plan.bytes for plan in plans) <= self._settings.ratio * gained_bytes
+
+    def _plan(
+        self, entry: Reservation, shape: Shape, terms: Charge, book: DeviceBook, sample: Sample
+    ) -> _Plan | None:
+        going = sum(size for id_, size in book.holders.items() if self._is_going(id_, entry))
+        if entry.exclusive:
+            lacking = book.granted_bytes - going
+        else:
+            lacking = shape.bytes - (terms.grantable_bytes or 0) - going
+        chosen: list[Reservation] = []
+        for victim in self._candidates(entry, book, terms):
+            if lacking <= 0:
+                break
+            chosen.append(victim)
+            lacking -= book.holders[victim.id]
+        if lacking > 0:
+            return None
+        spared = _spared(chosen, book, -lacking)
+        victims = tuple(victim for victim in chosen if victim not in spared)
+        return _Plan(victims=victims, bytes=sum(book.holders[each.id] for each in victims))
+
+    def _candidates(
+        self, entry: Reservation, book: DeviceBook, terms: Charge
+    ) -> list[Reservation]:
+        found = [
+            held
+            for id_ in book.holders
+            if self._may_end(held := self._books.reservations[id_], entry)
+        ]
+        found.sort(
+            key=lambda held: (
+                terms.observed_bytes.get(held.id, 0) > 0,
+                held.request.priority,
+                -held.created.boottime,
+            )
+        )
+        return found
+
+    def _may_end(self, held: Reservation, entry: Reservation) -> bool:
+        granted = held.granted or held.created
+        tenure = -granted.remaining_seconds(self._now)
+        return (
+            held.state is ReservationState.GRANTED
+            and held.request.preemptible
+            and held.notice is None
+            and held.request.priority < entry.request.priority
+            and tenure >= self._settings.min_tenure_seconds
+        )
+
+    def _is_going(self, id_: str, entry: Reservation) -> bool:
+        """Whether its bytes are on their way to the entry already."""
+        held = self._books.reservations[id_]
+        noticed = held.notice is not None and held.notice.by == entry.id
+        return noticed or held.state is ReservationState.RELEASING
+
+
+def _spared(chosen: list[Reservation], book: DeviceBook, surplus: int) -> list[Reservation]:
+    """Those of the chosen that need not go after all, the busiest first."""
+    spared = []
+    for victim in reversed(chosen):
+        if book.holders[victim.id] <= surplus:
+            spared.append(victim)
+            surplus -= book.holders[victim.id]
+    return spared

@@ -1,0 +1,125 @@
+"""Pure: who waits before whom, and who may pass.
+
+Ageing: each class is worth `ageing_seconds` of waiting, so a request's place is that of its
+arrival, moved ahead by its class. The order of two requests never changes while they wait, and
+one that came more than three ageing spans later passes nobody: nobody starves.
+
+Overtaking: per device, the first in order that cannot be granted yet is its *head*. Another may
+take bytes there before it only if the head comes in no later for it, whatever the order in which
+the holders leave; or if its lease ends within `overtaking_seconds` of the head's arrival (it is
+then renewed no further while the head waits). So passers delay a head by that span at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gpud.clock import Moment
+from gpud.errors import QueueFull, QuotaExceeded
+from gpud.ledger.admission.policy import QueueSettings
+from gpud.ledger.books import Books, DeviceBook
+from gpud.ledger.charge import Charge
+from gpud.ledger.reservation import Deadline, Notice, Priority, Reservation, ReserveRequest
+from gpud.units import MIB
+
+# Sums of holders are followed in units of this; finer tells no more of models' sizes.
+SUM_UNIT_BYTES = 16 * MIB
+# With more holders than this on one device every sum is likely: assume that there is one.
+MAX_HOLDERS = 64
+
+
+def order_key(
+    request: ReserveRequest, created: Deadline, settings: QueueSettings
+) -> tuple[bool, float]:
+    """Smaller is earlier. Standing reservations come before all."""
+    lead = request.priority - Priority.BATCH if settings.by_priority else 0
+    return (not request.standing, created.boottime - lead * settings.ageing_seconds)
+
+
+def in_order(queued: Iterable[Reservation], settings: QueueSettings) -> list[Reservation]:
+    """All that wait, the next one first. Ties go by arrival."""
+    return sorted(queued, key=lambda each: order_key(each.request, each.created, settings))
+
+
+def check_limits(
+    request: ReserveRequest, books: Books, settings: QueueSettings, *, waits: bool
+) -> None:
+    """Refuse an owner who has enough, and what would wait where enough wait.
+
+    Raises QuotaExceeded, QueueFull.
+    """
+    owner, most = request.owner, settings.max_reservations_per_owner
+    if most and books.live[owner] + books.waiting[owner] >= most:
+        raise QuotaExceeded(
+            owner=owner,
+            limit_name="reservations per owner (policy.max_reservations_per_owner)",
+            limit=most,
+            advice="release one (`gpuctl reservations`)",
+        )
+    if not waits or request.standing:
+        return
+    if len(books.queued) >= settings.max_queued:
+        raise QueueFull(limit=settings.max_queued)
+    if books.waiting[owner] >= settings.max_queued_per_owner:
+        raise QuotaExceeded(
+            owner=owner,
+            limit_name="waiting requests per owner (policy.max_queue_per_owner)",
+            limit=settings.max_queued_per_owner,
+            advice="let one come in first, or release it (`gpuctl reservations`)",
+        )
+
+
+class Line:
+    """The heads, as the queue is walked in order."""
+
+    def __init__(self, settings: QueueSettings, now: Moment) -> None:
+        self._settings = settings
+        self._now = now
+        self._heads: dict[str, tuple[Reservation, int]] = {}
+
+    def block(self, entry: Reservation, needs: dict[str, int]) -> None:
+        """It cannot be granted yet; `needs` are the bytes that it may take, by device."""
+        for uuid, size in needs.items():
+            self._heads.setdefault(uuid, (entry, size))
+
+    def hold_up(
+        self, terms: Charge, book: DeviceBook, request: ReserveRequest, size: int
+    ) -> tuple[str, Notice | None]:
+        """Why the request may not take bytes of a device yet, or whom it passes by doing so."""
+        head, need = self._heads.get(terms.uuid, (None, 0))
+        if head is None or request.within is not None:
+            return "", None
+        alone = head.exclusive or request.sharing is not head.request.sharing
+        if not alone and never_delays(book.holders.values(), room_of(terms), need, size):
+            return "", None
+        until = head.created.boottime + self._settings.overtaking_seconds
+        ttl = request.ttl_seconds
+        if ttl is not None and self._now.boottime + ttl <= until:
+            left = until - self._now.boottime
+            return "", Notice(by=head.id, deadline=Deadline.after(self._now, left))
+        return f"kept for {head.name}, which waits before it", None
+
+
+def room_of(terms: Charge) -> int:
+    """What promises could have of a device at most, in bytes: all that is nobody else's."""
+    others = (terms.foreign_bytes or 0) + (terms.unattributed_bytes or 0) + terms.leaked_bytes
+    return max(0, (terms.total_bytes or 0) - terms.reserve_bytes - others)
+
+
+def never_delays(holders: Iterable[int], room: int, need: int, size: int) -> bool:
+    """Whether `need` bytes come in as early with `size` more taken, whoever of the holders leaves.
+
+    It comes in when those left hold at most room − need; with `size` taken, at most
+    room − need − size. So no sum of holders may lie between the two. Sums are followed in units,
+    rounded up, and the interval is widened by what rounding may have added: never wrongly True.
+    """
+    sizes = list(holders)
+    limit = room - need
+    if size > limit or len(sizes) > MAX_HOLDERS:
+        return False
+    sums = 1  # bit n: some of them hold n units together
+    for each in sizes:
+        sums |= sums << -(-each // SUM_UNIT_BYTES)
+    lowest = (limit - size) // SUM_UNIT_BYTES + 1
+    highest = limit // SUM_UNIT_BYTES + len(sizes)
+    return not (sums >> lowest) & ((1 << (highest - lowest + 1)) - 1)

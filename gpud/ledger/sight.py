@@ -1,0 +1,67 @@
+"""Pure: what the ledger sees of the devices, and the terms it reckons from that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gpud.devices.snapshot import DeviceKind, Sample, Snapshot
+from gpud.ledger.books import Books
+from gpud.ledger.charge import Charge, Reckoning, Reserves, charge
+
+
+class Sight:
+    """The newest snapshot, and what was learned of each card while it was empty."""
+
+    def __init__(self, reserves: Reserves) -> None:
+        self.reserves = reserves
+        self.snapshot: Snapshot | None = None
+        self._baselines: dict[str, int] = {}
+        self._reckonings: dict[str, Reckoning] = {}
+
+    def sample(self, uuid: str) -> Sample | None:
+        """The newest sample of a device."""
+        return self.snapshot.find(uuid) if self.snapshot is not None else None
+
+    def host(self) -> Sample | None:
+        """The newest sample of the host's RAM; None where it is no device."""
+        samples = self.snapshot.samples if self.snapshot is not None else ()
+        return next((s for s in samples if s.info.kind is DeviceKind.HOST), None)
+
+    def baseline(self, uuid: str) -> int:
+        """The residue of a card when it was last seen empty."""
+        return self._baselines.get(uuid, 0)
+
+    def terms(self, sample: Sample, books: Books) -> Charge:
+        """The terms of one device on someone's books."""
+        uuid = sample.info.uuid
+        book, baseline = books.device(uuid), self.baseline(uuid)
+        known = self._reckonings.get(uuid)
+        if known is None or not known.holds(sample, book, baseline):
+            known = self._reckonings[uuid] = Reckoning(
+                sample=sample,
+                book=book,
+                version=book.version,
+                baseline_bytes=baseline,
+                charge=charge(sample, book, self.reserves, baseline),
+            )
+        return known.charge
+
+    def charges(self, books: Books) -> dict[str, Charge]:
+        """Every device's terms by UUID."""
+        samples = self.snapshot.samples if self.snapshot is not None else ()
+        return {sample.info.uuid: self.terms(sample, books) for sample in samples}
+
+    def charges_of(self, uuids: Iterable[str], books: Books) -> dict[str, Charge]:
+        """The terms of some devices."""
+        samples = [self.sample(uuid) for uuid in uuids]
+        return {s.info.uuid: self.terms(s, books) for s in samples if s is not None}
+
+    def learn_baseline(self, sample: Sample, books: Books) -> None:
+        """The residue of an empty card is its driver's, and its reserve absorbs it."""
+        uuid = sample.info.uuid
+        book = books.device(uuid)
+        if sample.processes or book.leaked_bytes or book.bound:
+            return
+        if sample.info.kind is not DeviceKind.HOST:
+            used = sample.memory_used_at_list_bytes or 0
+            self._baselines[uuid] = min(used, self.reserves.of(sample))

@@ -1,0 +1,96 @@
+"""Pure: the events that tell what the ledger decided; ending.py has those of an end."""
+
+from __future__ import annotations
+
+from gpud.clock import Moment
+from gpud.errors import QuotaExceeded
+from gpud.events import Event
+from gpud.ledger.books import Cordon
+from gpud.ledger.reservation import Attachment, Reservation
+
+# A reservation's record is written whole with each change, so what it holds is bounded.
+MAX_ATTACHMENTS = 64
+
+
+def check_attachments(reservation: Reservation) -> None:
+    """Raises QuotaExceeded when it has as many attachments as one may."""
+    if len(reservation.attachments) >= MAX_ATTACHMENTS:
+        raise QuotaExceeded(
+            owner=reservation.owner,
+            limit_name="attachments of one reservation",
+            limit=MAX_ATTACHMENTS,
+            advice="attach the cgroup or the parent that holds them all",
+        )
+
+
+def granted(reservation: Reservation, now: Moment) -> Event:
+    """It has its bytes."""
+    waited = now.boottime - reservation.created.boottime
+    passed = reservation.passed
+    return Event(
+        wall=now.wall,
+        type="reservation.granted",
+        subject=reservation.name,
+        actor=reservation.owner,
+        reason=f"passed reservations/{passed.by}, for a bounded time" if passed else "",
+        details={
+            "bytes": str(sum(grant.bytes for grant in reservation.grants)),
+            "devices": ",".join(grant.device for grant in reservation.grants),
+            "kind": reservation.kind.value,
+            "sharing": reservation.request.sharing.value,
+            "waited_seconds": f"{waited:.3f}",
+        },
+    )
+
+
+def queued(reservation: Reservation, why: str, now: Moment) -> Event:
+    """It waits."""
+    request = reservation.request
+    return Event(
+        wall=now.wall,
+        type="reservation.queued",
+        subject=reservation.name,
+        actor=reservation.owner,
+        reason=why,
+        details={
+            "bytes": str(request.bytes),
+            "priority": request.priority.name.lower(),
+            "max_wait_seconds": f"{request.max_wait_seconds or 0:g}",
+        },
+    )
+
+
+def noticed(victim: Reservation, entry: Reservation, grace_seconds: float, now: Moment) -> Event:
+    """It is to be ended for another."""
+    return Event(
+        wall=now.wall,
+        type="reservation.preemption_notice",
+        subject=victim.name,
+        reason=f"to be ended in {grace_seconds:g} s for {entry.name} of {entry.owner}, which is "
+        f"{entry.request.priority.name} and it {victim.request.priority.name}",
+        details={"by": entry.name, "grace_seconds": f"{grace_seconds:g}"},
+    )
+
+
+def attached(reservation: Reservation, attachment: Attachment, now: Moment) -> Event:
+    """A process or cgroup is the owner's from now on."""
+    what = f"pid {attachment.pid}" if attachment.pid is not None else attachment.cgroup
+    return Event(
+        wall=now.wall,
+        type="reservation.attached",
+        subject=reservation.name,
+        actor=reservation.owner,
+        reason=what,
+    )
+
+
+def cordoned(uuid: str, cordon: Cordon | None, actor: str, now: Moment, *, lifted: bool) -> Event:
+    """A device, or the whole node (no UUID), grants nothing new; or does again."""
+    names = ("cordoned", "uncordoned") if uuid else ("draining", "resumed")
+    return Event(
+        wall=now.wall,
+        type=f"{'device' if uuid else 'node'}.{names[lifted]}",
+        subject=f"devices/{uuid}" if uuid else "node",
+        actor=actor,
+        reason=cordon.reason if cordon is not None else "",
+    )
