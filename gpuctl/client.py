@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import grpc
 
@@ -32,6 +32,7 @@ _MAX_PAGES = 1000
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
+AnswerOut = TypeVar("AnswerOut", covariant=True)
 
 _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 # Any other code was said by somebody, if only that there is no such service.
@@ -42,6 +43,9 @@ _CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     # A snapshot of many cards with their processes is the largest message; gpud bounds it.
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    # A daemon that restarts is back within a second; gRPC's own pauses grow to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
 )
 
 
@@ -57,6 +61,30 @@ class _PageAnswer(Protocol):
 
 PagedRequest = TypeVar("PagedRequest", bound=_PageRequest)
 PagedAnswer = TypeVar("PagedAnswer", bound=_PageAnswer)
+
+
+class _Call(Protocol[AnswerOut]):
+    def __iter__(self) -> Iterator[AnswerOut]: ...
+    def cancel(self) -> object: ...
+
+
+class Stream(Generic[Answer]):
+    """The messages of a stream, read by one thread. Any other may cancel it."""
+
+    def __init__(self, call: _Call[Answer], failure: Callable[[grpc.RpcError], Failure]) -> None:
+        self._call = call
+        self._failure = failure
+
+    def __iter__(self) -> Iterator[Answer]:
+        """Message by message until it ends. Raises Failure where it breaks, or is cancelled."""
+        try:
+            yield from self._call
+        except grpc.RpcError as error:
+            raise self._failure(error) from error
+
+    def cancel(self) -> None:
+        """End it, whoever reads it."""
+        self._call.cancel()
 
 
 def default_address() -> str:
@@ -139,10 +167,18 @@ class Client:
         return InstanceServiceStub(self._channel)
 
     def begin(
-        self, method: grpc.UnaryUnaryMultiCallable[Request, Answer], request: Request
+        self,
+        method: grpc.UnaryUnaryMultiCallable[Request, Answer],
+        request: Request,
+        then: Callable[[], None] | None = None,
     ) -> Callable[[], Answer]:
-        """Start a call; what comes back waits for its answer. Several may be under way at once."""
+        """Start a call; what comes back waits for its answer. Several may be under way at once.
+
+        `then` is called, in a thread of gRPC's, once the answer is there or the call has failed.
+        """
         call = method.future(request, timeout=self._timeout_seconds)
+        if then is not None:
+            call.add_done_callback(lambda _: then())
 
         def answer() -> Answer:
             try:
@@ -182,17 +218,23 @@ class Client:
         and to follow something is meant to last.
         """
         self._knock()
-        call = method(request)
+        opened = self.follow(method, request)
         try:
-            yield self._messages(call)
+            yield iter(opened)
         finally:
-            call.cancel()
+            opened.cancel()
 
-    def _messages(self, call: Iterator[Answer]) -> Iterator[Answer]:
-        try:
-            yield from call
-        except grpc.RpcError as error:
-            raise self._failure(error) from error
+    def follow(
+        self, method: grpc.UnaryStreamMultiCallable[Request, Answer], request: Request
+    ) -> Stream[Answer]:
+        """A stream that is read in a thread; without a daemon it breaks at its first message."""
+        return Stream(method(request), self._failure)
+
+    def converse(
+        self, method: grpc.StreamStreamMultiCallable[Request, Answer], requests: Iterable[Request]
+    ) -> Stream[Answer]:
+        """As `follow`, for a stream of requests; gRPC takes them in a thread of its own."""
+        return Stream(method(iter(requests)), self._failure)
 
     def _knock(self) -> None:
         """Wait until somebody answers at the address.

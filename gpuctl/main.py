@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from gpuctl.failures import EXIT_INTERRUPTED, EXIT_OTHER, EXIT_USAGE, Failure, usage
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 def main() -> None:
     """The program."""
     code = run(sys.argv[1:])
-    sys.stderr.flush()
+    with suppress(OSError, AttributeError):  # nobody reads it, or it is closed
+        sys.stderr.flush()
     # All is written and the connection is closed. What Python would still take apart, module by
     # module, is a tenth of the whole time of `gpuctl status`.
     os._exit(code)

@@ -65,6 +65,7 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
 
 
 INT32 = _whole(-(2**31), 2**31 - 1)
+WHOLE = _whole(0, 2**31 - 1)
 COUNT = _whole(1, 2**31 - 1)
 GENERATION = _whole(1, 2**63 - 1)
 
@@ -110,7 +111,9 @@ class Command(click.Command):
         return super().invoke(ctx)
 
 
-def command(*, named: bool = True) -> Callable[[Callable[..., None]], Command]:
+def command(
+    *, named: bool = True, cls: type[Command] = Command
+) -> Callable[[Callable[..., None]], Command]:
     """Declare a command of gpuctl; its function is handed the Session first."""
 
     def declare(function: Callable[..., None]) -> Command:
@@ -119,7 +122,7 @@ def command(*, named: bool = True) -> Callable[[Callable[..., None]], Command]:
         def with_session(session: Session, /, *args: Any, **kwargs: Any) -> None:
             function(session, *args, **kwargs)
 
-        return click.command(cls=Command, named=named)(with_session)
+        return click.command(cls=cls, named=named)(with_session)
 
     return declare
 

@@ -45,7 +45,7 @@ def refusal_lines(sentence: str, facts: Mapping[str, str], width: int) -> list[s
     if not named or len(sentence) <= width:
         return [clean(sentence)]
     head, told = sentence[: min(named)].rstrip(" :"), sentence[min(named) :].split("; ")
-    kept = [part for part in told if not any(part.startswith(f"{d.alias}: ") for d in devices)]
+    kept = [part for part in told if not any(_tells(part, device) for device in devices)]
     lines = _wrapped(f"{head}:", width)
     groups = _groups(devices)
     column = max(len(names) for names, _ in groups)
@@ -57,6 +57,11 @@ def refusal_lines(sentence: str, facts: Mapping[str, str], width: int) -> list[s
     for part in (*untold, advice):
         lines += _wrapped(f"{_INDENT}{part}", width, _INDENT) if part else []
     return lines
+
+
+def _tells(part: str, device: _Device) -> bool:
+    """Whether a part of the sentence is the device's, or the rest of a rule that has parts."""
+    return part.startswith(f"{device.alias}: ") or part in device.why
 
 
 def _devices(facts: Mapping[str, str]) -> list[_Device]:

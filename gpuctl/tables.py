@@ -35,7 +35,17 @@ _TONES = {
     "green": frozenset({"READY", "HEALTHY", "GRANTED"}),
     "red": frozenset({"FAILED", "LOST", "DEGRADED", "UNRESPONSIVE", "REVOKED", "EXPIRED"}),
     "yellow": frozenset(
-        {"RECONCILING", "DRAINING", "RELEASING", "STOPPING", "UNKNOWN", "BACKOFF"}
+        {
+            "RECONCILING",
+            "DRAINING",
+            "RELEASING",
+            "STOPPING",
+            "UNKNOWN",
+            "BACKOFF",
+            "QUEUED",
+            "CORDONED",
+            "HOT",
+        }
     ),
 }
 _ANSI = {"green": "\x1b[32m", "red": "\x1b[31m", "yellow": "\x1b[33m"}
@@ -55,8 +65,9 @@ def clean_line(text: str) -> str:
 
 def paint(text: str) -> str:
     """The text in the colour of the state word it holds."""
+    state = text.strip(" 0123456789")  # QUEUED 2 has its place in the queue
     for tone, words in _TONES.items():
-        if text.strip() in words:
+        if state in words:
             return f"{_ANSI[tone]}{text}\x1b[0m"
     return text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
 import json
 import logging
@@ -10,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 # Before grpc is imported: its fork handlers killed children of ours before their exec.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
@@ -154,6 +155,18 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
+class _Stderr:
+    """Standard error; lines that a full disk does not take are lost, and nothing else."""
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+
+
 def _set_up_logs(settings: Logging) -> None:
     """JSON lines on stderr in service, readable ones on a terminal."""
     readable = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
@@ -170,7 +183,7 @@ def _set_up_logs(settings: Logging) -> None:
             *last,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Stderr())),
         cache_logger_on_first_use=True,
     )
 

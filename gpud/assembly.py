@@ -49,9 +49,9 @@ def standing(config: Config) -> tuple[Standing, ...]:
             name=name,
             owner=entry.owner,
             devices=entry.devices,
-            bytes=entry.bytes,
+            bytes=int(entry.bytes),
             sharing=Sharing(entry.sharing),
-            host_bytes=entry.host_bytes,
+            host_bytes=int(entry.host_bytes),
             labels=entry.labels,
         )
         for name, entry in config.reservations.items()

@@ -219,10 +219,17 @@ def _check_policy(config: Config) -> None:
             f"policy.{key}",
             f"{seconds:g} s is not within {low:g} … {high:g} s",
         )
-    for key in ("pressure_percent", "thermal_celsius"):
-        levels = getattr(policy, key)
+    for kind, unit in (("pressure", "percent"), ("thermal", "celsius")):
+        key, levels = f"{kind}_{unit}", getattr(policy, f"{kind}_{unit}")
         _require(
             levels[0] < levels[1] < levels[2], f"policy.{key}", f"{list(levels)} does not rise"
+        )
+        hysteresis = getattr(policy, f"{kind}_hysteresis_{unit}")
+        _require(
+            hysteresis < levels[0],
+            f"policy.{kind}_hysteresis_{unit}",
+            f"{hysteresis:g} is not below the first of policy.{key}, {levels[0]:g}: "
+            "its lowest band would never be entered again",
         )
     _require(
         policy.strict_allocation,

@@ -10,7 +10,7 @@ import shutil
 import signal
 import socket
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import structlog
@@ -18,20 +18,21 @@ import structlog
 from gpud import __version__, assembly
 from gpud.clock import Clock
 from gpud.config import default_socket
-from gpud.devices.crossings import crossings
+from gpud.devices.crossings import crossings, missing
 from gpud.devices.host_pressure import squeeze_events
 from gpud.devices.sampling.sampler import Sampler
 from gpud.devices.snapshot import Snapshot
 from gpud.devices.topology import nodes
+from gpud.enforcement.guard import Guard, GuardSeams
 from gpud.engines.engine import Engine, EngineProgram
 from gpud.engines.llama_cpp import LlamaCpp
 from gpud.engines.probe import HttpProbe
-from gpud.errors import EngineMissing, StateDirectoryRefused
+from gpud.errors import EngineMissing, GpudError, StateDirectoryRefused
 from gpud.events import Event, Journal
 from gpud.failpoints import around
 from gpud.feed import Feed
 from gpud.http.server import HttpServer
-from gpud.instances.life import House
+from gpud.instances.life import House, StopOrder
 from gpud.instances.roster import Roster
 from gpud.instances.tree import cgroup
 from gpud.instances.tree.launcher import Launcher, ProcessLauncher
@@ -39,16 +40,16 @@ from gpud.ledger.books import Cordon
 from gpud.ledger.change import Change
 from gpud.ledger.charge import is_stale
 from gpud.ledger.ledger import Ledger
-from gpud.ledger.promises import Promises, note
-from gpud.ledger.reservation import MIN_TTL_SECONDS, Enforcement, Reservation
+from gpud.ledger.reservation import MIN_TTL_SECONDS
 from gpud.ledger.standing import requests_of
 from gpud.models.model import EngineKind
 from gpud.notify import Notifier
+from gpud.promises.promises import Promises, note
 from gpud.rpc.node import NodeFacts
 from gpud.rpc.server import RpcServer
 from gpud.rpc.services import services
 from gpud.settings import Config
-from gpud.store import SqliteStore
+from gpud.store import Committed, SqliteStore
 
 log = structlog.get_logger()
 
@@ -60,6 +61,8 @@ REBUILD_SECONDS = 1.0
 # The loop was held up for longer than this (or the host slept): owners get as long to renew.
 STALL_SECONDS = 2.0
 MAX_GRACE_SECONDS = 60.0
+# For the requests in flight of an instance that takes more than its promise.
+OVERUSE_GRACE_SECONDS = 5.0
 
 
 @contextlib.contextmanager
@@ -150,10 +153,21 @@ class Daemon:
             node_count=len(nodes()) or None,
         )
         self._roster = Roster(self._house, self._store)
+        self._guard = Guard(
+            GuardSeams(
+                promises=self._promises,
+                store=self._store,
+                snapshots=self._snapshots,
+                sampler=self._sampler,
+                clock=clock,
+                stop_instance=self._stop_instance,
+            ),
+            policy,
+        )
         self._start_wall = clock.now().wall
         self._socket = config.server.socket or default_socket()
         self._rpc = RpcServer(
-            services(self._facts(), self._journal, self._house, self._roster, self._enforce)
+            services(self._facts(), self._journal, self._house, self._roster, self._guard.enforce)
         )
         self._programs: tuple[EngineProgram, ...] = ()
         self._http: HttpServer | None = None
@@ -168,10 +182,11 @@ class Daemon:
             loop.add_signal_handler(number, self._stop.set)
         self._house.directory.mkdir(exist_ok=True, mode=0o700)
         self._remove_stray_folders()
-        self._store.start(self._journal.committed, self._rebuild)
+        self._store.start(self._committed, self._rebuild)
         self._promises.on_notice = self._roster.preempt
         with around("restore.books"):
             self._promises.restore()
+        self._guard.attachments.refresh()
         started = Event(wall=self._start_wall, type="node.started", subject="node")
         self._promises.post(note(started))
         try:
@@ -200,6 +215,7 @@ class Daemon:
                 self._keep_house(),
                 self._find_engines(),
                 self._watch_state(),
+                self._guard.run(),
             ):
                 running.append(tasks.create_task(work))  # noqa: PERF401
             await self._stop.wait()
@@ -210,6 +226,10 @@ class Daemon:
                 task.cancel()
 
     # What the parts tell.
+
+    def _committed(self, commits: Sequence[Committed]) -> None:
+        self._journal.committed(commits)
+        self._guard.committed(commits)
 
     def _see(self, snapshot: Snapshot) -> None:
         """A snapshot: first the ledger, then everyone."""
@@ -237,6 +257,9 @@ class Daemon:
         """What happened to devices, and to the host's memory, since the last snapshot."""
         before, books = self._snapshots.latest, self._promises.durable
         events = crossings(before, snapshot, lambda uuid: books.device(uuid).holders)
+        if snapshot.complete and not (before and before.complete):
+            promised = {uuid: book.holders for uuid, book in books.devices().items()}
+            events += missing(snapshot, promised)
         events += squeeze_events(snapshot)
         if events and not self._store.read_only_cause:
             self._promises.post(Change(events=events))
@@ -278,8 +301,12 @@ class Daemon:
         left = f"{running} instances run, {held} owners hold reservations"
         return f"drained by {drain.actor}{why}: {left}; `gpuctl resume` ends that"
 
-    async def _enforce(self, reservation: Reservation) -> Enforcement:
-        return Enforcement.LEDGER
+    def _stop_instance(self, id_: str, reason: str) -> None:
+        """It takes more than its promise, and the policy says that this ends it."""
+        log.warning("instance.overuse", instance=f"instances/{id_}", reason=reason)
+        order = StopOrder(actor="gpud", grace_seconds=OVERUSE_GRACE_SECONDS, force=False)
+        with contextlib.suppress(GpudError):  # it has ended by itself
+            self._roster.stop(id_, order)
 
     # What goes on all the time.
 

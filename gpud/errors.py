@@ -179,6 +179,8 @@ class DeviceUnavailable(GpudError):
     reason = "DEVICE_UNAVAILABLE"
 
     shortages: tuple[DeviceShortage, ...]
+    # The rules hold as long as the configuration does: waiting cannot help.
+    never_fits: bool = False
 
     def __str__(self) -> str:
         shown = "; ".join(str(shortage) for shortage in self.shortages[:8])

@@ -18,6 +18,7 @@ from pathlib import Path
 import structlog
 
 from gpud.errors import StateDirectoryRefused, StoreReadOnly
+from gpud.failpoints import around
 from gpud.statements import STATEMENTS_KEPT, execute
 
 log = structlog.get_logger()
@@ -247,9 +248,10 @@ class SqliteStore:
                 f"knows {SCHEMA_VERSION}); upgrade gpud or name another node.state_dir"
             )
         if version < SCHEMA_VERSION:
-            connection.executescript(
-                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-            )
+            with around("store.schema"):
+                connection.executescript(
+                    f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+                )
 
     def _write_forever(self) -> None:
         connection = self._writer
@@ -297,15 +299,19 @@ class SqliteStore:
         self._tell(lambda: self._finish(batch))
 
     def _commit(self, connection: sqlite3.Connection, batch: list[_Pending]) -> None:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            _write_rows(connection, batch)
-            _write_entries(connection, batch)
-            connection.execute("COMMIT")
-        except sqlite3.Error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+        with around("store.transaction"):
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                _write_rows(connection, batch)
+                _write_entries(connection, batch)
+                with around("store.commit"):
+                    connection.execute("COMMIT")
+            except Exception:
+                # Also what is no sqlite3.Error (a text that has no UTF-8): a transaction left
+                # open would fail every batch after this one.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
 
     def _fail(self, batch: list[_Pending], cause: str) -> None:
         with self._lock:
@@ -329,6 +335,10 @@ class SqliteStore:
         self._tell(tell)
 
     def _finish(self, batch: list[_Pending]) -> None:
+        with around("store.tell"):
+            self._tell_callers(batch)
+
+    def _tell_callers(self, batch: list[_Pending]) -> None:
         commits = [
             Committed(write=pending.write, sequences=tuple(pending.sequences)) for pending in batch
         ]
@@ -357,10 +367,11 @@ class SqliteStore:
             self._make_ballast()
             if not self._ballast.exists():
                 return
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("PRAGMA user_version = 0")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            connection.execute("COMMIT")
+            with around("store.recovery"):
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("PRAGMA user_version = 0")
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                connection.execute("COMMIT")
         except (sqlite3.Error, OSError) as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -371,10 +382,11 @@ class SqliteStore:
 
     def _prune(self, connection: sqlite3.Connection) -> None:
         try:
-            connection.execute(
-                "DELETE FROM events WHERE sequence <= (SELECT max(sequence) FROM events) - ?",
-                (EVENTS_KEPT,),
-            )
+            with around("store.prune"):
+                connection.execute(
+                    "DELETE FROM events WHERE sequence <= (SELECT max(sequence) FROM events) - ?",
+                    (EVENTS_KEPT,),
+                )
         except sqlite3.Error as error:
             log.warning("store.prune_failed", error=str(error))
 
@@ -382,7 +394,7 @@ class SqliteStore:
         if self._ballast.exists() and self._ballast.stat().st_size == BALLAST_BYTES:
             return
         try:
-            with self._ballast.open("wb") as file:
+            with around("store.ballast"), self._ballast.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
         except OSError as error:
             self._ballast_removed()
@@ -390,7 +402,8 @@ class SqliteStore:
 
     def _ballast_removed(self) -> bool:
         try:
-            self._ballast.unlink()
+            with around("store.relief"):
+                self._ballast.unlink()
         except OSError:
             return False
         return True

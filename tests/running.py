@@ -45,6 +45,8 @@ class Gpud:
     extra: str = ""
     process: subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    # What is started instead, with the daemon's own command as its last arguments.
+    under: tuple[str, ...] = ()
 
     @property
     def socket(self) -> Path:
@@ -65,7 +67,7 @@ class Gpud:
     @property
     def log(self) -> str:
         path = self.directory / "log"
-        return path.read_text() if path.exists() else ""
+        return path.read_text() if path.is_file() else ""
 
     def write_config(self) -> None:
         cards = f'[[devices.simulated]]\ncard = "p106-100"\ncount = {self.cards}\n'
@@ -94,7 +96,15 @@ class Gpud:
             environment = {**os.environ, "NOTIFY_SOCKET": str(path), **self.environment}
             with (self.directory / "log").open("ab") as log:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-m", "gpud", "run", "--config", str(self.config)],
+                    [
+                        *self.under,
+                        sys.executable,
+                        "-m",
+                        "gpud",
+                        "run",
+                        "--config",
+                        str(self.config),
+                    ],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -189,7 +199,10 @@ class Api:
 @contextlib.asynccontextmanager
 async def calling(gpud: Gpud) -> Any:
     """An Api over a channel of its own."""
-    async with grpc.aio.insecure_channel(gpud.address) as channel:
+    # Of its own to the last: a channel to a daemon that was killed would share its waiting time
+    # before the next attempt with this one.
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(gpud.address, options=options) as channel:
         yield Api(channel)
 
 

@@ -28,6 +28,13 @@ WRONG = {
     "type": ("[devices]\nhost = 'yes'", ["devices.host", "bool"]),
     "negative size": ("[policy]\ndevice_reserve = -1", ["policy.device_reserve"]),
     "no choice": ("[devices]\nnvml = 'maybe'", ["devices.nvml", "maybe"]),
+    "bands that do not rise": (
+        "[policy]\nthermal_celsius = [65, 80, 80]", ["policy.thermal_celsius", "does not rise"],
+    ),
+    "a band that is never left": (
+        "[policy]\npressure_percent = [40, 70, 85]\npressure_hysteresis_percent = 40",
+        ["policy.pressure_hysteresis_percent", "40 is not below the first"],
+    ),
     "lax allocation": ("[policy]\nstrict_allocation = false", ["policy.strict_allocation"]),
     "listen to the world": ("[server]\nlisten = '0.0.0.0:50551'", ["server.listen", "loopback"]),
     "listen on a name": ("[server]\nlisten = 'example.test:50551'", ["server.listen", "loopback"]),

@@ -279,3 +279,14 @@ def test_a_limit_of_the_kernel_loses_nothing_that_was_acknowledged(tmp_path: Pat
     acknowledged, failures = ended.stdout.splitlines()
     assert on_disk(tmp_path) == set(acknowledged.split())
     assert int(failures) == 1
+
+
+async def test_a_text_that_cannot_be_stored_fails_alone(
+    store: CrampedStore, heard: Loop, tmp_path: Path
+) -> None:
+    """Its transaction stayed open, and every later batch failed with it."""
+    with pytest.raises(StoreReadOnly):
+        await done(store.append(write("a", event="half a \ud800 pair")))
+    await done(store.append(write("b")))
+    assert on_disk(tmp_path) == {"b"}
+    assert len(heard.failures) == 1

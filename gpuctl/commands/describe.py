@@ -38,13 +38,19 @@ def describe(message: Message, *, color: bool = False) -> list[str]:
     return lines
 
 
+# Absent, or 0, where they say nothing, rather than where nothing is known.
+_MEANT_SOMETIMES = {"queue_position", "memory_node", "host_bytes", "cpu_affinity"}
+
+
 def _worth_showing(message: Message, field: FieldDescriptor) -> bool:
     if field.has_presence and not message.HasField(field.name):
         # An unknown reading is told. An absent message is not, nor an option that nobody gave.
-        return field.message_type is None and message.DESCRIPTOR.name != "ModelOptions"
+        sometimes = message.DESCRIPTOR.name == "ModelOptions" or field.name in _MEANT_SOMETIMES
+        return field.message_type is None and not sometimes
     if field.has_presence:
         return True
-    return bool(getattr(message, field.name)) or field.name.endswith("_bytes")
+    is_told = field.name.endswith("_bytes") and field.name not in _MEANT_SOMETIMES
+    return bool(getattr(message, field.name)) or is_told
 
 
 def _is_known(message: Message, field: FieldDescriptor) -> bool:
@@ -65,9 +71,13 @@ def _block(field: FieldDescriptor, value: Any, message: Message) -> list[str] | 
 
 
 def _message_table(field: FieldDescriptor, rows: list[Message]) -> list[str]:
-    plain = [f for f in fields_of(field.message_type) if not f.is_repeated and not is_map(f)]
+    plain = [f for f in fields_of(field.message_type) if _fits_a_cell(f)]
     shown = [f for f in plain if any(_worth_showing(row, f) for row in rows)]
     return Table([_message_column(f) for f in shown]).lines(rows)
+
+
+def _fits_a_cell(field: FieldDescriptor) -> bool:
+    return not is_map(field) and not (field.is_repeated and field.message_type is not None)
 
 
 def _message_column(field: FieldDescriptor) -> Column[Message]:

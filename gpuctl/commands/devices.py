@@ -10,14 +10,20 @@ import click
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gpuctl.client import PAGE_SIZE
-from gpuctl.commands.status import DEVICE_COLUMNS, reading
-from gpuctl.failures import Failure
+from gpuctl.commands.status import DEVICE_COLUMNS, device_why, reading
+from gpuctl.failures import Failure, usage
 from gpuctl.messages import duration, known, word
 from gpuctl.options import COUNT, command, span
-from gpuctl.session import Session
+from gpuctl.session import Session, person, request_id
 from gpuctl.tables import Column, Table, clock_text
 from gpuctl.units import compact_size
-from gpud.v1.devices_pb2 import Device, DeviceProcess, ListDevicesRequest
+from gpud.v1.devices_pb2 import (
+    CordonDeviceRequest,
+    Device,
+    DeviceProcess,
+    ListDevicesRequest,
+    UncordonDeviceRequest,
+)
 from gpud.v1.telemetry_pb2 import Snapshot, WatchSnapshotsRequest
 
 
@@ -36,6 +42,8 @@ _COLUMNS: tuple[Column[Device], ...] = (
     *DEVICE_COLUMNS[1:-1],
     _POWER,
     DEVICE_COLUMNS[-1],
+    Column(header="PRESSURE", cell=lambda d: word(d, "pressure"), wide=True),
+    Column(header="HEAT", cell=lambda d: word(d, "thermal"), wide=True),
     Column(header="RESERVE", cell=lambda d: compact_size(d.reserve_bytes), right=True, wide=True),
     Column(
         header="UNATTRIBUTED",
@@ -47,7 +55,13 @@ _COLUMNS: tuple[Column[Device], ...] = (
     Column(header="UUID", cell=lambda d: d.name.removeprefix("devices/"), wide=True),
     Column(header="PCI", cell=lambda d: _optional_text(d, "pci_bus_id"), wide=True),
     Column(header="DRIVER", cell=lambda d: _optional_text(d, "driver_version"), wide=True),
-    Column(header="WHY", cell=lambda d: d.health_reason, wide=True),
+    Column(header="NUMA", cell=lambda d: _optional_text(d, "numa_node"), right=True, wide=True),
+    Column(
+        header="EXCLUSIVE",
+        cell=lambda d: d.exclusive_reservation.removeprefix("reservations/"),
+        wide=True,
+    ),
+    Column(header="WHY", cell=device_why, wide=True),
 )
 
 
@@ -58,6 +72,36 @@ def devices(session: Session) -> None:
     request = ListDevicesRequest(include_processes=not session.output.is_table)
     found = [d for page in client.pages(client.devices.ListDevices, request) for d in page.devices]
     session.output.many("devices", found, _COLUMNS)
+
+
+@command()
+@click.argument("device")
+@click.option("--reason", default="", help="Shown with the device and in refusals.")
+def cordon(session: Session, device: str, reason: str) -> None:
+    """Grant nothing new on a device, across restarts; what it carries stays."""
+    client = session.client
+    request = CordonDeviceRequest(
+        request_id=request_id(), name=_named(device), reason=reason, owner=person()
+    )
+    answer = client.call(client.devices.CordonDevice, request)
+    session.output.one(answer.device, _COLUMNS)
+
+
+@command()
+@click.argument("device")
+def uncordon(session: Session, device: str) -> None:
+    """Grant on a device again."""
+    client = session.client
+    request = UncordonDeviceRequest(request_id=request_id(), name=_named(device), owner=person())
+    answer = client.call(client.devices.UncordonDevice, request)
+    session.output.one(answer.device, _COLUMNS)
+
+
+def _named(device: str) -> str:
+    """An alias or a UUID as it is, for gpud knows it. Raises Failure for something else's name."""
+    if not device or ("/" in device and not device.startswith("devices/")):
+        raise usage(f"{device!r} does not name a device; write gpu0, a UUID or devices/UUID")
+    return device
 
 
 def device_aliases(session: Session) -> dict[str, str]:
@@ -90,11 +134,19 @@ _WATCH_COLUMNS: tuple[Column[_Reading], ...] = (
     _of_reading(DEVICE_COLUMNS[-1]),
 )
 
+
+def _relation(process: DeviceProcess) -> str:
+    """What it is to gpud; one that tells none is judged by its reservation."""
+    told = word(process, "relation")
+    return told if told != "-" or process.reservation else "FOREIGN"
+
+
 _PROCESS_COLUMNS: tuple[Column[DeviceProcess], ...] = (
     Column(header="PID", cell=lambda p: str(p.pid), right=True),
     Column(header="USED", cell=lambda p: compact_size(known(p, "used_bytes")), right=True),
     Column(header="KIND", cell=lambda p: word(p, "kind")),
-    Column(header="RESERVATION", cell=lambda p: p.reservation or "foreign"),
+    Column(header="RELATION", cell=_relation),
+    Column(header="RESERVATION", cell=lambda p: p.reservation),
     Column(header="PROCESS", cell=lambda p: p.process_name),
 )
 

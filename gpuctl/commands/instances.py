@@ -8,13 +8,22 @@ from typing import Any, TypeVar
 import click
 from grpc import StatusCode
 
+from gpuctl.commands.demand import wait
 from gpuctl.commands.devices import device_aliases
 from gpuctl.commands.models import footprint_lines
 from gpuctl.commands.progress import Step, phases
 from gpuctl.commands.status import INSTANCE_COLUMNS, is_stopped
 from gpuctl.failures import EXIT_INTERRUPTED, Failure, repeatable
 from gpuctl.messages import duration, known, seconds_of, word
-from gpuctl.options import command, model_options, options_message, qualified, span
+from gpuctl.options import (
+    command,
+    enum_choice,
+    enum_number,
+    model_options,
+    options_message,
+    qualified,
+    span,
+)
 from gpuctl.session import Session, person, request_id
 from gpuctl.tables import Column, clean_line
 from gpuctl.units import size_text, span_text
@@ -30,6 +39,7 @@ from gpud.v1.instances_pb2 import (
     UnloadModelResponse,
     UnloadPhase,
 )
+from gpud.v1.reservations_pb2 import Priority, Sharing
 
 # As many as gpud keeps at hand.
 LINES = click.IntRange(1, 10_000)
@@ -48,7 +58,7 @@ def _tokens_per_second(instance: Instance) -> str:
 
 
 def _why(instance: Instance) -> str:
-    return instance.failure.message or instance.last_exit.meaning
+    return instance.failure.message or instance.last_exit.meaning or instance.wait_reason
 
 
 def instance_columns(aliases: dict[str, str]) -> tuple[Column[Instance], ...]:
@@ -80,6 +90,11 @@ def _columns(session: Session) -> tuple[Column[Instance], ...]:
 @model_options
 @click.option("--owner", help="Whose it is (default: user@host).")
 @click.option("--request-id", "given_id", metavar="ID", help="The same id, the same load.")
+@click.option("--priority", type=enum_choice(Priority), help="In the queue (default: normal).")
+@click.option("--exclusive", is_flag=True, help="The whole device, and nobody else on it.")
+@click.option("--preemptible", is_flag=True, help="May be ended early for a higher class.")
+@click.option("--wait", "wait_seconds", type=wait, metavar="SPAN", help="Queue for the memory.")
+@click.option("--reservation", help="Run in this standing reservation; no memory of its own.")
 @click.option("--dry-run", is_flag=True, help="Footprint and placement, promising nothing.")
 @click.option("--detach", is_flag=True, help="Come back once it is under way.")
 def load(
@@ -98,6 +113,7 @@ def load(
     request = LoadModelRequest(
         request_id=given_id or request_id(),
         model=qualified("models", model),
+        **_promise_fields(options, devices),
         options=options_message(options),
         devices=devices,
         validate_only=dry_run,
@@ -116,6 +132,24 @@ def load(
         session.output.lines(footprint_lines(last.instance.footprint, aliases))
     elif session.output.form != "jsonl":
         session.output.one(last.instance, _columns(session))
+
+
+def _promise_fields(options: dict[str, Any], devices: tuple[str, ...]) -> dict[str, Any]:
+    """What is asked of the promise it runs in; taken out of `options`."""
+    names = ("priority", "exclusive", "preemptible", "wait_seconds", "reservation")
+    priority, exclusive, preemptible, seconds, inside = (options.pop(name) for name in names)
+    if inside and (exclusive or preemptible or priority or seconds or devices):
+        raise click.UsageError(
+            "--reservation is made already: leave out --device, --exclusive, --preemptible, "
+            "--priority and --wait"
+        )
+    return {
+        "priority": enum_number(Priority, priority),
+        "sharing": Sharing.SHARING_EXCLUSIVE if exclusive else 0,
+        "preemptible": preemptible,
+        "max_wait": duration(seconds) if seconds else None,
+        "reservation": qualified("reservations", inside) if inside else "",
+    }
 
 
 _UNLOADED_COLUMNS: tuple[Column[UnloadModelResponse], ...] = (

@@ -7,25 +7,15 @@ from typing import Any
 
 import click
 
+from gpuctl.commands.demand import demand_fields, demand_options, wait
 from gpuctl.commands.devices import device_aliases
 from gpuctl.commands.status import LIVE_RESERVATIONS
 from gpuctl.failures import Failure, repeatable
-from gpuctl.messages import duration, seconds_of, word
-from gpuctl.options import (
-    COUNT,
-    GENERATION,
-    command,
-    enum_choice,
-    enum_number,
-    label,
-    qualified,
-    size,
-    span,
-)
-from gpuctl.session import Session, person, request_id
+from gpuctl.messages import duration, known, seconds_of, word
+from gpuctl.options import GENERATION, command, enum_choice, enum_number, qualified, span
+from gpuctl.session import Session, request_id
 from gpuctl.tables import Column
 from gpuctl.units import compact_size, span_text
-from gpud.v1.devices_pb2 import DeviceKind
 from gpud.v1.reservations_pb2 import (
     ListReservationsRequest,
     ReleaseRequest,
@@ -45,28 +35,79 @@ def _grants(reservation: Reservation, aliases: dict[str, str]) -> str:
 
 
 def _expires(reservation: Reservation, now: float) -> str:
-    """How long the lease still runs; `-` for one that has ended or never does by itself."""
-    running = reservation.state == ReservationState.RESERVATION_STATE_GRANTED
-    if not running or not reservation.HasField("expire_time"):
+    """How long the lease still runs, or the request still waits.
+
+    `-` for one that has ended or never does by itself.
+    """
+    queued = reservation.state == ReservationState.RESERVATION_STATE_QUEUED
+    granted = reservation.state == ReservationState.RESERVATION_STATE_GRANTED
+    field = "wait_until_time" if queued else "expire_time"
+    if not (queued or granted) or not reservation.HasField(field):
         return "-"
-    left = seconds_of(reservation.expire_time) - now
+    left = seconds_of(getattr(reservation, field)) - now
     return span_text(left) if left > 0 else "over"
+
+
+def _state(reservation: Reservation) -> str:
+    """With its place, while it waits: QUEUED 2."""
+    position = known(reservation, "queue_position")
+    state = word(reservation, "state")
+    return f"{state} {position}" if position is not None else state
+
+
+def _asked(reservation: Reservation) -> str:
+    """What a request that waits would take: `2x12G` for each of its shapes."""
+    return " else ".join(
+        f"{f'{shape.device_count}x' if shape.device_count > 1 else ''}{compact_size(shape.bytes)}"
+        for shape in reservation.shapes
+    )
+
+
+def _for(reservation: Reservation) -> str:
+    """The instance or the standing reservation it belongs to."""
+    return reservation.instance or reservation.within.removeprefix("reservations/")
+
+
+def _expected(reservation: Reservation, now: float) -> str:
+    if not reservation.HasField("expected_time"):
+        return "-"
+    return span_text(max(0.0, seconds_of(reservation.expected_time) - now))
+
+
+def _kind(reservation: Reservation) -> str:
+    return "STANDING" if reservation.standing else word(reservation, "kind")
+
+
+def _enforcement(reservation: Reservation) -> str:
+    return ",".join(dict.fromkeys(word(grant, "enforcement") for grant in reservation.grants))
+
+
+def _why(reservation: Reservation) -> str:
+    """What it waits for, what it is about to end for, or why it ended."""
+    if reservation.HasField("preemption_notice"):
+        return f"ends for {reservation.preemption_notice.by}"
+    return reservation.wait_reason or reservation.state_reason
 
 
 def reservation_columns(now: float, aliases: dict[str, str]) -> tuple[Column[Reservation], ...]:
     """The columns of a reservation; `aliases` gives devices the short names people know."""
     return (
         Column(header="RESERVATION", cell=lambda r: r.name.removeprefix("reservations/")),
-        Column(header="STATE", cell=lambda r: word(r, "state")),
-        Column(header="GRANTS", cell=lambda r: _grants(r, aliases)),
+        Column(header="STATE", cell=_state),
+        Column(header="GRANTS", cell=lambda r: _grants(r, aliases) or _asked(r)),
         Column(header="EXPIRES", cell=lambda r: _expires(r, now), right=True),
+        Column(header="PRIORITY", cell=lambda r: word(r, "priority")),
         Column(header="OWNER", cell=lambda r: r.owner),
-        Column(header="FOR", cell=lambda r: r.instance),
-        Column(header="KIND", cell=lambda r: word(r, "kind"), wide=True),
+        Column(header="FOR", cell=_for),
+        Column(header="KIND", cell=_kind, wide=True),
+        Column(header="SHARING", cell=lambda r: word(r, "sharing"), wide=True),
+        Column(header="ENFORCEMENT", cell=_enforcement, wide=True),
+        Column(header="PREEMPTIBLE", cell=lambda r: "yes" if r.preemptible else "no", wide=True),
+        Column(header="EXPECTED", cell=lambda r: _expected(r, now), right=True, wide=True),
         Column(header="GENERATION", cell=lambda r: str(r.generation), right=True, wide=True),
         Column(header="LABELS", cell=lambda r: _pairs(dict(r.labels)), wide=True),
         Column(header="ENVIRONMENT", cell=lambda r: _pairs(dict(r.environment)), wide=True),
-        Column(header="WHY", cell=lambda r: r.state_reason, wide=True),
+        Column(header="WHY", cell=_why, wide=True),
     )
 
 
@@ -80,40 +121,44 @@ def _columns(session: Session) -> tuple[Column[Reservation], ...]:
 
 
 @command()
-@click.option("--vram", type=size, required=True, help="How much on each device, as 8GiB.")
-@click.option("--device", "devices", multiple=True, help="Choose among these; may be repeated.")
-@click.option("--count", type=COUNT, help="On how many devices (default: those named, else 1).")
-@click.option("--kind", type=enum_choice(DeviceKind), help="Choose among devices of this kind.")
-@click.option("--ttl", type=span, help="Ends after this unless renewed (default: 10m).")
-@click.option("--owner", help="Whose it is (default: user@host).")
-@click.option("--label", "labels", type=label, multiple=True, help="May be repeated.")
+@demand_options
+@click.option("--wait", "wait_seconds", type=wait, metavar="SPAN", help="Wait for it so long.")
 @click.option("--request-id", "given_id", metavar="ID", help="The same id, the same reservation.")
-@click.option("--dry-run", is_flag=True, help="Decide and answer, but promise nothing.")
+@click.option(
+    "--dry-run", "--validate-only", "dry_run", is_flag=True,
+    help="Decide and answer, but promise nothing.",
+)  # fmt: skip
 def reserve(
-    session: Session,
-    vram: int,
-    ttl: float | None,
-    owner: str | None,
-    labels: tuple[tuple[str, str], ...],
-    given_id: str | None,
-    **choice: Any,
+    session: Session, wait_seconds: float | None, given_id: str | None, dry_run: bool, **asked: Any
 ) -> None:
-    """Promise memory on one or more devices to an owner, under a lease."""
+    """Promise memory on one or more devices to an owner, under a lease.
+
+    With --wait it queues until there is room, and ends with 124 when the time has run out. Ctrl-C
+    leaves the queue.
+    """
     request = ReserveRequest(
         request_id=given_id or request_id(),
-        bytes=vram,
-        device_count=choice["count"] or 0,
-        devices=choice["devices"],
-        kind=enum_number(DeviceKind, choice["kind"]),
-        ttl=None if ttl is None else duration(ttl),
-        owner=owner or person(),
-        labels=dict(labels),
-        validate_only=choice["dry_run"],
+        validate_only=dry_run,
+        **demand_fields(asked, wait_seconds),
     )
     client = session.client
     with repeatable(request.request_id):
-        answer = client.call(client.reservations.Reserve, request)
-    session.output.one(answer.reservation, _columns(session))
+        if request.HasField("max_wait") and not dry_run:
+            answer = _waited_for(session, request)
+        else:
+            answer = client.call(client.reservations.Reserve, request).reservation
+    session.output.one(answer, _columns(session))
+
+
+def _waited_for(session: Session, request: ReserveRequest) -> Reservation:
+    from gpuctl.leases.signals import ENDING, caught
+    from gpuctl.leases.streams import Inbox
+    from gpuctl.leases.telling import Telling
+    from gpuctl.leases.waiting import Asking
+
+    inbox: Inbox = Inbox()
+    with caught(inbox, ENDING):
+        return Asking(session.client, request, inbox, Telling(now=session.now)).obtain()
 
 
 @command()

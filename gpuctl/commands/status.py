@@ -10,7 +10,7 @@ from gpuctl.messages import known, seconds_of, to_plain, word
 from gpuctl.render import TERMINAL_WIDTH
 from gpuctl.tables import Column, clean, paint
 from gpuctl.units import UNKNOWN, compact_size, span_text, used_of
-from gpud.v1.devices_pb2 import Device, DeviceHealth, ListDevicesRequest
+from gpud.v1.devices_pb2 import Device, DeviceHealth, ListDevicesRequest, Thermal
 from gpud.v1.instances_pb2 import Instance, InstanceState, ListInstancesRequest
 from gpud.v1.node_pb2 import GetNodeRequest, Node
 from gpud.v1.reservations_pb2 import (
@@ -53,6 +53,23 @@ def _grantable(device: Device) -> str:
     return compact_size(known(device, "grantable_bytes") if is_healthy(device) else None)
 
 
+def _health(device: Device) -> str:
+    """Of a healthy device that takes nothing new, that."""
+    if not is_healthy(device):
+        return word(device, "health")
+    hot = device.HasField("thermal") and device.thermal == Thermal.THERMAL_CRITICAL
+    return "CORDONED" if device.cordoned else "HOT" if hot else word(device, "health")
+
+
+def device_why(device: Device) -> str:
+    """Why it takes nothing new; empty where nothing speaks against it."""
+    if not is_healthy(device):
+        return device.health_reason
+    if not device.cordoned:
+        return ""
+    return f"cordoned: {device.cordon_reason}" if device.cordon_reason else "cordoned"
+
+
 def short_model(device: Device) -> str:
     """The card's name without the maker's words, which say nothing in a column."""
     return device.model_name.removeprefix("NVIDIA ").removeprefix("GeForce ")
@@ -67,7 +84,7 @@ DEVICE_COLUMNS: tuple[Column[Device], ...] = (
     Column(header="FOREIGN", cell=lambda d: compact_size(known(d, "foreign_bytes")), right=True),
     Column(header="UTIL", cell=lambda d: reading(d, "utilization_percent", "%"), right=True),
     Column(header="TEMP", cell=lambda d: reading(d, "temperature_celsius", "°C"), right=True),
-    Column(header="HEALTH", cell=lambda d: word(d, "health")),
+    Column(header="HEALTH", cell=_health),
 )
 
 
@@ -81,10 +98,17 @@ def _instance_memory(instance: Instance) -> str:
     return used_of(known(instance, "measured_bytes"), instance.footprint.total_bytes)
 
 
+def _instance_state(instance: Instance) -> str:
+    """With its place in the queue, while it waits for its bytes: QUEUED 2."""
+    position = known(instance, "queue_position")
+    state = word(instance, "state")
+    return state if position is None else f"{state} {position}"
+
+
 INSTANCE_COLUMNS: tuple[Column[Instance], ...] = (
     Column(header="INSTANCE", cell=lambda i: i.name.removeprefix("instances/")),
     Column(header="MODEL", cell=lambda i: i.model.removeprefix("models/"), shrinks=True),
-    Column(header="STATE", cell=lambda i: word(i, "state")),
+    Column(header="STATE", cell=_instance_state),
     Column(header="MEMORY", cell=_instance_memory, right=True),
     Column(header="ENDPOINT", cell=lambda i: i.endpoint),
 )
@@ -113,6 +137,11 @@ def print_status(session: Session) -> None:
         session.output.lines(status.lines(session))
     else:
         session.output.document(status.plain())
+
+
+def is_over(instance: Instance) -> bool:
+    """Ended, one way or another."""
+    return instance.state in _ENDED
 
 
 def is_stopped(instance: Instance) -> bool:
@@ -170,9 +199,9 @@ class Status:
 
     def _device_problems(self) -> list[str]:
         return [
-            _cut(f"{device.alias}: {device.health_reason}")
+            _cut(f"{device.alias}: {why}")
             for device in self._devices
-            if device.health_reason and not is_healthy(device)
+            if (why := device_why(device))
         ]
 
     def _instance_problems(self) -> list[str]:

@@ -19,6 +19,8 @@ _FILES = {
     "renew": "reservations",
     "release": "reservations",
     "reservations": "reservations",
+    "explain": "explain",
+    "run": "run",
     "models": "models",
     "estimate": "models",
     "load": "instances",
@@ -27,6 +29,10 @@ _FILES = {
     "logs": "instances",
     "show": "show",
     "events": "node",
+    "cordon": "devices",
+    "uncordon": "devices",
+    "drain": "drain",
+    "resume": "drain",
     "version": "node",
 }
 _ALIASES = {"ps": "instances"}

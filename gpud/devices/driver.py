@@ -5,13 +5,17 @@ Drivers block, may hang in the kernel, and live only in the sampling process (he
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from gpud.devices.snapshot import DeviceInfo, DeviceKind, ProcessUse, Readings
 
 NVML, HOST, SIMULATED = "nvml", "host", "simulated"
+# Why a device is lost that a driver knew before.
+NO_LONGER_LISTED = "the driver no longer lists it"
 
 
 class DriverError(Exception):
@@ -34,6 +38,17 @@ class DriverUnavailable(DriverError):
 
 
 @dataclass(kw_only=True, eq=False)
+class DriverOutdated(DriverError):
+    """There are devices that an open driver does not see: it must be opened in a new process."""
+
+    driver: str
+    added: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"the {self.driver} driver must be opened anew to see {', '.join(self.added)}"
+
+
+@dataclass(kw_only=True, eq=False)
 class DeviceLost(DriverError):
     """The driver says that the device is gone."""
 
@@ -44,13 +59,50 @@ class DeviceLost(DriverError):
         return f"cannot read {self.uuid}: {self.reason}"
 
 
+class ModeRefusal(enum.Enum):
+    """Why a device did not take a compute mode."""
+
+    NOT_PERMITTED = "not permitted"  # setting it is root's alone
+    NOT_SUPPORTED = "not supported"
+    LOST = "lost"
+    NO_ANSWER = "no answer"  # it may still take it
+    FAILED = "failed"
+
+
+@dataclass(kw_only=True, eq=False)
+class ComputeModeRefused(DriverError):
+    """The driver does not set that compute mode on this device."""
+
+    uuid: str
+    mode: str
+    why: ModeRefusal
+    detail: str = ""
+
+    def __str__(self) -> str:
+        detail = f" ({self.detail})" if self.detail else ""
+        return f"cannot set {self.uuid} to {self.mode}: {self.why.value}{detail}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModeOutcome:
+    """What became of setting a compute mode: what the device showed right after, and the refusal.
+
+    Only `shown` is proof: a driver may accept what it does not apply, and one that refuses may be
+    in that mode already. None: it could not be read.
+    """
+
+    shown: str | None = None
+    refusal: ModeRefusal | None = None
+    detail: str = ""
+
+
 class Driver(Protocol):
     """Finds and reads devices of one sort. Every method blocks."""
 
     def devices(self) -> tuple[DeviceInfo, ...]:
         """What is there now; cheap when nothing changed, as it is asked at each process list.
 
-        Raises DriverUnavailable.
+        Raises DriverUnavailable, DriverOutdated.
         """
         ...
 
@@ -60,6 +112,13 @@ class Driver(Protocol):
 
     def processes(self, uuid: str) -> tuple[ProcessUse, ...] | None:
         """Who uses the device; None where the driver refuses to say. Raises DeviceLost."""
+        ...
+
+    def set_compute_mode(self, uuid: str, mode: str) -> None:
+        """Set it to a mode as in Readings.compute_mode. Raises ComputeModeRefused.
+
+        Called on a thread of its own, beside the other methods.
+        """
         ...
 
     def close(self) -> None:
@@ -81,12 +140,13 @@ def driver_name(kind: DeviceKind) -> str:
 class Aliases:
     """Gives each accelerator its number, in the order of discovery.
 
-    A number stays with its UUID while the daemon lives, through restarts of the sampling process:
-    a device that appears later gets the next free one.
+    A number stays with its UUID while the daemon lives, through restarts of the sampling process,
+    and goes to no other: a device that appears later gets the next one. `given` are the numbers
+    that were given before.
     """
 
-    def __init__(self, known: Iterable[DeviceInfo] = ()) -> None:
-        self._indices = {info.uuid: info.index for info in known if info.index is not None}
+    def __init__(self, given: Mapping[str, int] = MappingProxyType({})) -> None:
+        self._indices = dict(given)
         self._next = max(self._indices.values(), default=-1) + 1
 
     def index(self, uuid: str) -> int:

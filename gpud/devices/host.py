@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gpud.clock import Clock
-from gpud.devices.driver import DeviceLost
+from gpud.devices.driver import ComputeModeRefused, DeviceLost, ModeRefusal
 from gpud.devices.processes import ProcessTable
 from gpud.devices.snapshot import (
     DeviceInfo,
@@ -26,6 +26,9 @@ FOREIGN_SMOOTHING_SECONDS = 3.0
 
 _KIB = 1024
 _MEMINFO = re.compile(rb"^(Mem(?:Total|Available)|Swap(?:Total|Free)):\s+(\d+) kB$", re.MULTILINE)
+_PSI = re.compile(rb"^(some|full) avg10=([\d.]+) ", re.MULTILINE)
+# Limits met (high and max; failcnt in v1), and what came of it.
+_EVENT_COUNTERS = ("high", "max", "oom", "oom_kill")
 # cgroup v1 says "no limit" with the largest number of whole pages that fits 63 bits.
 _NO_LIMIT_BYTES = 1 << 62
 
@@ -91,6 +94,12 @@ class HostDriver:
         self._check(uuid)
         return self._claimed_uses()
 
+    def set_compute_mode(self, uuid: str, mode: str) -> None:
+        """Refused: RAM has no such mode."""
+        raise ComputeModeRefused(
+            uuid=uuid, mode=mode, why=ModeRefusal.NOT_SUPPORTED, detail="it is the host's RAM"
+        )
+
     def close(self) -> None:
         """Nothing is held."""
 
@@ -107,6 +116,7 @@ class HostDriver:
                 used_bytes=used_bytes,
                 kind=ProcessKind.COMPUTE,
                 claim=record.claim,
+                attached=record.attached,
             )
             for record in self._table.claimed()
             if (used_bytes := self._table.resident_bytes(record.pid)) is not None
@@ -140,6 +150,7 @@ class HostProbe:
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
+        self._cgroup = _Cgroup(root)
         self._last_busy_idle = self._busy_idle()
 
     def read(self) -> HostReadings:
@@ -147,6 +158,7 @@ class HostProbe:
         figures = read_meminfo(self._root)
         swap_total, swap_free = figures.get("SwapTotal"), figures.get("SwapFree")
         known = swap_total is not None and swap_free is not None
+        stalls = _read_stalls(self._root)
         return HostReadings(
             cpu_percent=self._cpu_percent(),
             load_average=os.getloadavg()[0],
@@ -154,6 +166,9 @@ class HostProbe:
             memory_available_bytes=figures.get("MemAvailable"),
             swap_total_bytes=swap_total,
             swap_used_bytes=(swap_total or 0) - (swap_free or 0) if known else None,
+            memory_some_percent=stalls.get("some"),
+            memory_full_percent=stalls.get("full"),
+            memory_cgroup_events=self._cgroup.events(),
         )
 
     def _cpu_percent(self) -> float | None:
@@ -198,8 +213,20 @@ class _Cgroup:
             return None
         limit, level = tightest
         used = _read_int(level / self._names.usage) or 0
-        held = max(0, used - _stat_field(level / "memory.stat", self._names.cold))
+        held = max(0, used - _fields(level / "memory.stat").get(self._names.cold, 0))
         return Memory(limit, max(0, limit - held))
+
+    def events(self) -> dict[str, int] | None:
+        """How often this cgroup came up against its limit; None where it does not tell."""
+        if not self._levels:
+            return None
+        own = self._levels[0]
+        told = _fields(own / "memory.events") or _fields(own / "memory.oom_control")
+        counted = {name: told[name] for name in _EVENT_COUNTERS if name in told}
+        failures = _read_int(own / "memory.failcnt")
+        if failures is not None:
+            counted["failcnt"] = failures
+        return counted or None
 
 
 def read_meminfo(root: Path = Path("/")) -> dict[str, int]:
@@ -209,6 +236,15 @@ def read_meminfo(root: Path = Path("/")) -> dict[str, int]:
     except OSError:
         return {}
     return {name.decode(): int(kib) * _KIB for name, kib in _MEMINFO.findall(lines)}
+
+
+def _read_stalls(root: Path) -> dict[str, float]:
+    """PSI of memory: percent of the last 10 s, of some and of all tasks; empty where untold."""
+    try:
+        text = (root / "proc/pressure/memory").read_bytes()
+    except OSError:  # no such file, or PSI is off and reading it says so
+        return {}
+    return {who.decode(): float(percent) for who, percent in _PSI.findall(text)}
 
 
 def host_uuid(root: Path = Path("/")) -> str:
@@ -268,12 +304,10 @@ def _read_int(path: Path) -> int | None:
         return None  # not there, hidden, or "max"
 
 
-def _stat_field(path: Path, name: str) -> int:
+def _fields(path: Path) -> dict[str, int]:
+    """The lines `name value` of a cgroup's file; empty where it is not there."""
     try:
-        for line in path.read_text().splitlines():
-            key, _, value = line.partition(" ")
-            if key == name:
-                return int(value)
+        pairs = [line.partition(" ") for line in path.read_text().splitlines()]
+        return {name: int(value) for name, _, value in pairs}
     except (OSError, ValueError):
-        pass
-    return 0
+        return {}

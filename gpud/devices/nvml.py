@@ -14,11 +14,23 @@ from typing import Any
 
 import pynvml
 
-from gpud.devices.driver import NVML, Aliases, DeviceLost, DriverUnavailable
+from gpud.devices.driver import (
+    NO_LONGER_LISTED,
+    NVML,
+    Aliases,
+    ComputeModeRefused,
+    DeviceLost,
+    DriverOutdated,
+    DriverUnavailable,
+    ModeRefusal,
+)
 from gpud.devices.processes import ProcessTable
 from gpud.devices.snapshot import DeviceInfo, DeviceKind, ProcessKind, ProcessUse, Readings
+from gpud.devices.topology import SYSFS, Nearness, format_cpus, members, nearest
 
-PCI_DEVICES = Path("/sys/bus/pci/devices")
+# Words of 64 bits asked for: 4096 CPUs, 1024 memory nodes.
+CPU_WORDS = 64
+NODE_WORDS = 16
 # A refusal that may pass is tried again after so many reads; old cards refuse half of the calls.
 RETRY_REFUSED_AFTER_READS = 60
 
@@ -51,6 +63,13 @@ _COMPUTE_MODES = {
     pynvml.NVML_COMPUTEMODE_EXCLUSIVE_THREAD: "exclusive_thread",
     pynvml.NVML_COMPUTEMODE_PROHIBITED: "prohibited",
     pynvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS: "exclusive_process",
+}
+_MODE_NUMBERS = {name: number for number, name in _COMPUTE_MODES.items()}
+_MODE_REFUSALS = {
+    pynvml.NVML_ERROR_NO_PERMISSION: ModeRefusal.NOT_PERMITTED,
+    pynvml.NVML_ERROR_NOT_SUPPORTED: ModeRefusal.NOT_SUPPORTED,
+    pynvml.NVML_ERROR_FUNCTION_NOT_FOUND: ModeRefusal.NOT_SUPPORTED,
+    **dict.fromkeys(_LOST, ModeRefusal.LOST),
 }
 # Newest call first: v3 came with driver 510, v2 with 450. A process is named after the first kind
 # that lists it, because one that computes and draws is in both lists with all its memory.
@@ -86,6 +105,7 @@ class _Card:
     uuid: str
     handle: Any
     reads: int = 0
+    mig_enabled: bool | None = None
     refused: dict[tuple[Any, ...], int] = field(default_factory=dict)
 
     def ask(self, function: Callable[..., Any], *arguments: Any) -> Any | None:
@@ -100,6 +120,16 @@ class _Card:
                 raise DeviceLost(uuid=self.uuid, reason=str(error)) from error
             self.refused[key] = self._next_try(function, error)
             return None
+
+    def tell_mig(self) -> bool | None:
+        """Whether its memory is its slices'; None where it knows no slices. Raises DeviceLost."""
+        modes = self.ask(pynvml.nvmlDeviceGetMigMode)
+        enabled = modes[0] == pynvml.NVML_DEVICE_MIG_ENABLE if modes else None
+        if enabled is not None and enabled is not self.mig_enabled:
+            # The mode decides what a card answers: what it refused for good it may tell now.
+            self.refused.clear()
+            self.mig_enabled = enabled
+        return enabled
 
     def _next_try(self, function: Callable[..., Any], error: pynvml.NVMLError) -> int:
         if error.value in _FOR_EVER:
@@ -131,12 +161,15 @@ class NvmlDriver:
         aliases: Aliases,
         known: Iterable[DeviceInfo] = (),
         untouched: Set[str] = frozenset(),
+        sysfs: Path = SYSFS,
     ) -> None:
         self._table = table
+        self._sysfs = sysfs
         self._aliases = aliases
         self._infos = {info.uuid: info for info in known}
         self._untouched = untouched
         self._cards: dict[str, _Card] = {}
+        self._bound = bound_cards(sysfs)
         try:
             pynvml.nvmlInit()
             self._driver_version = _text(pynvml.nvmlSystemGetDriverVersion)
@@ -144,7 +177,14 @@ class NvmlDriver:
             raise _unavailable(error) from error
 
     def devices(self) -> tuple[DeviceInfo, ...]:
-        """Cards in NVML's order, each followed by its slices. Raises DriverUnavailable."""
+        """Cards in NVML's order, each followed by its slices.
+
+        Raises DriverUnavailable, and DriverOutdated once the kernel driver has a card more.
+        """
+        bound = bound_cards(self._sysfs)
+        if added := bound - self._bound:
+            raise DriverOutdated(driver=NVML, added=tuple(sorted(added)))
+        self._bound = bound
         try:
             count = pynvml.nvmlDeviceGetCount()
         except pynvml.NVMLError as error:
@@ -177,7 +217,7 @@ class NvmlDriver:
             sm_clock_mhz=card.ask(pynvml.nvmlDeviceGetClockInfo, pynvml.NVML_CLOCK_SM),
             memory_clock_mhz=card.ask(pynvml.nvmlDeviceGetClockInfo, pynvml.NVML_CLOCK_MEM),
             compute_mode=_COMPUTE_MODES.get(card.ask(pynvml.nvmlDeviceGetComputeMode)),
-            mig_enabled=_mig_enabled(card),
+            mig_enabled=card.tell_mig(),
         )
 
     def processes(self, uuid: str) -> tuple[ProcessUse, ...] | None:
@@ -192,6 +232,19 @@ class NvmlDriver:
                 merged[entry.pid] = self._merge(merged.get(entry.pid), entry, kind)
         return tuple(merged.values())
 
+    def set_compute_mode(self, uuid: str, mode: str) -> None:
+        """A card's mode; a slice has none of its own."""
+        card = self._cards.get(uuid)
+        if card is None:
+            raise ComputeModeRefused(uuid=uuid, mode=mode, why=ModeRefusal.LOST)
+        if mode not in _MODE_NUMBERS or self._infos[uuid].kind is DeviceKind.MIG:
+            raise ComputeModeRefused(uuid=uuid, mode=mode, why=ModeRefusal.NOT_SUPPORTED)
+        try:
+            pynvml.nvmlDeviceSetComputeMode(card.handle, _MODE_NUMBERS[mode])
+        except pynvml.NVMLError as error:
+            why = _MODE_REFUSALS.get(error.value, ModeRefusal.FAILED)
+            raise ComputeModeRefused(uuid=uuid, mode=mode, why=why, detail=str(error)) from error
+
     def close(self) -> None:
         """Shut NVML down."""
         with suppress(pynvml.NVMLError):
@@ -200,7 +253,7 @@ class NvmlDriver:
     def _card(self, uuid: str) -> _Card:
         card = self._cards.get(uuid)
         if card is None:
-            raise DeviceLost(uuid=uuid, reason="the driver no longer lists it")
+            raise DeviceLost(uuid=uuid, reason=NO_LONGER_LISTED)
         return card
 
     def _find(self, index: int) -> Iterator[_Card]:
@@ -208,7 +261,7 @@ class NvmlDriver:
         try:
             card = self._keep(pynvml.nvmlDeviceGetHandleByIndex(index), None)
             yield card
-            if card.uuid in self._untouched or not _mig_enabled(card):
+            if card.uuid in self._untouched or not card.tell_mig():
                 return
             slots = card.ask(pynvml.nvmlDeviceGetMaxMigDeviceCount) or 0
         except (pynvml.NVMLError, DeviceLost):
@@ -239,6 +292,7 @@ class NvmlDriver:
         memory = _read_memory(card)
         pci = (parent or card).ask(pynvml.nvmlDeviceGetPciInfo_v3)
         pci_bus_id = _decode(pci.busId) if pci else None
+        near = nearest(pci_bus_id, _told_nearness(parent or card), self._sysfs)
         return DeviceInfo(
             uuid=card.uuid,
             alias=f"gpu{index}",
@@ -249,7 +303,8 @@ class NvmlDriver:
             parent_uuid=parent.uuid if parent else None,
             pci_bus_id=pci_bus_id,
             driver_version=self._driver_version,
-            numa_node=numa_node(pci_bus_id) if pci_bus_id else None,
+            numa_node=near.memory_node,
+            cpu_affinity=near.cpus,
         )
 
     def _merge(self, earlier: ProcessUse | None, entry: Any, kind: ProcessKind) -> ProcessUse:
@@ -266,17 +321,31 @@ class NvmlDriver:
             used_bytes=entry.usedGpuMemory,
             kind=kind,
             claim=record.claim if record else None,
+            attached=record.attached if record else False,
         )
 
 
-def numa_node(pci_bus_id: str, devices: Path = PCI_DEVICES) -> int | None:
-    """The memory node nearest a card: sysfs knows, in its shorter spelling of the bus id."""
-    domain, _, rest = pci_bus_id.lower().partition(":")
+def bound_cards(sysfs: Path) -> frozenset[str]:
+    """The bus ids of the cards that the kernel driver has taken.
+
+    NVML finds cards as it is initialised, so one that is plugged in, or given back by a virtual
+    machine, later is seen here first.
+    """
     try:
-        node = int((devices / f"{domain[-4:]}:{rest}" / "numa_node").read_text())
-    except (OSError, ValueError):
-        return None
-    return node if node >= 0 else None  # −1: the board does not say
+        entries = [entry.name for entry in (sysfs / "bus/pci/drivers/nvidia").iterdir()]
+    except OSError:
+        return frozenset()
+    return frozenset(name for name in entries if ":" in name)  # its other files are orders
+
+
+def _told_nearness(card: _Card) -> Nearness:
+    """What NVML itself says is nearest; several memory nodes at once are no answer."""
+    scope = pynvml.NVML_AFFINITY_SCOPE_NODE
+    memory = members(card.ask(pynvml.nvmlDeviceGetMemoryAffinity, NODE_WORDS, scope) or ())
+    cpus = members(card.ask(pynvml.nvmlDeviceGetCpuAffinity, CPU_WORDS) or ())
+    return Nearness(
+        memory_node=min(memory) if len(memory) == 1 else None, cpus=format_cpus(cpus) or None
+    )
 
 
 def _read_memory(card: _Card) -> _Memory | None:
@@ -295,11 +364,6 @@ def _first_answer(card: _Card, calls: tuple[Callable[..., Any], ...]) -> list[An
         if listed is not None:
             return listed
     return None
-
-
-def _mig_enabled(card: _Card) -> bool | None:
-    modes = card.ask(pynvml.nvmlDeviceGetMigMode)
-    return modes[0] == pynvml.NVML_DEVICE_MIG_ENABLE if modes else None
 
 
 def _unavailable(error: pynvml.NVMLError) -> DriverUnavailable:

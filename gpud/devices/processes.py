@@ -6,6 +6,9 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
+
+from gpud.devices.attached import AttachmentTable, cgroup_paths
 
 # A process execs soon after its fork and changes its environment with it; later ones are rare.
 YOUNG_SECONDS = 10.0
@@ -19,7 +22,16 @@ KTHREADD_PID = 2
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _KIB = 1024
-_RESIDENT = re.compile(rb"^Rss(?:Anon|Shmem):\s+(\d+) kB$", re.MULTILINE)
+_RESIDENT = re.compile(rb"^(VmLck|Rss(?:Anon|Shmem|File)):\s+(\d+) kB$", re.MULTILINE)
+
+
+class Stat(NamedTuple):
+    """What /proc/PID/stat says; `start_time` in clock ticks after boot, `state` one letter."""
+
+    parent_pid: int
+    start_time: int
+    name: str
+    state: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +39,9 @@ class ProcessRecord:
     """What is known of a process.
 
     `start_time` is in clock ticks after boot (/proc/PID/stat field 22). `claim` is the reservation
-    that its own environment, or that of the nearest ancestor with one, names in GPUD_RESERVATION.
+    that it, or its nearest ancestor with one, was `attached` to by pid; else its cgroup's; else
+    the one that its own environment, or that of the nearest ancestor with one, names in
+    GPUD_RESERVATION.
     """
 
     pid: int
@@ -36,15 +50,26 @@ class ProcessRecord:
     name: str
     claim: str | None
     visible_devices: tuple[str, ...]
+    attached: bool = False
 
 
 @dataclass(slots=True)
 class _Entry:
-    """A record, with what tells whether it still holds: the inode of its /proc directory."""
+    """A record, with what tells whether it still holds: the inode of its /proc directory.
+
+    The record's claim is that of the environment; `attachment` goes before it.
+    """
 
     inode: int
     record: ProcessRecord
     read_boottime: float
+    attachment: str | None = None
+
+    def shown(self) -> ProcessRecord:
+        """The record with the claim that counts."""
+        if self.attachment is None:
+            return self.record
+        return replace(self.record, claim=self.attachment, attached=True)
 
 
 class ProcessTable:
@@ -57,6 +82,13 @@ class ProcessTable:
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = str(proc)
         self._entries: dict[int, _Entry] = {}
+        self._table = AttachmentTable()
+        self._attached_pids: dict[int, tuple[int, str]] = {}
+
+    def attach(self, table: AttachmentTable) -> None:
+        """Replace what is attached to what; it shows from the next scan on."""
+        self._attached_pids = {pid: (start, id_) for pid, start, id_ in table.processes}
+        self._table = table
 
     def scan(self, boottime: float) -> None:
         """Bring the table up to date; `boottime` is now, in seconds."""
@@ -76,6 +108,7 @@ class ProcessTable:
         self._entries = seen
         for pid in fresh:
             self._inherit_claim(pid)
+        self._place_attachments(self._now())
 
     def find(self, pid: int) -> ProcessRecord | None:
         """The process of that id as of the last scan; one that came later is looked up now."""
@@ -87,28 +120,35 @@ class ProcessTable:
                 return None
             self._entries[pid] = entry
             self._inherit_claim(pid)
-        return self._entries[pid].record
+            self._place_attachments((entry,))
+        return self._entries[pid].shown()
 
     def claimed(self) -> tuple[ProcessRecord, ...]:
         """Every process with a claim."""
-        return tuple(e.record for e in self._now() if e.record.claim is not None)
+        shown = (entry.shown() for entry in self._now())
+        return tuple(record for record in shown if record.claim is not None)
 
     def attached_to(self, uuid: str) -> tuple[ProcessRecord, ...]:
         """Every process whose environment names this device in CUDA_VISIBLE_DEVICES."""
-        return tuple(e.record for e in self._now() if uuid in e.record.visible_devices)
+        return tuple(e.shown() for e in self._now() if uuid in e.record.visible_devices)
 
     def resident_bytes(self, pid: int) -> int | None:
-        """Memory that only this process' exit gives back: RssAnon + RssShmem.
+        """Memory that only this process' exit gives back: RssAnon + RssShmem + locked file pages.
 
-        File pages are left out: the kernel takes them back when it needs to. None: the process is
-        gone (or a zombie, which holds nothing), or hidden from us.
+        Other file pages are left out: the kernel takes them back when it needs to. None: the
+        process is gone (or a zombie, which holds nothing), or hidden from us.
         """
         try:
             status = self._read_file(pid, "status")
         except OSError:
             return None
-        figures = _RESIDENT.findall(status)
-        return sum(int(kib) for kib in figures) * _KIB if figures else None
+        kib = {name: int(figure) for name, figure in _RESIDENT.findall(status)}
+        if b"RssAnon" not in kib:
+            return None
+        # What is locked may be anonymous memory too, so that file pages may be counted that are
+        # not: never more than are locked at all.
+        locked_file = min(kib.get(b"RssFile", 0), kib.get(b"VmLck", 0))
+        return (kib[b"RssAnon"] + kib.get(b"RssShmem", 0) + locked_file) * _KIB
 
     def _now(self) -> tuple[_Entry, ...]:
         # A copy: a late call of another thread's may add one by `find` meanwhile.
@@ -118,15 +158,17 @@ class ProcessTable:
         self, pid: int, inode: int, earlier: _Entry | None, boottime: float
     ) -> _Entry | None:
         try:
-            parent_pid, start_time, name = _parse_stat(self._read_file(pid, "stat"))
+            parent_pid, start_time, name, _ = _parse_stat(self._read_file(pid, "stat"))
         except (OSError, ValueError):
             return None
         is_kernel_thread = KTHREADD_PID in (pid, parent_pid)
         claim, visible_devices = (None, ()) if is_kernel_thread else self._read_environment(pid)
-        if claim is None and earlier is not None and earlier.record.start_time == start_time:
+        attachment = None
+        if earlier is not None and earlier.record.start_time == start_time:
             # It descends from a claimed process for good, whatever its exec or its parent's end
             # did to what can be read now.
-            claim = earlier.record.claim
+            claim = claim or earlier.record.claim
+            attachment = earlier.attachment
         record = ProcessRecord(
             pid=pid,
             parent_pid=parent_pid,
@@ -135,7 +177,7 @@ class ProcessTable:
             claim=claim,
             visible_devices=visible_devices,
         )
-        return _Entry(inode, record, float("inf") if is_kernel_thread else boottime)
+        return _Entry(inode, record, float("inf") if is_kernel_thread else boottime, attachment)
 
     def _read_environment(self, pid: int) -> tuple[str | None, tuple[str, ...]]:
         try:
@@ -162,6 +204,38 @@ class ProcessTable:
                 return
             ancestor = parent
 
+    def _place_attachments(self, entries: tuple[_Entry, ...]) -> None:
+        """Say which of these are attached to what; as claims do, it outlives the ancestor."""
+        live = self._table.reservations
+        for entry in entries:
+            found = self._attached_by_pid(entry) or self._attached_by_cgroup(entry)
+            if found is not None or entry.attachment not in live:
+                entry.attachment = found
+
+    def _attached_by_pid(self, entry: _Entry) -> str | None:
+        """What it or its nearest attached ancestor is attached to."""
+        at: _Entry | None = entry
+        for _ in range(MAX_ANCESTORS if self._attached_pids else 0):
+            if at is None:
+                return None
+            start_time, id_ = self._attached_pids.get(at.record.pid, (None, ""))
+            if start_time == at.record.start_time:
+                return id_
+            parent = self._entries.get(at.record.parent_pid)
+            # A younger one is no parent: it has the pid of the one that was.
+            is_older = parent is not None and parent.record.start_time <= at.record.start_time
+            at = parent if is_older else None
+        return None
+
+    def _attached_by_cgroup(self, entry: _Entry) -> str | None:
+        if not self._table.cgroups or KTHREADD_PID in (entry.record.pid, entry.record.parent_pid):
+            return None
+        try:
+            text = self._read_file(entry.record.pid, "cgroup")
+        except OSError:
+            return None
+        return self._table.of_cgroups(cgroup_paths(text.decode(errors="replace")))
+
     def _read_file(self, pid: int, name: str) -> bytes:
         descriptor = os.open(f"{self._proc}/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -181,15 +255,20 @@ def _is_due(entry: _Entry, boottime: float) -> bool:
     return age < YOUNG_SECONDS or boottime - entry.read_boottime >= REREAD_SECONDS
 
 
-def _parse_stat(stat: bytes) -> tuple[int, int, str]:
-    """Parent, start time in ticks, name (which may hold spaces and parentheses): proc(5)."""
+def read_stat(pid: int, proc: str = "/proc") -> Stat:
+    """What the kernel says of a process now. Raises OSError when there is none."""
+    return _parse_stat(Path(proc, str(pid), "stat").read_bytes())
+
+
+def _parse_stat(stat: bytes) -> Stat:
+    """The name may hold spaces and parentheses: proc(5)."""
     name_end = stat.rindex(b")")
     fields = stat[name_end + 2 :].split()
     name = stat[stat.index(b"(") + 1 : name_end].decode(errors="replace")
     # Field 3 (the state) is fields[0], so field 4 is [1] and field 22 is [19].
     if len(fields) < 20:
         raise ValueError("a stat line that was cut off")
-    return int(fields[1]), int(fields[19]), name
+    return Stat(int(fields[1]), int(fields[19]), name, fields[0].decode())
 
 
 def _variable(environment: bytes, name: bytes) -> str | None:

@@ -13,7 +13,13 @@ from typing import Annotated
 import msgspec
 
 from gpud.clock import Clock
-from gpud.devices.driver import Aliases, DeviceLost
+from gpud.devices.driver import (
+    NO_LONGER_LISTED,
+    Aliases,
+    ComputeModeRefused,
+    DeviceLost,
+    ModeRefusal,
+)
 from gpud.devices.processes import ProcessRecord, ProcessTable
 from gpud.devices.snapshot import DeviceInfo, DeviceKind, ProcessKind, ProcessUse, Readings
 from gpud.units import MIB
@@ -36,8 +42,9 @@ class CardScript(msgspec.Struct, frozen=True):
     """What one card shows; what is left out stays as the card's data has it.
 
     `unsupported` names fields of Readings, or `processes`: the card refuses to read them. `lost`:
-    the driver says that it is gone. `hang`: the call that reads it does not come back. `xid` holds
-    error numbers for whoever watches driver errors.
+    the driver says that it is gone. `absent`: the driver does not even list it, as if it were not
+    plugged in. `hang`: the call that reads it does not come back. `xid` holds error numbers for
+    whoever watches driver errors.
     """
 
     temperature_celsius: float | None = None
@@ -46,6 +53,7 @@ class CardScript(msgspec.Struct, frozen=True):
     foreign: tuple[ForeignUse, ...] = ()
     free_delay_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     lost: bool = False
+    absent: bool = False
     hang: bool = False
     unsupported: tuple[str, ...] = ()
     xid: tuple[int, ...] = ()
@@ -169,8 +177,12 @@ class SimulatedDriver:
         self._never = threading.Event()
 
     def devices(self) -> tuple[DeviceInfo, ...]:
-        """Every card that is configured, whatever the scenario does to it."""
-        return tuple(slot.info for slot in self._slots.values())
+        """Every card that is configured, but for those that the scenario takes out."""
+        return tuple(
+            slot.info
+            for slot in self._slots.values()
+            if not self._scenario.script(slot.info.alias).absent
+        )
 
     def readings(self, uuid: str) -> Readings:
         """The card's idle figures, the scenario's over them, and its memory."""
@@ -215,8 +227,15 @@ class SimulatedDriver:
                 used_bytes=used_bytes,
                 kind=ProcessKind.COMPUTE,
                 claim=record.claim,
+                attached=record.attached,
             )
             for record, used_bytes in self._attached(slot, script)
+        )
+
+    def set_compute_mode(self, uuid: str, mode: str) -> None:
+        """Refused: nothing keeps a process off a card that is not there."""
+        raise ComputeModeRefused(
+            uuid=uuid, mode=mode, why=ModeRefusal.NOT_SUPPORTED, detail="the card is simulated"
         )
 
     def close(self) -> None:
@@ -229,6 +248,8 @@ class SimulatedDriver:
             raise DeviceLost(uuid=uuid, reason="there is no such simulated card")
         while (script := self._scenario.script(slot.info.alias)).hang:
             self._never.wait(HANG_RECHECK_SECONDS)
+        if script.absent:
+            raise DeviceLost(uuid=uuid, reason=NO_LONGER_LISTED)
         if script.lost:
             raise DeviceLost(uuid=uuid, reason="the scenario says that it is lost")
         return slot, script

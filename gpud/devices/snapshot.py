@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -24,6 +25,24 @@ class Health(enum.Enum):
     UNKNOWN = "unknown"  # answers, but refuses what grants need
 
 
+class Pressure(enum.IntEnum):
+    """How full its memory is, by the policy's thresholds; no band is falsy."""
+
+    LOW = 1
+    NORMAL = 2
+    HIGH = 3
+    CRITICAL = 4
+
+
+class Thermal(enum.IntEnum):
+    """How hot it is, by the policy's thresholds; no band is falsy."""
+
+    NORMAL = 1
+    WARNING = 2
+    THROTTLING = 3
+    CRITICAL = 4  # nothing new starts there
+
+
 class ProcessKind(enum.Enum):
     """How a process uses a device; all kinds are charged alike."""
 
@@ -37,7 +56,8 @@ class ProcessUse:
     """One process on one device.
 
     `claim` is the reservation id that its environment, or an ancestor's, names in
-    GPUD_RESERVATION; whether the claim holds is the ledger's business.
+    GPUD_RESERVATION; whether the claim holds is the ledger's business. `attached` says that it was
+    attached to that reservation by pid or cgroup instead, itself or an ancestor.
     """
 
     pid: int
@@ -46,6 +66,7 @@ class ProcessUse:
     used_bytes: int | None
     kind: ProcessKind
     claim: str | None = None
+    attached: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +83,8 @@ class DeviceInfo:
     pci_bus_id: str | None = None
     driver_version: str | None = None
     numa_node: int | None = None
+    # CPUs nearest to it, `0-15,32-47`; None: unknown, or the host has but one NUMA node.
+    cpu_affinity: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +116,10 @@ class Sample:
     `processes` is the newest list that could be read, taken at `listed_boottime` together with
     `memory_used_at_list_bytes`; None: the driver refuses lists, or none was read yet. In a tick
     that read the list, listed_boottime == boottime.
+
+    `pressure` and `thermal` are None while unknown, but for CRITICAL, which stays until a reading
+    says otherwise; the heat of a MIG slice is its card's. `vanished_boottime` is since when its
+    driver lists it no more: such a device is LOST, shown as it was last, and asked nothing.
     """
 
     info: DeviceInfo
@@ -105,11 +132,20 @@ class Sample:
     listed_boottime: float | None = None
     listed_wall: float | None = None
     memory_used_at_list_bytes: int | None = None
+    pressure: Pressure | None = None
+    thermal: Thermal | None = None
+    vanished_boottime: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostReadings:
-    """The host beside its devices. Bytes and percent."""
+    """The host beside its devices. Bytes and percent.
+
+    `memory_some_percent` and `memory_full_percent`: the share of the last 10 s in which some, or
+    all, tasks waited for memory (PSI). `memory_cgroup_events` are the counters of the memory
+    cgroup that gpud runs in. `memory_pressure_events` is counted from all of these, and from swap,
+    since the daemon started (host_pressure.py); a reading as such has none.
+    """
 
     cpu_percent: float | None = None
     load_average: float | None = None
@@ -117,6 +153,19 @@ class HostReadings:
     memory_available_bytes: int | None = None
     swap_total_bytes: int | None = None
     swap_used_bytes: int | None = None
+    memory_some_percent: float | None = None
+    memory_full_percent: float | None = None
+    memory_cgroup_events: dict[str, int] | None = None
+    memory_pressure_events: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Squeeze:
+    """The host came under memory pressure: by which sign (psi, swap, cgroup), with its numbers."""
+
+    source: str
+    words: str
+    facts: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +182,7 @@ class Snapshot:
     samples: tuple[Sample, ...]
     host: HostReadings = field(default_factory=HostReadings)
     complete: bool = True
+    squeezes: tuple[Squeeze, ...] = ()  # that began with this tick
 
     def find(self, key: str) -> Sample | None:
         """The sample of a UUID, an alias or a `devices/…` name."""

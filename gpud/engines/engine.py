@@ -42,6 +42,7 @@ class StartRequest:
     port: int
     visible_devices: tuple[str, ...]
     directory: Path  # the instance's own: TMPDIR, cache
+    lock_memory: bool = False  # keep the model from swap; only asked of a build that can
 
 
 class Readiness(enum.Enum):
@@ -82,6 +83,14 @@ class Engine(Protocol):
 
     def command(self, program: EngineProgram, request: StartRequest) -> Command:
         """The argv and environment, every element from the allow-list."""
+        ...
+
+    def can_lock(self, program: EngineProgram) -> bool:
+        """Whether this build can lock its model in memory."""
+        ...
+
+    def contexts_per_device(self, options: ModelOptions) -> int:
+        """How many contexts it opens on each of its devices; some drivers' modes allow one."""
         ...
 
     async def readiness(self, endpoint: str) -> Readiness:

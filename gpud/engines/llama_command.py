@@ -135,7 +135,19 @@ def arguments(program: EngineProgram, request: StartRequest) -> tuple[str, ...]:
         argv += _first_known(known, "--reranking", "--rerank")
     elif options.embedding or request.model.kind is ModelKind.EMBEDDING:
         argv += _first_known(known, "--embedding", "--embeddings")
+    if request.lock_memory:
+        argv += lock_flags(known)
     return tuple(argv + _house_rules(known))
+
+
+def lock_flags(known: Mapping[str, str]) -> list[str]:
+    """Mapped, and locked as it is mapped: a switch in older builds, a mode in newer ones.
+
+    Mapped, so that instances of one model share its pages. None: the build knows neither.
+    """
+    if "mmap+mlock" in known.get("--load-mode", ""):
+        return ["--load-mode", "mmap+mlock"]
+    return _first_known(known, "--mlock")
 
 
 def _flash_attention(known: Mapping[str, str], options: ModelOptions) -> list[str]:

@@ -69,6 +69,14 @@ class LlamaCpp:
             environment=llama_command.environment(request, os.environ.get("LD_LIBRARY_PATH")),
         )
 
+    def can_lock(self, program: EngineProgram) -> bool:
+        """Whether this build can lock its model in memory."""
+        return bool(llama_command.lock_flags(program.flags))
+
+    def contexts_per_device(self, options: ModelOptions) -> int:
+        """One: a server is one process, and all its slots share the device's context."""
+        return 1
+
     async def readiness(self, endpoint: str) -> Readiness:
         """What the server at `endpoint` says of itself; never raises.
 

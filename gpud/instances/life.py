@@ -29,9 +29,9 @@ from gpud.instances.starting.turns import Turns
 from gpud.instances.tree.cgroup import Cgroups
 from gpud.instances.tree.launcher import Launcher, Tree
 from gpud.ledger.change import Change
-from gpud.ledger.promises import Promises
 from gpud.models.catalogue import Catalogue
 from gpud.models.model import EngineKind
+from gpud.promises.promises import Promises
 from gpud.settings import Policy
 from gpud.store import Committed, Row
 

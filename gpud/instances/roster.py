@@ -29,9 +29,9 @@ from gpud.instances.progress import Progress
 from gpud.instances.supervisor import live
 from gpud.instances.tree.launcher import LaunchFailed, Tree, last_exit
 from gpud.ledger.change import Change
-from gpud.ledger.requests import Call, Remembered
 from gpud.ledger.reservation import Reservation
 from gpud.models.model import Footprint, ModelOptions
+from gpud.promises.requests import Call, Remembered
 from gpud.store import Row, SqliteStore
 
 log = structlog.get_logger()

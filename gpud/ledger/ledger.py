@@ -15,7 +15,6 @@ from gpud.errors import (
     DeviceUnavailable,
     GpudError,
     ReservationNotFound,
-    SamplesStale,
     VramInsufficient,
     WrongState,
 )
@@ -41,7 +40,7 @@ from gpud.ledger.reservation import (
 )
 from gpud.ledger.returning import Returning
 from gpud.ledger.sight import Sight
-from gpud.units import MIB
+from gpud.units import MIB, format_size
 
 # More unexplained growth than this asks for a process list at the next tick.
 UNEXPLAINED_BYTES = 64 * MIB
@@ -118,7 +117,7 @@ class Ledger:
 
     def serve(self, now: Moment) -> Change:
         """Grant whoever of those that wait fits now, in order; give notice where that helps."""
-        if not self.books.queued:
+        if not self.books.queued or not self._sight.complete:
             return self._withdraw_notices()
         admission = Admission(self.books, self._sight, self.settings, now)
         preemption = Preemption(self.books, self._sight, self.settings.preemption, now)
@@ -126,7 +125,7 @@ class Ledger:
         for entry in in_order(self.books.queued.values(), self.settings.queue):
             try:
                 granted = _granted(entry, admission.fit(entry.request, line), now)
-            except (VramInsufficient, DeviceUnavailable, SamplesStale):
+            except GpudError:  # whatever it is, the others must not wait for it
                 victims = preemption.victims(entry, admission, line)
                 changes += [self._give_notice(each, entry, now) for each in victims]
                 line.block(entry, admission.needs(entry.request))
@@ -297,8 +296,11 @@ class Ledger:
         try:
             admission = Admission(self.books, self._sight, self.settings, now)
             admission.fit(entry.request, admission.line_before(entry))
+        except (VramInsufficient, DeviceUnavailable) as refusal:
+            shown = "; ".join(str(shortage) for shortage in refusal.shortages[:8])
+            return f"{format_size(entry.request.bytes)} on {shown}"
         except GpudError as refusal:
-            return refusal.summary
+            return str(refusal)
         return "its turn"
 
     def expected(self, entry: Reservation, now: Moment) -> Deadline | None:

@@ -18,6 +18,11 @@ class Sight:
         self._baselines: dict[str, int] = {}
         self._reckonings: dict[str, Reckoning] = {}
 
+    @property
+    def complete(self) -> bool:
+        """Whether every device answered or missed its deadline: nothing is granted blind."""
+        return self.snapshot is not None and self.snapshot.complete
+
     def sample(self, uuid: str) -> Sample | None:
         """The newest sample of a device."""
         return self.snapshot.find(uuid) if self.snapshot is not None else None

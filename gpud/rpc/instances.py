@@ -12,7 +12,7 @@ from gpud.instances.instance import Instance, InstanceState, LoadPhase, UnloadPh
 from gpud.instances.life import House, StopOrder
 from gpud.instances.roster import LoadRequest, Roster
 from gpud.instances.tree.output import follow, tail
-from gpud.ledger.requests import Call
+from gpud.promises.requests import Call
 from gpud.rpc import messages, paging
 from gpud.rpc.reservation_messages import MAX_WAIT_SECONDS, priority_from, sharing_from
 from gpud.rpc.reservations import call_of

@@ -9,7 +9,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gpud.devices.snapshot import DeviceKind, Health, ProcessUse, Sample, Snapshot
+from gpud.devices.snapshot import DeviceKind, Health, Sample, Snapshot
+from gpud.enforcement.relations import Related
 from gpud.errors import DeviceNotFound, OptionInvalid, Reconciling
 from gpud.events import Event
 from gpud.instances.instance import Instance
@@ -144,11 +145,9 @@ def kind_from(number: int) -> DeviceKind | None:
 def device(
     sample: Sample,
     terms: Charge | None,
-    *,
-    processes: bool = False,
-    held: frozenset[str] = frozenset(),
+    related: Iterable[Related] = (),
 ) -> devices_pb2.Device:
-    """A device with its terms; `held` are the ids of booked reservations."""
+    """A device with its terms; `related` are its processes, where they are to be told."""
     info, readings = sample.info, sample.readings
     total, used = info.memory_total_bytes, readings.memory_used_bytes
     message = devices_pb2.Device(
@@ -169,7 +168,7 @@ def device(
         driver_version=info.driver_version,
         numa_node=info.numa_node,
         cpu_affinity=info.cpu_affinity,
-        sample=_sample(sample, held if processes else None),
+        sample=_sample(sample, related),
         pressure=f"PRESSURE_{sample.pressure.name}" if sample.pressure else None,
         thermal=f"THERMAL_{sample.thermal.name}" if sample.thermal else None,
     )
@@ -191,7 +190,7 @@ def _set_known(message: devices_pb2.Device, field: str, value: int | None) -> No
         setattr(message, field, value)
 
 
-def _sample(sample: Sample, held: frozenset[str] | None) -> devices_pb2.Sample:
+def _sample(sample: Sample, related: Iterable[Related]) -> devices_pb2.Sample:
     readings = sample.readings
     return devices_pb2.Sample(
         time=stamp(sample.wall),
@@ -205,20 +204,19 @@ def _sample(sample: Sample, held: frozenset[str] | None) -> devices_pb2.Sample:
         sm_clock_mhz=readings.sm_clock_mhz,
         memory_clock_mhz=readings.memory_clock_mhz,
         processes_time=stamp(sample.listed_wall),
-        processes=(
-            [process(each, held) for each in sample.processes or ()] if held is not None else ()
-        ),
+        processes=[process(each) for each in related],
     )
 
 
-def process(value: ProcessUse, held: frozenset[str]) -> devices_pb2.DeviceProcess:
-    """A process on a device; `held` are the ids of booked reservations."""
+def process(value: Related) -> devices_pb2.DeviceProcess:
+    """A process on a device, and what it is to the promises there."""
     return devices_pb2.DeviceProcess(
-        pid=value.pid,
-        process_name=value.process_name,
-        used_bytes=value.used_bytes,
-        kind=f"PROCESS_KIND_{value.kind.name}",
-        reservation=f"reservations/{value.claim}" if value.claim in held else "",
+        pid=value.process.pid,
+        process_name=value.process.process_name,
+        used_bytes=value.process.used_bytes,
+        kind=f"PROCESS_KIND_{value.process.kind.name}",
+        reservation=f"reservations/{value.reservation}" if value.reservation else "",
+        relation=f"PROCESS_RELATION_{value.relation.name}",
     )
 
 

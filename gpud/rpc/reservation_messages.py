@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gpud.devices.snapshot import DeviceKind, Sample, Snapshot
+from gpud.enforcement.relations import belonging
 from gpud.errors import OptionInvalid
 from gpud.ledger.admission.explain import DeviceExplanation, Explanation, Holder
 from gpud.ledger.charge import Charge
@@ -193,7 +194,7 @@ def reservation(
         end_time=messages.stamp(value.ended.wall) if value.ended is not None else None,
         environment=value.environment(hosts) if value.grants else {},
         processes=[
-            messages.process(each, frozenset((value.id,)))
+            messages.process(belonging(each, value))
             for sample in known
             for each in sample.processes or ()
             if each.claim == value.id

@@ -10,13 +10,13 @@ from typing import Any
 
 from gpud.enforcement.attachment import attachment_of
 from gpud.errors import EnforcementUnavailable, OptionInvalid, ReservationNotFound, WrongState
-from gpud.ledger.requests import Call
 from gpud.ledger.reservation import (
     MAX_TTL_SECONDS,
     MIN_TTL_SECONDS,
     Enforcement,
     Reservation,
 )
+from gpud.promises.requests import Call
 from gpud.rpc import messages, paging
 from gpud.rpc.reservation_messages import explanation, moment, notice, request_from
 from gpud.rpc.view import View

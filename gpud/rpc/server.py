@@ -14,13 +14,14 @@ from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2 as reflection_messages
 from grpc_status import rpc_status
 
-from gpud.errors import ConfigInvalid, GpudError
+from gpud.errors import ConfigInvalid, GpudError, OptionInvalid
 from gpud.rpc.errors import internal_status, status_of
 
 log = structlog.get_logger()
@@ -84,6 +85,10 @@ def _guarded_stream(
                 yield answer
         except GpudError as error:
             await context.abort_with_status(_wire(_refused(method, error)))
+        except DecodeError as error:
+            # A later message of a stream; the one of a unary call is read before we are called.
+            wrong = OptionInvalid(field="message", problem=f"not protobuf ({error})")
+            await context.abort_with_status(_wire(_refused(method, wrong)))
         except (grpc.aio.AbortError, asyncio.CancelledError):
             raise
         except Exception:  # noqa: BLE001 — as above

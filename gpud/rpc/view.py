@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from gpud.clock import Clock
 from gpud.devices.snapshot import Sample, Snapshot
+from gpud.enforcement.relations import relations, slices_of
 from gpud.feed import Feed
 from gpud.instances.instance import Instance
 from gpud.ledger.admission.queue import in_order
 from gpud.ledger.charge import Charge
-from gpud.ledger.promises import Promises
 from gpud.ledger.reservation import Enforcement, Reservation
+from gpud.promises.promises import Promises
 from gpud.rpc import messages, reservation_messages
 from gpud.rpc.reservation_messages import Place
 from gpud.v1 import devices_pb2, instances_pb2, reservations_pb2
@@ -38,17 +39,13 @@ class View:
 
     def devices(self, samples: Iterable[Sample], *, processes: bool) -> list[devices_pb2.Device]:
         """Devices as told."""
-        terms = self.charges()
-        held = frozenset(
-            id_
-            for book in self.promises.durable.devices().values()
-            for id_ in book.holders
-            if processes
-        )
+        terms, durable, present = self.charges(), self.promises.durable, self.samples()
         told = []
         for sample in samples:
             uuid = sample.info.uuid
-            message = messages.device(sample, terms.get(uuid), processes=processes, held=held)
+            slices = slices_of(sample, present) if processes else frozenset()
+            related = relations(sample, durable, slices) if processes else ()
+            message = messages.device(sample, terms.get(uuid), related)
             cordon = self.promises.durable.cordons.get(uuid)
             message.cordoned = cordon is not None
             message.cordon_reason = cordon.reason if cordon is not None else ""

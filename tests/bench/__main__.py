@@ -19,7 +19,16 @@ from pathlib import Path
 # As gpud does, before grpc is imported: processes are started beside grpc's threads.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
-from tests.bench import answering, idling, loading, report, reserving, status
+from tests.bench import (
+    against_etcd,
+    answering,
+    growing,
+    idling,
+    loading,
+    report,
+    reserving,
+    status,
+)
 from tests.bench.measure import Result
 
 Measure = Callable[[Path, int], Awaitable[list[Result]]]
@@ -27,9 +36,11 @@ Measure = Callable[[Path, int], Awaitable[list[Result]]]
 MEASURES: tuple[tuple[frozenset[str], Measure], ...] = (
     (frozenset({"S1"}), answering.measure),
     (frozenset({"S2", "S3", "S4"}), reserving.measure),
+    (frozenset({"S5"}), against_etcd.measure),
     (frozenset({"S13"}), status.measure),
     (frozenset({"S14"}), loading.measure),
     (frozenset({"S15"}), idling.measure),
+    (frozenset({"S17"}), growing.measure),
 )
 ROUNDS = 5
 LIMIT_SECONDS = 300.0

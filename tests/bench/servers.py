@@ -76,7 +76,7 @@ async def gpud(
     socket, config = folder / "gpud.sock", folder / "gpud.toml"
     config.write_text(CONFIG.format(state=folder / "state", socket=socket, nvml=nvml) + more)
     argv = [sys.executable, "-m", "gpud", "run", "--config", str(config)]
-    async with _running(argv, socket, folder, environment or {}) as server:
+    async with running(argv, socket, folder, environment or {}) as server:
         yield server
 
 
@@ -88,14 +88,15 @@ async def bare(
     folder.mkdir(parents=True)
     socket = folder / "bare.sock"
     argv = [sys.executable, "-m", "tests.bench.bare", str(socket), *arguments]
-    async with _running(argv, socket, folder, environment or {}) as server:
+    async with running(argv, socket, folder, environment or {}) as server:
         yield server
 
 
 @contextlib.asynccontextmanager
-async def _running(
+async def running(
     argv: list[str], socket: Path, folder: Path, environment: Mapping[str, str]
 ) -> AsyncIterator[Server]:
+    """A program that answers grpc.health.v1 on its socket; its output is in `folder/log`."""
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(

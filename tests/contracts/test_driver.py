@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gpud.clock import SystemClock
-from gpud.devices.driver import Aliases, DeviceLost, Driver
+from gpud.devices.driver import Aliases, ComputeModeRefused, DeviceLost, Driver, ModeRefusal
 from gpud.devices.host import HostDriver
 from gpud.devices.processes import ProcessTable
 from gpud.devices.simulated import Scenario, SimulatedDriver, simulated_slots
@@ -26,18 +26,20 @@ CLAIM = "r-contract"
 class Case:
     """A driver on whose first device a process with CLAIM is at work.
 
-    `lose` takes its last device away; None where no device can be lost.
+    `lose` takes its last device away; None where no device can be lost. `has_modes`: its first
+    device takes compute modes.
     """
 
     driver: Driver
     claimed_pid: int
     lose: Callable[[], None] | None
+    has_modes: bool = False
 
 
 def fake(folder: Path, factory: pytest.TempPathFactory, stack: ExitStack) -> Case:
     driver = FakeDriver("GPU-a", "GPU-b")
     driver.use("GPU-a", 7, CLAIM)
-    return Case(driver, 7, lambda: driver.lost.add("GPU-b"))
+    return Case(driver, 7, lambda: driver.lost.add("GPU-b"), has_modes=True)
 
 
 def host(folder: Path, factory: pytest.TempPathFactory, stack: ExitStack) -> Case:
@@ -66,10 +68,11 @@ def nvml(folder: Path, factory: pytest.TempPathFactory, stack: ExitStack) -> Cas
     child = standin.NvmlChild(
         standin.library_folder(factory),
         NVML_STANDIN_TRIGGER=str(trigger),
+        NVML_STANDIN_MODES=str(folder / "modes"),
         GPUD_RESERVATION=CLAIM,
     )
     stack.callback(child.end)
-    return Case(child, child.pid, lambda: _write(trigger, "lost 7"))
+    return Case(child, child.pid, lambda: _write(trigger, "lost 7"), has_modes=True)
 
 
 def nvml_470(folder: Path, factory: pytest.TempPathFactory, stack: ExitStack) -> Case:
@@ -155,6 +158,28 @@ def test_a_lost_device_raises_and_the_others_answer(case: Case) -> None:
     with pytest.raises(DeviceLost):
         case.driver.processes(infos[-1].uuid)
     assert case.driver.readings(infos[0].uuid).memory_used_bytes is not None
+
+
+def test_a_compute_mode_is_set_and_read_back_or_refused(case: Case) -> None:
+    first = case.driver.devices()[0].uuid
+    for mode in ("default", "exclusive_process", "default"):
+        if case.has_modes:
+            case.driver.set_compute_mode(first, mode)
+            assert case.driver.readings(first).compute_mode == mode
+        else:
+            with pytest.raises(ComputeModeRefused) as refused:
+                case.driver.set_compute_mode(first, mode)
+            assert refused.value.why is ModeRefusal.NOT_SUPPORTED
+
+
+def test_a_lost_device_takes_no_compute_mode(case: Case) -> None:
+    if case.lose is None or not case.has_modes:
+        pytest.skip("it has no device that can be lost, or none with modes")
+    last = case.driver.devices()[-1].uuid
+    case.lose()
+    with pytest.raises(ComputeModeRefused) as refused:
+        case.driver.set_compute_mode(last, "default")
+    assert refused.value.why is ModeRefusal.LOST
 
 
 def test_it_closes_twice(case: Case) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from gpud.clock import SystemClock
 from gpud.instances.instance import Exit, ProcessIdentity
-from gpud.instances.launcher import Launcher, LaunchFailed, LaunchSpec, ProcessLauncher, Tree
+from gpud.instances.tree.launcher import Launcher, LaunchFailed, LaunchSpec, ProcessLauncher, Tree
 from tests.fakes.launcher import Behaviour, FakeHost, FakeLauncher
 from tests.instances import unruly
 

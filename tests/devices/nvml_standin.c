@@ -6,7 +6,13 @@
  *   mig       one card in MIG mode with two slices
  *   mismatch  the library and the kernel driver differ: nvmlInit fails
  * NVML_STANDIN_TRIGGER names a file. While it exists and holds "lost N", "hang N" or "crash N",
- * card N is off the bus, does not come back from its calls, or takes the process down.
+ * card N is off the bus, does not come back from its calls, or takes the process down; with
+ * "gone N" it is not listed, with "mig N" it is in MIG mode. A card that is gone as the library is
+ * initialised stays so until that is done again.
+ * With "deny N", "ignore N" and "stall N" it refuses a compute mode, accepts it and stays as it
+ * is, or does not come back from being set. NVML_STANDIN_MODES names a file with a digit for each
+ * card, its compute mode, which outlives the process as the kernel's does; without it all are in
+ * exclusive-process mode.
  * Compiled with -DOLD_DRIVER it lacks the symbols that came after driver 470.
  */
 #include <stdio.h>
@@ -41,8 +47,6 @@ static int machine_is(const char *name) {
     return strcmp(machine ? machine : "healthy", name) == 0;
 }
 
-static int card_count(void) { return machine_is("healthy") ? MAX_CARDS : 1; }
-
 /* Number of the card that the trigger file gives this word for, or -1. */
 static int triggered(const char *word) {
     const char *path = getenv("NVML_STANDIN_TRIGGER");
@@ -56,6 +60,21 @@ static int triggered(const char *word) {
     return number;
 }
 
+static int gone_at_init = -1;
+
+static int gone_card(void) {
+    int now = triggered("gone");
+    return now >= 0 ? now : gone_at_init;
+}
+
+static int card_count(void) {
+    return (machine_is("healthy") ? MAX_CARDS : 1) - (gone_card() >= 0);
+}
+
+static int in_mig_mode(const Device *device) {
+    return machine_is("mig") || triggered("mig") == device->number;
+}
+
 /* What every call that reads a device meets first. */
 static nvmlReturn_t enter(const Device *device) {
     while (triggered("hang") == device->number) usleep(20000);
@@ -66,6 +85,7 @@ static nvmlReturn_t enter(const Device *device) {
 #define ENTER(device) do { nvmlReturn_t r_ = enter(device); if (r_ != SUCCESS) return r_; } while (0)
 #define REFUSE_IF_OLD(why) do { if (machine_is("maxwell")) { refuse(); return why; } } while (0)
 #define REFUSE_SLICE(device) do { if ((device)->slice) return NOT_SUPPORTED; } while (0)
+#define REFUSE_MIG(device) do { if (in_mig_mode(device)) return NOT_SUPPORTED; } while (0)
 
 static void refuse(void) {
     const char *path = getenv("NVML_STANDIN_REFUSALS");
@@ -77,6 +97,7 @@ static void refuse(void) {
 nvmlReturn_t nvmlInitWithFlags(unsigned flags) {
     (void)flags;
     if (machine_is("mismatch")) return VERSION_MISMATCH;
+    gone_at_init = triggered("gone");
     for (int card = 0; card < MAX_CARDS; card++)
         for (int slice = 0; slice <= MAX_SLICES; slice++)
             devices[card][slice] = (Device){card, slice};
@@ -96,7 +117,8 @@ nvmlReturn_t nvmlDeviceGetCount_v2(unsigned *count) { *count = card_count(); ret
 
 nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned index, Device **device) {
     if (index >= (unsigned)card_count()) return INVALID_ARGUMENT;
-    *device = &devices[index][0];
+    int gone = gone_card();
+    *device = &devices[gone >= 0 && index >= (unsigned)gone ? index + 1 : index][0];
     return SUCCESS;
 }
 
@@ -147,6 +169,7 @@ nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(Device *device, MemoryV2 *memory) {
 nvmlReturn_t nvmlDeviceGetUtilizationRates(Device *device, Utilization *rates) {
     ENTER(device);
     REFUSE_SLICE(device);
+    REFUSE_MIG(device);
     REFUSE_IF_OLD(NOT_SUPPORTED);
     rates->gpu = 42;
     rates->memory = 17;
@@ -193,30 +216,83 @@ nvmlReturn_t nvmlDeviceGetClockInfo(Device *device, int clock, unsigned *mhz) {
     return SUCCESS;
 }
 
+static void read_modes(char *modes) {
+    const char *path = getenv("NVML_STANDIN_MODES");
+    FILE *file = path ? fopen(path, "r") : NULL;
+    if (!file || fscanf(file, "%8s", modes) != 1) strcpy(modes, "33333333");
+    if (file) fclose(file);
+}
+
+static nvmlReturn_t write_modes(const char *modes) {
+    const char *path = getenv("NVML_STANDIN_MODES");
+    char fresh[4096];
+    if (!path) return UNKNOWN;
+    snprintf(fresh, sizeof fresh, "%s.new", path);
+    FILE *file = fopen(fresh, "w");
+    if (!file) return UNKNOWN;
+    fprintf(file, "%s", modes);
+    fclose(file);
+    return rename(fresh, path) == 0 ? SUCCESS : UNKNOWN;
+}
+
 nvmlReturn_t nvmlDeviceGetComputeMode(Device *device, int *mode) {
     ENTER(device);
     REFUSE_SLICE(device);
     REFUSE_IF_OLD(NOT_SUPPORTED);
-    *mode = 3;
+    char modes[MAX_CARDS + 1];
+    read_modes(modes);
+    *mode = modes[device->number] - '0';
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceSetComputeMode(Device *device, int mode) {
+    ENTER(device);
+    REFUSE_SLICE(device);
+    REFUSE_IF_OLD(NOT_SUPPORTED);
+    while (triggered("stall") == device->number) usleep(20000);
+    if (triggered("deny") == device->number) return NO_PERMISSION;
+    if (mode < 0 || mode > 3) return INVALID_ARGUMENT;
+    if (triggered("ignore") == device->number) return SUCCESS;
+    char modes[MAX_CARDS + 1];
+    read_modes(modes);
+    modes[device->number] = '0' + mode;
+    return write_modes(modes);
+}
+
+/* Cards 0 to 3 are near node 0 with CPUs 0-15, the others near node 1 with CPUs 16-31. */
+nvmlReturn_t nvmlDeviceGetCpuAffinity(Device *device, unsigned words, unsigned long long *set) {
+    ENTER(device);
+    REFUSE_IF_OLD(NOT_SUPPORTED);
+    memset(set, 0, words * sizeof *set);
+    set[0] = device->number < 4 ? 0xffffull : 0xffffull << 16;
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetMemoryAffinity(
+    Device *device, unsigned words, unsigned long long *set, int scope) {
+    ENTER(device);
+    REFUSE_IF_OLD(NOT_SUPPORTED);
+    if (scope != 0) return INVALID_ARGUMENT;
+    memset(set, 0, words * sizeof *set);
+    set[0] = device->number < 4 ? 1 : 2;
     return SUCCESS;
 }
 
 nvmlReturn_t nvmlDeviceGetMigMode(Device *device, unsigned *current, unsigned *pending) {
     ENTER(device);
     REFUSE_IF_OLD(NOT_SUPPORTED);
-    *current = *pending = machine_is("mig");
+    *current = *pending = in_mig_mode(device);
     return SUCCESS;
 }
 
 nvmlReturn_t nvmlDeviceGetMaxMigDeviceCount(Device *device, unsigned *count) {
-    (void)device;
-    *count = machine_is("mig") ? 7 : 0;
+    *count = in_mig_mode(device) ? 7 : 0;
     return SUCCESS;
 }
 
 nvmlReturn_t nvmlDeviceGetMigDeviceHandleByIndex(Device *card, unsigned index, Device **slice) {
     /* Slots 0 and 2 are taken, the others are empty. */
-    if (!machine_is("mig") || index > 2 || index == 1) return NOT_FOUND;
+    if (!in_mig_mode(card) || index > 2 || index == 1) return NOT_FOUND;
     *slice = &devices[card->number][index / 2 + 1];
     return SUCCESS;
 }

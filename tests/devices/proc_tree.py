@@ -43,8 +43,10 @@ class ProcTree:
         self.hold(pid, resident_kib)
         self.exec(pid, **environment)
 
-    def hold(self, pid: int, resident_kib: int) -> None:
-        status = f"Name:\tx\nRssAnon:\t{resident_kib} kB\nRssFile:\t999 kB\nRssShmem:\t4 kB\n"
+    def hold(self, pid: int, resident_kib: int, locked_kib: int = 0) -> None:
+        figures = {"VmLck": locked_kib, "RssAnon": resident_kib, "RssFile": 999, "RssShmem": 4}
+        lines = "".join(f"{name}:\t{kib} kB\n" for name, kib in figures.items())
+        status = f"Name:\tx\n{lines}"
         (self.proc / str(pid) / "status").write_text(status)
 
     def exec(self, pid: int, **environment: str) -> None:

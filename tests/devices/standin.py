@@ -16,7 +16,14 @@ import msgspec
 import pytest
 
 from gpud.clock import SystemClock
-from gpud.devices.driver import Aliases, DeviceLost, DriverUnavailable
+from gpud.devices.driver import (
+    Aliases,
+    ComputeModeRefused,
+    DeviceLost,
+    DriverOutdated,
+    DriverUnavailable,
+    ModeRefusal,
+)
 from gpud.devices.sampling.child import child_environment
 from gpud.devices.snapshot import DeviceInfo, ProcessUse, Readings
 
@@ -75,6 +82,9 @@ class NvmlChild:
     def processes(self, uuid: str) -> tuple[ProcessUse, ...] | None:
         return self._call("processes", uuid, type_=tuple[ProcessUse, ...] | None)
 
+    def set_compute_mode(self, uuid: str, mode: str) -> None:
+        self._call("set_compute_mode", uuid, mode, type_=None)
+
     def close(self) -> None:
         self._call("close", type_=None)
 
@@ -94,8 +104,13 @@ class NvmlChild:
         text = bytes(value).decode()
         if error == "DeviceLost":
             raise DeviceLost(uuid=uuid, reason=text)
+        if error == "ComputeModeRefused":
+            why = ModeRefusal(msgspec.json.decode(value))
+            raise ComputeModeRefused(uuid=uuid, mode=request[-1], why=why)
         if error == "DriverUnavailable":
             raise DriverUnavailable(driver="nvml", reason=text)
+        if error == "DriverOutdated":
+            raise DriverOutdated(driver="nvml", added=tuple(text.strip('"').split(",")))
         if error:
             raise Failed(text)
         return msgspec.json.decode(value, type=type_)
@@ -114,14 +129,19 @@ def main() -> None:
         answer: tuple[str, str, Any]
         try:
             if driver is None:
-                driver = NvmlDriver(table, Aliases())
+                sysfs = Path(os.environ.get("NVML_STANDIN_SYSFS", "/sys"))
+                driver = NvmlDriver(table, Aliases(), sysfs=sysfs)
                 answer = ("", "", True)
             else:
                 answer = ("", "", getattr(driver, method)(*arguments))
         except DeviceLost as lost:
             answer = ("DeviceLost", lost.uuid, lost.reason)
+        except ComputeModeRefused as refused:
+            answer = ("ComputeModeRefused", refused.uuid, refused.why.value)
         except DriverUnavailable as unavailable:
             answer = ("DriverUnavailable", "", unavailable.reason)
+        except DriverOutdated as outdated:
+            answer = ("DriverOutdated", "", ",".join(outdated.added))
         sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
         sys.stdout.buffer.flush()
 

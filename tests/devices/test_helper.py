@@ -146,6 +146,22 @@ def test_a_lost_device_hides_no_other() -> None:
     assert answers["GPU-b"].readings.memory_used_bytes == GIB
 
 
+def test_a_device_that_is_listed_no_more_costs_no_call() -> None:
+    card = FakeDriver("GPU-a", "GPU-b")
+    floor = Floor(lambda: card)
+    floor.tick()
+    gone = card.infos.pop("GPU-a")
+    obey(floor.helper, "list")
+    marked: list[str] = []
+    floor.helper.mark = marked.append
+    assert "GPU-a" not in floor.answers()
+    floor.tick()
+    assert "GPU-a" not in marked
+    card.infos["GPU-a"] = gone
+    obey(floor.helper, "list")
+    assert "GPU-a" in floor.answers()
+
+
 def test_a_skipped_device_is_not_touched_until_it_is_taken_again() -> None:
     floor = Floor(lambda: FakeDriver("GPU-a", "GPU-b"), skipped=("GPU-a",))
     assert list(floor.answers()) == ["SIM-0", "GPU-b"]

@@ -157,3 +157,53 @@ def test_host_readings(tree: ProcTree) -> None:
     assert readings.memory_available_bytes == 700 * KIB
     assert (readings.swap_total_bytes, readings.swap_used_bytes) == (100 * KIB, 40 * KIB)
     assert probe.read().cpu_percent is None  # no time has passed
+
+
+def test_what_the_machine_does_not_tell_is_unknown(tree: ProcTree) -> None:
+    readings = HostProbe(tree.root).read()
+    assert readings.memory_some_percent is None
+    assert readings.memory_full_percent is None
+    assert readings.memory_cgroup_events is None
+
+
+def test_memory_stalls_are_read_from_psi(tree: ProcTree) -> None:
+    tree.write(
+        "proc/pressure/memory",
+        "some avg10=12.34 avg60=1.00 avg300=0.00 total=7\n"
+        "full avg10=3.00 avg60=0.50 avg300=0.00 total=5\n",
+    )
+    readings = HostProbe(tree.root).read()
+    assert (readings.memory_some_percent, readings.memory_full_percent) == (12.34, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "counted"),
+    [
+        (
+            "0::/own",
+            {"own/memory.events": "low 0\nhigh 1\nmax 2\noom 3\noom_kill 4\n"},
+            {"high": 1, "max": 2, "oom": 3, "oom_kill": 4},
+        ),
+        (
+            "4:memory:/own",
+            {
+                "memory/own/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
+                "memory/own/memory.failcnt": "9\n",
+            },
+            {"oom_kill": 2, "failcnt": 9},
+        ),
+    ],
+    ids=["v2", "v1"],
+)
+def test_counters_of_the_own_cgroup(
+    tree: ProcTree, membership: str, files: dict[str, str], counted: dict[str, int]
+) -> None:
+    tree.write("proc/self/cgroup", f"{membership}\n")
+    for path, text in files.items():
+        tree.write(f"sys/fs/cgroup/{path}", text)
+    assert HostProbe(tree.root).read().memory_cgroup_events == counted
+
+
+def test_this_host_shows_its_stalls_where_its_kernel_does() -> None:
+    told = Path("/proc/pressure/memory").exists()
+    assert (HostProbe().read().memory_some_percent is not None) == told

@@ -10,11 +10,12 @@ import pytest
 
 from gpud.clock import SystemClock
 from gpud.devices.driver import DeviceLost, DriverUnavailable
-from gpud.devices.nvml import RETRY_REFUSED_AFTER_READS, numa_node
+from gpud.devices.nvml import RETRY_REFUSED_AFTER_READS
 from gpud.devices.sampling.frames import SamplerSettings
 from gpud.devices.sampling.sampler import Sampler
 from gpud.devices.snapshot import DeviceKind, Health, ProcessKind, Readings, Snapshot
 from tests.devices.standin import NvmlChild
+from tests.devices.sysfs import slot, two_nodes
 from tests.devices.watching import QUICK, Watcher, health, running, sample
 
 GIB = 1024**3
@@ -147,14 +148,29 @@ def test_an_unusable_driver_says_why(
         open_nvml(machine, tmp_path if machine == "absent" else nvml_library)
 
 
-def test_the_nearest_node_is_what_sysfs_says(tmp_path: Path) -> None:
-    for bus, text in (("01", "1\n"), ("02", "-1\n")):
-        folder = tmp_path / f"0000:{bus}:00.0"
-        folder.mkdir()
-        (folder / "numa_node").write_text(text)
-    assert numa_node("00000000:01:00.0", tmp_path) == 1
-    assert numa_node("00000000:02:00.0", tmp_path) is None
-    assert numa_node("00000000:03:00.0", tmp_path) is None
+def test_what_is_nearest_is_told_by_nvml(
+    open_nvml: Open, nvml_library: Path, tmp_path: Path
+) -> None:
+    two_nodes(tmp_path, "0-15", "16-31")
+    driver = open_nvml("healthy", nvml_library, NVML_STANDIN_SYSFS=str(tmp_path))
+    told = [(info.numa_node, info.cpu_affinity) for info in driver.devices()]
+    assert told == [(0, "0-15")] * 4 + [(1, "16-31")] * 4
+
+
+def test_a_slice_is_where_its_card_is(open_nvml: Open, nvml_library: Path, tmp_path: Path) -> None:
+    two_nodes(tmp_path, "0-15", "16-31")
+    driver = open_nvml("mig", nvml_library, NVML_STANDIN_SYSFS=str(tmp_path))
+    told = {(info.numa_node, info.cpu_affinity) for info in driver.devices()}
+    assert (len(driver.devices()), told) == (3, {(0, "0-15")})
+
+
+def test_what_is_nearest_is_sysfs_word_where_nvml_refuses(
+    open_nvml: Open, nvml_library: Path, tmp_path: Path
+) -> None:
+    two_nodes(tmp_path, "0-3", "4-7")
+    slot(tmp_path, "0000:01:00.0", node="1", cpus="4-7")
+    (info,) = open_nvml("maxwell", nvml_library, NVML_STANDIN_SYSFS=str(tmp_path)).devices()
+    assert (info.numa_node, info.cpu_affinity) == (1, "4-7")
 
 
 # In the sampling process.

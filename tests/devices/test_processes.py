@@ -151,3 +151,12 @@ def test_a_real_child_that_clears_its_environment_keeps_the_claim() -> None:
         table.scan(SystemClock().now().boottime)
         assert claim(table, pid) == "r-parent"
         parent.communicate(b"\n", timeout=10)
+
+
+def test_file_pages_count_only_when_they_are_locked(tmp_path: Path) -> None:
+    tree = ProcTree(tmp_path)
+    tree.add(7)
+    table = ProcessTable(tree.proc)
+    for locked_kib, counted_kib in ((0, 0), (300, 300), (5000, 999)):
+        tree.hold(7, 96, locked_kib)
+        assert table.resident_bytes(7) == (96 + 4 + counted_kib) * 1024

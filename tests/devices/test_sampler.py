@@ -212,6 +212,33 @@ async def test_a_list_comes_soon_when_asked_for(tmp_path: Path) -> None:
             assert sample(kept, "gpu3").boottime > card.boottime
 
 
+async def test_a_sample_comes_at_once_when_asked_for(tmp_path: Path) -> None:
+    watcher, clock = Watcher(), SystemClock()
+    settings = SamplerSettings(nvml="off", host=True, interval_seconds=60.0, processes_every=100)
+    sampler = Sampler(settings, clock, watcher.publish, QUICK)
+    async with running(sampler):
+        await watcher.until(lambda _: True)
+        for _ in range(3):
+            asked = clock.now().boottime
+            sampler.sample_now()
+            snapshot = await watcher.until(lambda _: True)
+            host = sample(snapshot, "host")
+            assert host.boottime >= asked
+            assert host.listed_boottime == host.boottime
+
+
+async def test_squeezes_are_counted_and_told_once() -> None:
+    told = [HostReadings(memory_some_percent=percent) for percent in (0.0, 20.0, 30.0, 1.0, 11.0)]
+    watcher = Watcher()
+    sampler = Sampler(SamplerSettings(nvml="off"), SystemClock(), watcher.publish, QUICK)
+    for readings in told:
+        sampler._take_host(readings)
+    sampler._publish(SystemClock().now())  # as when a device misses its deadline
+    counted = [snapshot.host.memory_pressure_events for snapshot in watcher.snapshots]
+    assert counted == [0, 1, 1, 1, 2, 2]
+    assert [len(snapshot.squeezes) for snapshot in watcher.snapshots] == [0, 1, 0, 0, 1, 0]
+
+
 async def test_it_samples_every_ten_milliseconds_at_most(tmp_path: Path) -> None:
     watcher = Watcher()
     fast = settings(tmp_path, interval_seconds=0.001, processes_every=1000)

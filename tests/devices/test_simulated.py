@@ -219,3 +219,14 @@ def test_a_hanging_card_blocks_until_the_scenario_lets_it_go(bench: Bench) -> No
     bench.script()
     assert answered.wait(5)
     thread.join(5)
+
+
+def test_an_absent_card_is_not_listed_and_may_be_put_back(bench: Bench) -> None:
+    bench.script(gpu0={"absent": True})
+    assert [info.uuid for info in bench.driver.devices()] == [SECOND]
+    for call in (bench.readings, bench.processes):
+        with pytest.raises(DeviceLost, match="no longer lists it"):
+            call()
+    bench.script()
+    assert [info.uuid for info in bench.driver.devices()] == [FIRST, SECOND]
+    assert bench.readings().memory_used_bytes == 0

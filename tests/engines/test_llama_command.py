@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from gpud.engines.llama_command import (
     arguments,
     check_options,
     environment,
+    lock_flags,
     read_flags,
     read_version,
 )
@@ -68,6 +70,8 @@ GRAMMAR: dict[str, str | None] = {
     "--no-ui": None,
     "--no-webui": None,
     "--offline": None,
+    "--load-mode": r"mmap\+mlock",
+    "--mlock": None,
 }
 
 
@@ -110,6 +114,7 @@ any_paths = st.text(string.printable, min_size=1).map(lambda text: Path("/models
     kind=st.sampled_from(ModelKind),
     devices=st.lists(st.sampled_from(["GPU-1", "GPU-2"]), unique=True).map(tuple),
     build=st.sampled_from([(NEWER, "on|off|auto"), (OLDER, None)]),
+    lock_memory=st.booleans(),
 )
 def test_every_argv_is_of_the_grammar(
     options: ModelOptions,
@@ -117,6 +122,7 @@ def test_every_argv_is_of_the_grammar(
     kind: ModelKind,
     devices: tuple[str, ...],
     build: tuple[EngineProgram, str | None],
+    lock_memory: bool,
 ) -> None:
     try:
         checked = check_options(options)
@@ -133,6 +139,7 @@ def test_every_argv_is_of_the_grammar(
         port=1,
         visible_devices=devices,
         directory=Path("/run/i"),
+        lock_memory=lock_memory,
     )
     engine, flash_attention = build
     found = parsed(arguments(engine, request), flash_attention)
@@ -165,6 +172,23 @@ def test_older_build_on_a_device(request_for: Request) -> None:
         "--cache-type-k", "f16", "--cache-type-v", "q8_0", "--flash-attn",
         "--n-gpu-layers", "20", "--threads", "2", "--metrics", "--no-webui",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("build", "flags"), [(NEWER, ("--load-mode", "mmap+mlock")), (OLDER, ("--mlock",))]
+)
+def test_the_model_is_locked_as_the_build_knows_it(
+    build: EngineProgram, flags: tuple[str, ...], request_for: Request
+) -> None:
+    plain = arguments(build, request_for())
+    locked = arguments(build, replace(request_for(), lock_memory=True))
+    assert [word for word in locked if word not in plain] == list(flags)
+    assert lock_flags(build.flags) == list(flags)
+
+
+def test_a_build_that_knows_neither_way_cannot_lock() -> None:
+    modes = "--load-mode MODE - mmap: memory-map model"
+    assert lock_flags({"--model": "", "--load-mode": modes}) == []
 
 
 @pytest.mark.parametrize(

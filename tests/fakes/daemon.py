@@ -69,8 +69,10 @@ class FakeDaemon:
     """Answers each method as scripted: a message, a list of messages, a Refusal, or a function
     of the request that gives one of these. A method that was not scripted is UNIMPLEMENTED.
 
-    `requests` has what was asked, by method; `ended` is set by method once a call is over, however
-    it ended. A list with `HANG` stays open there until the client leaves; `hanging` tells when.
+    A stream of requests is answered request by request. `requests` has what was asked, by method;
+    `ended` is set by method once a call is over, however it ended. A list with `HANG` stays open
+    there until the client leaves; `hanging` tells when. A callable among the steps is called in
+    its turn, as to wait for something. `stop` breaks every connection.
     """
 
     HANG = object()
@@ -81,18 +83,39 @@ class FakeDaemon:
         self.requests: defaultdict[str, list[Any]] = defaultdict(list)
         self.hanging = threading.Event()
         self.ended: defaultdict[str, threading.Event] = defaultdict(threading.Event)
-        self._server = grpc.server(ThreadPoolExecutor(8))
-        for file in _FILES:
-            for service in file.DESCRIPTOR.services_by_name.values():
-                self._server.add_generic_rpc_handlers((self._handlers(service),))
-        self._server.add_insecure_port(self.address)
+        self._asked = threading.Condition()
+        self._server = self._made()
 
     def __enter__(self) -> FakeDaemon:
         self._server.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End every call, and listen no more."""
         self._server.stop(grace=None).wait(5)
+
+    def start_again(self) -> None:
+        """Listen where it did before."""
+        self._server = self._made()
+        self._server.start()
+
+    def asked(self, name: str, count: int = 1, limit_seconds: float = 20) -> list[Any]:
+        """What a method was asked, once that were so many; fails after the limit."""
+        with self._asked:
+            came = self._asked.wait_for(lambda: len(self.requests[name]) >= count, limit_seconds)
+            assert came, f"{name} was asked {len(self.requests[name])} of {count} times"
+            return list(self.requests[name])
+
+    def _made(self) -> grpc.Server:
+        server = grpc.server(ThreadPoolExecutor(8))
+        for file in _FILES:
+            for service in file.DESCRIPTOR.services_by_name.values():
+                server.add_generic_rpc_handlers((self._handlers(service),))
+        server.add_insecure_port(self.address)
+        return server
 
     def _handlers(self, service: Any) -> grpc.GenericRpcHandler:
         return grpc.method_handlers_generic_handler(
@@ -107,10 +130,16 @@ class FakeDaemon:
         def stream(request: Message, context: grpc.ServicerContext) -> Iterator[Message]:
             yield from self._answer(method.name, request, context)
 
+        def both(requests: Iterator[Message], context: grpc.ServicerContext) -> Iterator[Message]:
+            for request in requests:
+                yield from self._answer(method.name, request, context)
+
         coding = {
             "request_deserializer": GetMessageClass(method.input_type).FromString,
             "response_serializer": GetMessageClass(method.output_type).SerializeToString,
         }
+        if method.client_streaming:
+            return grpc.stream_stream_rpc_method_handler(both, **coding)
         if method.server_streaming:
             return grpc.unary_stream_rpc_method_handler(stream, **coding)
         return grpc.unary_unary_rpc_method_handler(unary, **coding)
@@ -118,7 +147,9 @@ class FakeDaemon:
     def _answer(
         self, name: str, request: Message, context: grpc.ServicerContext
     ) -> Iterator[Message]:
-        self.requests[name].append(request)
+        with self._asked:
+            self.requests[name].append(request)
+            self._asked.notify_all()
         ended = threading.Event()
         context.add_callback(ended.set)
         context.add_callback(lambda: self.ended[name].set())
@@ -134,5 +165,7 @@ class FakeDaemon:
             elif step is self.HANG:
                 self.hanging.set()
                 ended.wait(20)
+            elif callable(step):
+                step()
             else:
                 yield step

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
-from gpud.devices.driver import DeviceLost, DriverUnavailable
+from gpud.devices.driver import (
+    ComputeModeRefused,
+    DeviceLost,
+    DriverUnavailable,
+    ModeRefusal,
+)
 from gpud.devices.snapshot import DeviceInfo, DeviceKind, ProcessKind, ProcessUse, Readings
 
 GIB = 1024**3
@@ -28,6 +34,7 @@ class FakeDriver:
         self.lost: set[str] = set()
         self.unavailable = ""
         self.is_closed = False
+        self.refusal: ModeRefusal | None = None
         self._hanging: frozenset[str] = frozenset()
         self._go = threading.Event()
 
@@ -43,6 +50,14 @@ class FakeDriver:
     def processes(self, uuid: str) -> tuple[ProcessUse, ...] | None:
         self._check(uuid)
         return self.listed[uuid]
+
+    def set_compute_mode(self, uuid: str, mode: str) -> None:
+        if uuid not in self.infos or uuid in self.lost:
+            raise ComputeModeRefused(uuid=uuid, mode=mode, why=ModeRefusal.LOST)
+        self._check(uuid)
+        if self.refusal is not None:
+            raise ComputeModeRefused(uuid=uuid, mode=mode, why=self.refusal)
+        self.shown[uuid] = replace(self.shown[uuid], compute_mode=mode)
 
     def close(self) -> None:
         self.is_closed = True

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from gpud.clock import Clock
 from gpud.instances.instance import Exit, ProcessIdentity
-from gpud.instances.launcher import LaunchFailed, LaunchSpec
+from gpud.instances.tree.binding import Binding
+from gpud.instances.tree.launcher import LaunchFailed, LaunchSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,9 @@ class FakeTree:
 
     def engine_pid(self) -> int | None:
         return self._pid
+
+    def bound(self) -> Binding:
+        return self.spec.binding
 
     def engine_exit(self) -> Exit | None:
         return self._exit

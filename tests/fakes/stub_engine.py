@@ -43,6 +43,10 @@ HELP = """\
 -dev,  --device <dev1,dev2,..>          devices to use for offloading (none = don't offload)
 -ngl,  --gpu-layers, --n-gpu-layers N   number of layers to store in VRAM
 -fit,  --fit [on|off]                   whether to adjust unset arguments to fit in device memory
+-lm,   --load-mode MODE                 model loading mode (default: auto)
+                                        - mmap: memory-map model
+                                        - mlock: force system to keep model in RAM
+                                        - mmap+mlock: both
 -m,    --model FNAME                    model path to load
 --offline                               Offline mode
 -lv,   --verbosity, --log-verbosity N   Set the verbosity threshold. Values:

@@ -62,6 +62,8 @@ def card(index: int = 0) -> d.Device:
         compute_mode=d.COMPUTE_MODE_DEFAULT,
         pci_bus_id=f"0000:0{index}:00.0",
         driver_version="580.95",
+        pressure=d.PRESSURE_LOW,
+        thermal=d.THERMAL_NORMAL,
         sample=d.Sample(
             time=moment(),
             memory_used_bytes=int(2.5 * GIB),
@@ -119,6 +121,10 @@ def reservation(**changes: object) -> r.Reservation:
             r.Grant(device="devices/SIM-0000", bytes=4 * GIB, enforcement=r.ENFORCEMENT_LEDGER)
         ],
         generation=1,
+        sharing=r.SHARING_SHARED,
+        placement=r.PLACEMENT_PACK,
+        priority=r.PRIORITY_NORMAL,
+        shapes=[r.Shape(bytes=4 * GIB, device_count=1)],
         create_time=moment(-6),
         expire_time=moment(54),
         ttl=Duration(seconds=60),
@@ -126,6 +132,83 @@ def reservation(**changes: object) -> r.Reservation:
         labels={"team": "search"},
     )
     made.MergeFrom(r.Reservation(**changes))
+    return made
+
+
+def queued(position: int = 2, **changes: object) -> r.Reservation:
+    """A request that waits for bytes."""
+    made = r.Reservation(
+        name="reservations/r-4m2k",
+        owner="ada@rig",
+        state=r.RESERVATION_STATE_QUEUED,
+        kind=r.RESERVATION_KIND_LEASED,
+        generation=1,
+        sharing=r.SHARING_SHARED,
+        placement=r.PLACEMENT_PACK,
+        priority=r.PRIORITY_BATCH,
+        preemptible=True,
+        queue_position=position,
+        wait_reason="gpu0 has 1.25 GiB grantable of the 4 GiB it needs",
+        expected_time=moment(40),
+        wait_until_time=moment(600),
+        shapes=[
+            r.Shape(bytes=4 * GIB, device_count=1),
+            r.Shape(bytes=2 * GIB, device_count=2, devices=["gpu0", "gpu1"]),
+        ],
+        create_time=moment(-6),
+        ttl=Duration(seconds=60),
+    )
+    made.MergeFrom(r.Reservation(**changes))
+    return made
+
+
+def explanation() -> r.ExplainResponse:
+    """40 GiB, which one card could never carry, or 2 × 4 GiB, for which one of two is too full."""
+    holders = [
+        r.Holder(
+            reservation="reservations/r-4m2k",
+            owner="ada@rig",
+            bytes=4 * GIB,
+            until_time=moment(54),
+        ),
+        r.Holder(owner="foreign", bytes=256 * MIB, pid=77, process_name="miner\x1b]0;owned\x07"),
+        r.Holder(owner="reserve", bytes=512 * MIB),
+    ]
+    gpu0 = r.DeviceExplanation(
+        device="devices/SIM-0000",
+        alias="gpu0",
+        grantable_bytes=int(1.25 * GIB),
+        total_bytes=6 * GIB,
+        reserve_bytes=512 * MIB,
+        granted_bytes=4 * GIB,
+        foreign_bytes=256 * MIB,
+        unattributed_bytes=0,
+        holders=holders,
+    )
+    made = r.ExplainResponse(
+        summary="cannot promise 40 GiB: gpu0: 1.25 GiB grantable of 6 GiB",
+        reason="VRAM_INSUFFICIENT",
+        queue_ahead=1,
+        can_wait=True,
+    )
+    first = made.devices.add(needed_bytes=40 * GIB, remedy="ask for at most 5.5 GiB a device")
+    first.MergeFrom(gpu0)
+    second = made.devices.add(
+        needed_bytes=4 * GIB,
+        shape=1,
+        remedy="release reservations/r-4m2k",
+        expected_time=moment(54),
+    )
+    second.MergeFrom(gpu0)
+    made.devices.add(
+        device="devices/SIM-0001",
+        alias="gpu1",
+        needed_bytes=4 * GIB,
+        grantable_bytes=5 * GIB,
+        total_bytes=6 * GIB,
+        fits=True,
+        shape=1,
+    )
     return made
 
 

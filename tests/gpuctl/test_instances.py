@@ -37,6 +37,16 @@ def _scripted(daemon: FakeDaemon) -> None:
     )
 
 
+def test_an_instance_that_waits_tells_its_place(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    waiting = samples.instance(instances_pb2.INSTANCE_STATE_QUEUED)
+    waiting.queue_position = 3
+    waiting.wait_reason = "gpu0 lacks 2 GiB"
+    daemon.answers["ListInstances"] = ListInstancesResponse(instances=[waiting])
+    assert "QUEUED 3" in gpuctl("instances").out
+    assert "gpu0 lacks 2 GiB" in gpuctl("instances -o wide").out
+    assert "QUEUED 3" in gpuctl("status").out
+
+
 def test_load_tells_each_phase_on_stderr_and_the_instance_on_stdout(
     gpuctl: Gpuctl, golden: Golden
 ) -> None:

@@ -71,6 +71,23 @@ def test_a_reservation_is_plain_values_under_the_names_of_the_proto() -> None:
         "labels": {"team": "search"},
         "instance": "",
         "state_reason": "",
+        "sharing": "SHARING_SHARED",
+        "priority": "PRIORITY_NORMAL",
+        "preemptible": False,
+        "wait_reason": "",
+        "shapes": [
+            {
+                "bytes": 4294967296,
+                "device_count": 1,
+                "devices": [],
+                "kind": "DEVICE_KIND_UNSPECIFIED",
+            }
+        ],
+        "host_bytes": 0,
+        "attachments": [],
+        "within": "",
+        "standing": False,
+        "placement": "PLACEMENT_PACK",
     }
 
 

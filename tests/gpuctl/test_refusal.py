@@ -57,6 +57,16 @@ def test_devices_that_are_refused_alike_share_a_line() -> None:
     ]
 
 
+def test_a_rule_that_has_parts_is_told_once() -> None:
+    rule = "the node is draining; `gpuctl resume` ends that"
+    error = DeviceUnavailable(shortages=(shortage("gpu0", rule=rule), shortage("gpu1", rule=rule)))
+    assert told(error) == [
+        "gpuctl: cannot grant on:",
+        f"  gpu0, gpu1  {rule}",
+        "  `gpuctl devices` shows which devices can",
+    ]
+
+
 def test_each_reason_has_a_line() -> None:
     cards = [shortage(f"gpu{index}") for index in range(6)]
     cards[1] = shortage("gpu1", granted_bytes=4096 * MIB)

@@ -154,6 +154,28 @@ def test_reservations(gpuctl: Gpuctl, golden: Golden) -> None:
     golden("reservations_wide", gpuctl("reservations", "-o", "wide").out)
 
 
+def test_reservations_that_wait(gpuctl: Gpuctl, daemon: FakeDaemon, golden: Golden) -> None:
+    ending = samples.reservation(
+        name="reservations/r-9",
+        preemption_notice=reservations_pb2.PreemptionNotice(by="reservations/r-1"),
+        within="reservations/voice",
+    )
+    standing = samples.reservation(name="reservations/voice", standing=True)
+    daemon.answers["ListReservations"] = ListReservationsResponse(
+        reservations=[samples.queued(1), ending, standing]
+    )
+    narrow = gpuctl("reservations").out
+    assert all(len(line) <= 80 for line in narrow.splitlines())
+    golden("reservations_queued", f"{narrow}\n{gpuctl('reservations -o wide').out}")
+
+
+def test_what_waits_is_shown_whole(gpuctl: Gpuctl, daemon: FakeDaemon, golden: Golden) -> None:
+    daemon.answers["GetReservation"] = reservations_pb2.GetReservationResponse(
+        reservation=samples.queued(1)
+    )
+    golden("show_reservation_queued", gpuctl("show reservations/r-4m2k").out)
+
+
 def test_no_reservations(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
     daemon.answers["ListReservations"] = ListReservationsResponse()
     ended = gpuctl("reservations")

@@ -37,6 +37,11 @@ def test_cleaned_text_has_no_control_characters(text: str) -> None:
     assert clean(clean(text)) == clean(text)
 
 
+def test_a_state_with_a_place_in_the_queue_has_the_colour_of_the_state() -> None:
+    assert paint("QUEUED 12 ") == "\x1b[33mQUEUED 12 \x1b[0m"
+    assert paint("QUEUED by") == "QUEUED by"
+
+
 def test_tabs_stay_in_lines_of_output() -> None:
     assert clean_line("a\tb\x1b[2J") == "a\tb"
 

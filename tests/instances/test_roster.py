@@ -21,10 +21,10 @@ from gpud.instances.roster import LoadRequest, Roster
 from gpud.ledger.admission.policy import LedgerSettings
 from gpud.ledger.charge import Reserves
 from gpud.ledger.ledger import Ledger
-from gpud.ledger.promises import Promises
-from gpud.ledger.requests import Call
 from gpud.models.catalogue import Catalogue
 from gpud.models.model import EngineKind, Model, ModelOptions
+from gpud.promises.promises import Promises
+from gpud.promises.requests import Call
 from tests.fakes.clock import FakeClock
 from tests.fakes.launcher import FakeLauncher
 from tests.fakes.store import CrampedStore

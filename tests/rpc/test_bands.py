@@ -65,6 +65,27 @@ async def rig(gpud: Callable[..., Gpud], tmp_path: Path) -> AsyncIterator[Rig]:
         yield Rig(api, scenario)
 
 
+async def test_a_card_that_went_while_gpud_was_down_tells_its_leases(
+    gpud: Callable[..., Gpud], tmp_path: Path
+) -> None:
+    scenario = tmp_path / "scenario.json"
+    scenario.write_text("{}")
+    daemon = gpud(cards=2, devices=f'scenario = "{scenario}"').start()
+    async with calling(daemon) as api:
+        reserved = await api.reservations.Reserve(
+            reservations_pb2.ReserveRequest(bytes=GIB, devices=["gpu0"], owner="ada")
+        )
+    scenario.write_text('{"gpu0": {"absent": true}}')
+    daemon.restart()
+    async with calling(daemon) as api:
+        told = await Rig(api, scenario).event("device.vanished")
+        shown = await api.devices.ListDevices(devices_pb2.ListDevicesRequest())
+    assert told.details["reservations"] == reserved.reservation.name
+    assert "before gpud was restarted" in told.reason
+    # The others keep their names, whatever is missing before them.
+    assert [device.alias for device in shown.devices] == ["gpu1", "host"]
+
+
 def is_hot(device: devices_pb2.Device) -> bool:
     return device.thermal == devices_pb2.THERMAL_CRITICAL
 

@@ -74,7 +74,9 @@ def _fact(hint: Any, text: str, tail: int) -> Any:
         return True
     if hint == tuple[DeviceShortage, ...]:
         return tuple(
-            dataclasses.replace(example(DeviceShortage, text), alias=f"gpu{n}", rule="", obstacle="")
+            dataclasses.replace(
+                example(DeviceShortage, text), alias=f"gpu{n}", rule="", obstacle=""
+            )
             for n in range(tail)
         )
     if hint == tuple[str, ...]:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from gpud.devices.driver import driver_name
+from gpud.devices.bands import Bands, Standing
+from gpud.devices.driver import NO_LONGER_LISTED, driver_name
 from gpud.devices.sampling.frames import Answer, Inventory
 from gpud.devices.snapshot import (
     DeviceInfo,
     DeviceKind,
     Health,
     HostReadings,
+    Pressure,
     ProcessUse,
     Readings,
     Sample,
     Snapshot,
+    Thermal,
 )
 
 REFUSES_MEMORY = "the driver refuses its memory figures"
 DRIVER_STILL_OPENING = "its driver does not finish opening"
-NO_LONGER_LISTED = "the driver no longer lists it"
+NOT_READ_AGAIN = "listed again, not read yet"
+# A device that vanished is shown for so long, and after the end of the last promise on it.
+TOMBSTONE_SECONDS = 600.0
+# Far more than a host has devices; beyond it, MIG slices made anew again and again lose theirs.
+MAX_NUMBERS = 256
 
 
 class Instant(Protocol):
@@ -38,15 +46,22 @@ class Instant(Protocol):
 
 
 class Board:
-    """The newest sample of every device that was ever seen in this life of the daemon.
+    """The newest sample of every device, and where it stands in its bands.
 
     A device that does not answer keeps its last sample, whose time shows how old it is; one that
-    vanishes stays as LOST. A frame changes nothing but the device that it is about.
+    vanishes from its driver stays as LOST, a tombstone, until it is forgotten. A frame changes
+    nothing but the device that it is about.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bands: Bands) -> None:
+        self._bands = bands
         self._infos: dict[str, DeviceInfo] = {}
         self._samples: dict[str, Sample] = {}
+        self._standings: dict[str, Standing] = {}
+        # Since when a device has vanished, and when it was last needed there (boottime seconds).
+        self._vanished: dict[str, float] = {}
+        self._needed: dict[str, float] = {}
+        self._numbers: dict[str, int] = {}
         # Drivers still being opened; None: no inventory has come yet.
         self._awaited: frozenset[str] | None = None
         self._is_complete = False
@@ -57,49 +72,72 @@ class Board:
         """Every device, in alias order, `host` last."""
         return tuple(sorted(self._infos.values(), key=_alias_order))
 
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The numbers that devices have, and that forgotten ones had, by UUID."""
+        return dict(self._numbers)
+
     def find(self, uuid: str) -> DeviceInfo | None:
         """The device of that UUID."""
         return self._infos.get(uuid)
+
+    def has_vanished(self, uuid: str) -> bool:
+        """Whether its driver has ceased to list it."""
+        return uuid in self._vanished
 
     def health(self, uuid: str) -> Health | None:
         """As of its newest sample; None: not sampled yet."""
         sample = self._samples.get(uuid)
         return sample.health if sample else None
 
-    def reason(self, uuid: str) -> str:
-        """Why it is not HEALTHY; empty when it is."""
-        sample = self._samples.get(uuid)
-        return sample.health_reason if sample else ""
-
     def take_inventory(self, inventory: Inventory, at: Instant) -> None:
         """Learn of new devices, and mark as LOST what an open driver has ceased to list."""
         self._awaited = frozenset(inventory.opening)
         listed = {info.uuid for info in inventory.devices}
-        self._infos.update((info.uuid, info) for info in inventory.devices)
+        for info in inventory.devices:
+            self._infos[info.uuid] = info
+            self._number(info)
+            self._needed.pop(info.uuid, None)
+            if self._vanished.pop(info.uuid, None) is not None:
+                # Still LOST, until it has answered.
+                self._mark(info, Health.LOST, NOT_READ_AGAIN, at)
         for info in self._infos.values():
             driver = driver_name(info.kind)
             if info.uuid in listed or driver in inventory.opening:
                 continue
+            self._vanished.setdefault(info.uuid, at.boottime)
             self._mark(info, Health.LOST, inventory.unavailable.get(driver, NO_LONGER_LISTED), at)
+
+    def forget(self, is_promised: Callable[[str], bool], at: Instant) -> None:
+        """Drop the tombstones that have had their time and carry no promise."""
+        for uuid, since in tuple(self._vanished.items()):
+            if is_promised(uuid):
+                self._needed[uuid] = at.boottime
+            elif at.boottime - max(since, self._needed.get(uuid, since)) >= TOMBSTONE_SECONDS:
+                del self._infos[uuid], self._vanished[uuid]
+                self._samples.pop(uuid, None)
+                self._standings.pop(uuid, None)
+                self._needed.pop(uuid, None)
 
     def stop_awaiting(self, at: Instant) -> None:
         """The drivers still being opened have had their time: go on without them."""
         for info in self._infos.values():
             is_awaited = driver_name(info.kind) in (self._awaited or ())
             if is_awaited and self.health(info.uuid) is not Health.UNRESPONSIVE:
-                self._mark(info, Health.UNRESPONSIVE, DRIVER_STILL_OPENING, at)
+                self.mark_unresponsive(info.uuid, DRIVER_STILL_OPENING, at)
         self._awaited = frozenset()
 
     def take_answer(self, answer: Answer) -> None:
         """What one device showed; a list that was not read this time stays as it was."""
         info = self._infos.get(answer.uuid)
-        if info is None:
+        if info is None or self.has_vanished(answer.uuid):
             return
         if answer.lost_reason:
             self._mark(info, Health.LOST, answer.lost_reason, answer)
             return
         health, reason = _judge(info, answer.readings)
         processes, boottime, wall, used_bytes = _list_of(answer, self._samples.get(answer.uuid))
+        pressure, thermal = self._judge_bands(info, answer.readings, answer.boottime)
         self._samples[answer.uuid] = Sample(
             info=info,
             boottime=answer.boottime,
@@ -111,12 +149,14 @@ class Board:
             listed_boottime=boottime,
             listed_wall=wall,
             memory_used_at_list_bytes=used_bytes,
+            pressure=pressure,
+            thermal=thermal,
         )
 
     def mark_unresponsive(self, uuid: str, reason: str, at: Instant) -> None:
-        """It missed its deadline."""
+        """It missed its deadline; one that is not there has none."""
         info = self._infos.get(uuid)
-        if info is not None:
+        if info is not None and not self.has_vanished(uuid):
             self._mark(info, Health.UNRESPONSIVE, reason, at)
 
     def snapshot(self, at: Instant, host: HostReadings) -> Snapshot:
@@ -128,7 +168,9 @@ class Board:
             boottime=at.boottime,
             wall=at.wall,
             samples=tuple(
-                self._samples[info.uuid] for info in self.known if info.uuid in self._samples
+                self._as_hot_as_its_card(self._samples[info.uuid])
+                for info in self.known
+                if info.uuid in self._samples
             ),
             host=host,
             complete=self._is_complete,
@@ -142,7 +184,38 @@ class Board:
         last = self._samples.get(info.uuid)
         if last is None:
             last = Sample(info=info, boottime=at.boottime, wall=at.wall, readings=Readings())
-        self._samples[info.uuid] = replace(last, health=health, health_reason=reason)
+        pressure, thermal = self._judge_bands(info, Readings(), at.boottime)
+        self._samples[info.uuid] = replace(
+            last,
+            health=health,
+            health_reason=reason,
+            pressure=pressure,
+            thermal=thermal,
+            vanished_boottime=self._vanished.get(info.uuid),
+        )
+
+    def _judge_bands(
+        self, info: DeviceInfo, readings: Readings, boottime: float
+    ) -> tuple[Pressure | None, Thermal | None]:
+        before = self._standings.get(info.uuid, Standing())
+        standing = before.after(self._bands, info, readings, boottime)
+        self._standings[info.uuid] = standing
+        return standing.told(self._bands)
+
+    def _as_hot_as_its_card(self, sample: Sample) -> Sample:
+        """A MIG slice has no sensor of its own."""
+        card = self._samples.get(sample.info.parent_uuid or "")
+        if card is None or card.thermal is sample.thermal:
+            return sample
+        return replace(sample, thermal=card.thermal)
+
+    def _number(self, info: DeviceInfo) -> None:
+        if info.index is None or info.uuid in self._numbers:
+            return
+        self._numbers[info.uuid] = info.index
+        if len(self._numbers) > MAX_NUMBERS:
+            oldest = next((uuid for uuid in self._numbers if uuid not in self._infos), None)
+            self._numbers.pop(oldest or "", None)
 
 
 def _judge(info: DeviceInfo, readings: Readings) -> tuple[Health, str]:

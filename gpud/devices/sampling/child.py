@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -49,7 +48,8 @@ class Child:
         if self._process.stdin is None or self._process.stdout is None:
             raise OSError("no pipes")
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
-        # The pipes hold 64 KiB; orders and commands are far smaller, so writing never waits.
+        # Neither end waits for the other: what the pipe does not take at once is kept here.
+        self._unwritten = bytearray()
         os.set_blocking(self._stdin.fileno(), False)
         os.set_blocking(self._stdout.fileno(), False)
         self._write(msgspec.json.encode(orders))
@@ -75,6 +75,7 @@ class Child:
         if self._stdout.closed:
             return
         self._loop.remove_reader(self._stdout)
+        self._loop.remove_writer(self._stdin)
         self._process.kill()
         self._stdout.close()
         self._stdin.close()
@@ -94,8 +95,22 @@ class Child:
         return f"signal {-status}" if status < 0 else f"exit code {status}"
 
     def _write(self, line: bytes) -> None:
-        with suppress(BrokenPipeError, BlockingIOError, ValueError):
-            self._stdin.write(line + b"\n")
+        if self._stdin.closed:
+            return
+        self._unwritten += line + b"\n"
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            del self._unwritten[: os.write(self._stdin.fileno(), self._unwritten)]
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:
+            self._unwritten.clear()
+        if self._unwritten:
+            self._loop.add_writer(self._stdin, self._flush)
+        else:
+            self._loop.remove_writer(self._stdin)
 
     def _read(self) -> None:
         try:

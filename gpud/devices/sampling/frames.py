@@ -1,8 +1,10 @@
 """Pure: what the daemon and the sampling process tell each other.
 
 Daemon to sampling process, on its stdin: one line of JSON (Orders), then command lines `list`
-(read process lists at the next tick) and `take NAME` (what was skipped is wanted again). Back, on
-its stdout: frames, each a 4-byte little-endian length and a msgpack body.
+(read process lists at the next tick), `tick` (which is now), `take NAME` (what was skipped is
+wanted again), `attach JSON` (an AttachmentTable, in place of the one before) and `mode NUMBER UUID
+MODE` (set a compute mode; answered by ModeAnswer). Back, on its stdout: frames, each a 4-byte
+little-endian length and a msgpack body.
 
 Silence and death need a culprit. Frames say in `then` what the sampling process does next that may
 never end: ask a driver for its devices (the driver's name), or, in a probe, read a device (its
@@ -17,13 +19,19 @@ from typing import Literal
 
 import msgspec
 
+from gpud.devices.attached import AttachmentTable
+from gpud.devices.bands import Bands
+from gpud.devices.driver import ModeOutcome
 from gpud.devices.snapshot import DeviceInfo, HostReadings, ProcessUse, Readings
 
 LENGTH_BYTES = 4
 # A list of 4096 processes is under 1 MiB; more is not a frame of ours.
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 COMMAND_LIST = "list"
+COMMAND_TICK = "tick"
 COMMAND_TAKE = "take"
+COMMAND_ATTACH = "attach"
+COMMAND_MODE = "mode"
 
 
 class SamplerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +39,7 @@ class SamplerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     `nvml`: `auto` uses it where it is, `on` also complains where it is not. `simulated` holds
     (card, count). `scenario` is the path of the file that scripts simulated cards; "" for none.
+    `bands` are for the daemon's own side.
     """
 
     nvml: Literal["auto", "on", "off"] = "auto"
@@ -39,22 +48,27 @@ class SamplerSettings(msgspec.Struct, frozen=True, kw_only=True):
     scenario: str = ""
     interval_seconds: float = 1.0
     processes_every: int = 5
+    bands: Bands = Bands()
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
     """What one sampling process is started with.
 
     `host_uuid`: what device `host` is called, if there is one.
-    `known`: devices of earlier lives, whose aliases and facts stay. `skipped`: UUIDs that must not
-    be touched, and "nvml" if that driver must not be. `only`: read this one device once, or just
-    open that driver, then end.
+    `known`: devices of earlier lives, whose facts stay. `numbers`: what they, and those forgotten
+    since, are called (gpu{number}), by UUID. `skipped`: UUIDs that must not be touched, and "nvml"
+    if that driver must not be. `only`: read this one device once, or just open that driver, then
+    end.
+    `attachments`: whose processes are whose, beside what their environments say.
     """
 
     settings: SamplerSettings
     host_uuid: str
     known: tuple[DeviceInfo, ...] = ()
+    numbers: dict[str, int] = {}
     skipped: tuple[str, ...] = ()
     only: str = ""
+    attachments: AttachmentTable = AttachmentTable()
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -120,7 +134,15 @@ class Remark(Frame, frozen=True, kw_only=True, tag="remark"):
     detail: str
 
 
-AnyFrame = TickBegan | Inventory | Answer | Unanswered | TickEnded | Remark
+class ModeAnswer(Frame, frozen=True, kw_only=True, tag="mode"):
+    """What became of the `mode` command of that number."""
+
+    then: str | None = None
+    number: int
+    outcome: ModeOutcome
+
+
+AnyFrame = TickBegan | Inventory | Answer | Unanswered | TickEnded | Remark | ModeAnswer
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnyFrame)

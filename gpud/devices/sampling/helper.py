@@ -19,6 +19,7 @@ from typing import BinaryIO, NoReturn
 import msgspec
 
 from gpud.clock import Clock, SystemClock
+from gpud.devices.attached import AttachmentTable
 from gpud.devices.driver import (
     HOST,
     NVML,
@@ -26,14 +27,18 @@ from gpud.devices.driver import (
     Aliases,
     DeviceLost,
     Driver,
+    DriverOutdated,
     DriverUnavailable,
     driver_name,
 )
 from gpud.devices.host import HostDriver, HostProbe
 from gpud.devices.processes import ProcessTable
 from gpud.devices.sampling.frames import (
+    COMMAND_ATTACH,
     COMMAND_LIST,
+    COMMAND_MODE,
     COMMAND_TAKE,
+    COMMAND_TICK,
     Answer,
     AnyFrame,
     Inventory,
@@ -44,6 +49,7 @@ from gpud.devices.sampling.frames import (
     TickEnded,
     encode_frame,
 )
+from gpud.devices.sampling.mode_setter import ModeSetter
 from gpud.devices.sampling.reader import Mark, Reader
 from gpud.devices.simulated import Scenario, SimulatedDriver, simulated_slots
 from gpud.devices.snapshot import DeviceInfo, Readings
@@ -93,7 +99,7 @@ def standard_openers(
 ) -> Openers:
     """How each driver that is asked for is opened, by its name; `skipped` as in Fleet."""
     settings = orders.settings
-    aliases = Aliases(orders.known)
+    aliases = Aliases(orders.numbers)
     openers: dict[str, Callable[[], Driver]] = {}
     if settings.nvml != "off":
         openers[NVML] = lambda: _open_nvml(table, aliases, orders.known, skipped)
@@ -246,6 +252,7 @@ class Helper:
         self._send = send
         self._clock = clock
         self._reader = Reader(self._ask, send, PATIENCE_SECONDS)
+        self._modes = ModeSetter(send)
         self._probe = HostProbe()
         self._devices: tuple[DeviceInfo, ...] = ()
         self._wants_list = True
@@ -258,6 +265,15 @@ class Helper:
         """Sample this device, or use this driver, again."""
         self._fleet.skipped.discard(name)
         self._wants_list = True
+
+    def attach(self, table: AttachmentTable) -> None:
+        """Whose processes are whose from the next list on."""
+        self._table.attach(table)
+
+    def set_compute_mode(self, number: int, uuid: str, mode: str) -> None:
+        """Begin to set it; a device that does not answer is not asked."""
+        asked = [i for i in self._devices if i.uuid == uuid and self._is_wanted(uuid)]
+        self._modes.set(number, uuid, mode, self._fleet.driver(asked[0]) if asked else None)
 
     def tick(self) -> None:
         """Read every device once."""
@@ -313,6 +329,7 @@ class Helper:
 def build(orders: Orders, send: Send, clock: Clock) -> Helper:
     """A helper with the real drivers, those opened that open at once."""
     table = ProcessTable()
+    table.attach(orders.attachments)
     skipped = set(orders.skipped)
     openers = standard_openers(orders, table, clock, send, skipped)
     return Helper(Fleet(orders, openers, skipped, clock, send), table, orders.only, send, clock)
@@ -369,18 +386,25 @@ def serve(helper: Helper, orders: Orders, commands: queue.SimpleQueue[str], cloc
         due = schedule.next(clock.now().boottime)
         while (remaining := due - clock.now().boottime) > 0:
             try:
-                obey(helper, commands.get(timeout=remaining))
+                if obey(helper, commands.get(timeout=remaining)):
+                    break
             except queue.Empty:
                 break
 
 
-def obey(helper: Helper, line: str) -> None:
-    """One command line from the daemon."""
+def obey(helper: Helper, line: str) -> bool:
+    """One command line from the daemon; whether it asks for a tick at once."""
     command, _, argument = line.partition(" ")
     if command == COMMAND_LIST:
         helper.list_soon()
     elif command == COMMAND_TAKE:
         helper.take(argument)
+    elif command == COMMAND_ATTACH:
+        helper.attach(msgspec.json.decode(argument, type=AttachmentTable))
+    elif command == COMMAND_MODE:
+        number, uuid, mode = argument.split(" ")
+        helper.set_compute_mode(int(number), uuid, mode)
+    return command == COMMAND_TICK
 
 
 def listen(stdin: BinaryIO, commands: queue.SimpleQueue[str]) -> NoReturn:
@@ -399,12 +423,17 @@ def main() -> int:
     commands: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=listen, args=(stdin, commands), name="listen", daemon=True).start()
     clock = SystemClock()
-    helper = build(orders, FrameWriter(frames).send, clock)
+    send = FrameWriter(frames).send
+    helper = build(orders, send, clock)
     if len(sys.argv) > 1:
         helper.mark = Mark(int(sys.argv[1])).write
     gc.collect()
     gc.freeze()
-    serve(helper, orders, commands, clock)
+    try:
+        serve(helper, orders, commands, clock)
+    except DriverOutdated as outdated:
+        # The next process opens it beside its other work; here all devices would have to wait.
+        send(Remark(level="info", event="driver.outdated", detail=str(outdated)))
     return 0
 
 

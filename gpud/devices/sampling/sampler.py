@@ -11,22 +11,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import structlog
 
 from gpud.clock import Clock
-from gpud.devices.driver import HOST, NVML, SIMULATED, driver_name
+from gpud.devices.attached import AttachmentTable
+from gpud.devices.driver import HOST, NVML, SIMULATED, ModeOutcome, driver_name
 from gpud.devices.host import host_uuid
+from gpud.devices.host_pressure import HostPressure
 from gpud.devices.sampling.board import Board, Instant
 from gpud.devices.sampling.child import Child, Receive
 from gpud.devices.sampling.frames import (
+    COMMAND_ATTACH,
     COMMAND_LIST,
     COMMAND_TAKE,
+    COMMAND_TICK,
     Answer,
     AnyFrame,
     Inventory,
+    ModeAnswer,
     Orders,
     Remark,
     SamplerSettings,
@@ -34,7 +39,8 @@ from gpud.devices.sampling.frames import (
     TickEnded,
     Unanswered,
 )
-from gpud.devices.snapshot import Health, HostReadings, Snapshot
+from gpud.devices.sampling.mode_orders import ModeOrders
+from gpud.devices.snapshot import HostReadings, Snapshot, Squeeze
 
 log = structlog.get_logger()
 
@@ -94,9 +100,10 @@ class Sampler:
         self._host_uuid = host_uuid()
         self._clock = clock
         self._publish_snapshot = publish
-        self._board = Board()
+        self._board = Board(settings.bands)
         self._tick: Instant = clock.now()
         self._host = HostReadings()
+        self._pressure = HostPressure()
         self._live: Child | None = None
         self._live_since = 0.0
         self._abandoned: list[Child] = []
@@ -104,13 +111,36 @@ class Sampler:
         self._got_stuck = asyncio.Event()
         # What the live process waits for beside its other work, and since when (loop time).
         self._unanswered: dict[str, float] = {}
+        self._attachments = AttachmentTable()
+        self._mode_orders = ModeOrders()
         self._crashes_opening = 0
         self._restart_seconds = self._limits.restart_first
+
+    def sample_now(self) -> None:
+        """Have everything read at once, process lists too, whatever the interval."""
+        self.list_soon()
+        if self._live is not None:
+            self._live.command(COMMAND_TICK)
 
     def list_soon(self) -> None:
         """Have process lists read at the next tick."""
         if self._live is not None:
             self._live.command(COMMAND_LIST)
+
+    def attach(self, table: AttachmentTable) -> None:
+        """Whose processes are whose from now on; lists that are read after this know it."""
+        self._attachments = table
+        if self._live is not None:
+            self._live.command(f"{COMMAND_ATTACH} {msgspec.json.encode(table).decode()}")
+            self.list_soon()
+
+    async def set_compute_mode(self, uuid: str, mode: str) -> ModeOutcome:
+        """Set it and read it back; within the limit of a device, whatever that does."""
+        return await self._mode_orders.send(self._live, uuid, mode, self._limits.device)
+
+    def forget_vanished(self, is_promised: Callable[[str], bool]) -> None:
+        """Show no longer what vanished long ago and, by its UUID, carries no promise."""
+        self._board.forget(is_promised, self._clock.now())
 
     async def run(self) -> None:
         """Sample until cancelled; then end every process that was started here."""
@@ -127,7 +157,9 @@ class Sampler:
                 settings=self._settings,
                 host_uuid=self._host_uuid,
                 known=self._board.known,
+                numbers=self._board.numbers,
                 skipped=tuple(self._stuck),
+                attachments=self._attachments,
             )
             self._unanswered.clear()
             try:
@@ -139,6 +171,7 @@ class Sampler:
             self._live_since = asyncio.get_running_loop().time()
             missed = await self._watch(child, self._limits.start)
             self._live = None
+            self._mode_orders.fail()
             self._retire(child)
             if missed:
                 self._explain_silence(child)
@@ -194,24 +227,25 @@ class Sampler:
         match frame:  # the most frequent first
             case Answer():
                 self._unanswered.pop(frame.uuid, None)
-                self._take_answer(frame)
+                self._board.take_answer(frame)
             case TickBegan():
                 self._tick = frame
             case TickEnded():
                 self.last_tick_boottime = self._clock.now().boottime
                 self._restart_seconds = self._limits.restart_first
                 self._crashes_opening = 0
-                self._host = frame.host
-                self._publish(self._tick)
+                self._take_host(frame.host)
             case Inventory():
                 self._take_inventory(frame)
             case Unanswered():
                 self._unanswered[frame.uuid] = asyncio.get_running_loop().time()
             case Remark():
                 self._relay(frame)
+            case ModeAnswer():
+                self._mode_orders.settle(frame)
 
     def _take_inventory(self, inventory: Inventory) -> None:
-        earlier = {info.uuid: self._board.health(info.uuid) for info in self._board.known}
+        earlier = {info.uuid for info in self._board.known}
         self._board.take_inventory(inventory, self._tick)
         open_for = asyncio.get_running_loop().time() - self._live_since
         if inventory.opening and open_for > self._limits.opening:
@@ -225,34 +259,25 @@ class Sampler:
                     model=info.model_name,
                     memory_total_bytes=info.memory_total_bytes,
                 )
-            else:
-                self._tell_health(info.uuid, earlier[info.uuid])
-
-    def _take_answer(self, answer: Answer) -> None:
-        before = self._board.health(answer.uuid)
-        self._board.take_answer(answer)
-        self._tell_health(answer.uuid, before)
-
-    def _tell_health(self, uuid: str, before: Health | None) -> None:
-        after = self._board.health(uuid)
-        if after is before or (before is None and after is Health.HEALTHY):
-            return
-        tell = log.info if after is Health.HEALTHY else log.warning
-        tell(
-            "device.health",
-            device=uuid,
-            health=after.value if after else None,
-            reason=self._board.reason(uuid),
-        )
+        for uuid in [each for each in self._stuck if self._board.has_vanished(each)]:
+            # Nobody is asked for what is not there; once it is back it is read like any other.
+            self._take_back(uuid)
 
     def _relay(self, remark: Remark) -> None:
         tell = log.warning if remark.level == "warning" else log.info
         tell(remark.event, detail=remark.detail)
 
-    def _publish(self, at: Instant) -> None:
+    def _take_host(self, readings: HostReadings) -> None:
+        squeezes = self._pressure.observe(readings, self._tick.boottime)
+        self._host = replace(readings, memory_pressure_events=self._pressure.count)
+        self._publish(self._tick, squeezes)
+
+    def _publish(self, at: Instant, squeezes: tuple[Squeeze, ...] = ()) -> None:
         if self._abandoned:
             self._reap()
         self.newest = self._board.snapshot(at, self._host)
+        if squeezes:
+            self.newest = replace(self.newest, squeezes=squeezes)
         self._publish_snapshot(self.newest)
 
     # What its silence and its end say.
@@ -292,9 +317,7 @@ class Sampler:
             skipped.add(NVML)
         for known in self._board.known:
             if skipped & {known.uuid, driver_name(known.kind)}:
-                before = self._board.health(known.uuid)
                 self._board.mark_unresponsive(known.uuid, reason, self._clock.now())
-                self._tell_health(known.uuid, before)
         first = self._limits.probe_first
         for name in skipped:
             due = asyncio.get_running_loop().time() + first
@@ -309,14 +332,20 @@ class Sampler:
             name = await self._due_for_probe()
             self._reap()
             if not self._abandoned and await self._probe(name):
-                log.info("sampler.taken_back", name=name)
-                del self._stuck[name]
-                if self._live is not None:
-                    self._live.command(f"{COMMAND_TAKE} {name}")
-                continue
-            stuck = self._stuck[name]
+                self._take_back(name)
+            stuck = self._stuck.get(name)
+            if stuck is None:
+                continue  # taken back, by us or because it vanished meanwhile
             stuck.backoff_seconds = min(2 * stuck.backoff_seconds, self._limits.probe_longest)
             stuck.due = loop.time() + stuck.backoff_seconds
+
+    def _take_back(self, name: str) -> None:
+        if self._stuck.pop(name, None) is None:
+            return
+        log.info("sampler.taken_back", name=name)
+        self._got_stuck.set()
+        if self._live is not None:
+            self._live.command(f"{COMMAND_TAKE} {name}")
 
     async def _due_for_probe(self) -> str:
         """Wait until something left out is to be tried again, and say what."""
@@ -339,7 +368,7 @@ class Sampler:
             match frame:
                 case Answer() if frame.uuid == name:
                     answers.append(frame)
-                    self._take_answer(frame)
+                    self._board.take_answer(frame)
                 case Inventory() if name == NVML and NVML not in frame.opening:
                     answers.append(frame)
 
@@ -365,6 +394,7 @@ class Sampler:
             ),
             host_uuid=self._host_uuid,
             known=self._board.known,
+            numbers=self._board.numbers,
             only=name,
         )
 

@@ -55,7 +55,7 @@ def find(root: Path = Path("/")) -> Cgroups | None:
         return None
     own = root / MOUNT / path.lstrip("/")
     for folder in (own, own.parent) if _is_delegated(own.parent) else (own,):
-        if _gives_memory(folder) and os.access(folder, os.W_OK):
+        if os.access(folder, os.W_OK) and _gives_memory(folder):
             return Cgroups(folder)
     return None
 
@@ -69,7 +69,15 @@ def _is_delegated(folder: Path) -> bool:
 
 
 def _gives_memory(folder: Path) -> bool:
+    """Whether cgroups below this one have the memory controller, switched on if it is ours to."""
+    control = folder / "cgroup.subtree_control"
     try:
-        return "memory" in (folder / "cgroup.subtree_control").read_text().split()
+        if "memory" in control.read_text().split():
+            return True
+        if not _is_delegated(folder):
+            return False
+        # The kernel refuses it where processes live beside the cgroups below.
+        control.write_text("+memory")
+        return "memory" in control.read_text()
     except OSError:
         return False

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from gpud.clock import Moment
-from gpud.devices.snapshot import Sample
+from gpud.devices.snapshot import DeviceKind, Health, Sample
 from gpud.errors import (
     DeviceNotFound,
     DeviceUnavailable,
@@ -15,10 +15,11 @@ from gpud.errors import (
     SamplesStale,
     VramInsufficient,
 )
-from gpud.ledger.admission.placement import Candidate, eligible, place
+from gpud.ledger.admission.placement import Candidate, eligible, place, refusal
 from gpud.ledger.admission.policy import (
     LedgerSettings,
     device_rule,
+    enforcement_rule,
     exclusion_rule,
     holders_there,
     overload,
@@ -28,6 +29,7 @@ from gpud.ledger.admission.queue import Line, in_order, room_of
 from gpud.ledger.books import Books, DeviceBook
 from gpud.ledger.charge import is_stale
 from gpud.ledger.reservation import (
+    Enforcement,
     Grant,
     Notice,
     Reservation,
@@ -75,18 +77,18 @@ class Admission:
             line.block(each, self.needs(each.request))
         return line
 
-    def needs(self, request: ReserveRequest) -> dict[str, int]:
-        """The least bytes that it may take of each device that it may be placed on."""
-        needs: dict[str, int] = {}
-        for shape in request.shapes if request.within is None else ():
-            for sample in self._samples:
-                uuid = sample.info.uuid
-                if eligible(uuid, sample.info.kind, shape):
-                    needs[uuid] = max(needs.get(uuid, 0), shape.bytes)
-        host = self._sight.host()
-        if request.host_bytes and host is not None:
-            uuid = host.info.uuid
-            needs[uuid] = needs.get(uuid, 0) + request.host_bytes
+    def needs(self, request: ReserveRequest) -> dict[str, set[int]]:
+        """The bytes that it may come to take of each device that could ever carry them."""
+        needs: dict[str, set[int]] = {}
+        for sample in self._samples if request.within is None else ():
+            uuid, kind = sample.info.uuid, sample.info.kind
+            beside = request.host_bytes if kind is DeviceKind.HOST else 0
+            sizes = {beside} if beside else set()
+            if not enforcement_rule(sample, request, self._settings):
+                shapes = (each for each in request.shapes if eligible(uuid, kind, each))
+                sizes |= {each.bytes + beside for each in shapes}
+            most = (sample.info.memory_total_bytes or 0) - self._sight.reserves.of(sample)
+            needs[uuid] = {size for size in sizes if size <= most}
         return needs
 
     def fit(self, request: ReserveRequest, line: Line) -> Fit:
@@ -99,8 +101,8 @@ class Admission:
         for shape in request.shapes:
             try:
                 return self._fit_shape(request, shape, line)
-            except (VramInsufficient, DeviceUnavailable, SamplesStale) as refusal:
-                refusals.append(refusal)
+            except (VramInsufficient, DeviceUnavailable, SamplesStale) as error:
+                refusals.append(error)
         raise next((each for each in refusals if not never_fits(each)), refusals[0])
 
     def candidates(self, request: ReserveRequest, shape: Shape, line: Line) -> list[Candidate]:
@@ -111,13 +113,16 @@ class Admission:
             if eligible(sample.info.uuid, sample.info.kind, shape)
         ]
 
-    def host_candidate(self, request: ReserveRequest, line: Line) -> Candidate:
+    def host_candidate(
+        self, request: ReserveRequest, line: Line, size: int | None = None
+    ) -> Candidate:
         """The host's RAM beside the devices. Raises DeviceNotFound where it is no device."""
         host = self._sight.host()
         if host is None:
             raise DeviceNotFound(name="host")
-        shared = replace(request, sharing=Sharing.SHARED)
-        return self._candidate(host, shared, request.host_bytes, line)
+        # Alone, or kept alone by a driver, it is to have its devices, not the RAM.
+        shared = replace(request, sharing=Sharing.SHARED, require_enforcement=Enforcement.LEDGER)
+        return self._candidate(host, shared, request.host_bytes if size is None else size, line)
 
     def preemptable(
         self, request: ReserveRequest, shape: Shape, line: Line
@@ -143,6 +148,8 @@ class Admission:
     def _fit_shape(self, request: ReserveRequest, shape: Shape, line: Line) -> Fit:
         asked = self.candidates(request, shape, line)
         self._refuse_stale(asked)
+        if request.host_bytes:
+            self._refuse_ram(request, shape, asked, line)
         chosen = place(asked, shape, request, numa_aware=self._settings.numa_aware)
         # Alone on a device is to have all of it.
         grants = [
@@ -153,8 +160,9 @@ class Admission:
             for each in chosen
         ]
         if request.host_bytes:
-            host = self.host_candidate(request, line)
-            grants = _with_ram(grants, host, request.host_bytes)
+            size = _ram_bytes(request, shape, chosen)
+            host = self.host_candidate(request, line, size)
+            grants = _with_ram(grants, host, size, alone=request.exclusive)
             chosen = (*chosen, host)
         notices = [each.passed for each in chosen if each.passed is not None]
         passed = min(notices, key=lambda each: each.deadline.boottime, default=None)
@@ -182,32 +190,56 @@ class Admission:
             room_bytes=room,
             numa_node=sample.info.numa_node,
             rule=rule,
+            for_good=bool(enforcement_rule(sample, request, settings)),
             obstacle=obstacle,
             passed=passed,
         )
+
+    def _refuse_ram(
+        self, request: ReserveRequest, shape: Shape, asked: list[Candidate], line: Line
+    ) -> None:
+        """RAM that can never be had is refused at once, however busy the devices are."""
+        only_host = all(each.kind is DeviceKind.HOST for each in asked)
+        least = _ram_bytes(request, shape, asked if only_host else ())
+        host = self.host_candidate(request, line, least)
+        if not host.could_ever_fit(least):
+            raise refusal([host], Shape(bytes=least))
 
     def _refuse_stale(self, asked: list[Candidate]) -> None:
         """When nothing but stale samples is left to choose from, that is the reason to tell."""
         if not asked or not all(candidate.rule for candidate in asked):
             return
         samples = [self._sight.sample(candidate.charge.uuid) for candidate in asked]
-        stale = [s for s in samples if s is not None and is_stale(s, self._now.boottime)]
+        stale = [
+            s
+            for s in samples
+            # One that is lost is sampled no more; that it is lost is the reason then.
+            if s is not None and s.health is not Health.LOST and is_stale(s, self._now.boottime)
+        ]
         if len(stale) == len(asked):
             raise SamplesStale(
                 device=stale[0].info.alias, age_seconds=self._now.boottime - stale[0].boottime
             )
 
 
-def never_fits(refusal: GpudError) -> bool:
+def never_fits(error: GpudError) -> bool:
     """Whether waiting cannot help."""
-    return isinstance(refusal, VramInsufficient) and refusal.never_fits
+    return isinstance(error, VramInsufficient | DeviceUnavailable) and error.never_fits
 
 
-def _with_ram(grants: Iterable[Grant], host: Candidate, size: int) -> list[Grant]:
-    """The grants and the RAM beside them; one grant where the host itself was chosen."""
+def _ram_bytes(request: ReserveRequest, shape: Shape, chosen: Iterable[Candidate]) -> int:
+    """What is taken of the host: what is asked beside, and more where it is chosen itself."""
+    is_chosen = any(each.kind is DeviceKind.HOST for each in chosen)
+    return request.host_bytes + (shape.bytes if is_chosen else 0)
+
+
+def _with_ram(grants: Iterable[Grant], host: Candidate, size: int, *, alone: bool) -> list[Grant]:
+    """The grants with so much of the host; one grant where the host itself was chosen."""
     uuid = host.charge.uuid
     taken = sum(grant.bytes for grant in grants if grant.device == uuid)
-    shape = Shape(bytes=size + taken, devices=(uuid,))
-    place([host], shape, ReserveRequest(owner="", bytes=shape.bytes))
+    place([host], Shape(bytes=size), ReserveRequest(owner="", bytes=size))
     others = [grant for grant in grants if grant.device != uuid]
-    return [*others, Grant(device=uuid, bytes=shape.bytes, beside=not taken)]
+    return [
+        *others,
+        Grant(device=uuid, bytes=taken if taken and alone else size, beside=not taken),
+    ]

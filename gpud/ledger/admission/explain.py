@@ -9,8 +9,10 @@ from gpud.devices.snapshot import Sample
 from gpud.errors import GpudError
 from gpud.ledger.admission.admission import Admission, Fit, never_fits
 from gpud.ledger.admission.placement import Candidate
+from gpud.ledger.admission.policy import holders_there, strangers_there
+from gpud.ledger.admission.queue import room_of
 from gpud.ledger.books import Books
-from gpud.ledger.reservation import Deadline, Reservation, ReserveRequest, Shape
+from gpud.ledger.reservation import Deadline, Reservation, ReservationState, ReserveRequest, Shape
 from gpud.ledger.sight import Sight
 from gpud.units import format_size
 
@@ -105,6 +107,8 @@ class Explainer:
         when = times[shape.device_count - 1]
         if not request.host_bytes:
             return when
+        if self._sight.host() is None:
+            return None
         host = self._admission.host_candidate(request, self._admission.line())
         ram = self._when(host, request, request.host_bytes)
         return ram and max(when, ram, key=lambda each: each.boottime)
@@ -146,15 +150,24 @@ class Explainer:
             return Deadline.after(self._now, 0)
         if candidate.rule or candidate.room_bytes is None or request.within is not None:
             return None
-        room = candidate.room_bytes
+        if candidate.obstacle and not self._is_held_alone(candidate, request):
+            return None
+        room = room_of(candidate.charge) - candidate.charge.charged_bytes
         for held, taken in (leases := self._leases(candidate.charge.uuid)):
-            if held.deadline is None or not held.booked:
-                return None  # nothing ends it by itself
+            if (end := _end(held)) is None:
+                return None  # nothing ends it by itself, or it ends when its bytes are seen back
             room += taken
             alone = not request.exclusive or held is leases[-1][0]
             if room >= size and alone:
-                return held.deadline
+                return end
         return None
+
+    def _is_held_alone(self, candidate: Candidate, request: ReserveRequest) -> bool:
+        """Whether promises, which have ends, are all that keeps it from being somebody's alone."""
+        sample = self._sight.sample(candidate.charge.uuid)
+        held = holders_there(self._books.device(candidate.charge.uuid))
+        strangers = sample is not None and strangers_there(sample)
+        return request.exclusive and bool(held) and not strangers
 
     def _holders(self, candidate: Candidate) -> tuple[Holder, ...]:
         terms = candidate.charge
@@ -164,7 +177,7 @@ class Explainer:
                 what=held.owner,
                 bytes=max(size, terms.observed_bytes.get(held.id, 0)),
                 reservation=held.name,
-                until=held.deadline if held.booked else None,
+                until=_end(held),
             )
             for held, size in self._leases(terms.uuid)
         ]
@@ -199,7 +212,7 @@ class Explainer:
             return f"nothing: it holds {format_size(most)} at most; ask for less per device"
         if candidate.rule:
             return "see the rule; waiting helps once it no longer holds"
-        room, names = candidate.room_bytes or 0, []
+        room, names = room_of(candidate.charge) - candidate.charge.charged_bytes, []
         for held, taken in self._leases(candidate.charge.uuid):
             if room >= size and not request.exclusive:
                 break
@@ -208,7 +221,7 @@ class Explainer:
         if room < size:
             return f"{format_size(size - room)} that no promise holds must come free as well"
         if not names:
-            return "its turn in the queue"
+            return "what the rule names has to go first"
         left = (
             ""
             if when is None
@@ -218,6 +231,11 @@ class Explainer:
         return f"the end of {shown}{left}"
 
 
+def _end(held: Reservation) -> Deadline | None:
+    """When it ends by itself, unless renewed."""
+    return held.deadline if held.state is ReservationState.GRANTED else None
+
+
 def _end_boottime(held: Reservation) -> float:
-    ends = held.deadline is not None and held.booked
-    return held.deadline.boottime if ends and held.deadline is not None else float("inf")
+    end = _end(held)
+    return end.boottime if end is not None else float("inf")

@@ -15,8 +15,8 @@ class Candidate:
     """A device that a shape may be placed on.
 
     `room_bytes` is what this request could have of it now; None: unknown. `rule` refuses it
-    whatever its bytes; `obstacle` is somebody in the way, who may go. `passed` is whom a grant
-    here would pass.
+    whatever its bytes, and `for_good` says that it always will; `obstacle` is somebody in the way,
+    who may go. `passed` is whom a grant here would pass.
     """
 
     charge: Charge
@@ -24,6 +24,7 @@ class Candidate:
     room_bytes: int | None
     numa_node: int | None = None
     rule: str = ""
+    for_good: bool = False
     obstacle: str = ""
     passed: Notice | None = None
 
@@ -98,10 +99,11 @@ def _together(fitting: list[Candidate], count: int) -> list[Candidate]:
 def refusal(asked: list[Candidate], shape: Shape) -> GpudError:
     """The error that says why, with every device's numbers."""
     shortages = tuple(candidate.shortage() for candidate in asked)
-    possible = sum(candidate.could_ever_fit(shape.bytes) for candidate in asked)
-    never = possible < shape.device_count
+    possible = [candidate for candidate in asked if candidate.could_ever_fit(shape.bytes)]
+    never = len(possible) < shape.device_count
     if asked and not never and all(candidate.rule for candidate in asked):
-        return DeviceUnavailable(shortages=shortages)
+        left = sum(not candidate.for_good for candidate in possible)
+        return DeviceUnavailable(shortages=shortages, never_fits=left < shape.device_count)
     return VramInsufficient(
         needed_bytes=shape.bytes,
         device_count=shape.device_count,

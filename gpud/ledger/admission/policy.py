@@ -86,6 +86,11 @@ def exclusion_rule(
         return "" if inside else f"reservations/{request.within} holds nothing on it"
     if book.exclusive is not None:
         return f"reservations/{book.exclusive} has it exclusively"
+    return enforcement_rule(sample, request, settings)
+
+
+def enforcement_rule(sample: Sample, request: ReserveRequest, settings: LedgerSettings) -> str:
+    """Why the driver will never keep others off it, where the request requires that."""
     if request.require_enforcement is Enforcement.DRIVER:
         if sample.info.kind is not DeviceKind.GPU:
             return "no driver keeps other processes off it; only whole GPUs have such a mode"

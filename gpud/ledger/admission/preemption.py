@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gpud.clock import Moment
-from gpud.devices.snapshot import Sample
 from gpud.ledger.admission.admission import Admission
+from gpud.ledger.admission.placement import Candidate
 from gpud.ledger.admission.policy import PreemptionSettings
-from gpud.ledger.admission.queue import Line
+from gpud.ledger.admission.queue import Line, room_of
 from gpud.ledger.books import Books, DeviceBook
 from gpud.ledger.charge import Charge
 from gpud.ledger.reservation import Reservation, ReservationState, Shape
@@ -25,6 +25,7 @@ from gpud.ledger.sight import Sight
 class _Plan:
     """Who would be ended on one device, so that a shape fits there."""
 
+    uuid: str
     victims: tuple[Reservation, ...]
     bytes: int
 
@@ -44,33 +45,70 @@ class Preemption:
         self, entry: Reservation, admission: Admission, line: Line
     ) -> tuple[Reservation, ...]:
         """Whom to give notice for it; empty when nobody needs to go, or nobody may."""
-        if not self._settings.on:
+        if not self._settings.on or entry.within is not None:
             return ()
         for shape in entry.request.shapes:
-            plans = []
-            for sample, book in admission.preemptable(entry.request, shape, line):
-                terms = self._sight.terms(sample, self._books)
-                plan = self._plan(entry, shape, terms, book, sample)
-                if plan is not None:
-                    plans.append(plan)
-            plans.sort(key=lambda plan: plan.bytes)
-            chosen = plans[: shape.device_count]
-            gained = shape.bytes * shape.device_count
-            if len(chosen) == shape.device_count and self._is_worth(chosen, gained):
-                return tuple({v.id: v for plan in chosen for v in plan.victims}.values())
+            victims = self._for_shape(entry, shape, admission, line)
+            if victims is not None:
+                return victims
         return ()
 
-    def _is_worth(self, plans: Iterable[_Plan], gained_bytes: int) -> bool:
-        return sum(plan.bytes for plan in plans) <= self._settings.ratio * gained_bytes
+    def _for_shape(
+        self, entry: Reservation, shape: Shape, admission: Admission, line: Line
+    ) -> tuple[Reservation, ...] | None:
+        """Who has to go beside those that go already; None: it would not come in by that."""
+        plans = []
+        for sample, book in admission.preemptable(entry.request, shape, line):
+            terms = self._sight.terms(sample, self._books)
+            plan = self._plan(entry, shape, terms, book)
+            if plan is not None:
+                plans.append(plan)
+        plans.sort(key=lambda plan: plan.bytes)
+        chosen = plans[: shape.device_count]
+        victims = tuple({v.id: v for plan in chosen for v in plan.victims}.values())
+        if len(chosen) < shape.device_count or not self._is_worth(victims, shape):
+            return None
+        size, host = entry.request.host_bytes, self._sight.host()
+        if not size:
+            return victims
+        if host is None:
+            return None
+        if any(plan.uuid == host.info.uuid for plan in chosen):
+            size += shape.bytes
+        ram = admission.host_candidate(entry.request, line, size)
+        # Without its RAM it comes in nowhere, whoever goes.
+        return victims if self._is_enough_ram(ram, size, entry, victims) else None
+
+    def _is_worth(self, victims: Iterable[Reservation], shape: Shape) -> bool:
+        """What they lose, on whatever device, is in proportion to what is gained."""
+        lost = sum(
+            grant.bytes for victim in victims for grant in victim.grants if not grant.beside
+        )
+        return lost <= self._settings.ratio * shape.bytes * shape.device_count
+
+    def _is_enough_ram(
+        self, ram: Candidate, size: int, entry: Reservation, victims: tuple[Reservation, ...]
+    ) -> bool:
+        """Whether the host has so much once they have gone, and those that are going."""
+        ids = {victim.id for victim in victims}
+        freed = sum(
+            taken
+            for id_, taken in self._books.device(ram.charge.uuid).holders.items()
+            if id_ in ids or self._is_going(id_, entry)
+        )
+        barred = ram.rule or ram.obstacle or ram.room_bytes is None
+        return not barred and size <= (ram.room_bytes or 0) + freed
 
     def _plan(
-        self, entry: Reservation, shape: Shape, terms: Charge, book: DeviceBook, sample: Sample
+        self, entry: Reservation, shape: Shape, terms: Charge, book: DeviceBook
     ) -> _Plan | None:
         going = sum(size for id_, size in book.holders.items() if self._is_going(id_, entry))
-        if entry.exclusive:
+        if entry.exclusive or book.exclusive is not None:
             lacking = book.granted_bytes - going
         else:
-            lacking = shape.bytes - (terms.grantable_bytes or 0) - going
+            # Below 0 where strangers took what was promised: that has to come back first.
+            free = room_of(terms) - terms.charged_bytes
+            lacking = shape.bytes - free - going
         chosen: list[Reservation] = []
         for victim in self._candidates(entry, book, terms):
             if lacking <= 0:
@@ -81,7 +119,8 @@ class Preemption:
             return None
         spared = _spared(chosen, book, -lacking)
         victims = tuple(victim for victim in chosen if victim not in spared)
-        return _Plan(victims=victims, bytes=sum(book.holders[each.id] for each in victims))
+        ended = sum(book.holders[each.id] for each in victims)
+        return _Plan(uuid=terms.uuid, victims=victims, bytes=ended)
 
     def _candidates(
         self, entry: Reservation, book: DeviceBook, terms: Charge

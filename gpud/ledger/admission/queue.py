@@ -75,22 +75,24 @@ class Line:
     def __init__(self, settings: QueueSettings, now: Moment) -> None:
         self._settings = settings
         self._now = now
-        self._heads: dict[str, tuple[Reservation, int]] = {}
+        self._heads: dict[str, tuple[Reservation, set[int]]] = {}
 
-    def block(self, entry: Reservation, needs: dict[str, int]) -> None:
+    def block(self, entry: Reservation, needs: dict[str, set[int]]) -> None:
         """It cannot be granted yet; `needs` are the bytes that it may take, by device."""
-        for uuid, size in needs.items():
-            self._heads.setdefault(uuid, (entry, size))
+        for uuid, sizes in needs.items():
+            if sizes:
+                self._heads.setdefault(uuid, (entry, sizes))
 
     def hold_up(
         self, terms: Charge, book: DeviceBook, request: ReserveRequest, size: int
     ) -> tuple[str, Notice | None]:
         """Why the request may not take bytes of a device yet, or whom it passes by doing so."""
-        head, need = self._heads.get(terms.uuid, (None, 0))
+        head, needs = self._heads.get(terms.uuid, (None, set()))
         if head is None or request.within is not None:
             return "", None
         alone = head.exclusive or request.sharing is not head.request.sharing
-        if not alone and never_delays(book.holders.values(), room_of(terms), need, size):
+        holders, room = list(book.holders.values()), room_of(terms)
+        if not alone and all(never_delays(holders, room, need, size) for need in needs):
             return "", None
         until = head.created.boottime + self._settings.overtaking_seconds
         ttl = request.ttl_seconds

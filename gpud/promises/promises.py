@@ -22,9 +22,9 @@ from gpud.ledger.admission.explain import Explanation
 from gpud.ledger.books import Books, Cordon
 from gpud.ledger.change import Change, joined
 from gpud.ledger.ledger import Ledger
-from gpud.ledger.requests import Call, Remembered, Requests
 from gpud.ledger.reservation import Attachment, Enforcement, Reservation, ReserveRequest
-from gpud.ledger.watching import Watchers
+from gpud.promises.requests import Call, Remembered, Requests
+from gpud.promises.watching import Watchers
 from gpud.store import Committed, Row, SqliteStore, Write
 
 log = structlog.get_logger()

@@ -1,0 +1,1 @@
+"""Holding a promise for as long as something needs it: waiting, keeping, running inside it."""

@@ -1,0 +1,1 @@
+"""The ledger's decisions made durable, and told to whoever waits for them."""

@@ -1,0 +1,225 @@
+"""What is kept of each device: its bands, and the tombstones of those that vanished."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+
+from gpud.devices.bands import Bands, Law
+from gpud.devices.driver import NO_LONGER_LISTED, Aliases
+from gpud.devices.sampling.board import MAX_NUMBERS, TOMBSTONE_SECONDS, Board
+from gpud.devices.sampling.frames import Answer, Inventory
+from gpud.devices.snapshot import (
+    DeviceInfo,
+    DeviceKind,
+    Health,
+    HostReadings,
+    Pressure,
+    Readings,
+    Sample,
+    Thermal,
+)
+from tests.fakes.driver import GIB
+
+HOLD_SECONDS = 10.0
+BANDS = Bands(
+    pressure=Law(edges=(50.0, 70.0, 85.0), hysteresis=5.0, hold_seconds=HOLD_SECONDS),
+    thermal=Law(edges=(65.0, 80.0, 85.0), hysteresis=5.0, hold_seconds=HOLD_SECONDS),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class At:
+    boottime: float
+    wall: float = 0.0
+
+
+def info(number: int, kind: DeviceKind = DeviceKind.GPU, parent: str | None = None) -> DeviceInfo:
+    return DeviceInfo(
+        uuid=f"{kind.name}-{number}",
+        alias=f"gpu{number}",
+        index=number,
+        kind=kind,
+        model_name="fake",
+        memory_total_bytes=100 * GIB,
+        parent_uuid=parent,
+    )
+
+
+CARD, OTHER = info(0), info(1)
+
+
+class Table:
+    """A board, and the moment that moves as the test says."""
+
+    def __init__(self) -> None:
+        self.board = Board(BANDS)
+        self.at = At(boottime=1000.0)
+
+    def wait(self, seconds: float) -> None:
+        self.at = At(boottime=self.at.boottime + seconds)
+
+    def list(self, *infos: DeviceInfo, **more: object) -> None:
+        self.board.take_inventory(Inventory(devices=infos, **more), self.at)  # type: ignore[arg-type]
+
+    def read(self, of: DeviceInfo, *, used: int | None = 10, celsius: float | None = None) -> None:
+        readings = Readings(
+            memory_used_bytes=None if used is None else used * GIB, temperature_celsius=celsius
+        )
+        self.board.take_answer(
+            Answer(uuid=of.uuid, boottime=self.at.boottime, wall=0.0, readings=readings)
+        )
+
+    def shown(self) -> dict[str, Sample]:
+        snapshot = self.board.snapshot(self.at, HostReadings())
+        return {sample.info.uuid: sample for sample in snapshot.samples}
+
+    def bands(self, of: DeviceInfo) -> tuple[Pressure | None, Thermal | None]:
+        sample = self.shown()[of.uuid]
+        return sample.pressure, sample.thermal
+
+    def forget(self, *promised: DeviceInfo) -> None:
+        kept = {each.uuid for each in promised}
+        self.board.forget(lambda uuid: uuid in kept, self.at)
+
+
+@pytest.fixture
+def table() -> Table:
+    table = Table()
+    table.list(CARD, OTHER)
+    table.read(CARD)
+    table.read(OTHER)
+    return table
+
+
+# Bands.
+
+
+def test_a_sample_tells_its_bands(table: Table) -> None:
+    assert table.bands(CARD) == (Pressure.LOW, None)
+    table.read(CARD, used=86, celsius=70)
+    assert table.bands(CARD) == (Pressure.CRITICAL, Thermal.WARNING)
+    assert table.bands(OTHER) == (Pressure.LOW, None)
+    table.wait(1)
+    table.read(CARD, used=10, celsius=70)
+    assert table.bands(CARD) == (Pressure.CRITICAL, Thermal.WARNING)
+    table.wait(HOLD_SECONDS)
+    table.read(CARD, used=10, celsius=70)
+    assert table.bands(CARD) == (Pressure.LOW, Thermal.WARNING)
+
+
+def test_a_hot_card_that_falls_silent_stays_hot_and_nothing_else_does(table: Table) -> None:
+    table.read(CARD, used=75, celsius=90)
+    table.board.mark_unresponsive(CARD.uuid, "no answer", table.at)
+    assert table.bands(CARD) == (None, Thermal.CRITICAL)
+    # Its silence is no proof that it cooled down: the wait begins with the first answer.
+    table.wait(99)
+    table.read(CARD, celsius=40)
+    assert table.bands(CARD) == (Pressure.HIGH, Thermal.CRITICAL)
+    table.wait(HOLD_SECONDS)
+    table.read(CARD, celsius=40)
+    assert table.bands(CARD) == (Pressure.LOW, Thermal.NORMAL)
+
+
+def test_a_slice_is_as_hot_as_its_card(table: Table) -> None:
+    slice_ = info(2, DeviceKind.MIG, CARD.uuid)
+    table.list(CARD, OTHER, slice_)
+    table.read(slice_)
+    table.read(CARD, celsius=90)
+    assert table.bands(slice_) == (Pressure.LOW, Thermal.CRITICAL)
+
+
+# Tombstones.
+
+
+def test_a_vanished_device_stays_as_it_was_last(table: Table) -> None:
+    table.read(CARD, used=40)
+    before = table.shown()[CARD.uuid]
+    table.list(OTHER)
+    vanished_boottime = table.at.boottime
+    table.wait(5)
+    table.list(OTHER)
+    assert table.shown()[CARD.uuid] == replace(
+        before,
+        health=Health.LOST,
+        health_reason=NO_LONGER_LISTED,
+        pressure=None,
+        vanished_boottime=vanished_boottime,
+    )
+    assert table.shown()[OTHER.uuid].health is Health.HEALTHY
+
+
+def test_nothing_but_its_driver_brings_a_vanished_device_back(table: Table) -> None:
+    table.list(OTHER)
+    gone = table.shown()[CARD.uuid]
+    table.read(CARD)  # asked before, answered late
+    table.board.mark_unresponsive(CARD.uuid, "no answer", table.at)
+    table.list(OTHER, opening=("nvml",))
+    table.board.stop_awaiting(table.at)
+    assert table.shown()[CARD.uuid] == gone
+    table.list(CARD, OTHER)
+    assert table.shown()[CARD.uuid].health is Health.LOST
+    assert table.shown()[CARD.uuid].vanished_boottime is None
+    table.read(CARD)
+    assert table.shown()[CARD.uuid].health is Health.HEALTHY
+
+
+def test_a_tombstone_is_dropped_after_its_time(table: Table) -> None:
+    table.list(OTHER)
+    table.wait(TOMBSTONE_SECONDS - 1)
+    table.forget()
+    assert CARD.uuid in table.shown()
+    table.wait(1)
+    table.forget()
+    assert list(table.shown()) == [OTHER.uuid]
+    assert table.board.known == (OTHER,)
+
+
+def test_a_tombstone_outlives_the_last_promise_on_it(table: Table) -> None:
+    table.list(OTHER)
+    table.wait(10 * TOMBSTONE_SECONDS)
+    table.forget(CARD)
+    table.wait(TOMBSTONE_SECONDS - 1)
+    table.forget()
+    assert CARD.uuid in table.shown()
+    table.wait(1)
+    table.forget()
+    assert CARD.uuid not in table.shown()
+
+
+def test_a_device_that_is_listed_is_never_dropped(table: Table) -> None:
+    table.board.take_answer(
+        Answer(uuid=CARD.uuid, boottime=1.0, wall=1.0, readings=Readings(), lost_reason="lost")
+    )
+    table.list(OTHER)
+    table.list(CARD, OTHER)  # it came back in time
+    table.wait(2 * TOMBSTONE_SECONDS)
+    table.forget()
+    assert set(table.shown()) == {CARD.uuid, OTHER.uuid}
+
+
+# Numbers.
+
+
+def test_the_number_of_a_forgotten_device_is_nobody_elses(table: Table) -> None:
+    table.list(CARD)
+    table.wait(TOMBSTONE_SECONDS)
+    table.forget()
+    aliases = Aliases(table.board.numbers)
+    assert aliases.index("GPU-new") == 2
+    assert aliases.index(OTHER.uuid) == 1
+
+
+def test_slices_made_anew_for_ever_do_not_fill_the_memory(table: Table) -> None:
+    count = 2 * MAX_NUMBERS
+    for number in range(2, count):
+        table.list(CARD, info(number, DeviceKind.MIG, CARD.uuid))
+        table.wait(TOMBSTONE_SECONDS)
+        table.forget()
+    numbers = table.board.numbers
+    assert len(numbers) == MAX_NUMBERS
+    assert len(table.board.known) <= 2
+    # What is there keeps its own, and no number is given twice.
+    assert numbers[CARD.uuid] == 0
+    assert Aliases(numbers).index("GPU-new") == count

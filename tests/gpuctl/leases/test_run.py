@@ -1,0 +1,481 @@
+"""`gpuctl run`: the command, its environment, its signals, its lease and its end."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from gpud.v1 import node_pb2 as n
+from gpud.v1 import reservations_pb2 as r
+from tests.fakes.daemon import FakeDaemon, Refusal
+from tests.gpuctl import samples
+from tests.gpuctl.conftest import Gpuctl
+from tests.gpuctl.leases.conftest import NAME, granted, kept, seen
+from tests.gpuctl.leases.processes import gpuctl_process, line_with, signalled
+from tests.gpuctl.test_terminal import PROGRAM, WAIT_SECONDS, environment
+
+# Tells that it runs, and then each signal that it gets; ends with 7 at SIGTERM. By os.write, for a
+# handler may come in the middle of a print.
+LISTENER = """
+import os, signal, sys
+def told(number, frame):
+    os.write(1, signal.Signals(number).name.encode() + b"\\n")
+    if number == signal.SIGTERM:
+        sys.exit(7)
+for number in map(signal.Signals, (1, 2, 3, 10, 12, 15, 28)):
+    signal.signal(number, told)
+os.write(1, b"up\\n")
+while True:
+    signal.pause()
+"""
+LISTEN = ("--", sys.executable, "-c", LISTENER)
+
+
+def shell(script: str) -> tuple[str, ...]:
+    return ("--", "sh", "-c", script)
+
+
+def released(daemon: FakeDaemon) -> list[str]:
+    return [request.name for request in daemon.requests["Release"]]
+
+
+@pytest.mark.parametrize(
+    ("script", "code"), [("exit 0", 0), ("exit 3", 3), ("kill -TERM $$", 143), ("kill -9 $$", 137)]
+)
+def test_it_ends_as_the_command_does(
+    script: str, code: int, gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    ended = gpuctl("run", "--vram", "4GiB", *shell(script))
+    assert (ended.code, ended.out, ended.err) == (code, "", "")
+    assert released(daemon) == [NAME]
+
+
+def test_the_command_has_the_environment_of_the_reservation(
+    daemon: FakeDaemon,
+) -> None:
+    daemon.answers["Reserve"] = r.ReserveResponse(reservation=granted(environment={"MORE": "a b"}))
+    script = 'echo "$CUDA_VISIBLE_DEVICES $GPUD_RESERVATION $MORE $ALREADY $$"'
+    with gpuctl_process(daemon, "run", "--vram", "4G", *shell(script), ALREADY="there") as process:
+        out, _ = process.communicate(timeout=WAIT_SECONDS)
+    (attached,) = daemon.requests["AttachProcess"]
+    assert attached.name == NAME
+    assert out == f"SIM-0000 r-4m2k a b there {attached.pid}\n"
+
+
+def test_what_it_asks_for(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    gpuctl(
+        "run --vram 8GiB --exclusive --count 2 --ttl 60s --priority batch --label a=b "
+        "--alternative 24GiB --ram 1GiB -- true"
+    )
+    (request,) = daemon.requests["Reserve"]
+    assert request.bytes == 8 * samples.GIB
+    assert request.device_count == 2
+    assert request.sharing == r.SHARING_EXCLUSIVE
+    assert request.ttl.seconds == 60
+    assert request.max_wait.seconds == 600
+    assert request.alternatives[0].bytes == 24 * samples.GIB
+    assert "@" in request.owner
+
+
+def test_without_a_wait_it_refuses_at_once(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    daemon.answers["Reserve"] = Refusal(
+        code=grpc.StatusCode.RESOURCE_EXHAUSTED,
+        message="cannot promise",
+        reason="VRAM_INSUFFICIENT",
+    )
+    assert gpuctl("run --vram 8GiB --wait 0 -- true").code == 72
+    assert not daemon.requests["Reserve"][0].HasField("max_wait")
+    assert "AttachProcess" not in daemon.requests
+
+
+def test_it_waits_in_the_queue(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    daemon.answers["Reserve"] = r.ReserveResponse(reservation=samples.queued(2))
+    steps = iter([[seen(samples.queued(1)), seen(granted())], [seen(granted()), FakeDaemon.HANG]])
+    daemon.answers["WatchReservation"] = lambda _: next(steps)
+    ended = gpuctl("run", "--vram", "4GiB", *shell("exit 5"))
+    assert ended.code == 5
+    assert "position 2" in ended.err
+    assert released(daemon) == [NAME]
+
+
+@pytest.mark.parametrize("wait", ["0", "10m"])
+def test_quiet_tells_nothing_of_the_wait(wait: str, gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    daemon.answers["Reserve"] = r.ReserveResponse(reservation=samples.queued(2))
+    steps = iter([[seen(granted())], [FakeDaemon.HANG]])
+    daemon.answers["WatchReservation"] = lambda _: next(steps)
+    assert gpuctl("run", "--quiet", "--vram", "4G", "--wait", wait, "--", "true").err == ""
+
+
+def test_a_command_that_is_not_there_reserves_nothing(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    ended = gpuctl("run --vram 4GiB -- no-such-program-here")
+    assert ended.code == 127
+    assert "no-such-program-here" in ended.err
+    assert "Reserve" not in daemon.requests
+
+
+@pytest.fixture
+def plain_file(tmp_path: Path) -> Path:
+    path = tmp_path / "plain"
+    path.write_text("echo nothing")
+    return path
+
+
+def test_a_command_that_cannot_be_executed_reserves_nothing(
+    gpuctl: Gpuctl, daemon: FakeDaemon, plain_file: Path, tmp_path: Path
+) -> None:
+    assert gpuctl("run", "--vram", "4GiB", "--", str(plain_file)).code == 126
+    assert gpuctl("run", "--vram", "4GiB", "--", str(tmp_path)).code == 126
+    assert "Reserve" not in daemon.requests
+
+
+@pytest.mark.parametrize(
+    ("text", "code"), [("#!/no/such/interpreter\n", 127), ("\x7fELFnothing", 126)]
+)
+def test_what_turns_out_to_be_no_program_is_released(
+    text: str, code: int, gpuctl: Gpuctl, daemon: FakeDaemon, plain_file: Path
+) -> None:
+    plain_file.write_text(text)
+    plain_file.chmod(stat.S_IRWXU)
+    assert gpuctl("run", "--vram", "4GiB", "--", str(plain_file)).code == code
+    assert released(daemon) == [NAME]
+
+
+def test_it_runs_on_the_host_of_gpud_alone(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    daemon.answers["GetNode"] = n.GetNodeResponse(node=samples.node())
+    ended = gpuctl("run --vram 4GiB -- true")
+    assert ended.code == 2
+    assert "runs on rig" in ended.err
+    assert "Reserve" not in daemon.requests
+
+
+def test_inside_a_reservation_that_stays(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    ended = gpuctl("run", "--reservation", "r-4m2k", *shell('test "$GPUD_RESERVATION" = r-4m2k'))
+    assert ended.code == 0
+    assert daemon.requests["AttachProcess"][0].name == NAME
+    assert daemon.asked("KeepAlive")[0].name == NAME
+    assert "Reserve" not in daemon.requests
+    assert "Release" not in daemon.requests
+
+
+def test_inside_a_standing_reservation_nothing_is_renewed(
+    gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    held = granted(kind=r.RESERVATION_KIND_HELD, standing=True)
+    daemon.answers["GetReservation"] = r.GetReservationResponse(reservation=held)
+    daemon.answers["WatchReservation"] = [seen(held), FakeDaemon.HANG]
+    assert gpuctl("run --reservation voice -- true").code == 0
+    assert "KeepAlive" not in daemon.requests
+
+
+def test_inside_one_that_is_not_granted_nothing_runs(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    daemon.answers["GetReservation"] = r.GetReservationResponse(reservation=samples.queued())
+    ended = gpuctl("run --reservation r-4m2k -- true")
+    assert ended.code == 73
+    assert "it is QUEUED, not GRANTED" in ended.err
+
+
+def test_an_attach_that_is_refused_is_told_and_no_end(daemon: FakeDaemon) -> None:
+    daemon.answers["AttachProcess"] = Refusal(
+        code=grpc.StatusCode.PERMISSION_DENIED, message="cannot attach", reason="NOT_OWNER"
+    )
+    with gpuctl_process(daemon, "run", "--vram", "4G", *LISTEN) as process:
+        line_with(process.stderr, "is not attached: cannot attach")
+        line_with(process.stdout, "up")
+        signalled(process, signal.SIGTERM)
+    assert process.returncode == 7
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
+               signal.SIGWINCH],
+)  # fmt: skip
+def test_signals_are_passed_on(number: signal.Signals, daemon: FakeDaemon) -> None:
+    with gpuctl_process(daemon, "run", "--vram", "4GiB", *LISTEN) as process:
+        line_with(process.stdout, "up")
+        process.send_signal(number)
+        line_with(process.stdout, number.name)
+        out, err = signalled(process, signal.SIGTERM)
+    assert process.returncode == 7
+    assert out == "SIGTERM\n"
+    assert err == ""
+    assert released(daemon) == [NAME]
+
+
+def test_a_signal_before_there_is_an_answer_starts_nothing(daemon: FakeDaemon) -> None:
+    daemon.answers["Reserve"] = [FakeDaemon.HANG]
+    with gpuctl_process(daemon, "run", "--vram", "4GiB", "--", "echo", "began") as process:
+        daemon.asked("Reserve")
+        out, err = signalled(process, signal.SIGTERM)
+    assert (process.returncode, out) == (143, "")
+    assert "gave up before gpud answered; it may have been promised" in err
+
+
+def test_a_signal_in_the_queue_starts_nothing_and_leaves_it(daemon: FakeDaemon) -> None:
+    daemon.answers["Reserve"] = r.ReserveResponse(reservation=samples.queued(2))
+    daemon.answers["WatchReservation"] = [FakeDaemon.HANG]
+    with gpuctl_process(daemon, "run", "--vram", "4GiB", "--", "echo", "began") as process:
+        line_with(process.stderr, "position 2")
+        out, err = signalled(process, signal.SIGINT)
+    assert (process.returncode, out) == (130, "")
+    assert f"{NAME} is released" in err
+    assert released(daemon) == [NAME]
+
+
+def test_a_command_that_a_signal_ends(daemon: FakeDaemon) -> None:
+    with gpuctl_process(
+        daemon, "run", "--vram", "4G", *shell("echo up; exec sleep 60")
+    ) as process:
+        line_with(process.stdout, "up")
+        signalled(process, signal.SIGTERM)
+    assert process.returncode == 143
+    assert released(daemon) == [NAME]
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, int]]:
+    """The two ends of a terminal: the person's, and the program's."""
+    person, program = pty.openpty()
+    yield person, program
+    os.close(person)
+    os.close(program)
+
+
+# Makes its stdin the controlling terminal of the session that it was started in.
+ON_TERMINAL = (
+    "import fcntl, os, sys, termios\n"
+    "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])\n"
+)
+
+
+def test_ctrl_c_reaches_the_command_once(daemon: FakeDaemon, terminal: tuple[int, int]) -> None:
+    person, program = terminal
+    command = [sys.executable, "-c", ON_TERMINAL, *PROGRAM[1:], "run", "--vram", "4GiB", *LISTEN]
+    with subprocess.Popen(
+        command,
+        stdin=program,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(daemon),
+        start_new_session=True,
+    ) as process:
+        try:
+            line_with(process.stdout, "up")
+            os.write(person, b"\x03")
+            line_with(process.stdout, "SIGINT")
+            out, err = signalled(process, signal.SIGTERM)
+        finally:
+            process.kill()
+    assert process.returncode == 7
+    assert out == "SIGTERM\n"  # and no second SIGINT, which gpuctl got as well
+    assert err == ""
+    assert released(daemon) == [NAME]
+
+
+def test_the_command_starts_with_the_mask_and_handlers_of_a_shell(daemon: FakeDaemon) -> None:
+    script = "grep -E 'Sig(Blk|Ign)' /proc/self/status"
+    with gpuctl_process(daemon, "run", "--vram", "4GiB", *shell(script)) as process:
+        out, _ = process.communicate(timeout=WAIT_SECONDS)
+    masks = dict(line.split(":\t") for line in out.splitlines())
+    assert int(masks["SigBlk"], 16) == 0
+    assert int(masks["SigIgn"], 16) == 0
+
+
+def test_the_lease_is_kept_alive_over_a_restart_of_the_daemon(daemon: FakeDaemon) -> None:
+    with gpuctl_process(daemon, "run", "--vram", "4GiB", *LISTEN) as process:
+        line_with(process.stdout, "up")
+        daemon.asked("KeepAlive", 3)
+        daemon.stop()
+        line_with(process.stderr, "the command goes on")
+        before = len(daemon.requests["KeepAlive"])
+        daemon.start_again()
+        line_with(process.stderr, f"gpud is back; {NAME} goes on")
+        daemon.asked("KeepAlive", before + 2)
+        out, err = signalled(process, signal.SIGTERM)
+    assert process.returncode == 7
+    assert out == "SIGTERM\n"
+    assert err == ""
+    assert released(daemon) == [NAME]
+
+
+def test_a_daemon_that_does_not_answer_is_asked_again(daemon: FakeDaemon) -> None:
+    silent = threading.Event()
+    first = iter([[lambda: silent.wait(20)]])
+    daemon.answers["KeepAlive"] = lambda _: next(first, kept())
+    with gpuctl_process(daemon, "run", "--vram", "4GiB", *LISTEN) as process:
+        line_with(process.stderr, "trying again")
+        line_with(process.stderr, "gpud is back")
+        silent.set()
+        signalled(process, signal.SIGTERM)
+    assert process.returncode == 7
+
+
+def test_a_daemon_that_is_away_at_the_end_is_told(daemon: FakeDaemon) -> None:
+    with gpuctl_process(daemon, "run", "--vram", "4GiB", *LISTEN) as process:
+        line_with(process.stdout, "up")
+        daemon.stop()
+        line_with(process.stderr, "the command goes on")
+        _, err = signalled(process, signal.SIGTERM)
+    assert process.returncode == 7
+    assert f"{NAME} could not be released, so it ends after its ttl" in err
+
+
+def test_a_release_waits_for_a_daemon_that_restarts(daemon: FakeDaemon) -> None:
+    gone = Refusal(code=grpc.StatusCode.UNAVAILABLE, message="Socket closed")
+    answers = iter([gone, gone])
+    done = r.ReleaseResponse(reservation=granted())
+    daemon.answers["Release"] = lambda _: next(answers, done)
+    with gpuctl_process(daemon, "run", "--vram", "4GiB", "--", "true") as process:
+        _, err = process.communicate(timeout=WAIT_SECONDS)
+    assert (process.returncode, err) == (0, "")
+    ids = {request.request_id for request in daemon.requests["Release"]}
+    assert (len(released(daemon)), len(ids)) == (3, 1)
+
+
+@pytest.mark.parametrize("told_by", ["KeepAlive", "WatchReservation"])
+def test_a_lease_that_is_lost_ends_the_command(told_by: str, daemon: FakeDaemon) -> None:
+    gone = granted(state=r.RESERVATION_STATE_REVOKED, state_reason="for reservations/r-9")
+    lost = threading.Event()
+    daemon.answers["GetReservation"] = r.GetReservationResponse(reservation=gone)
+    if told_by == "KeepAlive":
+        daemon.answers["KeepAlive"] = [
+            lambda: lost.wait(20), kept(state=r.RESERVATION_STATE_REVOKED)
+        ]  # fmt: skip
+    else:
+        daemon.answers["WatchReservation"] = [
+            seen(granted()), lambda: lost.wait(20), seen(gone)
+        ]  # fmt: skip
+    with gpuctl_process(daemon, "run", "--vram", "4GiB", *LISTEN) as process:
+        line_with(process.stdout, "up")
+        lost.set()
+        out, err = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 7
+    assert out == "SIGTERM\n"
+    assert f"{NAME} IS LOST" in err
+    assert "it is REVOKED: for reservations/r-9; it gets SIGTERM now" in err
+
+
+def test_a_script_that_ends_leaves_nothing_behind_that_would_keep_the_bytes(
+    daemon: FakeDaemon,
+) -> None:
+    gone = granted(state=r.RESERVATION_STATE_REVOKED)
+    lost = threading.Event()
+    daemon.answers["WatchReservation"] = [seen(granted()), lambda: lost.wait(20), seen(gone)]
+    daemon.answers["KeepAlive"] = [FakeDaemon.HANG]
+    # The shell dies of SIGTERM at once; what it started tells of it first, in its own session.
+    worker = "trap 'echo worker ended; exit' TERM; echo up; while :; do read -r _ <&3; done"
+    script = f'mkfifo "$FIFO"; exec 3<>"$FIFO"; setsid sh -c "{worker}"; echo not here'
+    fifo = f"{daemon.address.removeprefix('unix://')}.fifo"
+    options = ("run", "--vram", "4GiB")
+    with gpuctl_process(daemon, *options, *shell(script), FIFO=fifo) as process:
+        line_with(process.stdout, "up")
+        lost.set()
+        out, _ = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 143
+    assert out == "worker ended\n"
+
+
+def test_a_lease_that_gpud_forgot_is_lost(daemon: FakeDaemon) -> None:
+    up = threading.Event()
+    missing = Refusal(code=grpc.StatusCode.NOT_FOUND, message="cannot find it", reason="X")
+    daemon.answers["KeepAlive"] = [lambda: up.wait(20), missing]
+    with gpuctl_process(daemon, "run", "--vram", "4GiB", *LISTEN) as process:
+        line_with(process.stdout, "up")
+        up.set()
+        _, err = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 7
+    assert "gpud no longer knows it: cannot find it" in err
+
+
+def test_one_that_warns_lets_the_command_go_on(daemon: FakeDaemon) -> None:
+    daemon.answers["KeepAlive"] = kept(state=r.RESERVATION_STATE_EXPIRED)
+    options = ("run", "--vram", "4GiB", "--on-loss", "warn", "--quiet")
+    with gpuctl_process(daemon, *options, *LISTEN) as process:
+        line_with(process.stderr, "IS LOST while the command runs, it is EXPIRED")
+        line_with(process.stdout, "up")
+        process.send_signal(signal.SIGUSR1)
+        line_with(process.stdout, "SIGUSR1")
+        signalled(process, signal.SIGTERM)
+    assert process.returncode == 7
+
+
+def notice(seconds: float) -> r.PreemptionNotice:
+    """The clock of a process is the real one."""
+    moment = Timestamp()
+    moment.GetCurrentTime()
+    moment.FromNanoseconds(moment.ToNanoseconds() + int(seconds * 1e9))
+    return r.PreemptionNotice(by="reservations/r-9", revoke_time=moment)
+
+
+def test_a_notice_is_told_and_acted_on_before_the_bytes_are_gone(daemon: FakeDaemon) -> None:
+    up = threading.Event()
+
+    def announce() -> None:
+        up.wait(20)
+
+    daemon.answers["WatchReservation"] = [
+        seen(granted()),
+        announce,
+        seen(granted(preemption_notice=notice(1.0))),
+        FakeDaemon.HANG,
+    ]
+    daemon.answers["KeepAlive"] = [FakeDaemon.HANG]
+    with gpuctl_process(daemon, "run", "--vram", "4GiB", *LISTEN) as process:
+        line_with(process.stdout, "up")
+        up.set()
+        told = line_with(process.stderr, "ends in")
+        out, _ = process.communicate(timeout=WAIT_SECONDS)
+    assert "for reservations/r-9; the command gets SIGTERM in" in told
+    assert process.returncode == 7
+    assert out == "SIGTERM\n"
+
+
+def test_a_stderr_that_nobody_reads_ends_nothing(daemon: FakeDaemon) -> None:
+    daemon.answers["KeepAlive"] = kept(state=r.RESERVATION_STATE_EXPIRED)
+    options = ("run", "--vram", "4GiB", "--on-loss", "warn")
+    with gpuctl_process(daemon, *options, *LISTEN) as process:
+        assert process.stderr is not None
+        process.stderr.close()
+        line_with(process.stdout, "up")
+        daemon.asked("GetReservation")  # it is about to tell of the loss
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(WAIT_SECONDS) == 7
+    assert released(daemon) == [NAME]
+
+
+def test_a_notice_that_is_withdrawn(daemon: FakeDaemon) -> None:
+    daemon.answers["WatchReservation"] = [
+        seen(granted(preemption_notice=notice(60))), seen(granted()), FakeDaemon.HANG
+    ]  # fmt: skip
+    daemon.answers["KeepAlive"] = [FakeDaemon.HANG]
+    with gpuctl_process(daemon, "run", "--vram", "4GiB", *LISTEN) as process:
+        line_with(process.stdout, "up")
+        line_with(process.stderr, "ends in")
+        line_with(process.stderr, f"{NAME} stays")
+        signalled(process, signal.SIGTERM)
+    assert process.returncode == 7
+
+
+def test_a_pipe_goes_through_the_command(daemon: FakeDaemon) -> None:
+    ended = subprocess.run(
+        [*PROGRAM, "run", "--vram", "4GiB", "--", "tr", "a-z", "A-Z"],
+        input="through\n",
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
+        env=environment(daemon),
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "THROUGH\n", "")

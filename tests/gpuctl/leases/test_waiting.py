@@ -1,0 +1,160 @@
+"""`reserve --wait`: in the queue, out of it, and given up."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+from contextlib import closing
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from gpuctl.client import Client
+from gpuctl.failures import Failure
+from gpuctl.leases.streams import Inbox
+from gpuctl.leases.telling import Telling
+from gpuctl.leases.waiting import Asking
+from gpud.v1 import reservations_pb2 as r
+from tests.fakes.daemon import FakeDaemon, Refusal
+from tests.gpuctl import samples
+from tests.gpuctl.conftest import Gpuctl
+from tests.gpuctl.leases.conftest import NAME, granted, seen
+from tests.gpuctl.leases.processes import gpuctl_process, line_with, signalled
+from tests.gpuctl.test_terminal import on_a_terminal
+
+WAIT = "reserve --vram 4GiB --wait 20s"
+
+
+@pytest.fixture(autouse=True)
+def _queued(daemon: FakeDaemon) -> None:
+    daemon.answers["Reserve"] = r.ReserveResponse(reservation=samples.queued(2))
+
+
+def ended(state: int, why: str) -> r.WatchReservationResponse:
+    return seen(samples.reservation(state=state, state_reason=why))
+
+
+def test_what_is_granted_at_once_is_not_waited_for(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    daemon.answers["Reserve"] = r.ReserveResponse(reservation=granted())
+    told = gpuctl(WAIT)
+    assert told.code == 0
+    assert "GRANTED" in told.out
+    assert told.err == ""
+    assert "WatchReservation" not in daemon.requests
+
+
+def test_it_waits_until_granted_and_tells_each_place_once(
+    gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    daemon.answers["WatchReservation"] = [
+        seen(samples.queued(2)),
+        seen(samples.queued(2)),
+        seen(samples.queued(1)),
+        seen(granted()),
+    ]
+    told = gpuctl(f"{WAIT} -o name")
+    assert (told.code, told.out) == (0, f"{NAME}\n")
+    assert told.err.splitlines() == [
+        f"r-4m2k waits, position {position}: gpu0 has 1.25 GiB grantable of the 4 GiB it needs; "
+        "expected in 40s; gives up in 10m"
+        for position in (2, 1)
+    ]
+    assert "Release" not in daemon.requests
+
+
+def test_a_wait_that_runs_out_ends_with_124(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    daemon.answers["WatchReservation"] = [
+        seen(samples.queued(2)), ended(r.RESERVATION_STATE_EXPIRED, "gpu0 stayed full")
+    ]  # fmt: skip
+    told = gpuctl(WAIT)
+    assert told.code == 124
+    assert f"waited 20s in vain for {NAME}: gpu0 stayed full" in told.err
+    assert "gpuctl explain" in told.err
+    assert told.out == ""
+
+
+@pytest.mark.parametrize(
+    ("state", "word"),
+    [(r.RESERVATION_STATE_RELEASED, "RELEASED"), (r.RESERVATION_STATE_REVOKED, "REVOKED")],
+)
+def test_one_that_another_ends_says_so(
+    state: int, word: str, gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    daemon.answers["WatchReservation"] = [ended(state, "by bob@rig")]
+    told = gpuctl(WAIT)
+    assert told.code == 74
+    assert f"{NAME} was {word} by another while it waited: by bob@rig" in told.err
+
+
+def test_a_connection_that_breaks_off_is_made_again(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    gone = Refusal(code=grpc.StatusCode.UNAVAILABLE, message="Socket closed")
+    answers = iter([[seen(samples.queued(2)), gone], gone, [seen(granted())]])
+    daemon.answers["WatchReservation"] = lambda _: next(answers)
+    told = gpuctl(WAIT)
+    assert told.code == 0
+    assert told.err.count("broke off; trying again") == 1
+
+
+def test_one_that_gpud_forgot(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    daemon.answers["WatchReservation"] = Refusal(
+        code=grpc.StatusCode.NOT_FOUND, message="cannot find it", reason="RESERVATION_NOT_FOUND"
+    )
+    assert gpuctl(WAIT).code == 69
+
+
+def test_a_daemon_that_stays_away_leaves_it_queued(
+    daemon: FakeDaemon,
+) -> None:
+    daemon.answers["WatchReservation"] = Refusal(
+        code=grpc.StatusCode.UNAVAILABLE, message="Socket closed"
+    )
+    client = Client(daemon.address, 10)
+    telling = Telling(now=lambda: float(samples.NOW))
+    request = r.ReserveRequest(bytes=samples.GIB, max_wait=Duration(seconds=20))
+    asking = Asking(client, request, Inbox(), telling, reconnect_seconds=0.2)
+    with closing(client), pytest.raises(Failure, match="it is still queued") as raised:
+        asking.obtain()
+    assert raised.value.exit_code == 78
+    assert f"cannot wait any longer for {NAME}" in raised.value.message
+    assert any(f"gpuctl release {NAME}" in note for note in raised.value.notes)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_the_queue(number: signal.Signals, daemon: FakeDaemon) -> None:
+    daemon.answers["WatchReservation"] = [seen(samples.queued(2)), FakeDaemon.HANG]
+    with gpuctl_process(daemon, *WAIT.split()) as process:
+        line_with(process.stderr, "position 2")
+        out, err = signalled(process, number)
+    assert process.returncode == 128 + number
+    assert f"{NAME} is released" in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert [request.name for request in daemon.requests["Release"]] == [NAME]
+
+
+def test_a_signal_before_the_answer_releases_what_it_brings(daemon: FakeDaemon) -> None:
+    sent = threading.Event()
+    daemon.answers["Reserve"] = [
+        lambda: sent.wait(20), r.ReserveResponse(reservation=samples.queued(2))
+    ]  # fmt: skip
+    with gpuctl_process(daemon, *WAIT.split()) as process:
+        daemon.asked("Reserve")
+        process.send_signal(signal.SIGINT)
+        sent.set()
+        process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert daemon.requests["Release"][0].name == NAME
+
+
+def test_a_terminal_has_one_line_that_changes(daemon: FakeDaemon) -> None:
+    daemon.answers["WatchReservation"] = [
+        seen(samples.queued(2)), seen(samples.queued(1)), seen(granted())
+    ]  # fmt: skip
+    shown = on_a_terminal(daemon, *WAIT.split(), COLUMNS="60").decode()
+    waiting, _, table = shown.rpartition("\x1b[K")
+    assert "\n" not in waiting
+    assert re.findall(r"position (\d)", waiting) == ["2", "2", "1"]
+    assert all(len(line) < 60 for line in waiting.replace("\r", "").split("\x1b[K"))
+    assert table.startswith("RESERVATION")

@@ -1,0 +1,43 @@
+"""What the host shows and what an instance is bound to, as it goes on the wire."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gpud.devices.snapshot import HostReadings
+from gpud.rpc import messages
+from tests.fakes.cards import sample, snapshot
+from tests.instances.test_admission import INSTANCE
+
+
+def test_what_the_host_does_not_tell_is_absent() -> None:
+    host = messages.snapshot(snapshot(), [], 0).host
+    assert not host.HasField("memory_some_percent")
+    assert not host.HasField("memory_full_percent")
+    assert host.memory_pressure_events == 0
+
+
+def test_memory_pressure_is_told() -> None:
+    shown = HostReadings(
+        memory_some_percent=12.5, memory_full_percent=0.0, memory_pressure_events=3
+    )
+    host = messages.snapshot(replace(snapshot(), host=shown), [], 0).host
+    assert (host.memory_some_percent, host.memory_full_percent) == (12.5, 0.0)
+    assert host.HasField("memory_full_percent")
+    assert host.memory_pressure_events == 3
+
+
+def test_the_cpus_nearest_a_device_are_told() -> None:
+    card = sample()
+    assert not messages.device(card, None).HasField("cpu_affinity")
+    near = replace(card, info=replace(card.info, cpu_affinity="0-15", numa_node=0))
+    told = messages.device(near, None)
+    assert (told.cpu_affinity, told.numa_node) == ("0-15", 0)
+
+
+def test_what_an_instance_is_bound_to_is_told() -> None:
+    assert not messages.instance(INSTANCE, {}).HasField("memory_node")
+    bound = replace(INSTANCE, cpu_affinity="0-7", memory_node=0, swap="mlock")
+    told = messages.instance(bound, {})
+    assert (told.cpu_affinity, told.memory_node, told.swap) == ("0-7", 0, "mlock")
+    assert told.HasField("memory_node")
