@@ -31,7 +31,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A server that somebody runs, or an address that somebody set, is not what the tasks speak to.
 unexport GPUCTL_ADDRESS
 
-.PHONY: help setup engine demo test check fix proto bench clean
+.PHONY: help setup engine demo test check fix proto bench prove clean
 
 help: ## List the tasks
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -69,6 +69,16 @@ bench: $(develop) ## Measure against the floors and print the table (minutes; ne
 	@engine=$$(packaging/get_engine.sh | tail -n 1); \
 	folder=$$(mktemp -d /tmp/gpud-bench.XXXXXX); trap 'rm -rf "$$folder"' EXIT; \
 	LLAMA_SERVER=$$engine TMPDIR=$$folder $(bin)/python -m tests.bench $(BENCH)
+
+proofs := .build/proofs
+
+prove: $(develop) ## Prove all that takes too long for the tests, and write its table (up to an hour)
+	@engine=$$(packaging/get_engine.sh | tail -n 1); \
+	folder=$$(mktemp -d /tmp/gpud-prove.XXXXXX); trap 'rm -rf "$$folder"' EXIT; \
+	rm -rf $(proofs); failed=0; \
+	GPUD_PROVE=1 GPUD_PROOF_RESULTS=$(CURDIR)/$(proofs) LLAMA_SERVER=$$engine TMPDIR=$$folder \
+		timeout 90m $(bin)/python -m pytest -m proof $(PROOFS) || failed=1; \
+	$(bin)/python -m tests.proof.table $(proofs) && exit $$failed
 
 clean: ## Remove the environment, the engine and all caches
 	rm -rf .venv .build dist

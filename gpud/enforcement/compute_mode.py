@@ -24,8 +24,14 @@ from gpud.events import Event
 from gpud.feed import Feed
 from gpud.ledger.change import Change
 from gpud.ledger.charge import is_stale
-from gpud.ledger.reservation import Enforcement, Reservation, ReservationState
+from gpud.ledger.reservation import (
+    Enforcement,
+    Reservation,
+    ReservationKind,
+    ReservationState,
+)
 from gpud.promises.promises import Promises
+from gpud.promises.requests import Call
 from gpud.store import Row, SqliteStore
 
 log = structlog.get_logger()
@@ -161,6 +167,23 @@ class ModeKeeper:
         retry = self._trying.setdefault(holder.id, _Retry())
         if now >= retry.due_boottime and await self.enforce(holder) is Enforcement.LEDGER:
             retry.failed(now)
+            if not is_noted:
+                await self._give_up(holder)
+
+    async def _give_up(self, holder: Reservation) -> None:
+        """Who asked for the driver's enforcement or nothing, and waited for it, has nothing."""
+        is_required = holder.request.require_enforcement is Enforcement.DRIVER
+        if not is_required or holder.kind is ReservationKind.HELD:
+            return
+        event = Event(
+            wall=self._seams.clock.now().wall,
+            type="reservation.unenforced",
+            subject=holder.name,
+            reason="released, for it required enforcement by the driver",
+        )
+        tell(self._seams.promises, event)
+        with suppress(StoreReadOnly, ReservationNotFound):
+            await self._seams.promises.release(holder.id, None, Call(method="Release"))
 
     async def _exclude(self, uuid: str, reservation: Reservation) -> bool:
         """Whether the device was seen to be exclusive after it was told to be."""

@@ -30,7 +30,8 @@ class DeviceBook:
 
     granted_bytes: int = 0
     holders: dict[str, int] = field(default_factory=dict)  # reservation id → bytes
-    bound: dict[str, int] = field(default_factory=dict)  # those that had a process
+    bound: set[str] = field(default_factory=set)  # those that had a process
+    releasing: dict[str, int] = field(default_factory=dict)  # those that have ended
     # Promises inside a standing one: their bytes are its bytes. Id → the standing one's id.
     within: dict[str, str] = field(default_factory=dict)
     exclusive: str | None = None  # the reservation that has it alone
@@ -130,11 +131,15 @@ class Books:
             book.version += 1
             if reservation.within is not None:
                 book.within[reservation.id] = reservation.within
+                if reservation.state is ReservationState.RELEASING:
+                    book.releasing[reservation.id] = grant.bytes
                 continue
             book.granted_bytes += grant.bytes
             book.holders[reservation.id] = grant.bytes
             if reservation.bound:
-                book.bound[reservation.id] = grant.bytes
+                book.bound.add(reservation.id)
+            if reservation.state is ReservationState.RELEASING:
+                book.releasing[reservation.id] = grant.bytes
             if reservation.exclusive and not grant.beside:
                 book.exclusive = reservation.id
 
@@ -149,11 +154,12 @@ class Books:
         for grant in old.grants:
             book = self._devices[grant.device]
             book.version += 1
+            book.releasing.pop(old.id, None)
             if book.within.pop(old.id, None) is not None:
                 continue
             book.granted_bytes -= grant.bytes
             del book.holders[old.id]
-            book.bound.pop(old.id, None)
+            book.bound.discard(old.id)
             if book.exclusive == old.id:
                 book.exclusive = None
 

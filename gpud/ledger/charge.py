@@ -158,8 +158,15 @@ def _unattributed(
     if seen.residue_bytes is None:
         # No list at all: what is used fills the grants first.
         return max(0, used - absorbed - below_promise), 0
-    # What a promise's processes left behind as they ended is its own until the device lets go.
-    left_behind = sum(size for id_, size in book.bound.items() if id_ not in seen.carried)
+    # What is left of an ended promise is its own until the device lets go. One that goes on may
+    # fill its promise anew beside what its processes left.
+    left_behind = sum(
+        size
+        for id_, size in book.releasing.items()
+        if id_ not in seen.carried
+        and id_ not in seen.observed
+        and book.within.get(id_) not in book.releasing
+    )
     residue = max(0, seen.residue_bytes - absorbed - left_behind)
     if any(p.used_bytes is None for p in sample.processes or ()):
         # Listed, but without sizes (MIG, containers): the residue is theirs as far as promised.

@@ -101,8 +101,11 @@ def rebased(reservation: Reservation, now: Moment) -> Reservation:
     deadline, ended = reservation.deadline, reservation.ended
     release, notice = reservation.release_deadline, reservation.notice
     limit = reservation.request.max_wait_seconds if reservation.queued else reservation.ttl_seconds
+    same_boot = reservation.created.boot_id == now.boot_id
     return replace(
         reservation,
+        # After a reboot a process's numbers are somebody else's; a container's cgroup is its own.
+        attachments=tuple(a for a in reservation.attachments if same_boot or a.pid is None),
         created=_past(reservation.created, now),
         granted=reservation.granted and _past(reservation.granted, now),
         deadline=deadline and deadline.rebased(now, limit or 0.0),

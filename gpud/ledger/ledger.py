@@ -128,7 +128,7 @@ class Ledger:
             except GpudError:  # whatever it is, the others must not wait for it
                 victims = preemption.victims(entry, admission, line)
                 changes += [self._give_notice(each, entry, now) for each in victims]
-                line.block(entry, admission.needs(entry.request))
+                line.keep(entry, admission.wanted(entry, line))
                 continue
             granted = replace(granted, generation=entry.generation + 1)
             self.books.put(granted)

@@ -6,13 +6,18 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
-from gpud.errors import InstanceLost, InstanceNotFound, OptionInvalid, ReservationNotFound
+from gpud.errors import (
+    InstanceLost,
+    InstanceNotFound,
+    OptionInvalid,
+    ReservationNotFound,
+    WrongState,
+)
 from gpud.instances.allocation import LoadTerms
 from gpud.instances.instance import Instance, InstanceState, LoadPhase, UnloadPhase
 from gpud.instances.life import House, StopOrder
 from gpud.instances.roster import LoadRequest, Roster
 from gpud.instances.tree.output import follow, tail
-from gpud.promises.requests import Call
 from gpud.rpc import messages, paging
 from gpud.rpc.reservation_messages import MAX_WAIT_SECONDS, priority_from, sharing_from
 from gpud.rpc.reservations import call_of
@@ -71,7 +76,10 @@ class Instances(instances_pb2_grpc.InstanceServiceServicer):
         call = call_of("UnloadModel", request.request_id, *asked)
         known = self._house.promises.requests.find(call)
         # A model names no instance any more once the first call has stopped it.
-        name = known.result if known is not None else self._stopping(request, call)
+        name = known.result if known is not None else self._named(request)
+        self._stop(name, request, again=known is not None)
+        if known is None:
+            self._house.promises.remember_only(call, name)
         async for progress in self._roster.follow(name, from_start=True):
             if isinstance(progress.phase, LoadPhase):
                 continue  # where it was when the stop was ordered
@@ -180,18 +188,23 @@ class Instances(instances_pb2_grpc.InstanceServiceServicer):
         except InstanceNotFound:
             return True
 
-    def _stopping(self, request: pb.UnloadModelRequest, call: Call) -> str:
-        """Order the stop; the instance's id."""
+    def _stop(self, name: str, request: pb.UnloadModelRequest, *, again: bool) -> None:
+        """Order the stop.
+
+        Also when it is asked again: the daemon may have died between keeping the request's id
+        and stopping anything.
+        """
         grace = messages.checked_span("grace", request, 0.0, MAX_GRACE_SECONDS)
-        name = self._named(request)
         order = StopOrder(
             actor=messages.checked_text("owner", request.owner) or "anonymous",
             grace_seconds=DEFAULT_GRACE_SECONDS if grace is None else grace,
             force=request.force,
         )
-        self._roster.stop(name, order)
-        self._house.promises.remember_only(call, name)
-        return name
+        try:
+            self._roster.stop(name, order)
+        except WrongState:
+            if not again:  # else it has ended by now, as asked
+                raise
 
     def _named(self, request: pb.UnloadModelRequest) -> str:
         if bool(request.instance) == bool(request.model):

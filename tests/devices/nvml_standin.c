@@ -254,9 +254,13 @@ nvmlReturn_t nvmlDeviceSetComputeMode(Device *device, int mode) {
     if (mode < 0 || mode > 3) return INVALID_ARGUMENT;
     if (triggered("ignore") == device->number) return SUCCESS;
     char modes[MAX_CARDS + 1];
+    static int taken; /* cards are set by threads of their own */
+    while (__sync_lock_test_and_set(&taken, 1)) usleep(100);
     read_modes(modes);
     modes[device->number] = '0' + mode;
-    return write_modes(modes);
+    nvmlReturn_t outcome = write_modes(modes);
+    __sync_lock_release(&taken);
+    return outcome;
 }
 
 /* Cards 0 to 3 are near node 0 with CPUs 0-15, the others near node 1 with CPUs 16-31. */

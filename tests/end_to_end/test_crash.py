@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import grpc
+import msgspec
 import pytest
 
+from gpud.promises.requests import Remembered
+from gpud.rpc.reservations import call_of
 from gpud.v1 import instances_pb2 as pb
 from tests.end_to_end.driving import books, event_types, instances, load, reaches, unload
 from tests.running import Api, Gpud, calling, refused_stream
@@ -166,3 +171,25 @@ async def test_followed_output_ends_with_the_instance(stubbed: MakeGpud) -> None
         async with asyncio.timeout(10):
             rest = [line async for part in call for line in part.lines]
         assert any("cleaning up before exit" in line for line in rest)
+
+
+async def test_an_unload_whose_id_alone_was_kept_is_done_when_it_is_asked_again(
+    stubbed: MakeGpud,
+) -> None:
+    """Killed between the two commits, the repeat waited for a stop that nobody had ordered."""
+    daemon = stubbed().start()
+    async with calling(daemon) as api:
+        made = await load(api)
+    daemon.kill()
+    id_ = made.name.removeprefix("instances/")
+    call = call_of("UnloadModel", "bye", id_, "", False)
+    kept = Remembered(method=call.method, digest=call.digest, result=id_, wall=time.time())
+    with sqlite3.connect(daemon.state / "state.db") as connection:
+        row = ("request", "bye", msgspec.json.encode(kept))
+        connection.execute("INSERT INTO rows (kind, id, body) VALUES (?, ?, ?)", row)
+    connection.close()
+    daemon.start()
+    async with calling(daemon) as api:
+        ends = await unload(api, instance=made.name, request_id="bye")
+        assert ends[-1].instance.state == pb.INSTANCE_STATE_STOPPED
+        assert daemon.leftovers() == []

@@ -12,7 +12,7 @@ from gpud.devices.snapshot import DeviceKind
 from gpud.enforcement.compute_mode import EXCLUSIVE, RETRY_FIRST_SECONDS, ModeKeeper, ModeSeams
 from gpud.errors import StoreReadOnly
 from gpud.ledger.change import Change
-from gpud.ledger.reservation import Enforcement
+from gpud.ledger.reservation import Enforcement, ReservationState
 from gpud.store import Row
 from tests.enforcement.office import GPU, Office
 from tests.fakes.cards import sample
@@ -295,13 +295,14 @@ async def test_a_restore_that_fails_is_tried_until_it_succeeds(office: Office) -
     assert office.rows("compute_mode") == {}
 
 
-async def test_a_reboot_resets_modes_and_the_row_goes(office: Office) -> None:
+@pytest.mark.parametrize("since", ["default", EXCLUSIVE])
+async def test_a_reboot_resets_modes_and_the_row_goes(office: Office, since: str) -> None:
     cards = Cards(office)
     modes = keeper(office, cards)
     await modes.enforce(await office.reserve("a", exclusive=True))
     await office.release("a")
     office.clock.reboot()
-    cards.modes[GPU] = "default"
+    cards.modes[GPU] = since  # exclusive: by whoever set it in this boot
     orders = len(cards.orders)
     await tick(office, cards, keeper(office, cards))
     assert office.rows("compute_mode") == {}
@@ -389,3 +390,19 @@ async def test_without_a_disk_nothing_is_set(office: Office) -> None:
         await office.promises.commit(Change(), (large,))
     assert await modes.enforce(held) is Enforcement.LEDGER
     assert cards.orders == []
+
+
+async def test_who_waited_for_the_driver_or_nothing_has_nothing(office: Office) -> None:
+    cards = Cards(office)
+    cards.refusal = ModeRefusal.NOT_PERMITTED
+    required = {"require_enforcement": Enforcement.DRIVER, "exclusive": True}
+    await office.reserve("a", **required)  # type: ignore[arg-type]
+    # As one that was granted out of the queue: nobody but the loop looks after it.
+    await tick(office, cards, keeper(office, cards))
+    assert office.promises.durable.reservations["a"].state is ReservationState.RELEASED
+    ((_, reason),) = await office.events("reservation.unenforced")
+    assert "required enforcement by the driver" in reason
+    cards.refusal = None
+    await office.reserve("b", **required)  # type: ignore[arg-type]
+    await tick(office, cards, keeper(office, cards))
+    assert office.enforcement("b") == DRIVER

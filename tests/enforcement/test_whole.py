@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -115,8 +118,8 @@ async def test_policy_ends_who_is_proved_and_nobody_else(gpud: Gpud) -> None:
         with (
             hog(8 * MIB, **alone.environment) as owner,
             hog(8 * MIB, CUDA_VISIBLE_DEVICES=OTHER) as foreign,
-            hog(8 * MIB, CUDA_VISIBLE_DEVICES=CARD) as intruder,
-            hog(256 * MIB, **small.environment) as glutton,
+            doomed(8 * MIB, CUDA_VISIBLE_DEVICES=CARD) as intruder,
+            doomed(256 * MIB, **small.environment) as glutton,
         ):
             for pid in (intruder, glutton):
                 found = await asyncio.wait_for(asyncio.to_thread(ending, pid), 20)
@@ -125,6 +128,17 @@ async def test_policy_ends_who_is_proved_and_nobody_else(gpud: Gpud) -> None:
             assert {each.details["pid"] for each in told} == {str(intruder), str(glutton)}
             assert all("opened at" in each.details["proof"] for each in told)
             assert not any(read_stat(pid).state in "ZX" for pid in (owner, foreign))
+
+
+@contextmanager
+def doomed(size_bytes: int, **environment: str) -> Iterator[int]:
+    """As hog, but ended maybe before it holds all of that."""
+    script = f"held = bytearray(b'x') * {size_bytes}; input()"
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", script], stdin=subprocess.PIPE, env=environment
+    ) as process:
+        yield process.pid
+        process.kill()
 
 
 def ending(pid: int) -> int:

@@ -8,7 +8,6 @@ out whatever could be anybody's: a refusal below it is one too.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field
 
 from gpud.clock import Moment
@@ -61,12 +60,19 @@ class Judge:
         }
 
     def room(self, uuid: str, but: str = "") -> int:
-        """Bytes that are really there for one more, all promises filled."""
+        """Bytes that are really there for one more, whatever everybody else may still do.
+
+        Who is granted may fill the promise anew beside what dead processes left; who has ended and
+        has nothing alive takes no more than is left.
+        """
         card, holders = self.cards[uuid], self.holders(uuid, but)
-        held = sum(max(size, self.use(uuid, id_)) for id_, size in holders.items())
+        held = sum(
+            max(size, self.alive(uuid, id_))
+            for id_, size in holders.items()
+            if self.alive(uuid, id_) or self.known[id_].state is ReservationState.GRANTED
+        )
         others = sum(s for s, c in card.living.values() if c not in holders and c != but)
-        left = sum(size for claim, size in card.stuck.items() if claim not in holders)
-        return card.total - held - others - left
+        return card.total - held - others - sum(card.stuck.values())
 
     def sure(self, uuid: str) -> int:
         """Bytes that nobody could have a claim to."""
@@ -78,9 +84,6 @@ class Judge:
 
     def alive(self, uuid: str, id_: str) -> int:
         return sum(size for size, claim in self.cards[uuid].living.values() if claim == id_)
-
-    def use(self, uuid: str, id_: str) -> int:
-        return self.alive(uuid, id_) + self.cards[uuid].stuck.get(id_, 0)
 
     # Judging a change.
 
@@ -109,8 +112,9 @@ class Judge:
                 assert not others, "alone, with others there"
             alone = [id_ for id_ in others if self._is_whole(id_, grant.device)]
             assert not alone, "beside one that is alone"
-        for waiting in self._before(new):
-            self._passed(new, waiting, now)
+        first = next(iter(self._before(new)), None)
+        if first is not None:
+            self._passed(new, first)
 
     def _is_whole(self, id_: str, uuid: str) -> bool:
         held = self.known[id_]
@@ -121,43 +125,50 @@ class Judge:
         ahead = [each for each in waiting if place(each) < place(new)]
         return sorted(ahead, key=place)
 
-    def _passed(self, new: Reservation, waiting: Reservation, now: Moment) -> None:
-        """Whoever is first for a device is delayed by a passer for a bounded time at most."""
-        for grant in new.grants:
-            first = next(
-                (each for each in self._before(new) if grant.device in self.needs(each.request)),
-                None,
+    def _passed(self, new: Reservation, first: Reservation) -> None:
+        """Who passes moves the first one's moment, as leases stand, by a bounded time at most."""
+        without = self._moment(first, [])
+        beside = self._moment(first, [new])
+        if beside <= without + 1e-6:
+            return
+        assert new.deadline is not None, "a promise without end passed one that waits"
+        until = first.created.boottime + BOUND
+        assert new.deadline.boottime <= until + 1e-6, "passed for longer than the bound"
+        assert new.passed is not None
+
+    def _moment(self, waiting: Reservation, also: list[Reservation]) -> float:
+        """When it comes in if every lease ends as it stands: counted device by device."""
+        best = float("inf")
+        for shape in waiting.request.shapes:
+            moments = sorted(
+                self._device_moment(uuid, waiting, shape.bytes, also)
+                for uuid in shape.devices or (u for u in self.cards if u != "U-host")
             )
-            if first is None or first.id != waiting.id:
-                continue
-            if self._never_delays(grant.device, waiting, new):
-                continue
-            until = waiting.created.boottime + BOUND
-            assert new.deadline is not None, "a promise without end passed one that waits"
-            assert new.deadline.boottime <= until + 1e-6, "passed for longer than the bound"
-            assert new.passed is not None
+            if len(moments) >= shape.device_count:
+                best = min(best, moments[shape.device_count - 1])
+        return best
 
-    def _never_delays(self, uuid: str, waiting: Reservation, new: Reservation) -> bool:
-        if waiting.exclusive or new.exclusive:
-            return False
-        size = next(grant.bytes for grant in new.grants if grant.device == uuid)
-        holders = list(self.holders(uuid, new.id).values())
-        limit = self.capacity[uuid] - self.needs(waiting.request)[uuid]
-        sums = (
-            sum(some)
-            for n in range(len(holders) + 1)
-            for some in itertools.combinations(holders, n)
+    def _device_moment(
+        self, uuid: str, waiting: Reservation, size: int, also: list[Reservation]
+    ) -> float:
+        if self.cards[uuid].refuses or size > self.capacity[uuid]:
+            return float("inf")
+        new = {each.id for each in also}
+        held = [each for each in self.known.values() if each.booked and each.id not in new]
+        ends = sorted(
+            (_end(each), grant.bytes)
+            for each in (*held, *also)
+            for grant in each.grants
+            if grant.device == uuid
         )
-        return size <= limit and not any(limit - size < each <= limit for each in sums)
-
-    def needs(self, request: ReserveRequest) -> dict[str, int]:
-        needs: dict[str, int] = {}
-        for shape in request.shapes:
-            for uuid in shape.devices or (u for u in self.cards if u != "U-host"):
-                needs[uuid] = max(needs.get(uuid, 0), shape.bytes)
-        if request.host_bytes:
-            needs["U-host"] = needs.get("U-host", 0) + request.host_bytes
-        return needs
+        left = sum(taken for _, taken in ends)
+        moment = 0.0
+        for end, taken in ends:
+            if left + size <= self.capacity[uuid] and not (waiting.exclusive and left):
+                break
+            left, moment = left - taken, end
+        fits = left + size <= self.capacity[uuid] and not (waiting.exclusive and left)
+        return moment if fits else float("inf")
 
     def _moved(self, old: Reservation, new: Reservation, now: Moment) -> None:
         ending = new.ending if new.state is ReservationState.RELEASING else new.state
@@ -240,6 +251,11 @@ class Judge:
         return not (alone and (holders or strangers))
 
 
-def place(each: Reservation) -> tuple[float, str]:
+def _end(held: Reservation) -> float:
+    known = held.deadline is not None and held.state is ReservationState.GRANTED
+    return held.deadline.boottime if known and held.deadline is not None else float("inf")
+
+
+def place(each: Reservation) -> tuple[float, float]:
     """Earlier by a class for each ageing span of waiting."""
-    return (each.created.boottime - AGEING * each.request.priority, "")
+    return (each.created.boottime - AGEING * each.request.priority, each.created.wall)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpud.errors import DeviceUnavailable
+from gpud.errors import DeviceUnavailable, VramInsufficient
 from gpud.ledger.books import Cordon
 from gpud.ledger.change import Change
 from gpud.ledger.reservation import ReservationState
@@ -106,5 +106,5 @@ def test_a_device_is_cordoned_though_it_is_not_there() -> None:
     cordon(desk, "U-gpu1")
     desk.show(sample(0), sample(1))
     desk.reserve("a", 20)
-    with pytest.raises(Exception, match="cordoned"):
+    with pytest.raises(VramInsufficient, match="gpu1: cordoned"):
         desk.reserve("b", 20)

@@ -16,17 +16,25 @@ from tests.running import Gpud
 collect_ignore = [] if PROVING else ["test_syscalls.py"]
 
 
+def daemon(directory: Path, engine: Path | None = None) -> Gpud:
+    """Four simulated cards, and the model `tiny` on a stub, or on the engine given."""
+    directory.mkdir()
+    write_tiny(directory / "tiny.gguf")
+    program = engine or write_stub(directory)
+    extra = (
+        f'[engines.llama_cpp]\nbinary = "{program}"\n[models]\nroots = ["{directory}"]\n'
+        '[models.tiny]\npath = "tiny.gguf"\ncontext_length = 512\nparallel = 1\n'
+    )
+    return Gpud(directory=directory, cards=4, interval="20ms", extra=extra)
+
+
 @pytest.fixture
 def killable(tmp_path: Path) -> Callable[[int], Gpud]:
-    def make(number: int) -> Gpud:
-        directory = tmp_path / f"c{number}"
-        directory.mkdir()
-        write_tiny(directory / "tiny.gguf")
-        engine = write_stub(directory)
-        extra = (
-            f'[engines.llama_cpp]\nbinary = "{engine}"\n[models]\nroots = ["{directory}"]\n'
-            '[models.tiny]\npath = "tiny.gguf"\ncontext_length = 512\nparallel = 1\n'
-        )
-        return Gpud(directory=directory, cards=4, interval="20ms", extra=extra)
+    """Makes them, numbered, with the stub."""
+    return lambda number: daemon(tmp_path / f"c{number}")
 
-    return make
+
+@pytest.fixture
+def real(tmp_path: Path, llama_server: Path) -> Gpud:
+    """One with the real llama-server."""
+    return daemon(tmp_path / "real", llama_server)

@@ -292,6 +292,12 @@ class Drain(Operation):
         draining = node.state == node_pb2.NODE_STATE_DRAINING
         client.witness.need(draining, f"I7: {self.label} repeated did not drain")
         await client.api.node.ResumeNode(node_pb2.ResumeNodeRequest(owner="prover"))
+        async with asyncio.timeout(LIMIT_SECONDS):
+            seen = 0
+            async for _ in ticks(client.api):  # how it stands is told with a snapshot
+                seen += 1
+                if seen == 3:
+                    break
 
 
 class Cordon(Operation):

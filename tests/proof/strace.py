@@ -33,6 +33,7 @@ def strace() -> tuple[str, ...]:
 
 
 def _fetch() -> None:
+    (ROOT / ".build").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ROOT / ".build") as folder:
         try:
             for command in (

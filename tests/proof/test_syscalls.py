@@ -195,9 +195,12 @@ async def test_starts_killed_at_every_call(killable: MakeGpud, tmp_path: Path) -
     conclude("starts", [proof], began)
 
 
-@pytest.mark.parametrize("kinds", [LEDGER, (Load,), (Unload,)], ids=["ledger", "load", "unload"])
+@pytest.mark.parametrize(
+    ("scenario", "kinds"),
+    [("operations of the ledger", LEDGER), ("a load", (Load,)), ("an unload", (Unload,))],
+)
 async def test_operations_killed_at_every_call(
-    killable: MakeGpud, tmp_path: Path, kinds: tuple[type[Operation], ...]
+    killable: MakeGpud, tmp_path: Path, scenario: str, kinds: tuple[type[Operation], ...]
 ) -> None:
     began = time.monotonic()
     proof = Proof(killable(0), tmp_path / "log")
@@ -216,7 +219,7 @@ async def test_operations_killed_at_every_call(
             await proof.kill_at_every(OF_FOLDERS, on_folders)
     finally:
         proof.gpud.end()
-    conclude(", ".join(kind.__name__ for kind in kinds).lower(), [proof], began)
+    conclude(scenario, [proof], began)
 
 
 def conclude(scenario: str, proofs: list[Proof], began: float) -> None:

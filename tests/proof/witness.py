@@ -155,12 +155,12 @@ async def ticks(api: Api) -> Any:
 
 
 async def quiet(api: Api) -> None:
-    """The daemon has told that it is READY, which is the last that it writes by itself."""
-    request = node_pb2.ListEventsRequest(subject="node", page_size=1)
+    """This life of the daemon has told how it stands, the last that it writes by itself."""
+    request = node_pb2.ListEventsRequest(subject="node", page_size=100)
     async with asyncio.timeout(LIMIT_SECONDS):
         async for _ in ticks(api):
-            newest = (await api.node.ListEvents(request)).events[0]
-            if newest.type == "node.ready":
+            types = [each.type for each in (await api.node.ListEvents(request)).events]
+            if {"node.ready", "node.draining"} & set(types[: types.index("node.started")]):
                 return
 
 
@@ -198,10 +198,11 @@ async def settled(api: Api, found: instances_pb2.Instance) -> instances_pb2.Inst
 
 
 def engines(gpud: Gpud) -> set[int]:
-    """Stub engines of this daemon that run, its former lives' among them."""
+    """Engines of this daemon that run, its former lives' among them."""
     needle, found = str(gpud.directory), set()
     for process in psutil.process_iter(["cmdline", "status"]):
         said = process.info["cmdline"] or []
-        if any("stub_engine" in each for each in said) and any(needle in each for each in said):
+        # What listens on a port of its own; the shim and the sampler are told no port.
+        if "--port" in said and any(needle in each for each in said):
             found.add(process.pid)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from gpud.clock import Moment
@@ -15,6 +15,7 @@ from gpud.errors import (
     SamplesStale,
     VramInsufficient,
 )
+from gpud.ledger.admission.outlook import NEVER_KNOWN, comes_in
 from gpud.ledger.admission.placement import Candidate, eligible, place, refusal
 from gpud.ledger.admission.policy import (
     LedgerSettings,
@@ -25,7 +26,7 @@ from gpud.ledger.admission.policy import (
     overload,
     strangers_there,
 )
-from gpud.ledger.admission.queue import Line, in_order, room_of
+from gpud.ledger.admission.queue import Line, in_order, longest_lead, room_of
 from gpud.ledger.books import Books, DeviceBook
 from gpud.ledger.charge import is_stale
 from gpud.ledger.reservation import (
@@ -74,22 +75,66 @@ class Admission:
         others = (each for each in self._books.queued.values() if each.id != entry.id)
         ordered = in_order((*others, entry), self._settings.queue)
         for each in ordered[: ordered.index(entry)]:
-            line.block(each, self.needs(each.request))
+            line.keep(each, self.wanted(each, line))
         return line
 
-    def needs(self, request: ReserveRequest) -> dict[str, set[int]]:
-        """The bytes that it may come to take of each device that could ever carry them."""
-        needs: dict[str, set[int]] = {}
-        for sample in self._samples if request.within is None else ():
+    def wanted(self, entry: Reservation, line: Line) -> dict[str, int]:
+        """The devices to keep for one that waits, and the bytes of each.
+
+        Of the shapes the one that comes in first as the leases stand, on the devices where it does
+        so, among those not kept for others. Empty when too few are left. Leases that are renewed
+        again and again put that moment off: who has waited long is kept all that would do.
+        """
+        request = entry.request
+        if request.within is not None:
+            return {}
+        if self._now.boottime - entry.created.boottime > longest_lead(self._settings.queue):
+            return self._anywhere(request)
+        best: tuple[float, dict[str, int]] | None = None
+        for shape in request.shapes:
+            moments = sorted(self._moments(request, shape, line))[: shape.device_count]
+            if len(moments) < shape.device_count:
+                continue
+            moment = moments[-1][0]
+            if best is None or moment < best[0]:
+                best = (moment, {uuid: shape.bytes for _, _, uuid in moments})
+        wanted = best[1] if best is not None else {}
+        host = self._sight.host()
+        if wanted and request.host_bytes and host is not None:
+            uuid = host.info.uuid
+            wanted[uuid] = wanted.get(uuid, 0) + request.host_bytes
+        return wanted
+
+    def _anywhere(self, request: ReserveRequest) -> dict[str, int]:
+        """All devices that could ever carry one of its shapes, and the most that it may take."""
+        wanted: dict[str, int] = {}
+        for sample in self._samples:
             uuid, kind = sample.info.uuid, sample.info.kind
-            beside = request.host_bytes if kind is DeviceKind.HOST else 0
-            sizes = {beside} if beside else set()
-            if not enforcement_rule(sample, request, self._settings):
-                shapes = (each for each in request.shapes if eligible(uuid, kind, each))
-                sizes |= {each.bytes + beside for each in shapes}
             most = (sample.info.memory_total_bytes or 0) - self._sight.reserves.of(sample)
-            needs[uuid] = {size for size in sizes if size <= most}
-        return needs
+            beside = request.host_bytes if kind is DeviceKind.HOST else 0
+            barred = enforcement_rule(sample, request, self._settings)
+            shapes = () if barred else request.shapes
+            sizes = [beside, *(s.bytes + beside for s in shapes if eligible(uuid, kind, s))]
+            if size := max(size if size <= most else 0 for size in sizes):
+                wanted[uuid] = size
+        return wanted
+
+    def _moments(
+        self, request: ReserveRequest, shape: Shape, line: Line
+    ) -> Iterator[tuple[float, int, str]]:
+        """When the shape fits on each device that is not kept; the roomiest first of equals."""
+        for sample in self._samples:
+            uuid, terms = sample.info.uuid, self._sight.terms(sample, self._books)
+            barred = (
+                line.keeps(uuid)
+                or not eligible(uuid, sample.info.kind, shape)
+                or enforcement_rule(sample, request, self._settings)
+            )
+            room = terms.grantable_bytes or 0
+            if barred or shape.bytes > room_of(terms):
+                continue
+            moment = comes_in(self._books, uuid, room, shape.bytes, alone=request.exclusive)
+            yield (NEVER_KNOWN if self._rules[uuid] else moment), -room, uuid
 
     def fit(self, request: ReserveRequest, line: Line) -> Fit:
         """Where it goes now: the first of its shapes that fits.
@@ -177,7 +222,10 @@ class Admission:
         room, obstacle, passed = terms.grantable_bytes, "", None
         if request.within is not None:
             promised = book.holders.get(request.within, 0)
-            room = promised - sum(self._books.inside(request.within, uuid).values())
+            # Its own processes use it too.
+            taken = sum(self._books.inside(request.within, uuid).values())
+            taken += terms.observed_bytes.get(request.within, 0)
+            room = max(0, promised - taken)
         elif not rule and request.exclusive:
             obstacle = holders_there(book) or strangers_there(sample)
         if not rule and not obstacle and request.instance is not None:
@@ -188,6 +236,7 @@ class Admission:
             charge=terms,
             kind=sample.info.kind,
             room_bytes=room,
+            most_bytes=book.holders.get(request.within or ""),
             numa_node=sample.info.numa_node,
             rule=rule,
             for_good=bool(enforcement_rule(sample, request, settings)),

@@ -8,11 +8,12 @@ from gpud.clock import Moment
 from gpud.devices.snapshot import Sample
 from gpud.errors import GpudError
 from gpud.ledger.admission.admission import Admission, Fit, never_fits
+from gpud.ledger.admission.outlook import NEVER_KNOWN, comes_in, ends, leases
 from gpud.ledger.admission.placement import Candidate
 from gpud.ledger.admission.policy import holders_there, strangers_there
 from gpud.ledger.admission.queue import room_of
 from gpud.ledger.books import Books
-from gpud.ledger.reservation import Deadline, Reservation, ReservationState, ReserveRequest, Shape
+from gpud.ledger.reservation import Deadline, ReserveRequest, Shape
 from gpud.ledger.sight import Sight
 from gpud.units import format_size
 
@@ -137,14 +138,6 @@ class Explainer:
             expected=when,
         )
 
-    def _leases(self, uuid: str) -> list[tuple[Reservation, int]]:
-        """Who holds bytes there, the first to end first; what has no end is last."""
-        held = [
-            (self._books.reservations[id_], size)
-            for id_, size in self._books.device(uuid).holders.items()
-        ]
-        return sorted(held, key=lambda each: _end_boottime(each[0]))
-
     def _when(self, candidate: Candidate, request: ReserveRequest, size: int) -> Deadline | None:
         if candidate.fits(size):
             return Deadline.after(self._now, 0)
@@ -153,14 +146,14 @@ class Explainer:
         if candidate.obstacle and not self._is_held_alone(candidate, request):
             return None
         room = room_of(candidate.charge) - candidate.charge.charged_bytes
-        for held, taken in (leases := self._leases(candidate.charge.uuid)):
-            if (end := _end(held)) is None:
-                return None  # nothing ends it by itself, or it ends when its bytes are seen back
-            room += taken
-            alone = not request.exclusive or held is leases[-1][0]
-            if room >= size and alone:
-                return end
-        return None
+        uuid, alone = candidate.charge.uuid, request.exclusive
+        moment = comes_in(self._books, uuid, room, size, alone=alone)
+        if moment == NEVER_KNOWN:
+            return None
+        # The lease's own deadline: one made anew would differ by a rounding at each look.
+        found = (ends(held) for held, _ in leases(self._books, uuid))
+        exact = (end for end in found if end is not None and end.boottime == moment)
+        return next(exact, Deadline.after(self._now, moment - self._now.boottime))
 
     def _is_held_alone(self, candidate: Candidate, request: ReserveRequest) -> bool:
         """Whether promises, which have ends, are all that keeps it from being somebody's alone."""
@@ -177,9 +170,9 @@ class Explainer:
                 what=held.owner,
                 bytes=max(size, terms.observed_bytes.get(held.id, 0)),
                 reservation=held.name,
-                until=_end(held),
+                until=ends(held),
             )
-            for held, size in self._leases(terms.uuid)
+            for held, size in leases(self._books, terms.uuid)
         ]
         found += self._strangers(sample) if sample is not None else []
         rest = (
@@ -213,7 +206,7 @@ class Explainer:
         if candidate.rule:
             return "see the rule; waiting helps once it no longer holds"
         room, names = room_of(candidate.charge) - candidate.charge.charged_bytes, []
-        for held, taken in self._leases(candidate.charge.uuid):
+        for held, taken in leases(self._books, candidate.charge.uuid):
             if room >= size and not request.exclusive:
                 break
             room += taken
@@ -229,13 +222,3 @@ class Explainer:
         )
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         return f"the end of {shown}{left}"
-
-
-def _end(held: Reservation) -> Deadline | None:
-    """When it ends by itself, unless renewed."""
-    return held.deadline if held.state is ReservationState.GRANTED else None
-
-
-def _end_boottime(held: Reservation) -> float:
-    end = _end(held)
-    return end.boottime if end is not None else float("inf")

@@ -14,7 +14,8 @@ from gpud.ledger.reservation import Notice, Placement, ReserveRequest, Shape
 class Candidate:
     """A device that a shape may be placed on.
 
-    `room_bytes` is what this request could have of it now; None: unknown. `rule` refuses it
+    `room_bytes` is what this request could have of it now; None: unknown. `most_bytes` bounds what
+    it could ever have, inside a standing reservation; None: the device does. `rule` refuses it
     whatever its bytes, and `for_good` says that it always will; `obstacle` is somebody in the way,
     who may go. `passed` is whom a grant here would pass.
     """
@@ -22,6 +23,7 @@ class Candidate:
     charge: Charge
     kind: DeviceKind
     room_bytes: int | None
+    most_bytes: int | None = None
     numa_node: int | None = None
     rule: str = ""
     for_good: bool = False
@@ -36,6 +38,8 @@ class Candidate:
     def could_ever_fit(self, size: int) -> bool:
         """Whether it could, if nothing else were on it."""
         total = self.charge.total_bytes
+        if self.most_bytes is not None and size > self.most_bytes:
+            return False
         return total is not None and size <= total - self.charge.reserve_bytes
 
     def shortage(self) -> DeviceShortage:

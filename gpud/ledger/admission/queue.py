@@ -4,10 +4,14 @@ Ageing: each class is worth `ageing_seconds` of waiting, so a request's place is
 arrival, moved ahead by its class. The order of two requests never changes while they wait, and
 one that came more than three ageing spans later passes nobody: nobody starves.
 
-Overtaking: per device, the first in order that cannot be granted yet is its *head*. Another may
-take bytes there before it only if the head comes in no later for it, whatever the order in which
-the holders leave; or if its lease ends within `overtaking_seconds` of the head's arrival (it is
-then renewed no further while the head waits). So passers delay a head by that span at most.
+Overtaking: who cannot be granted yet is a *head*, in order, as long as there are devices to keep
+for it: those where it comes in first, as the leases stand. Another may take bytes of a kept device
+only if the head comes in there no later for it, whatever the order in which the holders leave; or
+if its lease ends within `overtaking_seconds` of the head's arrival (it is then renewed no further
+while the head waits). So passers move a head's moment by that span at most, and elsewhere devices
+are not left idle for it. (Backfill with reservations, as batch schedulers have it, made for leases
+whose end is not known.) Who has waited three ageing spans is kept every device that would do: a
+lease that is renewed for ever would else keep it waiting where others come and go.
 """
 
 from __future__ import annotations
@@ -30,10 +34,16 @@ MAX_HOLDERS = 64
 
 def order_key(
     request: ReserveRequest, created: Deadline, settings: QueueSettings
-) -> tuple[bool, float]:
+) -> tuple[bool, float, float]:
     """Smaller is earlier. Standing reservations come before all."""
     lead = request.priority - Priority.BATCH if settings.by_priority else 0
-    return (not request.standing, created.boottime - lead * settings.ageing_seconds)
+    # After a reboot those that came at an unknown time before it are told apart by the date.
+    return (not request.standing, created.boottime - lead * settings.ageing_seconds, created.wall)
+
+
+def longest_lead(settings: QueueSettings) -> float:
+    """Who has waited so many seconds is behind nobody who comes now."""
+    return (max(Priority) - min(Priority)) * settings.ageing_seconds
 
 
 def in_order(queued: Iterable[Reservation], settings: QueueSettings) -> list[Reservation]:
@@ -70,29 +80,31 @@ def check_limits(
 
 
 class Line:
-    """The heads, as the queue is walked in order."""
+    """The heads, as the queue is walked in order, and the devices kept for them."""
 
     def __init__(self, settings: QueueSettings, now: Moment) -> None:
         self._settings = settings
         self._now = now
-        self._heads: dict[str, tuple[Reservation, set[int]]] = {}
+        self._heads: dict[str, tuple[Reservation, int]] = {}
 
-    def block(self, entry: Reservation, needs: dict[str, set[int]]) -> None:
-        """It cannot be granted yet; `needs` are the bytes that it may take, by device."""
-        for uuid, sizes in needs.items():
-            if sizes:
-                self._heads.setdefault(uuid, (entry, sizes))
+    def keeps(self, uuid: str) -> bool:
+        """Whether the device is kept for a head already."""
+        return uuid in self._heads
+
+    def keep(self, entry: Reservation, needs: dict[str, int]) -> None:
+        """It cannot be granted yet: so many bytes of these devices are kept for it."""
+        for uuid, size in needs.items():
+            self._heads.setdefault(uuid, (entry, size))
 
     def hold_up(
         self, terms: Charge, book: DeviceBook, request: ReserveRequest, size: int
     ) -> tuple[str, Notice | None]:
         """Why the request may not take bytes of a device yet, or whom it passes by doing so."""
-        head, needs = self._heads.get(terms.uuid, (None, set()))
+        head, need = self._heads.get(terms.uuid, (None, 0))
         if head is None or request.within is not None:
             return "", None
         alone = head.exclusive or request.sharing is not head.request.sharing
-        holders, room = list(book.holders.values()), room_of(terms)
-        if not alone and all(never_delays(holders, room, need, size) for need in needs):
+        if not alone and never_delays(book.holders.values(), room_of(terms), need, size):
             return "", None
         until = head.created.boottime + self._settings.overtaking_seconds
         ttl = request.ttl_seconds

@@ -1,4 +1,4 @@
-"""Who waits, who is next, who may pass: cases with names and numbers."""
+"""Who waits, who is next, how many may: cases with names and numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from gpud.devices.snapshot import Health
 from gpud.errors import QueueFull, QuotaExceeded, VramInsufficient
 from gpud.ledger.admission.queue import in_order
-from gpud.ledger.reservation import Priority, ReservationState, Shape, Sharing
+from gpud.ledger.reservation import Priority, ReservationState, Sharing
 from gpud.rpc.errors import status_of
 from tests.fakes.cards import GIB, process, sample
 from tests.ledger.desk import HOST, Desk, asking, settled
@@ -219,170 +219,6 @@ def test_one_that_needs_ram_waits_on_where_the_host_is_no_device_any_more() -> N
     assert desk.ledger.expected(desk.held("a"), desk.clock.now()) is None
     desk.show(sample(0), HOST)
     assert desk.granted() == {"a", "b"}
-
-
-# Passing.
-
-
-def test_what_delays_nobody_passes_for_as_long_as_it_likes() -> None:
-    """With 20 held at once, 24 − 20 = 4 are of no use to the one that waits for 12."""
-    desk = Desk(sample(0))
-    desk.reserve("h", 20)
-    desk.wait("head", 12)
-    desk.reserve("small", 4, ttl_seconds=None)
-    assert desk.held("small").passed is None
-    desk.release("h")
-    assert desk.granted() == {"small", "head"}
-
-
-def test_what_would_delay_the_first_is_kept_from_it() -> None:
-    desk = Desk(sample(0))
-    desk.reserve("h", 12)
-    desk.wait("head", 20)
-    # Without it the head comes in with the end of h; with 5 more it would not.
-    with pytest.raises(VramInsufficient, match="kept for reservations/head, which waits before"):
-        desk.reserve("five", 5, ttl_seconds=3600.0)
-    desk.reserve("four", 4, ttl_seconds=3600.0)
-    desk.release("h")
-    assert desk.granted() == {"four", "head"}
-
-
-@pytest.mark.parametrize(
-    ("waited_seconds", "ttl_seconds", "passes"),
-    [(0, 30.0, True), (0, 30.1, False), (10, 20.0, True), (10, 20.1, False), (29, 1.0, True),
-     (31, 1.0, False), (0, None, False)],
-)  # fmt: skip
-def test_a_short_lease_passes_within_the_bound(
-    waited_seconds: float, ttl_seconds: float | None, passes: bool
-) -> None:
-    desk = Desk(sample(0))
-    desk.reserve("h", 12)
-    desk.reserve("head", 24, max_wait_seconds=None)
-    desk.pass_seconds(waited_seconds)
-    desk.reserve("a", 12, ttl_seconds=ttl_seconds, max_wait_seconds=60.0)
-    assert desk.state("a") is (ReservationState.GRANTED if passes else ReservationState.QUEUED)
-    passed = desk.held("a").passed
-    if passes:
-        assert passed is not None
-        assert passed.by == "head"
-        assert passed.deadline.remaining_seconds(desk.clock.now()) == 30.0 - waited_seconds
-        (event,) = [e for e in desk.events if e.reason.startswith("passed")]
-        assert event.reason == "passed reservations/head, for a bounded time"
-
-
-def test_a_passer_is_renewed_up_to_the_bound_while_the_first_waits() -> None:
-    desk = Desk(sample(0))
-    desk.reserve("h", 12)
-    desk.reserve("head", 24, max_wait_seconds=None)
-    desk.reserve("a", 12, ttl_seconds=20.0)
-    began = desk.clock.boottime
-    desk.pass_seconds(15)
-    renewed = desk.renew("a")
-    assert renewed.deadline is not None
-    assert renewed.deadline.boottime == began + 30
-    assert desk.renew("a", 3600.0).deadline == renewed.deadline
-    desk.release("h")
-    desk.pass_seconds(15.1)
-    assert desk.state("a") is ReservationState.EXPIRED
-    assert desk.granted() == {"head"}
-
-
-@pytest.mark.parametrize("how", ["came in", "left"])
-def test_once_the_first_waits_no_more_a_passer_is_as_any_other(how: str) -> None:
-    desk = Desk(sample(0), sample(1))
-    desk.reserve("h", 12, devices=("U-gpu0",))
-    desk.reserve("h2", 24, devices=("U-gpu1",))
-    desk.reserve("head", 24, max_wait_seconds=None)
-    desk.reserve("a", 12, ttl_seconds=20.0)
-    assert desk.held("a").passed is not None
-    desk.release("h2" if how == "came in" else "head")
-    assert desk.state("head") is not ReservationState.QUEUED
-    renewed = desk.renew("a", 3600.0)
-    assert renewed.deadline is not None
-    assert renewed.deadline.remaining_seconds(desk.clock.now()) == 3600
-
-
-def test_passers_delay_the_first_by_the_bound_at_most() -> None:
-    """However many come: those that would end later than the bound are kept out."""
-    desk = Desk(sample(0))
-    desk.reserve("h", 12)
-    desk.reserve("head", 24, max_wait_seconds=None)
-    began, number = desk.clock.boottime, 0
-    desk.release("h")
-    assert desk.state("head") is ReservationState.GRANTED
-    desk.release("head")
-    desk.reserve("h", 12)
-    desk.reserve("head2", 24, max_wait_seconds=None)
-    began = desk.clock.boottime
-    desk.reserve("p", 12, ttl_seconds=5.0)
-    desk.release("h")
-    while desk.state("head2") is ReservationState.QUEUED:
-        number += 1
-        desk.reserve(f"p{number}", 12, ttl_seconds=5.0, max_wait_seconds=60.0)
-        desk.pass_seconds(2)
-        assert number < 100
-    assert desk.clock.boottime - began <= 30 + 2
-
-
-@pytest.mark.parametrize("who", ["head", "newcomer"])
-def test_alone_on_a_device_is_never_harmless(who: str) -> None:
-    desk = Desk(sample(0))
-    desk.reserve("h", 4)
-    desk.wait("head", 24, **(EXCLUSIVE if who == "head" else {}))
-    if who == "newcomer":
-        desk.release("h")
-        desk.release("head")
-        desk.reserve("h", 20)
-        desk.wait("head", 12)
-        desk.wait("alone", 1, ttl_seconds=3600.0, **EXCLUSIVE)
-        return
-    with pytest.raises(VramInsufficient, match="kept for reservations/head"):
-        desk.reserve("a", 1, ttl_seconds=3600.0)
-    desk.reserve("b", 1, ttl_seconds=10.0)
-    assert desk.held("b").passed is not None
-
-
-def test_a_first_that_could_never_be_on_a_device_keeps_nobody_off_it() -> None:
-    desk = Desk(sample(0), sample(1, total=12 * GIB))
-    desk.reserve("h", 8, devices=("U-gpu0",))
-    desk.wait("head", 24)
-    desk.reserve("a", 8, devices=("U-gpu1",), ttl_seconds=3600.0)
-    assert desk.held("a").passed is None
-
-
-def test_a_first_with_alternatives_is_delayed_in_none_of_them() -> None:
-    """20 on one or 10 on each of two: 12 is held, and 4 more would spoil only the second."""
-    desk = Desk(sample(0), sample(1))
-    desk.reserve("h0", 12, devices=("U-gpu0",))
-    desk.reserve("h1", 24, devices=("U-gpu1",))
-    desk.wait("head", 20, alternatives=(Shape(bytes=10 * GIB, device_count=2),))
-    with pytest.raises(VramInsufficient, match="kept for reservations/head"):
-        desk.reserve("a", 4, devices=("U-gpu0",), ttl_seconds=3600.0)
-    desk.reserve("b", 2, devices=("U-gpu0",), ttl_seconds=3600.0)
-
-
-def test_ram_beside_is_kept_for_the_first_too() -> None:
-    desk = Desk(sample(0), HOST)
-    desk.reserve("h", 8, host_bytes=32 * GIB)
-    desk.wait("head", 20, host_bytes=60 * GIB)
-    with pytest.raises(VramInsufficient, match="host: kept for reservations/head"):
-        desk.reserve("a", 30, devices=("U-host",), ttl_seconds=3600.0)
-    with pytest.raises(VramInsufficient, match="host: kept for reservations/head"):
-        # 3 and 3 are harmless each, 6 together are not.
-        desk.reserve("b", 3, devices=("U-host",), host_bytes=3 * GIB, ttl_seconds=3600.0)
-    desk.reserve("c", 4, devices=("U-host",), ttl_seconds=3600.0)
-    desk.release("h")
-    assert desk.state("head") is ReservationState.GRANTED
-
-
-def test_what_needs_no_bytes_of_its_own_passes_everybody() -> None:
-    """Inside a standing reservation the bytes are the standing one's."""
-    desk = Desk(sample(0))
-    request = asking(12, standing=True, ttl_seconds=None, max_wait_seconds=None)
-    desk.keep(desk.ledger.stand("voice", request, desk.clock.now()))
-    desk.wait("head", 24)
-    desk.reserve("a", 12, within="voice", instance="i", ttl_seconds=None)
-    assert desk.held("a").passed is None
 
 
 # Limits.

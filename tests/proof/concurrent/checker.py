@@ -15,11 +15,9 @@ Renewals leave no line in the journal; a lease's end is checked as a register of
 
 from __future__ import annotations
 
-import bisect
-import heapq
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.proof.concurrent.history import (
@@ -35,12 +33,12 @@ from tests.proof.concurrent.history import (
     Reserve,
     Seen,
 )
+from tests.proof.concurrent.order import FOREVER_NS, Change, Floor, Windows
 from tests.proof.concurrent.register import Access, explain
 
 GRANTED = "GRANTED"
 # Moments in answers come from floats that resolve a quarter of a microsecond.
 CLOCK_SLACK_NS = 1_000
-FOREVER_NS = 2**63
 
 
 @dataclass(slots=True)
@@ -60,15 +58,6 @@ class Life:
 
     def over_at(self, state: int) -> bool:
         return self.ended_at is not None and self.ended_at <= state
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """A line of the journal, and between which moments of the callers' clock it came about."""
-
-    begin_ns: int
-    end_ns: int
-    state: int
 
 
 def check(history: History) -> list[str]:
@@ -214,15 +203,19 @@ class Checker:
         for operation in sorted(self._history.operations, key=lambda each: each.begin_ns):
             refused = isinstance(_answer(operation), Refused)
             low, high = window.of(operation)
-            low = max(low, durable.before(operation.begin_ns))
+            shown = durable.before(operation.begin_ns)
             if refused:
-                low = max(low, decided.before(operation.begin_ns))
+                shown = max(shown, decided.before(operation.begin_ns), key=lambda each: each.state)
             explains = self._explanation(operation)
-            found = next((state for state in range(low, high + 1) if explains(state)), None)
-            if found is None:
-                self._need(False, f"no state of {low} … {high} explains {_told(operation)}")
-            else:
-                (decided if refused else durable).add(operation.end_ns, found)
+            states = range(max(low, shown.state), high + 1)
+            found = next((state for state in states if explains(state)), None)
+            if found is not None:
+                (decided if refused else durable).add(operation, found)
+                continue
+            since = f", since {_told(shown.by)} had shown {shown.state}" if shown.by else ""
+            self._need(
+                False, f"no state of {states.start} … {high} explains {_told(operation)}{since}"
+            )
 
     def _explanation(self, operation: Operation) -> Callable[[int], bool]:
         call = operation.call
@@ -302,26 +295,6 @@ class Checker:
             )
 
 
-class Windows:
-    """The states that real time leaves for a call."""
-
-    def __init__(self, changes: Sequence[Change], last: int) -> None:
-        self._last = last
-        by_end = sorted(changes, key=lambda each: each.end_ns)
-        self._ends = [each.end_ns for each in by_end]
-        self._newest = _running_max(each.state for each in by_end)
-        by_begin = sorted(changes, key=lambda each: -each.begin_ns)
-        self._begins = [-each.begin_ns for each in by_begin]
-        self._oldest = [-state for state in _running_max(-each.state for each in by_begin)]
-
-    def of(self, operation: Operation) -> tuple[int, int]:
-        ended = bisect.bisect_left(self._ends, operation.begin_ns)
-        begun = bisect.bisect_left(self._begins, -operation.end_ns)
-        low = self._newest[ended - 1] if ended else 0
-        high = self._oldest[begun - 1] - 1 if begun else self._last
-        return low, high
-
-
 class _Terms:
     """What a refusal told of one device; a fact that is missing is no fact that fits."""
 
@@ -333,22 +306,6 @@ class _Terms:
         self.granted = told("granted")
         self.grantable = told("grantable")
         self.of_others = told("foreign") + told("unattributed") + told("leaked")
-
-
-class Floor:
-    """The newest state that calls had seen before a moment; moments are asked in order."""
-
-    def __init__(self) -> None:
-        self._ends: list[tuple[int, int]] = []
-        self._state = 0
-
-    def add(self, end_ns: int, state: int) -> None:
-        heapq.heappush(self._ends, (end_ns, state))
-
-    def before(self, begin_ns: int) -> int:
-        while self._ends and self._ends[0][0] < begin_ns:
-            self._state = max(self._state, heapq.heappop(self._ends)[1])
-        return self._state
 
 
 def _explain_refusal(
@@ -390,10 +347,3 @@ def _write(operation: Operation, seen: Seen) -> Access:
 def _told(operation: Operation) -> str:
     text = repr(operation.call)
     return text if len(text) < 400 else f"{text[:400]}…"
-
-
-def _running_max(values: Iterable[int]) -> list[int]:
-    found: list[int] = []
-    for value in values:
-        found.append(max(value, found[-1]) if found else value)
-    return found
