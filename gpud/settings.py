@@ -93,7 +93,7 @@ class Policy(Section, frozen=True, kw_only=True):
     max_queue: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 512
     max_queue_per_owner: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 64
     max_reservations_per_owner: Annotated[int, msgspec.Meta(ge=0)] = 0
-    queue_ageing: Span = _span(60.0)
+    queue_ageing: Span = _span(300.0)
     overtaking_bound: Span = _span(30.0)
     preemption: bool = False
     preemption_grace: Span = _span(30.0)

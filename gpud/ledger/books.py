@@ -64,6 +64,7 @@ class Books:
         self.waiting: Counter[str] = Counter()  # by owner, those that are queued
         self.cordons: dict[str, Cordon] = {}
         self.drain: Cordon | None = None
+        self.version = 0  # moves with every change
         self._devices: dict[str, DeviceBook] = {}
         # (boottime, id): entries of replaced versions are skipped when they come up.
         self._due: list[tuple[float, str]] = []
@@ -86,6 +87,7 @@ class Books:
 
     def put(self, reservation: Reservation) -> None:
         """Add a reservation, or replace its earlier version."""
+        self.version += 1
         old = self.reservations.get(reservation.id)
         if old is not None:
             self._unbook(old)
@@ -109,6 +111,7 @@ class Books:
 
     def drop(self, id_: str) -> None:
         """Forget a reservation."""
+        self.version += 1
         old = self.reservations.pop(id_, None)
         if old is not None:
             self._unbook(old)
@@ -166,11 +169,13 @@ class Books:
     def set_leak(self, uuid: str, leaked_bytes: int) -> None:
         """Bytes on a device whose owner is gone."""
         book = self._devices.setdefault(uuid, DeviceBook())
+        self.version += 1
         book.leaked_bytes = leaked_bytes
         book.version += 1
 
     def set_cordon(self, uuid: str, cordon: Cordon | None) -> None:
         """Cordon a device, or lift it; the empty UUID is the whole node."""
+        self.version += 1
         if not uuid:
             self.drain = cordon
         elif cordon is None:

@@ -23,7 +23,7 @@ from gpud.ledger.admission.admission import Admission, Fit, never_fits
 from gpud.ledger.admission.explain import Explainer, Explanation
 from gpud.ledger.admission.policy import LedgerSettings
 from gpud.ledger.admission.preemption import Preemption
-from gpud.ledger.admission.queue import check_limits, in_order
+from gpud.ledger.admission.queue import Line, check_limits, in_order
 from gpud.ledger.books import Books, Cordon
 from gpud.ledger.change import Change, joined
 from gpud.ledger.charge import Charge
@@ -123,18 +123,25 @@ class Ledger:
         preemption = Preemption(self.books, self._sight, self.settings.preemption, now)
         line, changes = admission.line(), []
         for entry in in_order(self.books.queued.values(), self.settings.queue):
-            try:
-                granted = _granted(entry, admission.fit(entry.request, line), now)
-            except GpudError:  # whatever it is, the others must not wait for it
+            fit = self._fit(entry, admission, line)
+            if fit is None:
                 victims = preemption.victims(entry, admission, line)
                 changes += [self._give_notice(each, entry, now) for each in victims]
-                line.keep(entry, admission.wanted(entry, line))
+                admission.keep(entry, line)
                 continue
-            granted = replace(granted, generation=entry.generation + 1)
+            granted = replace(_granted(entry, fit, now), generation=entry.generation + 1)
             self.books.put(granted)
             event = telling.granted(granted, now)
             changes.append(Change(reservations=(granted,), events=(event,)))
         return joined([*changes, self._withdraw_notices()])
+
+    def _fit(self, entry: Reservation, admission: Admission, line: Line) -> Fit | None:
+        if admission.is_hopeless(entry.request):
+            return None
+        try:
+            return admission.fit(entry.request, line)
+        except GpudError:  # whatever it is, the others must not wait for it
+            return None
 
     def stand(self, id_: str, request: ReserveRequest, now: Moment) -> Change:
         """Hold a standing reservation as the configuration has it; it waits where it must."""
@@ -295,13 +302,21 @@ class Ledger:
         """What a waiting request waits for, with numbers."""
         try:
             admission = Admission(self.books, self._sight, self.settings, now)
-            admission.fit(entry.request, admission.line_before(entry))
-        except (VramInsufficient, DeviceUnavailable) as refusal:
-            shown = "; ".join(str(shortage) for shortage in refusal.shortages[:8])
-            return f"{format_size(entry.request.bytes)} on {shown}"
         except GpudError as refusal:
             return str(refusal)
-        return "its turn"
+        return _reason(entry, admission, admission.line_before(entry))
+
+    def reasons(self, now: Moment) -> dict[str, str]:
+        """What each that waits waits for, by id, in one walk along the queue."""
+        try:
+            admission = Admission(self.books, self._sight, self.settings, now)
+        except GpudError as refusal:
+            return dict.fromkeys(self.books.queued, str(refusal))
+        line, reasons = admission.line(), {}
+        for entry in in_order(self.books.queued.values(), self.settings.queue):
+            reasons[entry.id] = _reason(entry, admission, line)
+            admission.keep(entry, line)
+        return reasons
 
     def expected(self, entry: Reservation, now: Moment) -> Deadline | None:
         """When the next in the queue comes in, if the leases in its way end as they now stand."""
@@ -387,6 +402,17 @@ def _granted(asked: Reservation, fit: Fit, now: Moment) -> Reservation:
         deadline=None if ttl is None else Deadline.after(now, ttl),
         granted=Deadline.after(now, 0),
     )
+
+
+def _reason(entry: Reservation, admission: Admission, line: Line) -> str:
+    try:
+        admission.fit(entry.request, line)
+    except (VramInsufficient, DeviceUnavailable) as refusal:
+        shown = "; ".join(str(shortage) for shortage in refusal.shortages[:8])
+        return f"{format_size(entry.request.bytes)} on {shown}"
+    except GpudError as refusal:
+        return str(refusal)
+    return "its turn"
 
 
 def _instead(reservation: Reservation) -> str:

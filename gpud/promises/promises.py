@@ -52,6 +52,7 @@ class Promises:
         self.waiting_for = "the first sample of every device"
         self._store = store
         self._clock = clock
+        self._newest: asyncio.Future[Committed] | None = None
 
     def restore(self) -> None:
         """Read the store into both books, at start and after a failed commit."""
@@ -231,7 +232,8 @@ class Promises:
             self._apply(change)
             on_durable()
 
-        return self._store.append(write, durable)
+        self._newest = self._store.append(write, durable)
+        return self._newest
 
     def remember(self, call: Call, result: str) -> tuple[Row, ...]:
         """The row that makes a request_id answer the same again."""
@@ -252,6 +254,9 @@ class Promises:
     async def _commit_call(self, change: Change, call: Call, result: str) -> None:
         rows = self.remember(call, result)
         if not change and not rows:
+            # What is answered may be another's decision, still on its way to the disk.
+            if self._newest is not None and not self._newest.done():
+                await asyncio.shield(self._newest)
             return
         done = self.commit(change, rows)
         self.requests.await_commit(call, done)
@@ -270,6 +275,8 @@ class Promises:
         return reservation
 
     def _apply(self, change: Change) -> None:
+        queued = self.durable.queued
+        moved = any(each.queued or each.id in queued for each in change.reservations)
         for reservation in change.reservations:
             self.durable.put(reservation)
             if reservation.notice is not None and reservation.instance is not None:
@@ -280,7 +287,7 @@ class Promises:
             self.durable.set_leak(uuid, leaked)
         for uuid, cordon in change.cordons:
             self.durable.set_cordon(uuid, cordon)
-        self.watchers.tell(change, self.durable)
+        self.watchers.tell(change, self.durable, moved=moved)
 
 
 def rows_of(change: Change, boot_id: str) -> tuple[Row, ...]:

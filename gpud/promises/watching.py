@@ -16,13 +16,13 @@ class Watchers:
     def __init__(self) -> None:
         self._wakers: dict[str, set[asyncio.Event]] = {}
 
-    def tell(self, change: Change, books: Books) -> None:
-        """A change became durable. Who is queued may have moved up by any other's."""
+    def tell(self, change: Change, books: Books, *, moved: bool) -> None:
+        """A change became durable; `moved`: the queue by it, so all who wait have a new place."""
         if not self._wakers:
             return
         changed = {each.id for each in change.reservations} | set(change.forgotten)
         for id_ in tuple(self._wakers):
-            if id_ in changed or (changed and id_ in books.queued):
+            if id_ in changed or (moved and id_ in books.queued):
                 for waker in self._wakers[id_]:
                     waker.set()
 

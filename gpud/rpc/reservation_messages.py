@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -28,6 +27,7 @@ from gpud.ledger.reservation import (
     Sharing,
 )
 from gpud.rpc import messages
+from gpud.rpc.queue_view import Place
 from gpud.units import format_size
 from gpud.v1 import reservations_pb2 as pb
 
@@ -39,15 +39,6 @@ MAX_NUMA_NODE = 1023
 
 # Reserve and Explain have the same fields.
 Request = pb.ReserveRequest | pb.ExplainRequest
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a waiting request stands."""
-
-    position: int
-    why: str
-    expected: Deadline | None
 
 
 def request_from(request: Request, snapshot: Snapshot | None) -> ReserveRequest:

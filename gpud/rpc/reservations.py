@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
@@ -200,7 +201,9 @@ def _place(key: str | None) -> tuple[float, str] | None:
         return None
     wall, _, id_ = key.partition("/")
     try:
-        return float(wall), id_
-    except ValueError as error:
-        problem = "not one that this list gave"
-        raise OptionInvalid(field="page_token", problem=problem) from error
+        moment = float(wall)
+    except ValueError:
+        moment = math.nan
+    if not math.isfinite(moment):
+        raise OptionInvalid(field="page_token", problem="not one that this list gave")
+    return moment, id_

@@ -146,7 +146,9 @@ class RpcServer:
             self._bind(listen, "server.listen")
 
     async def start(self) -> None:
-        """Answer."""
+        """Answer; as serving only once `set_serving` says so."""
+        # Of its own the servicer calls a server that has just started SERVING.
+        await self.set_serving(False)
         await self._server.start()
 
     async def set_serving(self, serving: bool) -> None:

@@ -12,6 +12,7 @@ from gpud.rpc.devices import Devices
 from gpud.rpc.instances import Instances
 from gpud.rpc.models import Models
 from gpud.rpc.node import Node, NodeFacts
+from gpud.rpc.queue_view import QueueView
 from gpud.rpc.reservations import Reservations
 from gpud.rpc.server import Registration
 from gpud.rpc.telemetry import Telemetry
@@ -35,7 +36,11 @@ def services(
 ) -> tuple[Registration, ...]:
     """One registration per service of the contract."""
     view = View(
-        snapshots=house.snapshots, promises=house.promises, clock=house.clock, enforce=enforce
+        snapshots=house.snapshots,
+        promises=house.promises,
+        clock=house.clock,
+        enforce=enforce,
+        queue=QueueView(house.promises, house.snapshots, house.clock),
     )
     return (
         Registration(

@@ -10,12 +10,11 @@ from gpud.devices.snapshot import Sample, Snapshot
 from gpud.enforcement.relations import relations, slices_of
 from gpud.feed import Feed
 from gpud.instances.instance import Instance
-from gpud.ledger.admission.queue import in_order
 from gpud.ledger.charge import Charge
 from gpud.ledger.reservation import Enforcement, Reservation
 from gpud.promises.promises import Promises
 from gpud.rpc import messages, reservation_messages
-from gpud.rpc.reservation_messages import Place
+from gpud.rpc.queue_view import QueueView
 from gpud.v1 import devices_pb2, instances_pb2, reservations_pb2
 
 
@@ -27,6 +26,7 @@ class View:
     promises: Promises
     clock: Clock
     enforce: Callable[[Reservation], Awaitable[Enforcement]]
+    queue: QueueView
 
     def charges(self) -> dict[str, Charge]:
         """Every device's terms, on the durable promises."""
@@ -60,32 +60,13 @@ class View:
 
     def reservations(self, values: Sequence[Reservation]) -> list[reservations_pb2.Reservation]:
         """Reservations as told; those that wait with their places."""
-        waiting = any(value.queued for value in values)
-        places = self.places() if waiting else {}
         samples = self.samples()
         return [
             reservation_messages.reservation(
-                value, self.terms_of(value), samples, self._place(value, places)
+                value, self.terms_of(value), samples, self.queue.place(value)
             )
             for value in values
         ]
-
-    def places(self) -> dict[str, int]:
-        """Who is first in the queue, who second, …; by id."""
-        queue = self.promises.ledger.settings.queue
-        ordered = in_order(self.promises.durable.queued.values(), queue)
-        return {entry.id: at for at, entry in enumerate(ordered, start=1)}
-
-    def _place(self, value: Reservation, places: dict[str, int]) -> Place | None:
-        if not value.queued or value.id not in places:
-            return None
-        ledger, now, position = self.promises.ledger, self.clock.now(), places[value.id]
-        return Place(
-            position=position,
-            why=ledger.why_waiting(value, now),
-            # Further back nobody can know.
-            expected=ledger.expected(value, now) if position == 1 else None,
-        )
 
     def terms_of(self, value: Reservation) -> dict[str, Charge]:
         """The terms of a reservation's own devices."""
@@ -98,7 +79,7 @@ class View:
         terms = self.promises.ledger.charges_of(value.devices, self.promises.durable)
         message = messages.instance(value, terms)
         held = self.promises.durable.queued.get(value.reservation or "")
-        if held is not None and (place := self._place(held, self.places())) is not None:
+        if held is not None and (place := self.queue.place(held)) is not None:
             message.queue_position = place.position
             message.wait_reason = place.why
         return message

@@ -13,7 +13,7 @@ import heapq
 import random
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from gpud.ledger.admission.policy import LedgerSettings, QueueSettings
@@ -98,7 +98,8 @@ def random_mean() -> float:
 
 
 class Simulation:
-    def __init__(self, rules: QueueSettings) -> None:
+    def __init__(self, rules: QueueSettings, cards: int = CARDS) -> None:
+        self.cards = cards
         self.clock = FakeClock()
         settings = LedgerSettings(reserves=RESERVES, release_deadline_seconds=10.0, queue=rules)
         self.ledger = Ledger(settings)
@@ -107,7 +108,7 @@ class Simulation:
         self.outcome = Outcome()
         self.start = self.clock.boottime
 
-    def play(self, coming: Iterator[Arrival]) -> Outcome:
+    def play(self, coming: Iterable[Arrival]) -> Outcome:
         for number, arrival in enumerate(coming):
             self.until(self.start + arrival.at)
             self.look()
@@ -139,13 +140,13 @@ class Simulation:
         if self.ledger.books.queued:
             books = self.ledger.books.devices().values()
             self.outcome.used += seconds * sum(book.granted_bytes for book in books) / GIB
-            self.outcome.offered += seconds * CARDS * (CARD_BYTES - GIB // 2) / GIB
+            self.outcome.offered += seconds * self.cards * (CARD_BYTES - GIB // 2) / GIB
         self.clock.advance(max(0.0, seconds))
 
     def look(self) -> None:
         """The cards answer, empty as they are: what is promised is not used."""
         boottime = self.clock.boottime
-        seen = snapshot(*(sample(each, boottime=boottime) for each in range(CARDS)))
+        seen = snapshot(*(sample(each, boottime=boottime) for each in range(self.cards)))
         self.ledger.observe(seen, self.clock.now())
 
     def note(self, change: Change) -> None:
@@ -175,5 +176,5 @@ def _cell(waits: list[float]) -> str:
 
 if __name__ == "__main__":
     arrivals_asked = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
-    for load_asked in (0.7, 0.9):
+    for load_asked in (0.6, 0.8):
         print("\n".join(table(arrivals_asked, load_asked)), end="\n\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from gpud.clock import Moment
@@ -15,7 +15,7 @@ from gpud.errors import (
     SamplesStale,
     VramInsufficient,
 )
-from gpud.ledger.admission.outlook import NEVER_KNOWN, comes_in
+from gpud.ledger.admission.keeping import Keeper
 from gpud.ledger.admission.placement import Candidate, eligible, place, refusal
 from gpud.ledger.admission.policy import (
     LedgerSettings,
@@ -26,7 +26,7 @@ from gpud.ledger.admission.policy import (
     overload,
     strangers_there,
 )
-from gpud.ledger.admission.queue import Line, in_order, longest_lead, room_of
+from gpud.ledger.admission.queue import Line, in_order, room_of
 from gpud.ledger.books import Books, DeviceBook
 from gpud.ledger.charge import is_stale
 from gpud.ledger.reservation import (
@@ -62,79 +62,44 @@ class Admission:
         self._now = now
         self._samples = sight.snapshot.samples
         self._rules = {s.info.uuid: device_rule(s, books, now) for s in self._samples}
+        self._keeper = Keeper(books, sight, settings, self._rules, now)
 
     def line(self, before: ReserveRequest | None = None) -> Line:
         """No heads, to walk the queue with; or those before a newcomer."""
         if before is None or not self._books.queued:
-            return Line(self._settings.queue, self._now)
+            return self._keeper.line()
         return self.line_before(Reservation.asked("", before, self._now))
 
     def line_before(self, entry: Reservation) -> Line:
         """The heads of those that wait before one that waits, or would."""
-        line = Line(self._settings.queue, self._now)
+        line = self._keeper.line()
         others = (each for each in self._books.queued.values() if each.id != entry.id)
         ordered = in_order((*others, entry), self._settings.queue)
         for each in ordered[: ordered.index(entry)]:
-            line.keep(each, self.wanted(each, line))
+            if line.is_full:
+                break
+            self.keep(each, line)
         return line
 
-    def wanted(self, entry: Reservation, line: Line) -> dict[str, int]:
-        """The devices to keep for one that waits, and the bytes of each.
+    def keep(self, entry: Reservation, line: Line) -> None:
+        """It cannot be granted yet: keep it its devices, where any are left."""
+        if not line.is_full:
+            line.keep(entry, self._keeper.wanted(entry, line))
 
-        Of the shapes the one that comes in first as the leases stand, on the devices where it does
-        so, among those not kept for others. Empty when too few are left. Leases that are renewed
-        again and again put that moment off: who has waited long is kept all that would do.
-        """
-        request = entry.request
+    def is_hopeless(self, request: ReserveRequest) -> bool:
+        """Whether no shape can fit now, by the free bytes alone: cheap, and tells no reason."""
         if request.within is not None:
-            return {}
-        if self._now.boottime - entry.created.boottime > longest_lead(self._settings.queue):
-            return self._anywhere(request)
-        best: tuple[float, dict[str, int]] | None = None
-        for shape in request.shapes:
-            moments = sorted(self._moments(request, shape, line))[: shape.device_count]
-            if len(moments) < shape.device_count:
-                continue
-            moment = moments[-1][0]
-            if best is None or moment < best[0]:
-                best = (moment, {uuid: shape.bytes for _, _, uuid in moments})
-        wanted = best[1] if best is not None else {}
-        host = self._sight.host()
-        if wanted and request.host_bytes and host is not None:
-            uuid = host.info.uuid
-            wanted[uuid] = wanted.get(uuid, 0) + request.host_bytes
-        return wanted
+            return False
+        return not any(self._has_room(shape) for shape in request.shapes)
 
-    def _anywhere(self, request: ReserveRequest) -> dict[str, int]:
-        """All devices that could ever carry one of its shapes, and the most that it may take."""
-        wanted: dict[str, int] = {}
+    def _has_room(self, shape: Shape) -> bool:
+        fitting = 0
         for sample in self._samples:
-            uuid, kind = sample.info.uuid, sample.info.kind
-            most = (sample.info.memory_total_bytes or 0) - self._sight.reserves.of(sample)
-            beside = request.host_bytes if kind is DeviceKind.HOST else 0
-            barred = enforcement_rule(sample, request, self._settings)
-            shapes = () if barred else request.shapes
-            sizes = [beside, *(s.bytes + beside for s in shapes if eligible(uuid, kind, s))]
-            if size := max(size if size <= most else 0 for size in sizes):
-                wanted[uuid] = size
-        return wanted
-
-    def _moments(
-        self, request: ReserveRequest, shape: Shape, line: Line
-    ) -> Iterator[tuple[float, int, str]]:
-        """When the shape fits on each device that is not kept; the roomiest first of equals."""
-        for sample in self._samples:
-            uuid, terms = sample.info.uuid, self._sight.terms(sample, self._books)
-            barred = (
-                line.keeps(uuid)
-                or not eligible(uuid, sample.info.kind, shape)
-                or enforcement_rule(sample, request, self._settings)
-            )
-            room = terms.grantable_bytes or 0
-            if barred or shape.bytes > room_of(terms):
-                continue
-            moment = comes_in(self._books, uuid, room, shape.bytes, alone=request.exclusive)
-            yield (NEVER_KNOWN if self._rules[uuid] else moment), -room, uuid
+            uuid = sample.info.uuid
+            if not self._rules[uuid] and eligible(uuid, sample.info.kind, shape):
+                room = self._sight.terms(sample, self._books).grantable_bytes
+                fitting += room is not None and shape.bytes <= room
+        return fitting >= shape.device_count
 
     def fit(self, request: ReserveRequest, line: Line) -> Fit:
         """Where it goes now: the first of its shapes that fits.

@@ -27,7 +27,7 @@ class QueueSettings:
     max_queued: int = 512
     max_queued_per_owner: int = 64
     max_reservations_per_owner: int = 0
-    ageing_seconds: float = 60.0
+    ageing_seconds: float = 300.0
     overtaking_seconds: float = 30.0
 
 

@@ -82,10 +82,16 @@ def check_limits(
 class Line:
     """The heads, as the queue is walked in order, and the devices kept for them."""
 
-    def __init__(self, settings: QueueSettings, now: Moment) -> None:
+    def __init__(self, settings: QueueSettings, now: Moment, device_count: int) -> None:
         self._settings = settings
         self._now = now
+        self._device_count = device_count
         self._heads: dict[str, tuple[Reservation, int]] = {}
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every device is kept for somebody: the rest of the queue keeps nothing."""
+        return len(self._heads) >= self._device_count
 
     def keeps(self, uuid: str) -> bool:
         """Whether the device is kept for a head already."""
