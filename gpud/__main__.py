@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -167,6 +167,11 @@ class _Stderr:
             sys.stderr.flush()
 
 
+def _as_json(_: object, __: str, event: MutableMapping[str, Any]) -> str:
+    """Every decision is a line, and the standard library's encoder takes ten times as long."""
+    return msgspec.json.encode(event, enc_hook=repr).decode()
+
+
 def _set_up_logs(settings: Logging) -> None:
     """JSON lines on stderr in service, readable ones on a terminal."""
     readable = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
@@ -174,7 +179,7 @@ def _set_up_logs(settings: Logging) -> None:
     last: list[Any] = (
         [structlog.dev.ConsoleRenderer()]
         if readable
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        else [structlog.processors.format_exc_info, _as_json]
     )
     structlog.configure(
         processors=[

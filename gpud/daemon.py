@@ -61,6 +61,8 @@ REBUILD_SECONDS = 1.0
 # The loop was held up for longer than this (or the host slept): owners get as long to renew.
 STALL_SECONDS = 2.0
 MAX_GRACE_SECONDS = 60.0
+# After a start, owners first get as long to find us again and renew.
+RESTART_GRACE_SECONDS = 2.0
 # For the requests in flight of an instance that takes more than its promise.
 OVERUSE_GRACE_SECONDS = 5.0
 
@@ -164,6 +166,7 @@ class Daemon:
             ),
             policy,
         )
+        self._house.enforce = self._guard.enforce
         self._start_wall = clock.now().wall
         self._socket = config.server.socket or default_socket()
         self._rpc = RpcServer(
@@ -313,7 +316,7 @@ class Daemon:
     async def _expire(self) -> None:
         """End leases in time; after a stall or a sleep their owners first get time to renew."""
         last = self._clock.now().boottime
-        grace_until = 0.0
+        grace_until = last + RESTART_GRACE_SECONDS
         while True:
             due = self._promises.ledger.books.next_due_boottime()
             pause = MIN_TTL_SECONDS if due is None else due - last

@@ -159,7 +159,9 @@ class SqliteStore:
         # Nobody may be left to read the outcome of a write whose caller went away.
         pending.done.add_done_callback(lambda done: done.cancelled() or done.exception())
         if not self._gathered:
-            self._loop.call_soon(self._gather, 1, QUIET_TURNS)
+            # One caller at a time has nobody to wait for.
+            alone = self._appended == self._told
+            self._loop.call_soon(self._gather, 1, 1 if alone else QUIET_TURNS)
         self._gathered.append(pending)
         self._appended += 1
         return pending.done

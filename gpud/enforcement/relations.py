@@ -79,7 +79,8 @@ def overuses(sample: Sample, books: Books) -> tuple[Overuse, ...]:
     """Promises that hold more of this device than theirs and the slack.
 
     A process whose bytes the driver does not tell counts none. What is promised inside a standing
-    reservation is not its own processes' to use.
+    reservation is not its own processes' to use. The RAM beside an instance's card is an estimate
+    of ours: what it takes above is charged, and no offence.
     """
     found: dict[str, list[ProcessUse]] = {}
     for process in sample.processes or ():
@@ -89,6 +90,8 @@ def overuses(sample: Sample, books: Books) -> tuple[Overuse, ...]:
     for id_, processes in found.items():
         granted = _granted_bytes(id_, sample.info.uuid, books)
         observed = sum(process.used_bytes or 0 for process in processes)
+        if _is_estimate(id_, sample.info.uuid, books):
+            continue
         if observed > granted + OVERUSE_SLACK_BYTES:
             judged.append(
                 Overuse(
@@ -100,6 +103,12 @@ def overuses(sample: Sample, books: Books) -> tuple[Overuse, ...]:
                 )
             )
     return tuple(judged)
+
+
+def _is_estimate(id_: str, uuid: str, books: Books) -> bool:
+    held = books.reservations[id_]
+    beside = any(grant.beside and grant.device == uuid for grant in held.grants)
+    return held.instance is not None and beside
 
 
 def _relate(process: ProcessUse, sample: Sample, books: Books, slices: frozenset[str]) -> Related:

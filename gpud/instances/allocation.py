@@ -25,8 +25,8 @@ class LoadTerms:
     max_wait_seconds: float = 0.0
     within: str | None = None  # a standing reservation
 
-    def request(self, instance: Instance, size: int) -> ReserveRequest:
-        """A HELD promise of so many bytes for an instance."""
+    def request(self, instance: Instance, size: int, host_bytes: int = 0) -> ReserveRequest:
+        """A HELD promise of so many bytes for an instance, and of RAM beside its card."""
         return ReserveRequest(
             owner=instance.owner,
             bytes=size,
@@ -36,6 +36,8 @@ class LoadTerms:
             preemptible=self.preemptible,
             ttl_seconds=None,
             max_wait_seconds=self.max_wait_seconds,
+            # A standing reservation has its own RAM, or none.
+            host_bytes=0 if self.within is not None else host_bytes,
             instance=instance.id,
             within=self.within,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,6 +29,7 @@ from gpud.instances.starting.turns import Turns
 from gpud.instances.tree.cgroup import Cgroups
 from gpud.instances.tree.launcher import Launcher, Tree
 from gpud.ledger.change import Change
+from gpud.ledger.reservation import Enforcement, Reservation
 from gpud.models.catalogue import Catalogue
 from gpud.models.model import EngineKind
 from gpud.promises.promises import Promises
@@ -61,6 +62,8 @@ class House:
     sample_now: Callable[[], None] = lambda: None  # asks the sampler for a tick at once
     policy: Policy = field(default_factory=Policy)
     turns: Turns = field(default_factory=Turns)
+    # Has the driver keep others off an exclusive promise's devices.
+    enforce: Callable[[Reservation], Awaitable[Enforcement]] | None = None
     cgroups: Cgroups | None = None  # where a memory cgroup is delegated
     node_count: int | None = None  # NUMA nodes with CPUs; None: the kernel tells none
 

@@ -34,9 +34,9 @@ from gpud.instances.tree.launcher import Tree
 from gpud.instances.tree.locking import locked_bytes
 from gpud.instances.tree.output import tail
 from gpud.ledger.change import Change
-from gpud.ledger.reservation import ReserveRequest
 from gpud.models.catalogue import Inspection
 from gpud.models.footprint import DeviceTraits, estimate
+from gpud.models.host_share import host_share
 from gpud.models.model import Footprint, Model, ModelKind
 from gpud.units import format_size
 
@@ -116,7 +116,7 @@ class Load:
         """The engine is here, and some device asked for could grant at all."""
         program = await self._engine.program()
         with contextlib.suppress(VramInsufficient):  # ALLOCATE tells that with the real numbers
-            self._house.promises.propose(self._request(1))
+            self._house.promises.propose(self._terms.request(self._life.instance, 1))
         self._life.show(detail=f"{program.kind.value} {program.version}")
         return program
 
@@ -149,7 +149,10 @@ class Load:
         """Promise and intent become durable in one transaction."""
         footprint = self._footprint(inspection)
         life = self._life
-        reservation, change = await ask(life, self._request(footprint.total_bytes))
+        request = self._terms.request(
+            life.instance, footprint.total_bytes, self._beside(inspection)
+        )
+        reservation, change = await ask(life, request)
         uuid = reservation.grants[0].device
         with around("launch.intent"):
             await life.commit(
@@ -160,6 +163,8 @@ class Load:
                 footprint=replace(footprint, device_uuid=uuid),
                 port=_free_port(),
             )
+        if reservation.exclusive and self._house.enforce is not None:
+            await self._house.enforce(reservation)
         aliases = [s.info.alias for s in self._samples() if s.info.uuid == uuid]
         life.show(detail=f"{format_size(footprint.total_bytes)} on {''.join(aliases) or uuid}")
 
@@ -240,9 +245,6 @@ class Load:
 
     # Parts.
 
-    def _request(self, size: int) -> ReserveRequest:
-        return self._terms.request(self._life.instance, size)
-
     def _asked(self) -> tuple[str, ...]:
         """Devices that it may be placed on; within a standing reservation, those of it."""
         if self._terms.within is None or self._terms.devices:
@@ -252,6 +254,17 @@ class Load:
 
     def _footprint(self, inspection: Inspection) -> Footprint:
         return dearest_footprint(inspection, self._life.instance, self._samples(), self._asked())
+
+    def _beside(self, inspection: Inspection) -> int:
+        """The RAM that it needs beside whatever card it comes to; 0 where RAM is no device."""
+        samples = self._samples()
+        if not any(sample.info.kind is DeviceKind.HOST for sample in samples):
+            return 0
+        traits = candidate_traits(samples, self._asked())
+        if any(each.kind is DeviceKind.HOST for each in traits):
+            return 0  # it may come to the host itself, whose footprint has it all
+        options = self._life.instance.options
+        return max(host_share(inspection.header, options, each) for each in traits)
 
     def _samples(self) -> tuple[Sample, ...]:
         snapshot = self._house.snapshots.latest
@@ -311,15 +324,22 @@ def dearest_footprint(
     inspection: Inspection, instance: Instance, samples: tuple[Sample, ...], asked: tuple[str, ...]
 ) -> Footprint:
     """The estimate for the device, among those it may be placed on, where it costs the most."""
+    traits = candidate_traits(samples, asked)
+    footprints = [estimate(inspection.header, instance.options, each) for each in traits]
+    return max(footprints, key=lambda each: each.total_bytes)
+
+
+def candidate_traits(
+    samples: tuple[Sample, ...], asked: tuple[str, ...]
+) -> tuple[DeviceTraits, ...]:
+    """Of the devices that a load may be placed on; the host's, where there is none."""
     traits = {
         DeviceTraits(kind=sample.info.kind, model_name=sample.info.model_name)
         for sample in samples
         if (sample.info.uuid in asked if asked else sample.info.kind is not DeviceKind.HOST)
     }
     candidates = traits or {DeviceTraits(kind=DeviceKind.HOST, model_name="host")}
-    ordered = sorted(candidates, key=lambda each: (each.kind.value, each.model_name))
-    footprints = [estimate(inspection.header, instance.options, each) for each in ordered]
-    return max(footprints, key=lambda each: each.total_bytes)
+    return tuple(sorted(candidates, key=lambda each: (each.kind.value, each.model_name)))
 
 
 def _free_port() -> int:

@@ -163,7 +163,7 @@ async def _free(life: Life) -> int:
         await promises.commit(change)
     life.house.list_soon()
     await promises.freed(id_)
-    granted = sum(grant.bytes for grant in reservation.grants)
+    granted = sum(grant.bytes for grant in reservation.grants if not grant.beside)
     return granted - max(0, _leaked(life) - leaked)
 
 

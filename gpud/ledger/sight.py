@@ -15,8 +15,14 @@ class Sight:
     def __init__(self, reserves: Reserves) -> None:
         self.reserves = reserves
         self.snapshot: Snapshot | None = None
+        self._samples: dict[str, Sample] = {}
         self._baselines: dict[str, int] = {}
         self._reckonings: dict[str, Reckoning] = {}
+
+    def look(self, snapshot: Snapshot) -> None:
+        """Take in the newest snapshot."""
+        self.snapshot = snapshot
+        self._samples = {sample.info.uuid: sample for sample in snapshot.samples}
 
     @property
     def complete(self) -> bool:
@@ -25,12 +31,12 @@ class Sight:
 
     def sample(self, uuid: str) -> Sample | None:
         """The newest sample of a device."""
-        return self.snapshot.find(uuid) if self.snapshot is not None else None
+        return self._samples.get(uuid)
 
     def host(self) -> Sample | None:
         """The newest sample of the host's RAM; None where it is no device."""
-        samples = self.snapshot.samples if self.snapshot is not None else ()
-        return next((s for s in samples if s.info.kind is DeviceKind.HOST), None)
+        hosts = (s for s in self._samples.values() if s.info.kind is DeviceKind.HOST)
+        return next(hosts, None)
 
     def baseline(self, uuid: str) -> int:
         """The residue of a card when it was last seen empty."""
@@ -53,8 +59,7 @@ class Sight:
 
     def charges(self, books: Books) -> dict[str, Charge]:
         """Every device's terms by UUID."""
-        samples = self.snapshot.samples if self.snapshot is not None else ()
-        return {sample.info.uuid: self.terms(sample, books) for sample in samples}
+        return {uuid: self.terms(sample, books) for uuid, sample in self._samples.items()}
 
     def charges_of(self, uuids: Iterable[str], books: Books) -> dict[str, Charge]:
         """The terms of some devices."""

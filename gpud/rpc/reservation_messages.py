@@ -162,7 +162,8 @@ def reservation(
     place: Place | None = None,
 ) -> pb.Reservation:
     """A reservation with what its processes use now; `place` of one that waits."""
-    known = [s for s in samples if any(s.info.uuid == grant.device for grant in value.grants)]
+    devices = {grant.device for grant in value.grants}
+    known = [sample for sample in samples if sample.info.uuid in devices] if devices else []
     hosts = frozenset(s.info.uuid for s in known if s.info.kind is DeviceKind.HOST)
     request = value.request
     return pb.Reservation(
@@ -217,6 +218,8 @@ def moment(deadline: Deadline | None) -> Timestamp | None:
 
 
 def _observed(value: Reservation, device: str, terms: Mapping[str, Charge]) -> int | None:
+    if value.booked and not value.bound:
+        return 0  # no process was ever seen in it
     if not value.booked or device not in terms:
         return None
     return terms[device].observed_bytes.get(value.id, 0)

@@ -69,7 +69,9 @@ class View:
         ]
 
     def terms_of(self, value: Reservation) -> dict[str, Charge]:
-        """The terms of a reservation's own devices."""
+        """The terms of a reservation's own devices, as far as it has anything to show there."""
+        if not value.bound:
+            return {}
         return self.promises.ledger.charges_of(
             [grant.device for grant in value.grants], self.promises.durable
         )

@@ -33,7 +33,7 @@ def around(*changes: str) -> list[str]:
     return [f"{change}.{side}" for change in changes for side in ("before", "after")]
 
 
-MIB = 1024**2
+KIB = 1024
 TTL = Duration(seconds=3600)
 _numbers = itertools.count(1)
 # Where a single change is durable, and where it is not.
@@ -62,7 +62,7 @@ class Client:
 
 
 def asking(
-    label: str, *, ttl: Duration = TTL, size: int = 16 * MIB, device: str = "", **fields: Any
+    label: str, *, ttl: Duration = TTL, size: int = 256 * KIB, device: str = "", **fields: Any
 ) -> pb.ReserveRequest:
     return pb.ReserveRequest(
         request_id=label,

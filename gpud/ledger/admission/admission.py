@@ -204,7 +204,7 @@ class Admission:
             most_bytes=book.holders.get(request.within or ""),
             numa_node=sample.info.numa_node,
             rule=rule,
-            for_good=bool(enforcement_rule(sample, request, settings)),
+            for_good=bool(rule) and bool(enforcement_rule(sample, request, settings)),
             obstacle=obstacle,
             passed=passed,
         )
