@@ -82,6 +82,12 @@ class Judge:
         stuck = sum(card.stuck.values()) + self.leaked.get(uuid, 0)
         return card.total - card.reserve - held - others - stuck
 
+    def foreign(self, uuid: str) -> int:
+        """What processes use that no promise here has."""
+        holders = self.holders(uuid)
+        living = self.cards[uuid].living.values()
+        return sum(size for size, claim in living if claim not in holders)
+
     def alive(self, uuid: str, id_: str) -> int:
         return sum(size for size, claim in self.cards[uuid].living.values() if claim == id_)
 

@@ -53,6 +53,7 @@ SETTINGS = LedgerSettings(
 CARDS = ("U-gpu0", "U-gpu1")
 CORDON = Cordon(reason="by hand", actor="anna", wall=0.0)
 SIZES = st.sampled_from([GIB // 4, GIB, 2 * GIB, 5 * GIB, 8 * GIB, 11 * GIB, 23 * GIB, 30 * GIB])
+TTLS = (5.0, 20.0, 600.0)
 SELDOM = st.sampled_from([False, False, False, True])
 REQUESTS = st.builds(
     ReserveRequest,
@@ -65,7 +66,7 @@ REQUESTS = st.builds(
     placement=st.sampled_from(Placement),
     priority=st.sampled_from(Priority),
     preemptible=st.booleans(),
-    ttl_seconds=st.sampled_from([5.0, 20.0, 600.0]),
+    ttl_seconds=st.sampled_from(TTLS),
     max_wait_seconds=st.sampled_from([0.0, 20.0, 300.0, 300.0]),
     host_bytes=st.sampled_from([0, 0, 0, 0, 3 * GIB, 40 * GIB]),
 )
@@ -96,6 +97,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.served(self.ledger.observe(self.shown(), now))
         self.served(self.ledger.expire(now))
         assert self.judge.first_fits() == ""
+        for uuid, terms in self.ledger.charges().items():
+            if uuid in CARDS and not self.judge.cards[uuid].lost:
+                assert terms.foreign_bytes == self.judge.foreign(uuid)
 
     @rule(request=REQUESTS)
     def reserve(self, request: ReserveRequest) -> None:
@@ -129,17 +133,57 @@ class LedgerMachine(RuleBasedStateMachine):
             )
             self.reserve(request)
 
+    # What takes several steps to come about, and is worth coming about often.
+
+    @rule(uuid=st.sampled_from(CARDS), size=st.sampled_from([1, 2, 3]), ttl=st.sampled_from(TTLS))
+    def pass_one_that_waits(self, uuid: str, size: int, ttl: float) -> None:
+        """Somebody waits for most of a card, and somebody smaller comes after it."""
+        self.reserve(ReserveRequest(owner="me", bytes=20 * GIB, devices=(uuid,)))
+        waits = ReserveRequest(owner="me", bytes=23 * GIB, devices=(uuid,), max_wait_seconds=300.0)
+        self.reserve(waits)
+        self.reserve(replace(waits, bytes=size * GIB, ttl_seconds=ttl))
+        if f"r{self.made}" in self.live():
+            self.renewed(f"r{self.made}", 300.0)
+
+    @rule(uuid=st.sampled_from(CARDS), size=st.integers(1, 40))
+    def leak(self, uuid: str, size: int) -> None:
+        """A process dies, its promise ends, and the card goes on showing its bytes."""
+        self.reserve(ReserveRequest(owner="me", bytes=10 * GIB, devices=(uuid,)))
+        id_ = f"r{self.made}"
+        if id_ in self.live():
+            self.run(uuid, size * GIB // 4, id_)
+            self.kill(uuid, max(self.judge.cards[uuid].living, default=0), True)
+            self.released(id_)
+            self.clock.advance(RELEASE_DEADLINE)
+            self.tick()
+
+    @rule(uuid=st.sampled_from(CARDS), size=st.integers(1, 40))
+    def alone_beside_leftovers(self, uuid: str, size: int) -> None:
+        """A whole card is promised while it shows bytes of nobody, which then come back."""
+        self.run(uuid, size * GIB // 4, None)
+        self.kill(uuid, max(self.judge.cards[uuid].living, default=0), True)
+        self.tick()
+        self.reserve(
+            ReserveRequest(owner="me", bytes=1, devices=(uuid,), sharing=Sharing.EXCLUSIVE)
+        )
+        self.judge.cards[uuid].stuck.clear()
+        self.tick()
+
     @precondition(lambda self: self.live())
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
-        id_ = data.draw(st.sampled_from(self.live()))
+        self.released(data.draw(st.sampled_from(self.live())))
+
+    def released(self, id_: str) -> None:
         self.judge.asked_to_end.add(id_)
         self.served(self.ledger.release(id_, None, self.clock.now())[1])
 
     @precondition(lambda self: self.live())
     @rule(data=st.data(), ttl=st.sampled_from([1.0, 30.0, 300.0]))
     def renew(self, data: st.DataObject, ttl: float) -> None:
-        id_ = data.draw(st.sampled_from(self.live()))
+        self.renewed(data.draw(st.sampled_from(self.live())), ttl)
+
+    def renewed(self, id_: str, ttl: float) -> None:
         old = self.ledger.books.reservations[id_]
         if old.queued:
             return
@@ -166,10 +210,15 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(uuid=st.sampled_from(CARDS), data=st.data(), lag=st.booleans())
     def end_process(self, uuid: str, data: st.DataObject, lag: bool) -> None:
+        living = sorted(self.judge.cards[uuid].living)
+        if living:
+            self.kill(uuid, data.draw(st.sampled_from(living)), lag)
+
+    def kill(self, uuid: str, pid: int, lag: bool) -> None:
+        """A process ends; with a lag the card shows its bytes for a while."""
         card = self.judge.cards[uuid]
-        if card.living:
-            size, claim = card.living.pop(data.draw(st.sampled_from(sorted(card.living))))
-            card.stuck[claim] = card.stuck.get(claim, 0) + (size if lag else 0)
+        size, claim = card.living.pop(pid, (0, None))
+        card.stuck[claim] = card.stuck.get(claim, 0) + (size if lag else 0)
 
     @rule(uuid=st.sampled_from(CARDS))
     def memory_comes_back(self, uuid: str) -> None:

@@ -78,7 +78,7 @@ def test_every_seeded_bug_is_caught(copy: Path) -> None:
         len(missed),
         time.monotonic() - began,
     )
-    assert missed == []
+    assert missed == [], "\n".join(f"{what}: {told}" for what, told in missed)
 
 
 def test_the_copy_is_sound_without_a_seed(copy: Path) -> None:
