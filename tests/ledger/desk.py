@@ -29,7 +29,7 @@ def settled(
     return LedgerSettings(
         reserves=RESERVES,
         release_deadline_seconds=10.0,
-        queue=QueueSettings(**(queue or {})),
+        queue=QueueSettings(**{"ageing_seconds": 60.0, **(queue or {})}),
         preemption=PreemptionSettings(**({"on": True, **preemption} if preemption else {})),
         **more,
     )
