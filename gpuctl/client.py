@@ -189,10 +189,20 @@ class Client:
         return answer
 
     def call(
-        self, method: grpc.UnaryUnaryMultiCallable[Request, Answer], request: Request
+        self,
+        method: grpc.UnaryUnaryMultiCallable[Request, Answer],
+        request: Request,
+        *,
+        within_seconds: float | None = None,
     ) -> Answer:
-        """One call and its answer, within the timeout."""
-        return self.begin(method, request)()
+        """One call and its answer, within the timeout, or a shorter time."""
+        if within_seconds is None:
+            return self.begin(method, request)()
+        limit = min(within_seconds, self._timeout_seconds)
+        try:
+            return method(request, timeout=limit)
+        except grpc.RpcError as error:
+            raise failure_of(error, self.address, limit) from error
 
     def pages(
         self,

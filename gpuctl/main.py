@@ -7,10 +7,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from gpuctl.failures import EXIT_INTERRUPTED, EXIT_OTHER, EXIT_USAGE, Failure, usage
-from gpuctl.render import TERMINAL_WIDTH
+from gpuctl.render import terminal_width
 from gpuctl.session import Session
 from gpuctl.tables import clean, clean_line
 
@@ -102,15 +102,7 @@ def _sentence(failure: Failure, *, verbose: bool) -> list[str]:
         return [sentence]
     from gpuctl.refusal import refusal_lines
 
-    return refusal_lines(sentence, failure.facts, _width(sys.stderr))
-
-
-def _width(stream: TextIO) -> int:
-    if not stream.isatty():
-        return TERMINAL_WIDTH
-    import shutil
-
-    return shutil.get_terminal_size((TERMINAL_WIDTH, 24)).columns
+    return refusal_lines(sentence, failure.facts, terminal_width(sys.stderr))
 
 
 def _tell_usage(error: click.ClickException) -> None:

@@ -18,8 +18,17 @@ from gpuctl.units import size_text
 
 _INDENT = "  "
 _GAP = "  "
-# What holds a device's bytes, in the order in which gpud charges for it.
-_HOLDERS = ("reserve", "granted", "foreign", "unattributed", "leaked")
+# What holds a device's bytes, in the order in which gpud charges for it: the fact and its word.
+_HOLDERS = (
+    ("reserve_bytes", "reserve"),
+    ("granted_bytes", "granted"),
+    ("overuse_bytes", "over-use"),
+    ("foreign_bytes", "foreign"),
+    ("unattributed_bytes", "unattributed"),
+    ("leaked_bytes", "leaked"),
+)
+# Facts that an older gpud does not send.
+_NEWER = {"overuse_bytes": "0"}
 # A number keeps its unit: textwrap breaks at no other spaces than ASCII's.
 _BEFORE_UNIT = re.compile(r"(?<=[0-9]) (?=(?:[KMGT]i)?B\b)")
 _NO_BREAK = "\u00a0"
@@ -37,12 +46,13 @@ class _Device:
 def refusal_lines(sentence: str, facts: Mapping[str, str], width: int) -> list[str]:
     """The lines that tell a refusal within `width` columns.
 
-    It stays the sentence if that fits, speaks of no device, or of one whose facts did not all
-    travel.
+    It stays the sentence if that fits and tells all, speaks of no device, or of one whose facts
+    did not all travel.
     """
     devices = _devices(facts)
     named = [at for device in devices if (at := sentence.find(f"{device.alias}: ")) >= 0]
-    if not named or len(sentence) <= width:
+    is_whole = all(device.why in sentence for device in devices)
+    if not named or (is_whole and len(sentence) <= width):
         return [clean(sentence)]
     head, told = sentence[: min(named)].rstrip(" :"), sentence[min(named) :].split("; ")
     kept = [part for part in told if not any(_tells(part, device) for device in devices)]
@@ -81,13 +91,19 @@ def _devices(facts: Mapping[str, str]) -> list[_Device]:
 
 
 def _why(facts: Mapping[str, str]) -> str:
-    """`5.44 GiB grantable of 5.94 GiB (reserve 512 MiB)`, or the rule that no bytes can change."""
+    """`5.44 GiB grantable of 5.94 GiB (reserve 512 MiB)`, after who is in the way, if somebody is.
+
+    Or the rule that no bytes can change.
+    """
     if facts.get("rule"):
         return facts["rule"]
-    held = [(name, int(facts[f"{name}_bytes"])) for name in _HOLDERS]
-    holders = ", ".join(f"{name} {size_text(count)}" for name, count in held if count)
+    told = _NEWER | dict(facts)
+    held = [(word, int(told[name])) for name, word in _HOLDERS]
+    holders = ", ".join(f"{word} {size_text(count)}" for word, count in held if count)
     grantable, total = int(facts["grantable_bytes"]), int(facts["total_bytes"])
-    return f"{size_text(grantable)} grantable of {size_text(total)} ({holders or 'nothing held'})"
+    numbers = f"{size_text(grantable)} grantable of {size_text(total)}"
+    obstacle = f"{facts['obstacle']}; " if facts.get("obstacle") else ""
+    return f"{obstacle}{numbers} ({holders or 'nothing held'})"
 
 
 def _groups(devices: Sequence[_Device]) -> list[tuple[str, str]]:

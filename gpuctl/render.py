@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from gpuctl.messages import to_plain
 from gpuctl.tables import Column, Row, Table
@@ -16,6 +17,18 @@ FORMATS = ("table", "wide", "json", "jsonl", "yaml", "name")
 TERMINAL_WIDTH = 80
 
 Noun = TypeVar("Noun", bound="Message")
+
+
+def terminal_width(stream: TextIO) -> int:
+    """Columns of the terminal that this very stream is; 80 where it is none, or does not tell."""
+    try:
+        if not stream.isatty():
+            return TERMINAL_WIDTH
+        told = os.environ.get("COLUMNS", "")
+        columns = int(told) if told.isdecimal() else 0
+        return columns or os.get_terminal_size(stream.fileno()).columns or TERMINAL_WIDTH
+    except (OSError, ValueError):
+        return TERMINAL_WIDTH
 
 
 class Output:
@@ -30,20 +43,34 @@ class Output:
         """Whether people read it."""
         return self.form in {"table", "wide"}
 
-    def one(self, noun: Noun, columns: Sequence[Column[Noun]]) -> None:
+    @property
+    def room(self) -> int | None:
+        """How wide a table may be; None: as wide as it gets, with -o wide."""
+        return None if self.form == "wide" else terminal_width(sys.stdout)
+
+    def one(
+        self, noun: Noun, columns: Sequence[Column[Noun]], *, width: int | None = None
+    ) -> None:
         """A single noun: a row, its name, or the bare message."""
         if self.is_table:
-            self.lines(self.table(columns).lines([noun]))
+            self.lines(self.table(columns, width=width).lines([noun]))
         elif self.form == "name":
             self.lines([_name(noun)])
         else:
             self.document(to_plain(noun))
 
-    def many(self, field: str, nouns: Sequence[Noun], columns: Sequence[Column[Noun]]) -> None:
+    def many(
+        self,
+        field: str,
+        nouns: Sequence[Noun],
+        columns: Sequence[Column[Noun]],
+        *,
+        width: int | None = None,
+    ) -> None:
         """A list, under the name of its field."""
         if self.is_table:
             if nouns:
-                self.lines(self.table(columns).lines(nouns))
+                self.lines(self.table(columns, width=width).lines(nouns))
             else:
                 print(f"no {field}", file=sys.stderr)
         elif self.form == "name":

@@ -46,7 +46,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "devices.simulated[...]": SimulatedCards,
     "engines.llama_cpp": LlamaCpp,
     "models.NAME": ModelEntry,
-    "reservations[...]": StandingReservation,
+    "reservations.NAME": StandingReservation,
 }
 
 
@@ -165,6 +165,7 @@ def _converted(tree: dict[str, Any]) -> Config:
         return msgspec.convert(tree, Config, dec_hook=_decode)
     except msgspec.ValidationError as error:
         text = str(error).replace("$.models.entries[...]", "models.NAME")
+        text = text.replace("$.reservations[...]", "reservations.NAME")
         text = text.replace("`$.", "`").replace("`$[", "`[").replace("Object ", "it ")
         raise ConfigInvalid(
             f"cannot use the configuration: {text}{_suggestion(tree, text)}"

@@ -54,6 +54,7 @@ from gpud.store import Committed, SqliteStore
 log = structlog.get_logger()
 
 MARKER = "gpud-state"
+_NOT_SERVING = frozenset({"RECONCILING", "DEGRADED"})
 EXPIRE_SECONDS = 0.05
 HOUSEKEEPING_SECONDS = 10.0
 FIND_ENGINES_SECONDS = 30.0
@@ -246,8 +247,7 @@ class Daemon:
     def _stand(self, snapshot: Snapshot) -> None:
         """Hold the standing reservations, as soon as their devices are there."""
         books = self._promises.ledger.books
-        held = any(each.request.standing for each in books.reservations.values())
-        if not snapshot.complete or not (self._standing or held):
+        if not snapshot.complete or not (self._standing or books.standing):
             return
         requests, missing = requests_of(self._standing, snapshot)
         self._promises.stand(requests, keep=frozenset(missing))
@@ -263,6 +263,9 @@ class Daemon:
         if snapshot.complete and not (before and before.complete):
             promised = {uuid: book.holders for uuid, book in books.devices().items()}
             events += missing(snapshot, promised)
+        for event in events:
+            uuid = event.subject.removeprefix("devices/")
+            self._promises.watchers.wake(tuple(books.device(uuid).holders))
         events += squeeze_events(snapshot)
         if events and not self._store.read_only_cause:
             self._promises.post(Change(events=events))
@@ -275,15 +278,15 @@ class Daemon:
         log.error("store.failed", cause=cause)
         try:
             self._promises.restore()
-        except sqlite3.Error as error:
+        except sqlite3.Error:
             # It cannot be read either: nothing is granted until it can.
-            self._promises.unreadable = str(error)
             asyncio.get_running_loop().call_later(REBUILD_SECONDS, self._rebuild, cause)
 
     def _state(self) -> tuple[str, str]:
-        cause = self._promises.unreadable or self._store.read_only_cause
-        if cause:
-            return "DEGRADED", f"the store cannot be written: {cause}"
+        if self._promises.unreadable:
+            return "DEGRADED", f"the store cannot be read: {self._promises.unreadable}"
+        if self._store.read_only_cause:
+            return "DEGRADED", f"the store cannot be written: {self._store.read_only_cause}"
         snapshot = self._snapshots.latest
         if self._promises.waiting_for or snapshot is None:
             return "RECONCILING", f"waiting for {self._promises.waiting_for}"
@@ -297,11 +300,18 @@ class Daemon:
             return "DEGRADED", "no device could be sampled for 10 s"
         return "READY", ""
 
+    def _shown_state(self) -> tuple[str, str]:
+        """As things stand; at first, and after trouble, READY only from when that was told."""
+        state, told = self._state(), self._told_state
+        return told if state[0] == "READY" and told[0] in _NOT_SERVING else state
+
     def _draining(self, drain: Cordon) -> str:
         running = sum(not instance.ended for instance in self._roster.list())
         held = len(self._promises.durable.live)
         why = f" ({drain.reason})" if drain.reason else ""
-        left = f"{running} instances run, {held} owners hold reservations"
+        runs = "1 instance runs" if running == 1 else f"{running} instances run"
+        holds = "1 owner holds" if held == 1 else f"{held} owners hold"
+        left = f"{runs}, {holds} reservations"
         return f"drained by {drain.actor}{why}: {left}; `gpuctl resume` ends that"
 
     def _stop_instance(self, id_: str, reason: str) -> None:
@@ -358,7 +368,7 @@ class Daemon:
         """RECONCILING until every device answered or missed its deadline; then as things stand."""
         async for _, snapshot in self._snapshots.follow():
             if self._promises.waiting_for and snapshot.complete:
-                self._promises.waiting_for = ""
+                self._promises.begin()
             await self._tell_state(self._state())
 
     async def _tell_state(self, state: tuple[str, str]) -> None:
@@ -366,8 +376,11 @@ class Daemon:
             self._notifier.tell("WATCHDOG=1")
         if state == self._told_state:
             return
-        self._told_state = state
         name, reason = state
+        if name not in _NOT_SERVING and self._told_state[0] in _NOT_SERVING:
+            # Whoever hears that finds the standing reservations.
+            await self._promises.settled()
+        self._told_state = state
         log.info("node.state", state=name, reason=reason)
         await self._rpc.set_serving(name == "READY")
         # Up is not the same as granting: a full disk must not make systemd start us for ever.
@@ -388,7 +401,7 @@ class Daemon:
             boot_id=self._clock.now().boot_id,
             start_wall=self._start_wall,
             config=self._config,
-            state=self._state,
+            state=self._shown_state,
             programs=lambda: self._programs,
         )
 

@@ -127,25 +127,28 @@ class DeviceShortage:
     rule: str = ""
     # Somebody in the way, who may go: one that waits before, or is there where none may be.
     obstacle: str = ""
+    overuse_bytes: int = 0  # used by promises beyond what they are
 
     def __str__(self) -> str:
-        if self.rule or self.obstacle:
-            return f"{self.alias}: {self.rule or self.obstacle}"
+        if self.rule:
+            return f"{self.alias}: {self.rule}"
         holders = [
             f"{name} {format_size(size)}"
             for name, size in (
                 ("reserve", self.reserve_bytes),
                 ("granted", self.granted_bytes),
+                ("over-use", self.overuse_bytes),
                 ("foreign", self.foreign_bytes),
                 ("unattributed", self.unattributed_bytes),
                 ("leaked", self.leaked_bytes),
             )
             if size
         ]
-        return (
-            f"{self.alias}: {format_size(self.grantable_bytes or 0)} grantable of "
+        numbers = (
+            f"{format_size(self.grantable_bytes or 0)} grantable of "
             f"{format_size(self.total_bytes or 0)} ({', '.join(holders) or 'nothing held'})"
         )
+        return f"{self.alias}: {f'{self.obstacle}; ' if self.obstacle else ''}{numbers}"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -162,10 +165,13 @@ class VramInsufficient(GpudError):
 
     def __str__(self) -> str:
         many = f" on each of {self.device_count} devices" if self.device_count > 1 else ""
-        shown = "; ".join(str(shortage) for shortage in self.shortages[:8]) or "no device"
+        none = "there is no device of the kind asked for"
+        shown = "; ".join(str(shortage) for shortage in self.shortages[:8]) or none
         more = f"; and {len(self.shortages) - 8} more" if len(self.shortages) > 8 else ""
+        too_many = self.device_count > len(self.shortages)
+        fewer = f"for at most {len(self.shortages)} devices, or `gpuctl devices` shows which"
         advice = (
-            "ask for less per device, or for more devices"
+            (f"ask {fewer} there are" if too_many else "ask for less per device")
             if self.never_fits
             else "release something (`gpuctl reservations`), ask for less, or try another device"
         )

@@ -19,11 +19,12 @@ import structlog
 
 from gpud.errors import StateDirectoryRefused, StoreReadOnly
 from gpud.failpoints import around
+from gpud.migration import from_version_1
 from gpud.statements import STATEMENTS_KEPT, execute
 
 log = structlog.get_logger()
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # Removed when the disk is full, so that releases can still be written: SQLite needs space even to
 # delete. 4 MiB hold thousands of them.
 BALLAST_BYTES = 4 * 1024 * 1024
@@ -251,9 +252,13 @@ class SqliteStore:
             )
         if version < SCHEMA_VERSION:
             with around("store.schema"):
-                connection.executescript(
-                    f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-                )
+                connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA}")
+                if version == 1:
+                    rows = connection.execute("SELECT kind, id, body FROM rows").fetchall()
+                    update = "UPDATE rows SET body = ? WHERE kind = ? AND id = ?"
+                    connection.executemany(update, from_version_1(rows))
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                connection.execute("COMMIT")
 
     def _write_forever(self) -> None:
         connection = self._writer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import click
@@ -32,16 +32,13 @@ def _optional_text(device: Device, field: str) -> str:
     return "-" if value is None else str(value)
 
 
-_KIND: Column[Device] = Column(header="KIND", cell=lambda d: word(d, "kind"))
 _POWER: Column[Device] = Column(
     header="POWER", cell=lambda d: reading(d, "power_watts", "W"), right=True
 )
 _COLUMNS: tuple[Column[Device], ...] = (
-    DEVICE_COLUMNS[0],
-    _KIND,
-    *DEVICE_COLUMNS[1:-1],
-    _POWER,
-    DEVICE_COLUMNS[-1],
+    *DEVICE_COLUMNS,
+    Column(header="KIND", cell=lambda d: word(d, "kind"), wide=True),
+    replace(_POWER, wide=True),
     Column(header="PRESSURE", cell=lambda d: word(d, "pressure"), wide=True),
     Column(header="HEAT", cell=lambda d: word(d, "thermal"), wide=True),
     Column(header="RESERVE", cell=lambda d: compact_size(d.reserve_bytes), right=True, wide=True),
@@ -71,7 +68,7 @@ def devices(session: Session) -> None:
     client = session.client
     request = ListDevicesRequest(include_processes=not session.output.is_table)
     found = [d for page in client.pages(client.devices.ListDevices, request) for d in page.devices]
-    session.output.many("devices", found, _COLUMNS)
+    session.output.many("devices", found, _COLUMNS, width=session.output.room)
 
 
 @command()
@@ -84,7 +81,7 @@ def cordon(session: Session, device: str, reason: str) -> None:
         request_id=request_id(), name=_named(device), reason=reason, owner=person()
     )
     answer = client.call(client.devices.CordonDevice, request)
-    session.output.one(answer.device, _COLUMNS)
+    session.output.one(answer.device, _COLUMNS, width=session.output.room)
 
 
 @command()
@@ -94,7 +91,7 @@ def uncordon(session: Session, device: str) -> None:
     client = session.client
     request = UncordonDeviceRequest(request_id=request_id(), name=_named(device), owner=person())
     answer = client.call(client.devices.UncordonDevice, request)
-    session.output.one(answer.device, _COLUMNS)
+    session.output.one(answer.device, _COLUMNS, width=session.output.room)
 
 
 def _named(device: str) -> str:

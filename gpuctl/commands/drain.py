@@ -23,6 +23,7 @@ from gpuctl.units import span_text
 from gpud.v1.instances_pb2 import Instance, ListInstancesRequest
 from gpud.v1.node_pb2 import (
     DrainNodeRequest,
+    GetNodeRequest,
     ListEventsRequest,
     Node,
     ResumeNodeRequest,
@@ -85,7 +86,11 @@ def drain(
         owner=person(),
     )
     node = client.call(client.node.DrainNode, request).node
-    left = _left(client) if wait_seconds is None else _waited(client, wait_seconds)
+    if wait_seconds is None:
+        left = _left(client)
+    else:
+        left = _waited(client, wait_seconds)
+        node = client.call(client.node.GetNode, GetNodeRequest()).node  # as it is by now
     output.one(node, _COLUMNS)
     if output.is_table:
         _show(session, left)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from gpuctl.commands.demand import demand_fields, demand_options, wait
 from gpuctl.failures import EXIT_REFUSED_BASE
 from gpuctl.messages import known, seconds_of, to_plain
 from gpuctl.options import command
-from gpuctl.render import TERMINAL_WIDTH
+from gpuctl.render import terminal_width
 from gpuctl.session import Session
 from gpuctl.tables import Column, Table, clean
 from gpuctl.units import compact_size, size_text, span_text
@@ -141,8 +140,8 @@ def _until(holder: Holder, now: float) -> str:
 
 
 def _wrapped(text: str, indent: str) -> list[str]:
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else TERMINAL_WIDTH
     return textwrap.wrap(
-        clean(text), width, initial_indent=indent, subsequent_indent=f"{indent}  ",
+        clean(text), terminal_width(sys.stdout),
+        initial_indent=indent, subsequent_indent=f"{indent}  ",
         break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip

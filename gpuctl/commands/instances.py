@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import click
@@ -13,7 +14,7 @@ from gpuctl.commands.devices import device_aliases
 from gpuctl.commands.models import footprint_lines
 from gpuctl.commands.progress import Step, phases
 from gpuctl.commands.status import INSTANCE_COLUMNS, is_stopped
-from gpuctl.failures import EXIT_INTERRUPTED, Failure, repeatable
+from gpuctl.failures import EXIT_INTERRUPTED, EXIT_WAITED_OUT, Failure, repeatable
 from gpuctl.messages import duration, known, seconds_of, word
 from gpuctl.options import (
     command,
@@ -107,6 +108,7 @@ def load(
 ) -> None:
     """Load a model and wait until it is ready to serve.
 
+    With --wait it queues until there is room, and ends with 124 when the time has run out.
     The load belongs to gpud: Ctrl-C leaves it, `gpuctl unload` stops it.
     """
     dry_run, detach = options.pop("dry_run"), options.pop("detach")
@@ -124,7 +126,8 @@ def load(
         repeatable(request.request_id),
         client.stream(client.instances.LoadModel, request) as said,
     ):
-        last = _followed(session, said, _load_goes_on(request), until_named=detach)
+        heard = _heard(said, request)
+        last = _followed(session, heard, _load_goes_on(request), until_named=detach)
     if not (dry_run or detach or last.phase == LoadPhase.LOAD_PHASE_READY):
         raise Failure(message=f"the load ended in phase {word(last, 'phase')}, not READY")
     if session.output.is_table and dry_run:
@@ -132,6 +135,38 @@ def load(
         session.output.lines(footprint_lines(last.instance.footprint, aliases))
     elif session.output.form != "jsonl":
         session.output.one(last.instance, _columns(session))
+
+
+# What a wait that ran out is refused with: as without a wait, had that been the answer at once.
+_NO_ROOM = {"VRAM_INSUFFICIENT", "DEVICE_UNAVAILABLE"}
+
+
+def _heard(
+    said: Iterator[LoadModelResponse], request: LoadModelRequest
+) -> Iterator[LoadModelResponse]:
+    """What is said of a load. Raises Failure; after a wait, one that says that it ran out."""
+    waits = False
+    try:
+        for message in said:
+            waits = _is_waiting(message)
+            yield message
+    except Failure as failure:
+        if not waits or failure.reason not in _NO_ROOM:
+            raise
+        waited = span_text(seconds_of(request.max_wait))
+        raise replace(
+            failure,
+            message=f"waited {waited} in vain: {failure.message}",
+            exit_code=EXIT_WAITED_OUT,
+        ) from failure
+
+
+def _is_waiting(message: LoadModelResponse) -> bool:
+    """Whether the load is in the queue for its bytes."""
+    if message.instance.HasField("queue_position"):
+        return True
+    allocates = message.phase == LoadPhase.LOAD_PHASE_ALLOCATE
+    return allocates and message.detail.startswith("waits, ")
 
 
 def _promise_fields(options: dict[str, Any], devices: tuple[str, ...]) -> dict[str, Any]:

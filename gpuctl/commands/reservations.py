@@ -25,6 +25,9 @@ from gpud.v1.reservations_pb2 import (
     ReserveRequest,
 )
 
+# Behind every place, for one that waits and does not tell its own yet.
+_LAST_PLACE = 2**31
+
 
 def _grants(reservation: Reservation, aliases: dict[str, str]) -> str:
     return ",".join(
@@ -83,10 +86,19 @@ def _enforcement(reservation: Reservation) -> str:
 
 
 def _why(reservation: Reservation) -> str:
-    """What it waits for, what it is about to end for, or why it ended."""
-    if reservation.HasField("preemption_notice"):
-        return f"ends for {reservation.preemption_notice.by}"
-    return reservation.wait_reason or reservation.state_reason
+    """What it waits for, what it is about to end for, what ails its devices, or why it ended."""
+    why = reservation.wait_reason or reservation.state_reason
+    if not reservation.HasField("preemption_notice"):
+        return why
+    ends = f"ends for {reservation.preemption_notice.by}"
+    return f"{ends}; {why}" if why else ends
+
+
+def _in_line(reservation: Reservation) -> tuple[bool, int]:
+    """Behind all others those that wait, in the order of their places."""
+    queued = reservation.state == ReservationState.RESERVATION_STATE_QUEUED
+    place = known(reservation, "queue_position") if queued else 0
+    return queued, _LAST_PLACE if place is None else place
 
 
 def reservation_columns(now: float, aliases: dict[str, str]) -> tuple[Column[Reservation], ...]:
@@ -213,7 +225,10 @@ def release(session: Session, reservations: tuple[str, ...], generation: int | N
 )
 @click.option("--owner", default="", help="Only of this owner.")
 def reservations(session: Session, every: bool, states: tuple[str, ...], owner: str) -> None:
-    """List promises: those that hold memory or wait for it."""
+    """List promises: those that hold memory, and then those that wait for it, the next one first.
+
+    JSON and YAML documents keep gpud's own order.
+    """
     asked = [enum_number(ReservationState, state) for state in states]
     request = ListReservationsRequest(
         states=[] if every else asked or LIVE_RESERVATIONS, owner=owner
@@ -221,4 +236,6 @@ def reservations(session: Session, every: bool, states: tuple[str, ...], owner: 
     client = session.client
     pages = client.pages(client.reservations.ListReservations, request)
     found = [reservation for page in pages for reservation in page.reservations]
+    if session.output.is_table:
+        found.sort(key=_in_line)
     session.output.many("reservations", found, _columns(session) if found else ())

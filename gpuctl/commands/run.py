@@ -18,6 +18,7 @@ from gpuctl.options import Command, command, qualified
 from gpuctl.session import Session, request_id
 from gpud.v1.reservations_pb2 import Reservation, ReserveRequest
 
+DEFAULT_TTL_SECONDS = 60.0
 DEFAULT_WAIT = "10m"
 
 
@@ -98,6 +99,8 @@ def run(session: Session, words: tuple[str, ...], **options: Any) -> None:
 def _request(options: dict[str, Any]) -> ReserveRequest:
     asked = options["wait_option"]
     seconds = wait(DEFAULT_WAIT) if asked is None else asked
+    # Kept alive all the while: a short lease frees the memory soon after gpuctl was killed.
+    options = {**options, "ttl": options["ttl"] or DEFAULT_TTL_SECONDS}
     return ReserveRequest(request_id=request_id(), **demand_fields(options, seconds))
 
 

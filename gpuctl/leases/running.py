@@ -13,6 +13,7 @@ import grpc
 
 from gpuctl.failures import EXIT_REFUSED_BASE, Failure, usage
 from gpuctl.leases.child import EXIT_SIGNAL_BASE, Child, ChildEnded
+from gpuctl.leases.ended import told_end
 from gpuctl.leases.keeping import Keeper, Kept
 from gpuctl.leases.losing import Losing
 from gpuctl.leases.signals import ENDING, Caught, Mask
@@ -40,6 +41,8 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # A signal to the whole group, and then to gpuctl alone, reaches the child once for the group; as
 # timeout(1) sends both, what comes within this time is one.
 _SAME_SECONDS = 0.1
+# What gpud ends a process with, as a shell tells of it. A shell that ran the command does so too.
+_ENDED_BY = {EXIT_SIGNAL_BASE + each: each for each in (signal.SIGTERM, signal.SIGKILL)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,11 +115,15 @@ class Running:
         self._lost = False
         self._notice: PreemptionNotice | None = None
         self._sent: dict[signal.Signals, float] = {}
+        self._sent_for_loss: set[signal.Signals] = set()
+        self._trouble = ""
+        self._began = 0.0
 
     def run(self, words: tuple[str, ...]) -> int:
         """Its exit code, as a shell tells it. Raises Failure where it cannot be started."""
         held = self._holding
         _stop_if_signalled(held.inbox, self._name)
+        self._began = held.now()
         child = Child(words, dict(self._reservation.environment), held.inbox, held.mask)
         watched = watch(held.client, self._name, held.inbox)
         keeper = None
@@ -148,13 +155,23 @@ class Running:
             event = next_of(self._holding.inbox, self._losing.next_time)
             if isinstance(event, ChildEnded):
                 self._end_rest(child)
+                self._tell_end(child, event.code)
                 return event.code
             if isinstance(event, Caught):
                 self._forward(child, event)
             else:
                 self._learn(event)
             for number in self._losing.due(time.monotonic()):
+                self._sent_for_loss.add(number)
                 child.tree.send(number)
+
+    def _tell_end(self, child: Child, code: int) -> None:
+        """Why the command ended by a signal that it did not get from here."""
+        number = _ENDED_BY.get(code)
+        if number is None or number in self._sent or number in self._sent_for_loss:
+            return
+        if text := told_end(self._holding.client, self._name, child.pid, self._began):
+            self._telling.insist(text)
 
     def _end_rest(self, child: Child) -> None:
         """What a command that was told to end leaves behind would keep the bytes."""
@@ -187,6 +204,8 @@ class Running:
 
     def _heed(self, told: Reservation | KeepAliveResponse) -> None:
         """The promise as it stands now."""
+        if isinstance(told, Reservation):
+            self._tell_trouble(told)
         if not goes_on(told.state):
             reason = told.state_reason if isinstance(told, Reservation) else self._reason()
             self._lose(f"it is {enum_word(ReservationState.DESCRIPTOR, told.state)}", reason)
@@ -196,6 +215,18 @@ class Running:
             self._notice = None
             self._losing.withdrawn()
             self._telling.say(f"{self._name} stays: its bytes are no longer asked for")
+
+    def _tell_trouble(self, told: Reservation) -> None:
+        """What ails the devices of the promise, once, and that nothing does any more."""
+        if told.state != ReservationState.RESERVATION_STATE_GRANTED:
+            return
+        if told.state_reason == self._trouble:
+            return
+        self._trouble = told.state_reason
+        if self._trouble:
+            self._telling.insist(f"{self._name}: {self._trouble}; the command goes on")
+        else:
+            self._telling.insist(f"{self._name}: its devices are well again")
 
     def _announce(self, notice: PreemptionNotice) -> None:
         if notice == self._notice:

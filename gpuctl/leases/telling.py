@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from gpuctl.messages import seconds_of
-from gpuctl.render import TERMINAL_WIDTH
+from gpuctl.render import terminal_width
 from gpuctl.tables import clean
 from gpuctl.units import size_text, span_text
 
@@ -39,6 +38,7 @@ class Telling:
         # None where it is closed.
         self._stream: TextIO | None = sys.stderr
         is_terminal = self._stream is not None and self._stream.isatty()
+        self._is_terminal = is_terminal
         self._redraws = is_terminal and os.environ.get("TERM", "dumb") != "dumb"
         self._drawn = False
         self._told_position: int | None = None
@@ -49,10 +49,11 @@ class Telling:
         if self._quiet:
             return
         text = waiting_text(reservation, self._now())
+        if self._stream is not None and self._is_terminal:
+            width = terminal_width(self._stream) - 1
+            text = text if len(text) <= width else f"{text[: width - 1]}…"
         if self._redraws:
-            width = shutil.get_terminal_size((TERMINAL_WIDTH, 24)).columns - 1
-            short = text if len(text) <= width else f"{text[: width - 1]}…"
-            self._write(f"{_ERASE_LINE}{short}")
+            self._write(f"{_ERASE_LINE}{text}")
             self._drawn = True
             return
         ticks, position = self._ticks(), reservation.queue_position

@@ -59,6 +59,17 @@ class DeviceLost(DriverError):
         return f"cannot read {self.uuid}: {self.reason}"
 
 
+@dataclass(kw_only=True, eq=False)
+class ListRefused(DriverError):
+    """The driver did not tell a device's processes this time; it may the next."""
+
+    uuid: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"cannot list the processes of {self.uuid} this time: {self.reason}"
+
+
 class ModeRefusal(enum.Enum):
     """Why a device did not take a compute mode."""
 
@@ -111,7 +122,10 @@ class Driver(Protocol):
         ...
 
     def processes(self, uuid: str) -> tuple[ProcessUse, ...] | None:
-        """Who uses the device; None where the driver refuses to say. Raises DeviceLost."""
+        """Who uses the device, all of them; None where the driver never says.
+
+        Raises DeviceLost, ListRefused.
+        """
         ...
 
     def set_compute_mode(self, uuid: str, mode: str) -> None:

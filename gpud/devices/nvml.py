@@ -22,6 +22,7 @@ from gpud.devices.driver import (
     DeviceLost,
     DriverOutdated,
     DriverUnavailable,
+    ListRefused,
     ModeRefusal,
 )
 from gpud.devices.processes import ProcessTable
@@ -96,6 +97,9 @@ _PROCESS_LISTS: tuple[tuple[ProcessKind, tuple[Callable[..., Any], ...]], ...] =
         ),
     ),
 )
+_VITAL = frozenset(
+    {pynvml.nvmlDeviceGetMemoryInfo, *(call for _, calls in _PROCESS_LISTS for call in calls)}
+)
 
 
 @dataclass(slots=True)
@@ -107,6 +111,8 @@ class _Card:
     reads: int = 0
     mig_enabled: bool | None = None
     refused: dict[tuple[Any, ...], int] = field(default_factory=dict)
+    # What it has listed once: that it does not now says nothing of who is there.
+    lists: set[ProcessKind] = field(default_factory=set)
 
     def ask(self, function: Callable[..., Any], *arguments: Any) -> Any | None:
         """The call's answer, or None if it is refused now or was before. Raises DeviceLost."""
@@ -131,11 +137,29 @@ class _Card:
             self.mig_enabled = enabled
         return enabled
 
+    def list_kind(
+        self, kind: ProcessKind, calls: tuple[Callable[..., Any], ...]
+    ) -> list[Any] | None:
+        """Its processes of a kind, by the newest call that answers; None where it never says.
+
+        Raises DeviceLost, and ListRefused where it may say another time.
+        """
+        for call in calls:
+            listed: list[Any] | None = self.ask(call)
+            if listed is not None:
+                self.lists.add(kind)
+                return listed
+        may_pass = any(self.refused.get((call,), 0) < _NEVER_AGAIN for call in calls)
+        if may_pass and (kind is ProcessKind.COMPUTE or kind in self.lists):
+            raise ListRefused(uuid=self.uuid, reason=f"it refused those of kind {kind.value}")
+        return None
+
     def _next_try(self, function: Callable[..., Any], error: pynvml.NVMLError) -> int:
         if error.value in _FOR_EVER:
             return _NEVER_AGAIN
-        # Nothing can be granted without the memory figures: those are asked for at every read.
-        is_vital = function is pynvml.nvmlDeviceGetMemoryInfo
+        # Nothing can be granted without the memory figures, and nothing comes back without lists:
+        # those are asked for at every read.
+        is_vital = function in _VITAL
         return self.reads + (1 if is_vital else RETRY_REFUSED_AFTER_READS)
 
 
@@ -221,11 +245,11 @@ class NvmlDriver:
         )
 
     def processes(self, uuid: str) -> tuple[ProcessUse, ...] | None:
-        """Compute, MPS and graphics processes, each once. None when compute ones are refused."""
+        """Compute, MPS and graphics processes, each once. None: compute ones never are told."""
         card = self._card(uuid)
         merged: dict[int, ProcessUse] = {}
         for kind, calls in _PROCESS_LISTS:
-            listed = _first_answer(card, calls)
+            listed = card.list_kind(kind, calls)
             if listed is None and kind is ProcessKind.COMPUTE:
                 return None
             for entry in listed or ():
@@ -355,14 +379,6 @@ def _read_memory(card: _Card) -> _Memory | None:
         figures = card.ask(pynvml.nvmlDeviceGetMemoryInfo, *arguments)
         if figures:
             return _Memory(figures.total, figures.used, figures.reserved if version else None)
-    return None
-
-
-def _first_answer(card: _Card, calls: tuple[Callable[..., Any], ...]) -> list[Any] | None:
-    for call in calls:
-        listed: list[Any] | None = card.ask(call)
-        if listed is not None:
-            return listed
     return None
 
 

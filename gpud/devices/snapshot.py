@@ -114,8 +114,9 @@ class Sample:
     """One device at one moment (`boottime` and `wall` in seconds, as in clock.Moment).
 
     `processes` is the newest list that could be read, taken at `listed_boottime` together with
-    `memory_used_at_list_bytes`; None: the driver refuses lists, or none was read yet. In a tick
-    that read the list, listed_boottime == boottime.
+    `memory_used_at_list_bytes`; None: none was read yet, or `never_lists`: the driver says that it
+    has none, or gave none although it was asked again and again. In a tick that read the list,
+    listed_boottime == boottime.
 
     `pressure` and `thermal` are None while unknown, but for CRITICAL, which stays until a reading
     says otherwise; the heat of a MIG slice is its card's. `vanished_boottime` is since when its
@@ -132,6 +133,7 @@ class Sample:
     listed_boottime: float | None = None
     listed_wall: float | None = None
     memory_used_at_list_bytes: int | None = None
+    never_lists: bool = False
     pressure: Pressure | None = None
     thermal: Thermal | None = None
     vanished_boottime: float | None = None

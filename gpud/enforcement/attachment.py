@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from gpud.clock import Clock
+from gpud.clock import Clock, Moment
 from gpud.devices.attached import AttachmentTable, cgroup_paths, is_within
 from gpud.devices.processes import KTHREADD_PID, read_stat
 from gpud.devices.snapshot import Sample
@@ -23,7 +23,7 @@ INIT_PID = 1
 SETTLING_SECONDS = 1.0
 
 
-def attachment_of(pid: int | None, cgroup: str, wall: float, proc: Path = PROC) -> Attachment:
+def attachment_of(pid: int | None, cgroup: str, now: Moment, proc: Path = PROC) -> Attachment:
     """What is to be attached: exactly one of the two. Raises OptionInvalid.
 
     Blocks for a few reads of /proc.
@@ -31,9 +31,10 @@ def attachment_of(pid: int | None, cgroup: str, wall: float, proc: Path = PROC) 
     if (pid is None) is (not cgroup):
         field = "pid" if pid is None else "cgroup"
         raise OptionInvalid(field=field, problem="name a pid or a cgroup, one of the two")
+    made = Attachment(wall=now.wall, boottime=now.boottime)
     if pid is not None:
-        return Attachment(wall=wall, pid=pid, start_time=look_up(pid, proc))
-    return Attachment(wall=wall, cgroup=check_cgroup(cgroup, proc))
+        return replace(made, pid=pid, start_time=look_up(pid, proc))
+    return replace(made, cgroup=check_cgroup(cgroup, proc))
 
 
 def look_up(pid: int, proc: Path = PROC) -> int:
@@ -84,7 +85,8 @@ def table_of(reservations: Iterable[Reservation]) -> AttachmentTable:
         if reservation.booked
         for attachment in reservation.attachments
     ]
-    held.sort(key=lambda each: each[0].wall)
+    # Anybody may set the wall clock: it tells apart only what is of earlier boots.
+    held.sort(key=lambda each: (each[0].boottime, each[0].wall))
     processes: dict[tuple[int, int], str] = {}
     for attachment, id_ in held:
         if attachment.pid is not None and attachment.start_time is not None:
@@ -110,8 +112,8 @@ class AttachmentKeeper:
         self._attached: dict[tuple[int, int | None], str] = {}
 
     def refresh(self) -> None:
-        """Tell the sampler what changed. Costs a pass over the promises."""
-        table = table_of(self._promises.durable.reservations.values())
+        """Tell the sampler what changed. Costs a pass over the promises with attachments."""
+        table = table_of(self._promises.durable.attached.values())
         if table == self._told:
             return
         self._told = table

@@ -41,6 +41,8 @@ ROW_KIND = "compute_mode"
 # What failed for a reason that may pass is tried again, ever more rarely.
 RETRY_FIRST_SECONDS = 5.0
 RETRY_LONGEST_SECONDS = 300.0
+# Whoever required it waits so long for what may pass, before it is released.
+GIVE_UP_SECONDS = 30.0
 _FOR_GOOD = frozenset({ModeRefusal.NOT_PERMITTED, ModeRefusal.NOT_SUPPORTED})
 
 SetMode = Callable[[str, str], Awaitable[ModeOutcome]]
@@ -71,11 +73,14 @@ class _Retry:
     """When something is due again, and what was told of its failure."""
 
     due_boottime: float = 0.0
+    first_boottime: float | None = None  # of the failures
     pause_seconds: float = RETRY_FIRST_SECONDS
     told: set[str] = field(default_factory=set)
 
     def failed(self, now: float) -> None:
         """Put it off, longer each time."""
+        if self.first_boottime is None:
+            self.first_boottime = now
         self.due_boottime = now + self.pause_seconds
         self.pause_seconds = min(2 * self.pause_seconds, RETRY_LONGEST_SECONDS)
 
@@ -105,8 +110,8 @@ class ModeKeeper:
         self._seams = seams
         self._is_on = is_on
         self._devices = {
-            uuid: _Device(former=msgspec.json.decode(body, type=Former))
-            for uuid, body in seams.store.read_rows(ROW_KIND)
+            uuid: _Device(former=former)
+            for uuid, former in seams.promises.read(ROW_KIND, Former).items()
         }
         # By reservation: the devices refuse it for good, or when to try again.
         self._hopeless: set[str] = set()
@@ -147,6 +152,13 @@ class ModeKeeper:
         for uuid, device in tuple(self._devices.items()):
             if device.former is not None and not self._is_wanted(uuid):
                 await self._restore(uuid, device)
+            elif device.former is None and snapshot.find(uuid) is None:
+                self._drop(uuid, device)
+
+    def _drop(self, uuid: str, device: _Device) -> None:
+        """A device that is gone, of which nothing is to be restored."""
+        if not device.turn.locked():
+            del self._devices[uuid]
 
     # Setting.
 
@@ -167,13 +179,14 @@ class ModeKeeper:
         retry = self._trying.setdefault(holder.id, _Retry())
         if now >= retry.due_boottime and await self.enforce(holder) is Enforcement.LEDGER:
             retry.failed(now)
-            if not is_noted:
-                await self._give_up(holder)
+            if _is_required(holder) and not is_noted:
+                await self._wait_or_give_up(holder, retry, now)
 
-    async def _give_up(self, holder: Reservation) -> None:
+    async def _wait_or_give_up(self, holder: Reservation, retry: _Retry, now: float) -> None:
         """Who asked for the driver's enforcement or nothing, and waited for it, has nothing."""
-        is_required = holder.request.require_enforcement is Enforcement.DRIVER
-        if not is_required or holder.kind is ReservationKind.HELD:
+        last = (now if retry.first_boottime is None else retry.first_boottime) + GIVE_UP_SECONDS
+        if holder.id not in self._hopeless and now < last:
+            retry.due_boottime = min(retry.due_boottime, last)
             return
         event = Event(
             wall=self._seams.clock.now().wall,
@@ -362,6 +375,12 @@ class ModeKeeper:
 
     def _post(self, event: Event) -> None:
         tell(self._seams.promises, event)
+
+
+def _is_required(holder: Reservation) -> bool:
+    """Whether it is to end where the driver does not keep others off."""
+    is_leased = holder.kind is ReservationKind.LEASED
+    return is_leased and holder.request.require_enforcement is Enforcement.DRIVER
 
 
 _NOT_A_CARD = {

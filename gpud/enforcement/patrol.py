@@ -112,6 +112,7 @@ class Patrol:
             slices = slices_of(sample, snapshot.samples)
             self._take(sample, snapshot, tuple(offences(sample, books, slices)))
         present = {sample.info.uuid for sample in snapshot.samples}
+        self._listed = {uuid: at for uuid, at in self._listed.items() if uuid in present}
         for uuid in self._cases.keys() - present:
             for case in self._cases.pop(uuid).values():
                 self._close(case, "the device is gone")
@@ -210,12 +211,19 @@ class Patrol:
             if pause > 0:
                 await self._seams.clock.sleep(pause)
             self._ending.pop(0)
-            if not held.has_ended() and held.send(signal.SIGKILL):
-                proof = (
-                    f"SIGTERM did not end it within {GRACE_SECONDS:g} s; held by its pidfd since"
-                )
-                self._tell_ended(held, offence, signal.SIGKILL, proof)
+            self._kill(held, offence)
             held.close()
+
+    def _kill(self, held: Held, offence: Offence) -> None:
+        try:
+            if held.has_ended() or not held.send(signal.SIGKILL):
+                return
+        except Unproved as refusal:
+            details = offence.details | {"pid": str(held.pid)}
+            self._post("process.spared", offence, f"not ended: {refusal}", details)
+            return
+        proof = f"SIGTERM did not end it within {GRACE_SECONDS:g} s; held by its pidfd since"
+        self._tell_ended(held, offence, signal.SIGKILL, proof)
 
     def _spare(self, case: Case, key: ProcessKey, process: ProcessUse, why: str) -> None:
         held = case.held.pop(key, None)

@@ -59,11 +59,13 @@ class Held:
         return bool(poll.poll(0))
 
     def send(self, number: signal.Signals) -> bool:
-        """Signal exactly this process; False when it has ended."""
+        """Signal exactly this process; False when it has ended. Raises Unproved."""
         try:
             signal.pidfd_send_signal(self.pidfd, number)
         except ProcessLookupError:
             return False
+        except OSError as error:
+            raise Unproved(f"it cannot be sent {number.name}: {error.strerror}") from error
         return True
 
     def close(self) -> None:
@@ -94,6 +96,8 @@ def hold(process: ProcessUse, kind: DeviceKind, clock: Clock, proc: str = "/proc
             raise Gone from error
         if isinstance(error, OSError):
             raise Unproved(f"its /proc cannot be read: {error.strerror}") from error
+        if isinstance(error, ValueError):
+            raise Unproved(f"its /proc makes no sense: {error}") from error
         raise
     # Read after the opening: a list from before this moment proves nothing.
     opened = clock.now().boottime

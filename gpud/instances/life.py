@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from gpud.ledger.change import Change
 from gpud.ledger.reservation import Enforcement, Reservation
 from gpud.models.catalogue import Catalogue
 from gpud.models.model import EngineKind
+from gpud.promises.places import Places
 from gpud.promises.promises import Promises
 from gpud.settings import Policy
 from gpud.store import Committed, Row
@@ -66,6 +67,11 @@ class House:
     enforce: Callable[[Reservation], Awaitable[Enforcement]] | None = None
     cgroups: Cgroups | None = None  # where a memory cgroup is delegated
     node_count: int | None = None  # NUMA nodes with CPUs; None: the kernel tells none
+    # Where everybody in the queue stands: found out once, for the loads and for whoever asks.
+    places: Places = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.places = Places(self.promises, self.snapshots, self.clock)
 
     def folder(self, instance_id: str) -> Path:
         """The instance's own folder."""
@@ -82,6 +88,9 @@ class Life:
     order: StopOrder | None = None
     durable: Instance | None = None
     tree: Tree | None = None
+    # Its turn on its devices: from its start until it is READY, or until its tree is gone.
+    turn: AsyncExitStack = field(default_factory=AsyncExitStack)
+    is_noticed: bool = False  # a notice of preemption is being watched
     error: GpudError | None = None
     newest: asyncio.Future[Committed] | None = None
     progress: Trail = field(default_factory=Trail)

@@ -10,10 +10,9 @@ import contextlib
 import signal
 import socket
 from collections.abc import Awaitable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
-from gpud.devices.snapshot import DeviceKind, Sample
+from gpud.devices.snapshot import Sample
 from gpud.engines.engine import Engine, EngineProgram, Readiness
 from gpud.engines.probe import ProbeFailed
 from gpud.errors import (
@@ -23,10 +22,11 @@ from gpud.errors import (
     VramInsufficient,
 )
 from gpud.failpoints import around
-from gpud.instances.allocation import LoadTerms, ask
-from gpud.instances.instance import Exit, Gate, Instance, LoadPhase
+from gpud.instances.allocation import ask
+from gpud.instances.instance import Exit, Gate, LoadPhase
 from gpud.instances.life import Life
 from gpud.instances.lifecycle import Happening, step
+from gpud.instances.needs import LoadTerms, Need, need
 from gpud.instances.race import unless
 from gpud.instances.starting.confinement import LOCKED
 from gpud.instances.starting.start import LOOPBACK, Start
@@ -35,9 +35,7 @@ from gpud.instances.tree.locking import locked_bytes
 from gpud.instances.tree.output import tail
 from gpud.ledger.change import Change
 from gpud.models.catalogue import Inspection
-from gpud.models.footprint import DeviceTraits, estimate
-from gpud.models.host_share import host_share
-from gpud.models.model import Footprint, Model, ModelKind
+from gpud.models.model import Model, ModelKind
 from gpud.units import format_size
 
 TAIL_LINES = 40
@@ -79,25 +77,26 @@ class Load:
             path=inspection.path,
             size_bytes=inspection.size_bytes,
         )
-        async with self._turn():
-            tree = await start.run()
-            self._life.enter(LoadPhase.LOAD)
-            await self._bring_up(tree)
+        await self._take_turn()
+        tree = await start.run()
+        self._life.enter(LoadPhase.LOAD)
+        await self._bring_up(tree)
 
     async def go_on(self, tree: Tree) -> None:
         """The rest of a load that an earlier life of the daemon began: its engine runs."""
-        async with self._turn():
-            await self._bring_up(tree)
+        await self._take_turn()
+        await self._bring_up(tree)
 
-    def _turn(self) -> AbstractAsyncContextManager[None]:
-        """From the start to READY, or to whatever ends it, nobody else starts on its devices."""
+    async def _take_turn(self) -> None:
+        """Nobody else starts on its devices until it is READY, or its tree is gone."""
         life, aliases = self._life, {s.info.uuid: s.info.alias for s in self._samples()}
 
         def tell(uuid: str, holder: str) -> None:
             alias = aliases.get(uuid, uuid)
             life.show(detail=f"waits for {holder} to finish loading on {alias}")
 
-        return self._house.turns.take(life.instance.devices, life.instance.name, tell)
+        turn = self._house.turns.take(life.instance.devices, life.instance.name, tell)
+        await life.turn.enter_async_context(turn)
 
     async def _bring_up(self, tree: Tree) -> None:
         """From a started engine to READY."""
@@ -111,19 +110,20 @@ class Load:
         await self._unless_ended(tree, self._check(endpoint))
         self._life.enter(LoadPhase.REGISTER)
         await self._register(endpoint)
+        await self._life.turn.aclose()
 
     async def _detect(self) -> EngineProgram:
         """The engine is here, and some device asked for could grant at all."""
         program = await self._engine.program()
         with contextlib.suppress(VramInsufficient):  # ALLOCATE tells that with the real numbers
-            self._house.promises.propose(self._terms.request(self._life.instance, 1))
+            self._house.promises.propose(self._settled().request(self._life.instance, 1))
         self._life.show(detail=f"{program.kind.value} {program.version}")
         return program
 
     async def _verify(self) -> Inspection:
         """The file is whole and safe. No memory is held meanwhile."""
         inspection = await self._inspect()
-        footprint = self._footprint(inspection)
+        footprint = self._need(inspection)[0].dearest
         self._life.instance = replace(self._life.instance, footprint=footprint)
         size, need = format_size(inspection.size_bytes), format_size(footprint.total_bytes)
         self._life.show(detail=f"{size} of {inspection.architecture.name}, needs {need}")
@@ -147,21 +147,14 @@ class Load:
 
     async def _allocate(self, inspection: Inspection) -> None:
         """Promise and intent become durable in one transaction."""
-        footprint = self._footprint(inspection)
-        life = self._life
-        request = self._terms.request(
-            life.instance, footprint.total_bytes, self._beside(inspection)
-        )
-        reservation, change = await ask(life, request)
+        life, (found, terms) = self._life, self._need(inspection)
+        port = _free_port()
+        reservation, change = await ask(life, found.request(life.instance, terms))
         uuid = reservation.grants[0].device
+        footprint = found.on(uuid)
         with around("launch.intent"):
             await life.commit(
-                change,
-                gate=Gate.INTENT,
-                reservation=reservation.id,
-                devices=(uuid,),
-                footprint=replace(footprint, device_uuid=uuid),
-                port=_free_port(),
+                change, gate=Gate.INTENT, devices=(uuid,), footprint=footprint, port=port
             )
         if reservation.exclusive and self._house.enforce is not None:
             await self._house.enforce(reservation)
@@ -245,26 +238,13 @@ class Load:
 
     # Parts.
 
-    def _asked(self) -> tuple[str, ...]:
-        """Devices that it may be placed on; within a standing reservation, those of it."""
-        if self._terms.within is None or self._terms.devices:
-            return self._terms.devices
-        outer = self._house.promises.durable.reservations.get(self._terms.within)
-        return tuple(grant.device for grant in outer.grants) if outer is not None else ()
+    def _need(self, inspection: Inspection) -> tuple[Need, LoadTerms]:
+        """What it needs now, and the terms that this is for."""
+        terms = self._settled()
+        return need(inspection, self._life.instance, terms, self._samples()), terms
 
-    def _footprint(self, inspection: Inspection) -> Footprint:
-        return dearest_footprint(inspection, self._life.instance, self._samples(), self._asked())
-
-    def _beside(self, inspection: Inspection) -> int:
-        """The RAM that it needs beside whatever card it comes to; 0 where RAM is no device."""
-        samples = self._samples()
-        if not any(sample.info.kind is DeviceKind.HOST for sample in samples):
-            return 0
-        traits = candidate_traits(samples, self._asked())
-        if any(each.kind is DeviceKind.HOST for each in traits):
-            return 0  # it may come to the host itself, whose footprint has it all
-        options = self._life.instance.options
-        return max(host_share(inspection.header, options, each) for each in traits)
+    def _settled(self) -> LoadTerms:
+        return self._terms.settled(self._house.promises.ledger.books.reservations)
 
     def _samples(self) -> tuple[Sample, ...]:
         snapshot = self._house.snapshots.latest
@@ -318,28 +298,6 @@ _MEANING_OF_SIGNAL: dict[int, str] = {
     signal.SIGBUS: "it crashed: a file that it maps was cut, or memory failed",
     signal.SIGILL: "built for another processor",
 }
-
-
-def dearest_footprint(
-    inspection: Inspection, instance: Instance, samples: tuple[Sample, ...], asked: tuple[str, ...]
-) -> Footprint:
-    """The estimate for the device, among those it may be placed on, where it costs the most."""
-    traits = candidate_traits(samples, asked)
-    footprints = [estimate(inspection.header, instance.options, each) for each in traits]
-    return max(footprints, key=lambda each: each.total_bytes)
-
-
-def candidate_traits(
-    samples: tuple[Sample, ...], asked: tuple[str, ...]
-) -> tuple[DeviceTraits, ...]:
-    """Of the devices that a load may be placed on; the host's, where there is none."""
-    traits = {
-        DeviceTraits(kind=sample.info.kind, model_name=sample.info.model_name)
-        for sample in samples
-        if (sample.info.uuid in asked if asked else sample.info.kind is not DeviceKind.HOST)
-    }
-    candidates = traits or {DeviceTraits(kind=DeviceKind.HOST, model_name="host")}
-    return tuple(sorted(candidates, key=lambda each: (each.kind.value, each.model_name)))
 
 
 def _free_port() -> int:

@@ -8,12 +8,10 @@ import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
-import msgspec
 import structlog
 
 from gpud.errors import GpudError, InstanceLost, InstanceNotFound, OptionInvalid, WrongState
 from gpud.failpoints import around
-from gpud.instances.allocation import LoadTerms
 from gpud.instances.instance import (
     Exit,
     Gate,
@@ -24,13 +22,15 @@ from gpud.instances.instance import (
 )
 from gpud.instances.life import House, Life, StopOrder, row_of
 from gpud.instances.lifecycle import PHASE_OF_STATE
-from gpud.instances.load import Load, dearest_footprint
+from gpud.instances.load import Load
+from gpud.instances.needs import LoadTerms, need
+from gpud.instances.notice import heed
 from gpud.instances.progress import Progress
 from gpud.instances.supervisor import live
 from gpud.instances.tree.launcher import LaunchFailed, Tree, last_exit
 from gpud.ledger.change import Change
 from gpud.ledger.reservation import Reservation
-from gpud.models.model import Footprint, ModelOptions
+from gpud.models.model import Footprint, ModelKind, ModelOptions
 from gpud.promises.requests import Call, Remembered
 from gpud.store import Row, SqliteStore
 
@@ -114,18 +114,15 @@ class Roster:
         house, instance = self._house, self._new(request)
         await house.engines[instance.engine].program()
         inspection = await house.catalogue.inspect(house.catalogue.get(request.model))
-        footprint = self._footprint(inspection, instance, request.terms.devices)
-        asked = replace(request.terms, max_wait_seconds=0.0)
-        reservation = house.promises.propose(asked.request(instance, footprint.total_bytes))
+        if inspection.kind is ModelKind.EMBEDDING:
+            instance = replace(instance, options=replace(instance.options, embedding=True))
+        terms = replace(request.terms, max_wait_seconds=0.0)
+        terms = terms.settled(house.promises.ledger.books.reservations)
+        snapshot = house.snapshots.latest
+        found = need(inspection, instance, terms, snapshot.samples if snapshot else ())
+        reservation = house.promises.propose(found.request(instance, terms))
         uuid = reservation.grants[0].device
-        return replace(footprint, device_uuid=uuid), uuid
-
-    def _footprint(
-        self, inspection: object, instance: Instance, devices: tuple[str, ...]
-    ) -> Footprint:
-        snapshot = self._house.snapshots.latest
-        samples = snapshot.samples if snapshot is not None else ()
-        return dearest_footprint(inspection, instance, samples, devices)  # type: ignore[arg-type]
+        return found.on(uuid), uuid
 
     async def load(self, request: LoadRequest, call: Call) -> str:
         """Begin a load; its id, once its record is durable. It goes on without the caller."""
@@ -157,9 +154,7 @@ class Roster:
             raise WrongState(
                 name=life.instance.name, state=life.instance.state.name, advice="nothing runs"
             )
-        life.order = order
-        if not life.stop.done():
-            life.stop.set_result(order)
+        self._stop(life, order)
         return life.durable or life.instance
 
     def stop_all(self, actor: str, grace_seconds: float) -> int:
@@ -171,15 +166,16 @@ class Roster:
         return len(running)
 
     def preempt(self, reservation: Reservation) -> None:
-        """Its bytes are needed by another: it ends within the grace of its notice."""
+        """Its bytes are needed by another: it ends within the grace of its notice, if that stays.
+
+        It serves on until its stop has to begin; a notice that is withdrawn before leaves no mark.
+        """
         life = self._lives.get(reservation.instance or "")
-        if life is None or life.instance.ended or life.order is not None:
+        if life is None or life.instance.ended or life.is_noticed or self._tasks is None:
             return
-        notice = reservation.notice
-        left = notice.deadline.remaining_seconds(self._house.clock.now()) if notice else 0.0
-        log.info("instance.preempted", instance=life.instance.name, seconds=round(left, 3))
-        order = StopOrder(actor="gpud", grace_seconds=max(0.0, left), force=False)
-        self.stop(life.instance.name, order)
+        life.is_noticed = True
+        heeding = heed(life, reservation.id, lambda order: self._stop(life, order))
+        self._tasks.create_task(heeding, name=f"notice of {life.instance.name}")
 
     def of_model(self, model: str) -> Instance:
         """The one instance of a model that has not ended. Raises as stop does."""
@@ -199,6 +195,11 @@ class Roster:
         return running[0]
 
     # Inside.
+
+    def _stop(self, life: Life, order: StopOrder) -> None:
+        life.order = order
+        if not life.stop.done():
+            life.stop.set_result(order)
 
     def _life(self, name: str) -> Life:
         life = self._lives.get(name.removeprefix("instances/"))
@@ -252,8 +253,7 @@ class Roster:
             self._release_orphans()
 
     async def _recover_all(self) -> None:
-        for _, body in self._store.read_rows("instance"):
-            instance = msgspec.json.decode(body, type=Instance)
+        for instance in self._house.promises.read("instance", Instance).values():
             life = self._add(instance)
             life.durable = instance
             life.began = life.phase_began = self._house.clock.now().boottime
@@ -263,7 +263,6 @@ class Roster:
                 life.progress.close()
             else:
                 await self._recover_guarded(life)
-        self._release_orphans()
 
     async def _recover_guarded(self, life: Life) -> None:
         """One record that nobody can make sense of must not keep the daemon from starting."""
@@ -329,6 +328,8 @@ class Roster:
     def _release_orphans(self) -> None:
         """A HELD promise whose instance is not recorded was never started."""
         promises, now = self._house.promises, self._house.clock.now()
+        if promises.unreadable:
+            return  # its instance's record may be the one that makes no sense
         for reservation in list(promises.ledger.books.reservations.values()):
             instance = reservation.instance
             if (

@@ -45,6 +45,8 @@ async def live(life: Life, load: Load | None, tree: Tree | None = None) -> None:
         # One instance that cannot be brought down must not take the daemon with it: its bytes
         # stay booked, and the next start tries again.
         log.exception("instance.bug", instance=life.instance.name)
+    finally:
+        await life.turn.aclose()
 
 
 async def _up(life: Life, load: Load, tree: Tree | None) -> None:
@@ -79,6 +81,8 @@ async def _bring_down(life: Life) -> None:
     if life.tree is not None:
         with around("stop.tree"):
             await _end_tree(life, life.tree, gently=not failed)
+    # What starts next measures free memory: nobody may, as long as this one's tree gives it back.
+    await life.turn.aclose()
     if life.house.cgroups is not None:
         life.house.cgroups.remove(life.instance.id)
     with around("stop.free"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import heapq
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gpud.clock import Moment
@@ -29,6 +29,7 @@ class DeviceBook:
     """What is booked on one device; `version` moves with every change."""
 
     granted_bytes: int = 0
+    standing_bytes: int = 0  # of those, what stands in the configuration
     holders: dict[str, int] = field(default_factory=dict)  # reservation id → bytes
     bound: set[str] = field(default_factory=set)  # those that had a process
     releasing: dict[str, int] = field(default_factory=dict)  # those that have ended
@@ -37,6 +38,11 @@ class DeviceBook:
     exclusive: str | None = None  # the reservation that has it alone
     leaked_bytes: int = 0
     version: int = 0
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether it says nothing."""
+        return not (self.holders or self.within or self.leaked_bytes)
 
     def carrier(self, claim: str | None) -> str | None:
         """The promise whose bytes a process that claims `claim` uses; None: none here."""
@@ -60,6 +66,8 @@ class Books:
         self.releasing: dict[str, Reservation] = {}
         self.queued: dict[str, Reservation] = {}
         self.noticed: dict[str, Reservation] = {}
+        self.standing: dict[str, Reservation] = {}  # held, or waiting for its bytes
+        self.attached: dict[str, Reservation] = {}  # booked, with attachments
         self.live: Counter[str] = Counter()  # by owner, those that are booked
         self.waiting: Counter[str] = Counter()  # by owner, those that are queued
         self.cordons: dict[str, Cordon] = {}
@@ -102,6 +110,8 @@ class Books:
             self.waiting[reservation.owner] += 1
         if reservation.notice is not None and reservation.booked:
             self.noticed[reservation.id] = reservation
+        if reservation.request.standing and (reservation.booked or reservation.queued):
+            self.standing[reservation.id] = reservation
         if reservation.booked:
             self._book(reservation)
         due = _due_boottime(reservation)
@@ -129,6 +139,8 @@ class Books:
 
     def _book(self, reservation: Reservation) -> None:
         self.live[reservation.owner] += 1
+        if reservation.attachments:
+            self.attached[reservation.id] = reservation
         for grant in reservation.grants:
             book = self._devices.setdefault(grant.device, DeviceBook())
             book.version += 1
@@ -138,6 +150,7 @@ class Books:
                     book.releasing[reservation.id] = grant.bytes
                 continue
             book.granted_bytes += grant.bytes
+            book.standing_bytes += grant.bytes if reservation.request.standing else 0
             book.holders[reservation.id] = grant.bytes
             if reservation.bound:
                 book.bound.add(reservation.id)
@@ -149,6 +162,8 @@ class Books:
     def _unbook(self, old: Reservation) -> None:
         self.releasing.pop(old.id, None)
         self.noticed.pop(old.id, None)
+        self.standing.pop(old.id, None)
+        self.attached.pop(old.id, None)
         if self.queued.pop(old.id, None) is not None:
             _count_down(self.waiting, old.owner)
         if not old.booked:
@@ -161,6 +176,7 @@ class Books:
             if book.within.pop(old.id, None) is not None:
                 continue
             book.granted_bytes -= grant.bytes
+            book.standing_bytes -= grant.bytes if old.request.standing else 0
             del book.holders[old.id]
             book.bound.discard(old.id)
             if book.exclusive == old.id:
@@ -172,6 +188,12 @@ class Books:
         self.version += 1
         book.leaked_bytes = leaked_bytes
         book.version += 1
+
+    def forget_devices(self, present: Container[str]) -> None:
+        """Drop the books of devices that are gone, where nothing is on them."""
+        for uuid in [each for each in self._devices if each not in present]:
+            if self._devices[uuid].is_blank:
+                del self._devices[uuid]
 
     def set_cordon(self, uuid: str, cordon: Cordon | None) -> None:
         """Cordon a device, or lift it; the empty UUID is the whole node."""
@@ -185,13 +207,14 @@ class Books:
 
     def due(self, now: Moment) -> list[Reservation]:
         """Leases to expire and ended ones to forget, each told once."""
-        found = []
+        # By id: a deadline that moved away and back stands there twice.
+        found: dict[str, Reservation] = {}
         while self._due and self._due[0][0] <= now.boottime:
             boottime, id_ = heapq.heappop(self._due)
             reservation = self.reservations.get(id_)
             if reservation is not None and _due_boottime(reservation) == boottime:
-                found.append(reservation)
-        return found
+                found[id_] = reservation
+        return list(found.values())
 
     def _trim(self) -> None:
         """Drop the deadlines that renewals moved, once they are most of what is kept."""

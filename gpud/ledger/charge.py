@@ -38,6 +38,12 @@ class Charge:
     # Grown since the list beyond what grants explain: asks for a new list.
     unexplained_growth_bytes: int
 
+    @property
+    def room_bytes(self) -> int:
+        """What promises could have of the device at most: all that is nobody else's."""
+        others = (self.foreign_bytes or 0) + (self.unattributed_bytes or 0) + self.leaked_bytes
+        return max(0, (self.total_bytes or 0) - self.reserve_bytes - others)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reckoning:
@@ -82,6 +88,7 @@ class _Seen:
 
     observed: dict[str, int]  # by the promise that the process names
     carried: dict[str, int]  # by the promise whose bytes those are
+    unsized: frozenset[str]  # promises with processes whose bytes are not told
     foreign_bytes: int
     residue_bytes: int | None
 
@@ -127,6 +134,7 @@ def charge(sample: Sample, book: DeviceBook, reserves: Reserves, baseline_bytes:
 def _seen(sample: Sample, book: DeviceBook) -> _Seen:
     observed: dict[str, int] = {}
     carried: dict[str, int] = {}
+    unsized: set[str] = set()
     foreign = 0
     for process in sample.processes or ():
         size, claim = process.used_bytes or 0, process.claim
@@ -134,13 +142,21 @@ def _seen(sample: Sample, book: DeviceBook) -> _Seen:
         if claim is not None and carrier in book.holders:
             observed[claim] = observed.get(claim, 0) + size
             carried[carrier] = carried.get(carrier, 0) + size
+            if process.used_bytes is None:
+                unsized.add(carrier)
         else:
             foreign += size
     residue = None
     if sample.processes is not None and sample.memory_used_at_list_bytes is not None:
         known = foreign + sum(observed.values())
         residue = max(0, sample.memory_used_at_list_bytes - known)
-    return _Seen(observed=observed, carried=carried, foreign_bytes=foreign, residue_bytes=residue)
+    return _Seen(
+        observed=observed,
+        carried=carried,
+        unsized=frozenset(unsized),
+        foreign_bytes=foreign,
+        residue_bytes=residue,
+    )
 
 
 def _unattributed(
@@ -158,22 +174,31 @@ def _unattributed(
     if seen.residue_bytes is None:
         # No list at all: what is used fills the grants first.
         return max(0, used - absorbed - below_promise), 0
-    # What is left of an ended promise is its own until the device lets go. One that goes on may
-    # fill its promise anew beside what its processes left.
-    left_behind = sum(
-        size
-        for id_, size in book.releasing.items()
-        if id_ not in seen.carried
-        and id_ not in seen.observed
-        and book.within.get(id_) not in book.releasing
-    )
-    residue = max(0, seen.residue_bytes - absorbed - left_behind)
-    if any(p.used_bytes is None for p in sample.processes or ()):
-        # Listed, but without sizes (MIG, containers): the residue is theirs as far as promised.
-        residue = max(0, residue - below_promise)
+    residue = max(0, seen.residue_bytes - absorbed)
+    explained = min(residue, _promised_residue(book, seen))
     grown = used - (sample.memory_used_at_list_bytes or 0)
-    unexplained = max(0, grown - below_promise)
-    return residue + unexplained, unexplained
+    # What fills a promise at the list is not there for growth to fill again.
+    unexplained = max(0, grown - max(0, below_promise - explained))
+    return residue - explained + unexplained, unexplained
+
+
+def _promised_residue(book: DeviceBook, seen: _Seen) -> int:
+    """Bytes of no process with a size that promises may have, at most.
+
+    What is left of an ended promise is its own until the device lets go. One that goes on may fill
+    its promise anew beside what its processes left. Processes that are listed without a size (MIG,
+    containers) may have filled what is left of their own promises, and of nobody else's.
+    """
+    left: dict[str, int] = {}
+    for id_, size in book.releasing.items():
+        is_there = id_ in seen.carried or id_ in seen.observed
+        if not is_there and book.within.get(id_) not in book.releasing:
+            carrier = book.within.get(id_, id_)
+            left[carrier] = left.get(carrier, 0) + size
+    unfilled = sum(
+        max(0, book.holders[id_] - seen.carried[id_] - left.get(id_, 0)) for id_ in seen.unsized
+    )
+    return sum(left.values()) + unfilled
 
 
 def is_stale(sample: Sample, now_boottime: float) -> bool:

@@ -11,8 +11,10 @@ from gpud.errors import GenerationMismatch
 from gpud.events import Event
 from gpud.ledger.charge import Charge
 from gpud.ledger.reservation import (
+    Attachment,
     Deadline,
     Grant,
+    Notice,
     Reservation,
     ReservationKind,
     ReservationState,
@@ -71,9 +73,9 @@ def shortfall(reservation: Reservation, grant: Grant, sample: Sample, terms: Cha
     if ended is None or sample.health is not Health.HEALTHY:
         return None
     if sample.processes is None:
-        # A card that refuses lists: what is still used beyond its grants is unattributed there,
-        # and so kept from others without being called leaked.
-        return 0 if sample.boottime > ended.boottime else None
+        # A card that never lists: what is still used beyond its grants is unattributed there, and
+        # so kept from others without being called leaked. Else its list is only late.
+        return 0 if sample.never_lists and sample.boottime > ended.boottime else None
     if listed is None or listed <= ended.boottime or is_alive(reservation, sample):
         return None
     if sample.info.kind is DeviceKind.HOST:
@@ -89,9 +91,13 @@ def shortfall(reservation: Reservation, grant: Grant, sample: Sample, terms: Cha
 def is_alive(reservation: Reservation, sample: Sample) -> bool:
     """Whether a process of it is on the device, as far as a device that answers tells.
 
-    A lost or hung one tells nothing any more: its last list must not hold a promise for ever.
+    A lost or hung one tells nothing any more, nor does one that gave no list since the end: its
+    last list must not hold a promise for ever.
     """
-    return sample.health is Health.HEALTHY and any(
+    ended, listed = reservation.ended, sample.listed_boottime
+    if sample.health is not Health.HEALTHY or ended is None or listed is None:
+        return False
+    return listed > ended.boottime and any(
         process.claim == reservation.id for process in sample.processes or ()
     )
 
@@ -99,22 +105,34 @@ def is_alive(reservation: Reservation, sample: Sample) -> bool:
 def rebased(reservation: Reservation, now: Moment) -> Reservation:
     """Its deadlines on the present boot's clock."""
     deadline, ended = reservation.deadline, reservation.ended
-    release, notice = reservation.release_deadline, reservation.notice
+    release = reservation.release_deadline
     limit = reservation.request.max_wait_seconds if reservation.queued else reservation.ttl_seconds
     same_boot = reservation.created.boot_id == now.boot_id
     return replace(
         reservation,
-        # After a reboot a process's numbers are somebody else's; a container's cgroup is its own.
-        attachments=tuple(a for a in reservation.attachments if same_boot or a.pid is None),
+        attachments=reservation.attachments if same_boot else _kept(reservation.attachments),
         created=_past(reservation.created, now),
         granted=reservation.granted and _past(reservation.granted, now),
         deadline=deadline and deadline.rebased(now, limit or 0.0),
         ended=ended and _past(ended, now),
         release_deadline=release and release.rebased(now, 0.0),
-        notice=notice and replace(notice, deadline=notice.deadline.rebased(now, 0.0)),
-        passed=reservation.passed
-        and replace(reservation.passed, deadline=reservation.passed.deadline.rebased(now, 0.0)),
+        notice=_moved(reservation.notice, reservation, now),
+        passed=_moved(reservation.passed, reservation, now),
     )
+
+
+def _kept(attachments: tuple[Attachment, ...]) -> tuple[Attachment, ...]:
+    """After a reboot a process's numbers are somebody else's; a container's cgroup is its own."""
+    return tuple(replace(each, boottime=0.0) for each in attachments if each.pid is None)
+
+
+def _moved(notice: Notice | None, reservation: Reservation, now: Moment) -> Notice | None:
+    """With what is left by the wall clock; set back, that leaves no more than there ever was."""
+    if notice is None:
+        return None
+    since = reservation.granted or reservation.created
+    longest = max(0.0, notice.deadline.wall - since.wall)
+    return replace(notice, deadline=notice.deadline.rebased(now, longest))
 
 
 def _past(ended: Deadline, now: Moment) -> Deadline:

@@ -14,20 +14,18 @@ from gpud.devices.snapshot import Snapshot
 from gpud.errors import (
     DeviceUnavailable,
     GpudError,
-    ReservationNotFound,
     VramInsufficient,
     WrongState,
 )
 from gpud.ledger import telling
 from gpud.ledger.admission.admission import Admission, Fit, never_fits
-from gpud.ledger.admission.explain import Explainer, Explanation
 from gpud.ledger.admission.policy import LedgerSettings
 from gpud.ledger.admission.preemption import Preemption
 from gpud.ledger.admission.queue import Line, check_limits, in_order
 from gpud.ledger.books import Books, Cordon
 from gpud.ledger.change import Change, joined
-from gpud.ledger.charge import Charge
 from gpud.ledger.ending import fence, rebased
+from gpud.ledger.reading import Reader
 from gpud.ledger.reservation import (
     Attachment,
     Deadline,
@@ -39,19 +37,13 @@ from gpud.ledger.reservation import (
     ReserveRequest,
 )
 from gpud.ledger.returning import Returning
-from gpud.ledger.sight import Sight
-from gpud.units import MIB, format_size
-
-# More unexplained growth than this asks for a process list at the next tick.
-UNEXPLAINED_BYTES = 64 * MIB
 
 
-class Ledger:
+class Ledger(Reader):
     """The newest decisions. Synchronous: nothing can come between a check and its change."""
 
     def __init__(self, settings: LedgerSettings) -> None:
-        self.settings = settings
-        self._sight = Sight(settings.reserves)
+        super().__init__(settings)
         self._open_books()
 
     def _open_books(self) -> None:
@@ -125,8 +117,10 @@ class Ledger:
         for entry in in_order(self.books.queued.values(), self.settings.queue):
             fit = self._fit(entry, admission, line)
             if fit is None:
-                victims = preemption.victims(entry, admission, line)
-                changes += [self._give_notice(each, entry, now) for each in victims]
+                victims = None if line.is_full else preemption.victims(entry, admission, line)
+                changes += [self._give_notice(each, entry, now) for each in victims or ()]
+                if victims is None:
+                    changes.append(self._withdraw_notices(entry.id))
                 admission.keep(entry, line)
                 continue
             granted = replace(_granted(entry, fit, now), generation=entry.generation + 1)
@@ -144,7 +138,7 @@ class Ledger:
             return None
 
     def stand(self, id_: str, request: ReserveRequest, now: Moment) -> Change:
-        """Hold a standing reservation as the configuration has it; it waits where it must."""
+        """Hold a standing reservation as the configuration has it; `serve` gives it its bytes."""
         old = self.books.reservations.get(id_)
         if old is not None and (old.booked or old.queued):
             if old.request == request:
@@ -160,7 +154,7 @@ class Ledger:
         generation = old.generation + 1 if old is not None else 1
         asked = replace(asked, generation=generation)
         self.books.put(asked)
-        return joined([ended, Change(reservations=(asked,)), self.serve(now)])
+        return joined([ended, Change(reservations=(asked,))])
 
     def unstand(self, id_: str, now: Moment) -> Change:
         """End a standing reservation that the configuration no longer has."""
@@ -168,7 +162,13 @@ class Ledger:
         if held.state is ReservationState.RELEASING or not (held.booked or held.queued):
             return Change()
         reason = "no longer in the configuration"
-        return self._returning.end(held, ReservationState.RELEASED, reason, now)[1]
+        changes = [self._returning.end(held, ReservationState.RELEASED, reason, now)[1]]
+        for entry in tuple(self.books.queued.values()):
+            if entry.within == id_:
+                why = f"{held.name}, within which it waited, is {reason}"
+                ended = self._returning.end(entry, ReservationState.RELEASED, why, now)[1]
+                changes.append(ended)
+        return joined(changes)
 
     def renew(
         self, id_: str, generation: int | None, ttl_seconds: float | None, now: Moment
@@ -206,8 +206,11 @@ class Ledger:
         return self._returning.end(reservation, ReservationState.RELEASED, "released", now)
 
     def bind(self, id_: str) -> Change:
-        """A process was started in it: from now on its bytes are free only once seen back."""
-        self._find(id_)
+        """A process is about to start in it: from now on its bytes are free only once seen back.
+
+        Raises ReservationNotFound, WrongState.
+        """
+        self._granted(id_, None)
         return self._returning.bind(id_)
 
     def attach(
@@ -271,92 +274,7 @@ class Ledger:
         """Take in what the devices show: bind, confirm bytes that came back, tell leaks."""
         return self._returning.observe(snapshot, now)
 
-    # Reading.
-
-    def charges(self, books: Books | None = None) -> dict[str, Charge]:
-        """Every device's terms by UUID, on the newest decisions or on another's books."""
-        return self._sight.charges(books or self.books)
-
-    def charges_of(self, uuids: Iterable[str], books: Books) -> dict[str, Charge]:
-        """The terms of some devices."""
-        return self._sight.charges_of(uuids, books)
-
-    def wants_list(self) -> bool:
-        """Whether a process list is needed sooner than it would come."""
-        if self.books.releasing:
-            return True
-        return any(
-            terms.unexplained_growth_bytes > UNEXPLAINED_BYTES for terms in self.charges().values()
-        )
-
-    def explain(self, request: ReserveRequest, now: Moment) -> Explanation:
-        """Why a request fits or not. Raises Reconciling."""
-        self._check_outer(request)
-        admission = Admission(self.books, self._sight, self.settings, now)
-        newcomer = Reservation.asked("", request, now)
-        ordered = in_order((*self.books.queued.values(), newcomer), self.settings.queue)
-        explainer = Explainer(self.books, self._sight, admission, now)
-        return explainer.explain(request, ordered.index(newcomer))
-
-    def why_waiting(self, entry: Reservation, now: Moment) -> str:
-        """What a waiting request waits for, with numbers."""
-        try:
-            admission = Admission(self.books, self._sight, self.settings, now)
-        except GpudError as refusal:
-            return str(refusal)
-        return _reason(entry, admission, admission.line_before(entry))
-
-    def reasons(self, now: Moment) -> dict[str, str]:
-        """What each that waits waits for, by id, in one walk along the queue."""
-        try:
-            admission = Admission(self.books, self._sight, self.settings, now)
-        except GpudError as refusal:
-            return dict.fromkeys(self.books.queued, str(refusal))
-        line, reasons = admission.line(), {}
-        for entry in in_order(self.books.queued.values(), self.settings.queue):
-            reasons[entry.id] = _reason(entry, admission, line)
-            admission.keep(entry, line)
-        return reasons
-
-    def expected(self, entry: Reservation, now: Moment) -> Deadline | None:
-        """When the next in the queue comes in, if the leases in its way end as they now stand."""
-        try:
-            admission = Admission(self.books, self._sight, self.settings, now)
-        except GpudError:
-            return None
-        return Explainer(self.books, self._sight, admission, now).expected(entry.request)
-
     # Inside.
-
-    def _find(self, id_: str) -> Reservation:
-        reservation = self.books.reservations.get(id_)
-        if reservation is None:
-            raise ReservationNotFound(name=f"reservations/{id_}")
-        return reservation
-
-    def _granted(self, id_: str, generation: int | None) -> Reservation:
-        reservation = self._find(id_)
-        fence(reservation, generation)
-        if reservation.state is not ReservationState.GRANTED:
-            advice = (
-                "wait for its grant (`gpuctl reservations`)"
-                if reservation.queued
-                else "reserve again (`gpuctl reserve`)"
-            )
-            raise WrongState(name=reservation.name, state=reservation.state.name, advice=advice)
-        return reservation
-
-    def _check_outer(self, request: ReserveRequest) -> None:
-        """A promise within another needs a standing one that is granted."""
-        if request.within is None:
-            return
-        outer = self._granted(request.within, None)
-        if not outer.request.standing:
-            raise WrongState(
-                name=outer.name,
-                state="not a standing reservation",
-                advice="only those of the configuration carry instances; name one of those",
-            )
 
     def _fall_due(self, reservation: Reservation, now: Moment) -> Change:
         if not reservation.booked and not reservation.queued:
@@ -369,10 +287,19 @@ class Ledger:
             return self._returning.end(reservation, ReservationState.EXPIRED, reason, now)[1]
         if notice is None:
             return Change()
-        if notice.by not in self.books.queued:
-            return self._withdraw_notices()
+        if not self._still_helps(notice.by, now):
+            return joined([self._withdraw_notices(notice.by), self._withdraw_notices()])
         reason = f"ended for reservations/{notice.by}, which is of a higher class"
         return self._returning.end(reservation, ReservationState.REVOKED, reason, now)[1]
+
+    def _still_helps(self, waiting: str, now: Moment) -> bool:
+        """Whether the ends it was promised let it in: nobody is ended for nothing."""
+        entry = self.books.queued.get(waiting)
+        if entry is None or not self._sight.complete:
+            return False
+        admission = Admission(self.books, self._sight, self.settings, now)
+        preemption = Preemption(self.books, self._sight, self.settings.preemption, now)
+        return preemption.victims(entry, admission, admission.line_before(entry)) is not None
 
     def _give_notice(self, victim: Reservation, entry: Reservation, now: Moment) -> Change:
         grace = self.settings.preemption.grace_seconds
@@ -381,11 +308,13 @@ class Ledger:
         event = telling.noticed(noticed, entry, grace, now)
         return Change(reservations=(noticed,), events=(event,))
 
-    def _withdraw_notices(self) -> Change:
-        """Whoever is to be ended for one that no longer waits may stay."""
+    def _withdraw_notices(self, by: str | None = None) -> Change:
+        """Whoever is to be ended for one that no longer waits may stay; or for this one."""
         spared = []
         for noticed in tuple(self.books.noticed.values()):
-            if noticed.notice is not None and noticed.notice.by not in self.books.queued:
+            if noticed.notice is None or noticed.state is not ReservationState.GRANTED:
+                continue
+            if noticed.notice.by == by or noticed.notice.by not in self.books.queued:
                 spared.append(replace(noticed, notice=None))
                 self.books.put(spared[-1])
         return Change(reservations=tuple(spared))
@@ -402,17 +331,6 @@ def _granted(asked: Reservation, fit: Fit, now: Moment) -> Reservation:
         deadline=None if ttl is None else Deadline.after(now, ttl),
         granted=Deadline.after(now, 0),
     )
-
-
-def _reason(entry: Reservation, admission: Admission, line: Line) -> str:
-    try:
-        admission.fit(entry.request, line)
-    except (VramInsufficient, DeviceUnavailable) as refusal:
-        shown = "; ".join(str(shortage) for shortage in refusal.shortages[:8])
-        return f"{format_size(entry.request.bytes)} on {shown}"
-    except GpudError as refusal:
-        return str(refusal)
-    return "its turn"
 
 
 def _instead(reservation: Reservation) -> str:

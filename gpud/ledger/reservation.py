@@ -119,6 +119,7 @@ class Attachment:
     """A process, by pid and start (clock ticks after boot), or a cgroup, that is the owner's."""
 
     wall: float
+    boottime: float = 0.0  # 0: in an earlier boot, or by an earlier version
     pid: int | None = None
     start_time: int | None = None
     cgroup: str = ""

@@ -64,6 +64,8 @@ class Returning:
     def observe(self, snapshot: Snapshot, now: Moment) -> Change:
         """Take in a snapshot: bind, confirm bytes that came back, tell leaks."""
         self._sight.look(snapshot)
+        if snapshot.complete:
+            self._books.forget_devices(self._sight.devices)
         seen = [self._observe_device(sample, now) for sample in snapshot.samples]
         releasing = tuple(self._books.releasing.values())
         return joined([*seen, *(self._follow(each, now) for each in releasing)])

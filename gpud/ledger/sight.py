@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from gpud.devices.snapshot import DeviceKind, Sample, Snapshot
 from gpud.ledger.books import Books
@@ -23,6 +23,14 @@ class Sight:
         """Take in the newest snapshot."""
         self.snapshot = snapshot
         self._samples = {sample.info.uuid: sample for sample in snapshot.samples}
+        for known in (self._baselines, self._reckonings):
+            for uuid in known.keys() - self._samples.keys():
+                del known[uuid]
+
+    @property
+    def devices(self) -> Container[str]:
+        """The UUIDs of those that there are."""
+        return self._samples.keys()
 
     @property
     def complete(self) -> bool:

@@ -7,6 +7,7 @@ way to the disk. When a commit fails, the newest are void and are read back from
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -29,6 +30,8 @@ from gpud.store import Committed, Row, SqliteStore, Write
 
 log = structlog.get_logger()
 T = TypeVar("T")
+# In `_unreadable`: the store as a whole, not rows of a kind.
+_STORE = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,14 @@ class Leak:
 
     boot_id: str
     bytes: int
+
+
+@dataclass(kw_only=True, eq=False)
+class StoreUnreadable(StoreReadOnly):
+    """Not all of the store can be read: what is promised is not wholly known."""
+
+    def __str__(self) -> str:
+        return f"cannot promise: the store cannot be read: {self.cause}"
 
 
 class Promises:
@@ -48,26 +59,53 @@ class Promises:
         self.requests = Requests()
         self.watchers = Watchers()
         self.on_notice: Callable[[Reservation], None] = lambda _: None
-        self.unreadable = ""  # why the store could not be read back after a failure
+        self._unreadable: dict[str, str] = {}  # why not, by kind of row
         self.waiting_for = "the first sample of every device"
         self._store = store
         self._clock = clock
         self._newest: asyncio.Future[Committed] | None = None
 
+    @property
+    def unreadable(self) -> str:
+        """What of the store cannot be read, and what to do; nothing new is promised then."""
+        return next(iter(self._unreadable.values()), "")
+
+    def read(self, kind: str, type_: type[T]) -> dict[str, T]:
+        """The records of a kind, by id; those that make no sense are told in `unreadable`.
+
+        Raises sqlite3.Error.
+        """
+        found, senseless = {}, []
+        for id_, body in self._store.read_rows(kind):
+            try:
+                found[id_] = msgspec.json.decode(body, type=type_)
+            except (msgspec.MsgspecError, TypeError, ValueError) as error:
+                log.warning("store.unreadable", kind=kind, id=id_, problem=str(error))
+                senseless.append((id_, str(error)))
+        self._unreadable.pop(kind, None)
+        if senseless:
+            self._unreadable[kind] = _advice(kind, senseless)
+        return found
+
     def restore(self) -> None:
-        """Read the store into both books, at start and after a failed commit."""
+        """Read the store into both books, at start and after a failed commit.
+
+        Raises sqlite3.Error; until it has succeeded nothing new is promised.
+        """
         now = self._clock.now()
-        read = self._store.read_rows
-        reservations = [_decoded(body, Reservation) for _, body in read("reservation")]
-        cordons = {uuid: _decoded(body, Cordon) for uuid, body in read("cordon")}
-        found = [(uuid, _decoded(body, Leak)) for uuid, body in read("leak")]
+        self._unreadable[_STORE] = "it is being read"
+        try:
+            reservations = self.read("reservation", Reservation).values()
+            cordons = self.read("cordon", Cordon)
+            found = self.read("leak", Leak).items()
+            known = self.read("request", Remembered)
+        except sqlite3.Error as error:
+            self._unreadable[_STORE] = str(error)
+            raise
         # A reboot gives back what was leaked before it.
         leaks = [(uuid, leak.bytes) for uuid, leak in found if leak.boot_id == now.boot_id]
         settled = tuple((uuid, 0) for uuid, leak in found if leak.boot_id != now.boot_id)
-        self.requests = Requests(
-            known={id_: _decoded(body, Remembered) for id_, body in read("request")}
-        )
-        self.unreadable = ""
+        self.requests = Requests(known=known)
         restored = self.ledger.restore(reservations, leaks, now, cordons)
         change = replace(restored, leaks=settled)
         self.durable = Books()
@@ -78,6 +116,7 @@ class Promises:
             self.durable.set_leak(uuid, leaked)
         for uuid, cordon in cordons.items():
             self.durable.set_cordon(uuid, cordon)
+        del self._unreadable[_STORE]
         if change:
             self.post(change)
 
@@ -165,9 +204,10 @@ class Promises:
         """Raise Reconciling or StoreReadOnly while nothing new may be promised."""
         if self.waiting_for:
             raise Reconciling(waiting_for=self.waiting_for)
-        cause = self.unreadable or self._store.read_only_cause
-        if cause:
-            raise StoreReadOnly(cause=cause)
+        if self._unreadable:
+            raise StoreUnreadable(cause=self.unreadable)
+        if self._store.read_only_cause:
+            raise StoreReadOnly(cause=self._store.read_only_cause)
 
     def served(self) -> Change:
         """Whoever of the queue fits now is granted, unless nothing may be promised."""
@@ -177,7 +217,17 @@ class Promises:
             return Change()
         return self.ledger.serve(self._clock.now())
 
+    async def settled(self) -> None:
+        """Wait until what was decided so far is durable, or void."""
+        if self._newest is not None and not self._newest.done():
+            await asyncio.wait([self._newest])
+
     # What the daemon drives.
+
+    def begin(self) -> None:
+        """From now on new promises are made: first to those that wait, the standing ones ahead."""
+        self.waiting_for = ""
+        self._post_and_serve(Change(), always=True)
 
     def observe(self, snapshot: Snapshot) -> None:
         """Let the ledger see what the devices show, and serve whoever waits for that."""
@@ -191,18 +241,15 @@ class Promises:
     def stand(self, wanted: dict[str, ReserveRequest], *, keep: frozenset[str]) -> None:
         """Hold the standing reservations that are wanted, and no others but those to keep.
 
-        Nothing while nothing may be promised; the next snapshot tries again.
+        They wait until `begin`. Nothing without a store; the next snapshot tries again.
         """
         now, ledger = self._clock.now(), self.ledger
-        if self.unreadable or self._store.read_only_cause:
+        if self._unreadable or self._store.read_only_cause:
             return
-        names = keep | wanted.keys()
-        held = [each for each in ledger.books.reservations.values() if each.request.standing]
-        changes = [ledger.unstand(each.id, now) for each in held if each.id not in names]
+        gone = ledger.books.standing.keys() - keep - wanted.keys()
+        changes = [ledger.unstand(id_, now) for id_ in sorted(gone)]
         changes += [ledger.stand(id_, request, now) for id_, request in wanted.items()]
-        change = joined(changes)
-        if change:
-            self.post(change)
+        self._post_and_serve(joined(changes))
 
     def _post_and_serve(self, change: Change, *, always: bool = False) -> None:
         if change or always:
@@ -316,8 +363,14 @@ def _leak_body(boot_id: str, leaked: int) -> bytes | None:
     return encoded(Leak(boot_id=boot_id, bytes=leaked)) if leaked else None
 
 
-def _decoded(body: bytes, kind: type[T]) -> T:
-    return msgspec.json.decode(body, type=kind)
+def _advice(kind: str, senseless: list[tuple[str, str]]) -> str:
+    id_, problem = senseless[0]
+    more = f" and {len(senseless) - 1} more of them" if len(senseless) > 1 else ""
+    forget = "DELETE FROM rows WHERE kind = '%s' AND id = '%s'" % (kind, id_.replace("'", "''"))  # noqa: S608, UP031 — for a person
+    return (
+        f"the row {kind} {id_!r} of state.db{more} makes no sense ({problem}); "
+        f"stop gpud, mend the row or forget it ({forget}), start gpud"
+    )
 
 
 def note(event: Event) -> Change:

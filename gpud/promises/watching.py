@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 
 from gpud.ledger.books import Books
 from gpud.ledger.change import Change
@@ -56,6 +56,12 @@ class Watchers:
                     return
         finally:
             await follower.aclose()
+
+    def wake(self, ids: Iterable[str]) -> None:
+        """Something else about these changed: the health of their devices."""
+        for id_ in ids:
+            for waker in self._wakers.get(id_, ()):
+                waker.set()
 
     def wake_all(self) -> None:
         """The books were read back from the store: everyone looks again."""

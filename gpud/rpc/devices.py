@@ -65,8 +65,10 @@ class Devices(devices_pb2_grpc.DeviceServiceServicer):
         uuid, actor = sample.info.uuid, messages.checked_text("owner", request.owner)
         cordon = None
         if reason is not None:
+            known = self._view.promises.durable.cordons.get(uuid)
             cordon = Cordon(
-                reason=messages.checked_text("reason", reason),
+                # Said again without a reason, the first one stands.
+                reason=messages.checked_text("reason", reason) or (known.reason if known else ""),
                 actor=actor or "anonymous",
                 wall=self._view.clock.now().wall,
             )

@@ -13,9 +13,9 @@ from gpud.errors import (
     ReservationNotFound,
     WrongState,
 )
-from gpud.instances.allocation import LoadTerms
 from gpud.instances.instance import Instance, InstanceState, LoadPhase, UnloadPhase
 from gpud.instances.life import House, StopOrder
+from gpud.instances.needs import LoadTerms
 from gpud.instances.roster import LoadRequest, Roster
 from gpud.instances.tree.output import follow, tail
 from gpud.rpc import messages, paging

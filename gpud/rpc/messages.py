@@ -72,7 +72,13 @@ def checked_span(field: str, message: Message, low: float, high: float) -> float
     value: Duration = getattr(message, field)
     seconds = value.seconds + value.nanos / 1e9
     signs_differ = value.seconds * value.nanos < 0
-    if signs_differ or abs(value.nanos) >= 10**9 or not low <= seconds <= high:
+    if signs_differ or abs(value.nanos) >= 10**9:
+        raise OptionInvalid(
+            field=field,
+            problem=f"{value.seconds} s and {value.nanos} ns are no Duration: both have one sign, "
+            "and there are fewer than 1e9 ns",
+        )
+    if not low <= seconds <= high:
         raise OptionInvalid(
             field=field, problem=f"{seconds:.12g} s is not within {low:g} … {high:.12g} s"
         )
@@ -83,6 +89,8 @@ def checked_labels(labels: Mapping[str, str]) -> dict[str, str]:
     """Bounded, printable labels. Raises OptionInvalid."""
     if len(labels) > MAX_LABELS:
         raise OptionInvalid(field="labels", problem=f"{len(labels)} of them, at most {MAX_LABELS}")
+    if "" in labels:
+        raise OptionInvalid(field="labels", problem="a key is empty; write key=value")
     return {
         checked_text("labels", key, 63): checked_text(f"labels[{key}]", value)
         for key, value in sorted(labels.items())

@@ -28,7 +28,7 @@ _SEQUENCE = re.compile(r"[0-9]{1,18}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFacts:
-    """What does not change while the daemon runs, and how to ask what does."""
+    """What the node is: values that stay as long as the daemon runs, and calls for what moves."""
 
     hostname: str
     version: str
@@ -59,7 +59,10 @@ class Node(node_pb2_grpc.NodeServiceServicer):
         actor = messages.checked_text("owner", request.owner) or "anonymous"
         reason = messages.checked_text("reason", request.reason)
         grace = messages.checked_span("deadline", request, 0.0, MAX_GRACE_SECONDS)
-        cordon = Cordon(reason=reason, actor=actor, wall=self._view.clock.now().wall)
+        known = self._view.promises.durable.drain
+        # Said again without a reason, the first one stands.
+        told = reason or (known.reason if known is not None else "")
+        cordon = Cordon(reason=told, actor=actor, wall=self._view.clock.now().wall)
         call = call_of("DrainNode", request.request_id, request.stop_instances, grace, reason)
         await self._view.promises.cordon("", cordon, actor, call)
         if request.stop_instances:

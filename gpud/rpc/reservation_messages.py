@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gpud.devices.snapshot import DeviceKind, Sample, Snapshot
+from gpud.devices.snapshot import DeviceKind, Health, Sample, Snapshot
 from gpud.enforcement.relations import belonging
 from gpud.errors import OptionInvalid
 from gpud.ledger.admission.explain import DeviceExplanation, Explanation, Holder
@@ -26,8 +26,8 @@ from gpud.ledger.reservation import (
     Shape,
     Sharing,
 )
+from gpud.promises.places import Place
 from gpud.rpc import messages
-from gpud.rpc.queue_view import Place
 from gpud.units import format_size
 from gpud.v1 import reservations_pb2 as pb
 
@@ -193,7 +193,7 @@ def reservation(
         ],
         labels=dict(request.labels),
         instance=f"instances/{value.instance}" if value.instance else "",
-        state_reason=value.reason,
+        state_reason=value.reason or _trouble(value, known),
         sharing=f"SHARING_{request.sharing.name}",
         priority=f"PRIORITY_{request.priority.name}",
         preemptible=request.preemptible,
@@ -209,6 +209,18 @@ def reservation(
         queue_position=place.position if place is not None else None,
         wait_reason=place.why if place is not None else "",
         expected_time=moment(place.expected) if place is not None else None,
+    )
+
+
+def _trouble(value: Reservation, samples: Iterable[Sample]) -> str:
+    """What is wrong with the devices of a promise that goes on."""
+    if not value.booked:
+        return ""
+    return "; ".join(
+        f"{sample.info.alias} is {sample.health.value}"
+        + (f": {sample.health_reason}" if sample.health_reason else "")
+        for sample in samples
+        if sample.health is not Health.HEALTHY
     )
 
 
@@ -261,6 +273,11 @@ def explanation(value: Explanation, request: ReserveRequest) -> pb.ExplainRespon
 
 
 def _summary(value: Explanation, request: ReserveRequest) -> str:
+    if value.fit is None and value.preempts:
+        ended = ", ".join(value.preempts[:4])
+        return (
+            f"{value.refusal}; waiting would end {ended} within {value.grace_seconds:g} s for it"
+        )
     if value.fit is None:
         return str(value.refusal)
     aliases = {each.candidate.charge.uuid: each.candidate.charge.alias for each in value.devices}

@@ -7,10 +7,17 @@ import math
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from gpud.enforcement.attachment import attachment_of
-from gpud.errors import EnforcementUnavailable, OptionInvalid, ReservationNotFound, WrongState
+from gpud.errors import (
+    EnforcementUnavailable,
+    NotServing,
+    OptionInvalid,
+    ReservationNotFound,
+    WrongState,
+)
 from gpud.ledger.reservation import (
     MAX_TTL_SECONDS,
     MIN_TTL_SECONDS,
@@ -55,7 +62,12 @@ class Reservations(reservations_pb2_grpc.ReservationServiceServicer):
     async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.ExplainResponse:
         """What Reserve would answer and why."""
         asked = request_from(request, self._view.snapshots.latest)
-        return explanation(self._promises.explain(asked), asked)
+        found = self._promises.explain(asked)
+        try:
+            self._promises.admit()
+        except NotServing as refusal:
+            found = replace(found, fit=None, refusal=refusal)
+        return explanation(found, asked)
 
     async def Renew(self, request: pb.RenewRequest, context: Any) -> pb.RenewResponse:
         """Move a lease's deadline."""
@@ -88,7 +100,7 @@ class Reservations(reservations_pb2_grpc.ReservationServiceServicer):
         id_, generation = _named(request)
         pid = request.pid if request.HasField("pid") else None
         cgroup = messages.checked_text("cgroup", request.cgroup, 4096)
-        attachment = attachment_of(pid, cgroup, self._view.clock.now().wall)
+        attachment = attachment_of(pid, cgroup, self._view.clock.now())
         call = call_of("AttachProcess", request.request_id, id_, generation, pid, cgroup)
         told = await self._promises.attach(id_, generation, attachment, call)
         return pb.AttachProcessResponse(reservation=self._view.reservation(told))

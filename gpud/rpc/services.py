@@ -12,7 +12,6 @@ from gpud.rpc.devices import Devices
 from gpud.rpc.instances import Instances
 from gpud.rpc.models import Models
 from gpud.rpc.node import Node, NodeFacts
-from gpud.rpc.queue_view import QueueView
 from gpud.rpc.reservations import Reservations
 from gpud.rpc.server import Registration
 from gpud.rpc.telemetry import Telemetry
@@ -40,7 +39,7 @@ def services(
         promises=house.promises,
         clock=house.clock,
         enforce=enforce,
-        queue=QueueView(house.promises, house.snapshots, house.clock),
+        places=house.places,
     )
     return (
         Registration(

@@ -12,9 +12,9 @@ from gpud.feed import Feed
 from gpud.instances.instance import Instance
 from gpud.ledger.charge import Charge
 from gpud.ledger.reservation import Enforcement, Reservation
+from gpud.promises.places import Places
 from gpud.promises.promises import Promises
 from gpud.rpc import messages, reservation_messages
-from gpud.rpc.queue_view import QueueView
 from gpud.v1 import devices_pb2, instances_pb2, reservations_pb2
 
 
@@ -26,7 +26,7 @@ class View:
     promises: Promises
     clock: Clock
     enforce: Callable[[Reservation], Awaitable[Enforcement]]
-    queue: QueueView
+    places: Places
 
     def charges(self) -> dict[str, Charge]:
         """Every device's terms, on the durable promises."""
@@ -63,7 +63,7 @@ class View:
         samples = self.samples()
         return [
             reservation_messages.reservation(
-                value, self.terms_of(value), samples, self.queue.place(value)
+                value, self.terms_of(value), samples, self.places.place(value)
             )
             for value in values
         ]
@@ -81,7 +81,7 @@ class View:
         terms = self.promises.ledger.charges_of(value.devices, self.promises.durable)
         message = messages.instance(value, terms)
         held = self.promises.durable.queued.get(value.reservation or "")
-        if held is not None and (place := self.queue.place(held)) is not None:
+        if held is not None and (place := self.places.place(held)) is not None:
             message.queue_position = place.position
             message.wait_reason = place.why
         return message

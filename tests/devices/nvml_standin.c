@@ -8,7 +8,8 @@
  * NVML_STANDIN_TRIGGER names a file. While it exists and holds "lost N", "hang N" or "crash N",
  * card N is off the bus, does not come back from its calls, or takes the process down; with
  * "gone N" it is not listed, with "mig N" it is in MIG mode. A card that is gone as the library is
- * initialised stays so until that is done again.
+ * initialised stays so until that is done again. With "mute N", "dim N" and "listless N" it fails
+ * to list its compute or its graphics processes for now, or supports no lists.
  * With "deny N", "ignore N" and "stall N" it refuses a compute mode, accepts it and stays as it
  * is, or does not come back from being set. NVML_STANDIN_MODES names a file with a digit for each
  * card, its compute mode, which outlives the process as the kernel's does; without it all are in
@@ -315,6 +316,8 @@ static nvmlReturn_t list_compute(Device *device, unsigned *room, Process *out) {
     /* The caller itself, and one whose memory the driver does not tell. */
     Process found[] = {{getpid(), GIB, 0, 0}, {4194303, ~0ull, 0, 0}};
     ENTER(device);
+    if (triggered("mute") == device->number) return UNKNOWN;
+    if (triggered("listless") == device->number) return NOT_SUPPORTED;
     return list(found, device->number == 0 ? 2 : 0, room, out);
 }
 
@@ -322,6 +325,7 @@ static nvmlReturn_t list_graphics(Device *device, unsigned *room, Process *out) 
     Process found[] = {{getpid(), GIB, 0, 0}, {1, 64 << 20, 0, 0}};
     ENTER(device);
     REFUSE_IF_OLD(NOT_SUPPORTED);
+    if (triggered("dim") == device->number) return UNKNOWN;
     return list(found, device->number == 0 ? 2 : 0, room, out);
 }
 

@@ -22,6 +22,7 @@ from gpud.devices.driver import (
     DeviceLost,
     DriverOutdated,
     DriverUnavailable,
+    ListRefused,
     ModeRefusal,
 )
 from gpud.devices.sampling.child import child_environment
@@ -104,6 +105,8 @@ class NvmlChild:
         text = bytes(value).decode()
         if error == "DeviceLost":
             raise DeviceLost(uuid=uuid, reason=text)
+        if error == "ListRefused":
+            raise ListRefused(uuid=uuid, reason=text)
         if error == "ComputeModeRefused":
             why = ModeRefusal(msgspec.json.decode(value))
             raise ComputeModeRefused(uuid=uuid, mode=request[-1], why=why)
@@ -136,6 +139,8 @@ def main() -> None:
                 answer = ("", "", getattr(driver, method)(*arguments))
         except DeviceLost as lost:
             answer = ("DeviceLost", lost.uuid, lost.reason)
+        except ListRefused as refused:
+            answer = ("ListRefused", refused.uuid, refused.reason)
         except ComputeModeRefused as refused:
             answer = ("ComputeModeRefused", refused.uuid, refused.why.value)
         except DriverUnavailable as unavailable:

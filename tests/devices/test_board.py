@@ -8,7 +8,7 @@ import pytest
 
 from gpud.devices.bands import Bands, Law
 from gpud.devices.driver import NO_LONGER_LISTED, Aliases
-from gpud.devices.sampling.board import MAX_NUMBERS, TOMBSTONE_SECONDS, Board
+from gpud.devices.sampling.board import LISTS_AWAITED, MAX_NUMBERS, TOMBSTONE_SECONDS, Board
 from gpud.devices.sampling.frames import Answer, Inventory
 from gpud.devices.snapshot import (
     DeviceInfo,
@@ -16,10 +16,12 @@ from gpud.devices.snapshot import (
     Health,
     HostReadings,
     Pressure,
+    ProcessUse,
     Readings,
     Sample,
     Thermal,
 )
+from tests.fakes.cards import process
 from tests.fakes.driver import GIB
 
 HOLD_SECONDS = 10.0
@@ -223,3 +225,63 @@ def test_slices_made_anew_for_ever_do_not_fill_the_memory(table: Table) -> None:
     # What is there keeps its own, and no number is given twice.
     assert numbers[CARD.uuid] == 0
     assert Aliases(numbers).index("GPU-new") == count
+
+
+# Process lists.
+
+USES = (process(7, GIB),)
+
+
+def ask(
+    table: Table, *, refused: bool = False, uses: tuple[ProcessUse, ...] | None = None
+) -> None:
+    table.board.take_answer(
+        Answer(
+            uuid=CARD.uuid,
+            boottime=table.at.boottime,
+            wall=0.0,
+            readings=Readings(memory_used_bytes=2 * GIB),
+            listed=True,
+            refused=refused,
+            processes=uses,
+        )
+    )
+
+
+def told(table: Table) -> tuple[tuple[ProcessUse, ...] | None, float | None, bool]:
+    sample = table.shown()[CARD.uuid]
+    return sample.processes, sample.listed_boottime, sample.never_lists
+
+
+def test_a_list_that_is_refused_once_leaves_the_last_one_and_its_time(table: Table) -> None:
+    table.list(CARD)
+    ask(table, uses=USES)
+    first = table.at.boottime
+    for _ in range(2 * LISTS_AWAITED):
+        table.wait(1)
+        ask(table, refused=True)
+        assert told(table) == (USES, first, False)
+    table.wait(1)
+    ask(table, uses=())
+    assert told(table) == ((), table.at.boottime, False)
+
+
+def test_a_driver_that_says_so_never_lists_until_it_does(table: Table) -> None:
+    table.list(CARD)
+    ask(table, uses=USES)
+    ask(table)
+    assert told(table) == (None, None, True)
+    table.read(CARD)
+    ask(table, refused=True)
+    assert told(table) == (None, None, True)
+    ask(table, uses=USES)
+    assert told(table) == (USES, table.at.boottime, False)
+
+
+def test_a_card_that_was_never_seen_to_list_does_not_in_the_end(table: Table) -> None:
+    table.list(CARD)
+    for _ in range(LISTS_AWAITED):
+        assert CARD.uuid not in table.shown() or told(table) == (None, None, False)
+        ask(table, refused=True)
+        table.read(CARD)
+    assert told(table) == (None, None, True)

@@ -137,6 +137,19 @@ def test_lists_are_read_with_the_memory_when_asked_for() -> None:
     assert floor.answers()["GPU-a"].listed
 
 
+def test_a_list_that_is_refused_once_is_told_apart_from_none_at_all() -> None:
+    card = FakeDriver("GPU-a")
+    card.listed["GPU-a"] = None
+    floor = Floor(lambda: card)
+    never = floor.answers()["GPU-a"]
+    assert (never.listed, never.refused, never.processes) == (True, False, None)
+    card.silent.add("GPU-a")
+    obey(floor.helper, "list")
+    silent = floor.answers()["GPU-a"]
+    assert (silent.listed, silent.refused, silent.processes) == (True, True, None)
+    assert silent.readings.memory_used_bytes == GIB
+
+
 def test_a_lost_device_hides_no_other() -> None:
     card = FakeDriver("GPU-a", "GPU-b")
     card.lost.add("GPU-a")

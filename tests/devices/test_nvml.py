@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gpud.clock import SystemClock
-from gpud.devices.driver import DeviceLost, DriverUnavailable
+from gpud.devices.driver import DeviceLost, DriverUnavailable, ListRefused
 from gpud.devices.nvml import RETRY_REFUSED_AFTER_READS
 from gpud.devices.sampling.frames import SamplerSettings
 from gpud.devices.sampling.sampler import Sampler
@@ -105,6 +105,39 @@ def test_an_old_card_on_an_old_driver(
     # What it refuses for good is never asked again; an unknown error may pass (the two clocks).
     assert refused_by_more_reads(RETRY_REFUSED_AFTER_READS - 1) == 0
     assert refused_by_more_reads(1) == 2
+
+
+def test_a_list_that_fails_is_no_list_and_is_asked_for_at_the_next_read(
+    open_nvml: Open, tmp_path: Path
+) -> None:
+    """One error said "it never lists" for sixty reads: what still ran counted as gone."""
+    trigger = tmp_path / "trigger"
+    driver = open_nvml(NVML_STANDIN_TRIGGER=str(trigger))
+    first = driver.devices()[0].uuid
+
+    def pids() -> set[int]:
+        driver.readings(first)
+        return {use.pid for use in driver.processes(first) or ()}
+
+    everybody = pids()
+    assert 1 in everybody
+    # Its graphics processes alone are missed as well: a part would pass for the whole.
+    for word in ("mute", "dim"):
+        befall(trigger, f"{word} 0")
+        for _ in range(2):
+            with pytest.raises(ListRefused):
+                pids()
+        befall(trigger, "")
+        assert pids() == everybody
+
+
+def test_a_card_that_supports_no_lists_never_lists(open_nvml: Open, tmp_path: Path) -> None:
+    trigger = tmp_path / "trigger"
+    driver = open_nvml(NVML_STANDIN_TRIGGER=str(trigger))
+    first = driver.devices()[0].uuid
+    befall(trigger, "listless 0")
+    driver.readings(first)
+    assert driver.processes(first) is None
 
 
 def test_mig_slices_are_devices_beside_their_card(open_nvml: Open) -> None:

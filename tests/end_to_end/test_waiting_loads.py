@@ -179,7 +179,7 @@ async def test_the_drain_stops_every_instance_and_resume_lets_new_ones_in(
             ended = await reaches(api, each.name, pb.INSTANCE_STATE_STOPPED)
             assert not ended.failure.reason
         node = (await api.node.GetNode(node_pb2.GetNodeRequest())).node
-        assert "0 instances run, 1 owners hold reservations" in node.state_reason
+        assert "0 instances run, 1 owner holds reservations" in node.state_reason
         refusal = await refused_stream(api.instances.LoadModel(loading(0)))
         assert (refusal.code, refusal.reason) == (Code.FAILED_PRECONDITION, "DEVICE_UNAVAILABLE")
         assert "the node is draining (move)" in refusal.message
@@ -201,6 +201,7 @@ async def block_rest(api: Api) -> reservations.Reservation:
 async def test_an_instance_that_may_go_goes_for_a_higher_class(stubbed: MakeGpud) -> None:
     policy = {
         "GPUD_POLICY__PREEMPTION": "true",
+        "GPUD_POLICY__PREEMPTION_GRACE": "4s",
         "GPUD_POLICY__PREEMPTION_MIN_TENURE": "0s",
         "GPUD_POLICY__PREEMPTION_RATIO": "1000",
     }

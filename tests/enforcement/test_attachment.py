@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gpud.clock import SystemClock
+from gpud.clock import Moment, SystemClock
 from gpud.devices.attached import AttachmentTable
 from gpud.devices.processes import ProcessTable, read_stat
 from gpud.enforcement.attachment import (
@@ -28,6 +28,8 @@ from tests.devices.proc_tree import hog
 from tests.enforcement.office import GPU, Office, process
 from tests.enforcement.test_relations import held
 
+NOW = Moment(boot_id="boot-1", boottime=2.0, wall=5.0)
+
 
 def refused(field: str, problem: str) -> pytest.RaisesExc[OptionInvalid]:
     return pytest.raises(OptionInvalid, match=rf"(?s)cannot accept {field}: .*{problem}")
@@ -35,8 +37,9 @@ def refused(field: str, problem: str) -> pytest.RaisesExc[OptionInvalid]:
 
 def test_a_process_is_known_by_its_start() -> None:
     with hog() as pid:
-        found = attachment_of(pid, "", 5.0)
-        assert found == Attachment(wall=5.0, pid=pid, start_time=read_stat(pid).start_time)
+        found = attachment_of(pid, "", NOW)
+        start_time = read_stat(pid).start_time
+        assert found == Attachment(wall=5.0, boottime=2.0, pid=pid, start_time=start_time)
 
 
 def test_no_such_pid() -> None:
@@ -88,9 +91,9 @@ def test_what_has_ended_is_refused() -> None:
 
 def test_exactly_one_of_the_two() -> None:
     with refused("pid", "one of the two"):
-        attachment_of(None, "", 0.0)
+        attachment_of(None, "", NOW)
     with refused("cgroup", "one of the two"):
-        attachment_of(7, "/x", 0.0)
+        attachment_of(7, "/x", NOW)
 
 
 @pytest.mark.parametrize(
@@ -165,8 +168,8 @@ def real_cgroup() -> Iterator[tuple[str, Path]]:
 
 def test_a_real_cgroup_and_who_is_in_it(real_cgroup: tuple[str, Path]) -> None:
     name, folder = real_cgroup
-    found = attachment_of(None, name, 5.0)
-    assert found == Attachment(wall=5.0, cgroup=name)
+    found = attachment_of(None, name, NOW)
+    assert found == Attachment(wall=5.0, boottime=2.0, cgroup=name)
     with hog() as pid:
         (folder / "cgroup.procs").write_text(str(pid))
         table = ProcessTable()
@@ -190,6 +193,48 @@ def test_the_table_has_what_is_booked_and_the_newer_of_two() -> None:
     assert table_of([newer, older, ended]) == AttachmentTable(
         processes=((7, 70, "b"), (8, 80, "b")), cgroups=(("/x", "a"),)
     )
+
+
+def test_the_newer_attachment_is_the_later_one_whatever_the_date_was_set_to() -> None:
+    before = Attachment(wall=9000.0, boottime=10.0, pid=7, start_time=70)
+    after = Attachment(wall=5400.0, boottime=20.0, pid=7, start_time=70)
+    old = replace(held("old", GPU), attachments=(before,))
+    new = replace(held("new", GPU), attachments=(after,))
+    for order in ([old, new], [new, old]):
+        assert table_of(order).processes == ((7, 70, "new"),)
+
+
+async def test_after_a_reboot_a_cgroup_of_before_is_the_older_one(office: Office) -> None:
+    office.clock.advance(9000.0)
+    office.show()
+    for id_ in ("a", "b"):
+        await office.reserve(id_, ttl_seconds=36_000.0)
+    await attach_cgroup(office, "a")
+    office.clock.reboot()
+    office.promises.restore()
+    # Once more: its first restore put the promise on this boot's clock.
+    await office.events()
+    office.promises.restore()
+    await attach_cgroup(office, "b")
+    durable = office.promises.durable
+    assert table_of(durable.attached.values()).cgroups == (("/x", "b"),)
+
+
+async def attach_cgroup(office: Office, id_: str) -> None:
+    now = office.clock.now()
+    attachment = Attachment(wall=now.wall, boottime=now.boottime, cgroup="/x")
+    await office.promises.attach(id_, None, attachment, Call(method="AttachProcess"))
+
+
+async def test_only_promises_with_attachments_are_gone_through(office: Office) -> None:
+    await office.reserve("a")
+    assert not office.promises.durable.attached
+    await attach_cgroup(office, "a")
+    assert set(office.promises.durable.attached) == {"a"}
+    await office.release("a")
+    office.show()
+    await office.promises.freed("a")
+    assert not office.promises.durable.attached
 
 
 async def test_the_sampler_is_told_what_is_durable_and_only_changes(office: Office) -> None:

@@ -9,7 +9,13 @@ import pytest
 
 from gpud.devices.driver import ModeOutcome, ModeRefusal
 from gpud.devices.snapshot import DeviceKind
-from gpud.enforcement.compute_mode import EXCLUSIVE, RETRY_FIRST_SECONDS, ModeKeeper, ModeSeams
+from gpud.enforcement.compute_mode import (
+    EXCLUSIVE,
+    GIVE_UP_SECONDS,
+    RETRY_FIRST_SECONDS,
+    ModeKeeper,
+    ModeSeams,
+)
 from gpud.errors import StoreReadOnly
 from gpud.ledger.change import Change
 from gpud.ledger.reservation import Enforcement, ReservationState
@@ -99,13 +105,13 @@ async def test_it_is_set_verified_remembered_and_restored(office: Office) -> Non
 
 async def test_a_mode_other_than_the_default_is_what_comes_back(office: Office) -> None:
     cards = Cards(office)
-    cards.modes[GPU] = "prohibited"
+    cards.modes[GPU] = "exclusive_thread"
     cards.sync()
     modes = keeper(office, cards)
     await modes.enforce(await office.reserve("a", exclusive=True))
     await office.release("a")
     await tick(office, cards, modes)
-    assert cards.modes[GPU] == "prohibited"
+    assert cards.modes[GPU] == "exclusive_thread"
 
 
 async def test_shared_promises_and_a_policy_that_is_off_set_nothing(office: Office) -> None:
@@ -406,3 +412,66 @@ async def test_who_waited_for_the_driver_or_nothing_has_nothing(office: Office) 
     await office.reserve("b", **required)  # type: ignore[arg-type]
     await tick(office, cards, keeper(office, cards))
     assert office.enforcement("b") == DRIVER
+
+
+@pytest.mark.parametrize("is_stale", [False, True])
+async def test_what_may_pass_is_tried_again_before_anything_is_released(
+    office: Office, is_stale: bool
+) -> None:
+    cards = Cards(office)
+    cards.refusal = None if is_stale else ModeRefusal.NO_ANSWER
+    modes = keeper(office, cards)
+    await office.reserve("a", exclusive=True, require_enforcement=Enforcement.DRIVER)
+    if is_stale:
+        assert office.feed.latest is not None
+        office.clock.advance(11.0)  # since the newest sample
+        await modes.reconcile(office.feed.latest)
+    else:
+        await tick(office, cards, modes)
+    assert office.promises.durable.reservations["a"].state is ReservationState.GRANTED
+    cards.refusal = None
+    office.clock.advance(RETRY_FIRST_SECONDS)
+    await tick(office, cards, modes)
+    assert office.enforcement("a") == DRIVER
+
+
+async def test_what_does_not_pass_within_the_bound_is_released(office: Office) -> None:
+    cards = Cards(office)
+    cards.refusal = ModeRefusal.NO_ANSWER
+    modes = keeper(office, cards)
+    await office.reserve("a", exclusive=True, require_enforcement=Enforcement.DRIVER)
+    await tick(office, cards, modes)
+    begin = office.clock.boottime
+    held = office.promises.durable.reservations
+    while held["a"].state is ReservationState.GRANTED:
+        assert office.clock.boottime <= begin + GIVE_UP_SECONDS + 1
+        await tick(office, cards, modes)
+    assert office.clock.boottime >= begin + GIVE_UP_SECONDS
+    ((_, reason),) = await office.events("reservation.unenforced")
+    assert "required enforcement by the driver" in reason
+
+
+async def test_nothing_is_kept_of_devices_that_are_gone(office: Office) -> None:
+    cards = Cards(office)
+    cards.refusal = ModeRefusal.NOT_PERMITTED
+    modes = keeper(office, cards)
+    await modes.enforce(await office.reserve("a", exclusive=True))
+    await office.release("a")
+    assert set(modes._devices) == {GPU}
+    del office.samples["gpu0"]
+    snapshot = office.show()
+    await modes.reconcile(snapshot)
+    assert not modes._devices
+
+
+async def test_of_a_device_that_is_gone_its_former_mode_is_kept(office: Office) -> None:
+    cards = Cards(office)
+    modes = keeper(office, cards)
+    await modes.enforce(await office.reserve("a", exclusive=True))
+    await office.release("a")
+    gone = office.samples.pop("gpu0")
+    await modes.reconcile(office.show())
+    assert GPU in office.rows("compute_mode")
+    office.samples["gpu0"] = gone
+    await tick(office, cards, modes)
+    assert cards.modes[GPU] == "default"

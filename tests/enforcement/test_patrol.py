@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
 import signal
@@ -253,6 +254,73 @@ async def test_who_does_not_end_of_sigterm_is_killed_five_seconds_later(office: 
             assert it.ended_by() == signal.SIGKILL
         details = await office.details("process.terminated")
         assert [each["signal"] for each in details] == ["SIGTERM", "SIGKILL"]
+
+
+class Forbidden:
+    """A kernel that lets the first few signals pass, and then none."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, passed: int) -> None:
+        self._passed = passed
+        self._send = signal.pidfd_send_signal
+        monkeypatch.setattr(signal, "pidfd_send_signal", self._sent)
+
+    def _sent(self, pidfd: int, number: int) -> None:
+        if not self._passed:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        self._passed -= 1
+        self._send(pidfd, number)
+
+
+async def test_who_may_not_be_signalled_is_spared_and_told(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await office.reserve("its", exclusive=True)
+    beat = Beat(office, TRESPASS)
+    with stranger() as it:
+        listed = real(it.pid)
+        with monkeypatch.context() as patched:
+            Forbidden(patched, passed=0)
+            for _ in range(4):
+                beat.see(gpu0=(listed,))
+        assert it.is_alive
+    ((_, reason),) = await office.events("process.")
+    assert reason == "not ended: it cannot be sent SIGTERM: Operation not permitted"
+
+
+async def test_who_may_not_be_killed_any_more_is_spared_and_told(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await office.reserve("its", exclusive=True)
+    beat = Beat(office, TRESPASS)
+    with stranger(ignores_sigterm=True) as it, monkeypatch.context() as patched:
+        Forbidden(patched, passed=1)
+        async with at_work(beat):
+            for _ in range(2):
+                beat.see(gpu0=(real(it.pid),))
+            await office.events()
+            office.clock.advance(GRACE_SECONDS + 0.1)
+            told = [type_ for type_, _ in await office.events("process.")]
+            while len(told) < 2:
+                told = [type_ for type_, _ in await office.events("process.")]
+        assert told == ["process.terminated", "process.spared"]
+
+
+def test_whose_proc_makes_no_sense_is_not_held(tmp_path: Path) -> None:
+    pid = os.getpid()
+    folder = tmp_path / str(pid)
+    folder.mkdir()
+    (folder / "stat").write_text(f"{pid} (no more of it)")
+    with pytest.raises(Unproved, match="its /proc makes no sense"):
+        hold(process(pid), DeviceKind.HOST, FakeClock(), str(tmp_path))
+
+
+async def test_nothing_is_kept_of_lists_of_devices_that_are_gone(office: Office) -> None:
+    beat = Beat(office)
+    beat.see()
+    assert GPU in beat.patrol._listed
+    del office.samples["gpu0"]
+    beat.see()
+    assert GPU not in beat.patrol._listed
 
 
 async def test_an_instance_that_over_uses_is_stopped_by_those_who_run_it(office: Office) -> None:

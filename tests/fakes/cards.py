@@ -39,6 +39,7 @@ def sample(
     kind: DeviceKind = DeviceKind.GPU,
     health: Health = Health.HEALTHY,
     driver_reserved: int | None = None,
+    never_lists: bool = False,
 ) -> Sample:
     alias = "host" if kind is DeviceKind.HOST else f"gpu{index}"
     return Sample(
@@ -57,6 +58,7 @@ def sample(
         processes=processes,
         listed_boottime=boottime if processes is not None else None,
         memory_used_at_list_bytes=used if processes is not None else None,
+        never_lists=never_lists,
     )
 
 

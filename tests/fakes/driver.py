@@ -9,6 +9,7 @@ from gpud.devices.driver import (
     ComputeModeRefused,
     DeviceLost,
     DriverUnavailable,
+    ListRefused,
     ModeRefusal,
 )
 from gpud.devices.snapshot import DeviceInfo, DeviceKind, ProcessKind, ProcessUse, Readings
@@ -32,6 +33,7 @@ class FakeDriver:
         self.shown = dict.fromkeys(uuids, Readings(memory_used_bytes=GIB))
         self.listed: dict[str, tuple[ProcessUse, ...] | None] = dict.fromkeys(uuids, ())
         self.lost: set[str] = set()
+        self.silent: set[str] = set()  # does not tell its processes for now
         self.unavailable = ""
         self.is_closed = False
         self.refusal: ModeRefusal | None = None
@@ -49,6 +51,8 @@ class FakeDriver:
 
     def processes(self, uuid: str) -> tuple[ProcessUse, ...] | None:
         self._check(uuid)
+        if uuid in self.silent:
+            raise ListRefused(uuid=uuid, reason="the test says so")
         return self.listed[uuid]
 
     def set_compute_mode(self, uuid: str, mode: str) -> None:

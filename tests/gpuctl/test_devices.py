@@ -30,6 +30,21 @@ def test_devices_in_full(gpuctl: Gpuctl, golden: Golden) -> None:
     golden("devices_wide", gpuctl("devices", "-o", "wide").out)
 
 
+def test_devices_fit_80_columns_unless_in_full(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    cards = [samples.card(index) for index in range(8)]
+    for card in cards:
+        card.model_name = "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition"
+        card.memory_total_bytes = 96 * samples.GIB
+    devices = [*cards, samples.silent_card(), samples.host()]
+    daemon.answers["ListDevices"] = devices_pb2.ListDevicesResponse(devices=devices)
+    lines = gpuctl("devices").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) == 11
+    full = gpuctl("devices -o wide").out
+    assert full.count("Workstation Edition") == 8
+    assert {"KIND", "POWER"} <= set(full.splitlines()[0].split())
+
+
 @pytest.mark.parametrize("command", ["devices", "status", "watch --count 1"])
 def test_what_a_silent_device_showed_last_is_not_told_as_now(
     command: str, gpuctl: Gpuctl, daemon: FakeDaemon
@@ -46,7 +61,7 @@ def test_what_a_silent_device_showed_last_is_not_told_as_now(
     assert told["GRANTED"] == "4G"
     unknown = {"GRANTABLE", "UTIL", "TEMP", "POWER"} & set(told)
     assert {told[name] for name in unknown} == {"-"}
-    assert len(unknown) == 3 + (command != "status")
+    assert len(unknown) == 3 + command.startswith("watch")
 
 
 def test_every_page_is_read(daemon: FakeDaemon, gpuctl: Gpuctl) -> None:

@@ -86,13 +86,16 @@ def test_drain_waits_until_nothing_is_left(gpuctl: Gpuctl, daemon: FakeDaemon) -
     stopped = samples.instance(i.INSTANCE_STATE_STOPPED)
     answers = iter([left(samples.instance()), left(stopped)])
     standing = samples.reservation(standing=True)
+    by_then = samples.node(state=n.NODE_STATE_DRAINING, state_reason="as it is now")
     daemon.answers.update(
+        GetNode=n.GetNodeResponse(node=by_then),
         ListInstances=lambda _: next(answers),
         ListReservations=r.ListReservationsResponse(reservations=[standing, samples.queued()]),
         WatchEvents=[n.WatchEventsResponse(event=samples.event(10)), FakeDaemon.HANG],
     )
     ended = gpuctl("drain --wait 20s")
     assert ended.code == 0
+    assert ended.out.splitlines()[1].split() == ["rig", "DRAINING", "as", "it", "is", "now"]
     assert "nothing is left" in ended.out
     assert len(daemon.requests["ListInstances"]) == 2
     # Nothing that happens after the first look is missed.

@@ -47,6 +47,50 @@ def test_an_instance_that_waits_tells_its_place(gpuctl: Gpuctl, daemon: FakeDaem
     assert "QUEUED 3" in gpuctl("status").out
 
 
+def full(code: grpc.StatusCode = grpc.StatusCode.RESOURCE_EXHAUSTED, **more: Any) -> Refusal:
+    return Refusal(
+        code=code,
+        message="cannot promise 752 MiB: gpu0: 12 MiB grantable of 6 GiB",
+        **{"reason": "VRAM_INSUFFICIENT", **more},
+    )
+
+
+def waiting_step(*, by_place: bool) -> LoadModelResponse:
+    step = samples.load_steps()[2]
+    step.ClearField("detail")
+    if by_place:
+        step.instance.queue_position = 2
+    else:
+        step.detail = "waits, 1 before it: gpu0 lacks 2 GiB"
+    return step
+
+
+@pytest.mark.parametrize("by_place", [True, False])
+def test_a_load_that_waited_in_vain_ends_with_124(
+    by_place: bool, gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    daemon.answers["LoadModel"] = [waiting_step(by_place=by_place), full()]
+    ended = gpuctl("load tiny --wait 1s")
+    assert ended.code == 124
+    last = ended.err.splitlines()[-1]
+    assert last.startswith("gpuctl: waited 1s in vain: cannot promise 752 MiB: gpu0: 12 MiB")
+
+
+def test_a_load_that_never_waited_is_refused(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    daemon.answers["LoadModel"] = [samples.load_steps()[1], full()]
+    ended = gpuctl("load tiny --wait 1s")
+    assert ended.code == 72
+    assert "in vain" not in ended.err
+
+
+def test_a_load_that_another_ends_while_it_waits_did_not_run_out(
+    gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    stopped = full(grpc.StatusCode.ABORTED, reason="LOAD_CANCELLED")
+    daemon.answers["LoadModel"] = [waiting_step(by_place=False), stopped]
+    assert gpuctl("load tiny --wait 1s").code == 74
+
+
 def test_load_tells_each_phase_on_stderr_and_the_instance_on_stdout(
     gpuctl: Gpuctl, golden: Golden
 ) -> None:

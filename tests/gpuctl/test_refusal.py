@@ -79,6 +79,40 @@ def test_each_reason_has_a_line() -> None:
     ]
 
 
+WAITS = "kept for reservations/r-9, which waits before it"
+
+
+def test_who_is_in_the_way_is_told_with_the_numbers() -> None:
+    cards = [replace(shortage(f"gpu{index}"), obstacle=WAITS) for index in range(2)]
+    stranger = "EXCLUSIVE needs it empty, and pid 623 (python) uses 203 MiB there"
+    cards.append(replace(shortage("gpu2"), obstacle=stranger))
+    lines = told(insufficient(*cards), 200)
+    assert lines == [
+        "gpuctl: cannot promise 40 GiB:",
+        f"  gpu0, gpu1  {WAITS}; 5.44 GiB grantable of 5.94 GiB (reserve 512 MiB)",
+        f"  gpu2        {stranger}; 5.44 GiB grantable of 5.94 GiB (reserve 512 MiB)",
+        "  release something (`gpuctl reservations`), ask for less, or try another device",
+    ]
+
+
+def test_a_sentence_that_fits_but_leaves_numbers_out_is_not_all() -> None:
+    error = insufficient(replace(shortage("gpu0"), obstacle=WAITS))
+    sentence = f"gpuctl: cannot promise 40 GiB: gpu0: {WAITS}; ask for less"
+    assert refusal_lines(sentence, facts_of(error), 200) == [
+        "gpuctl: cannot promise 40 GiB:",
+        f"  gpu0  {WAITS}; 5.44 GiB grantable of 5.94 GiB (reserve 512 MiB)",
+        "  ask for less",
+    ]
+
+
+def test_what_is_used_above_the_promises_is_told_beside_them() -> None:
+    card = replace(shortage("gpu0", granted_bytes=256 * MIB), overuse_bytes=448 * MIB)
+    assert "granted 256 MiB, over-use 448 MiB" in " ".join(told(insufficient(card), 100))
+    without = facts_of(insufficient(card))
+    del without["gpu0.overuse_bytes"]  # of an older gpud
+    assert "granted 256 MiB)" in "\n".join(refusal_lines("x gpu0: " + "y" * 80, without, 80))
+
+
 def test_names_are_in_the_order_of_their_numbers() -> None:
     cards = [shortage(name) for name in ("gpu10", "gpu2", "gpu9", "host")]
     (line,) = told(insufficient(*cards))[1:-1]

@@ -169,6 +169,32 @@ def test_reservations_that_wait(gpuctl: Gpuctl, daemon: FakeDaemon, golden: Gold
     golden("reservations_queued", f"{narrow}\n{gpuctl('reservations -o wide').out}")
 
 
+def test_those_that_wait_come_last_and_by_their_places(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    places = {"r-b": 3, "r-c": 1, "r-d": 2}
+    waiting = [samples.queued(at, name=f"reservations/{id_}") for id_, at in places.items()]
+    waiting[0].ClearField("queue_position")  # not told yet
+    listed = [*waiting, samples.reservation(name="reservations/r-e")]
+    daemon.answers["ListReservations"] = ListReservationsResponse(reservations=listed)
+    rows = gpuctl("reservations").out.splitlines()[1:]
+    assert [row.split()[0] for row in rows] == ["r-e", "r-c", "r-d", "r-b"]
+    plain = json.loads(gpuctl("reservations -o json").out)["reservations"]
+    assert [each["name"] for each in plain] == [each.name for each in listed]
+
+
+def test_what_ails_the_devices_of_a_promise_is_told_as_its_why(
+    gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    ailing = samples.reservation(state_reason="gpu1 is lost: Xid 79")
+    ending = samples.reservation(
+        state_reason="gpu1 is lost",
+        preemption_notice=reservations_pb2.PreemptionNotice(by="reservations/r-1"),
+    )
+    daemon.answers["ListReservations"] = ListReservationsResponse(reservations=[ailing, ending])
+    _, first, second = gpuctl("reservations -o wide").out.splitlines()
+    assert first.endswith("gpu1 is lost: Xid 79")
+    assert second.endswith("ends for reservations/r-1; gpu1 is lost")
+
+
 def test_what_waits_is_shown_whole(gpuctl: Gpuctl, daemon: FakeDaemon, golden: Golden) -> None:
     daemon.answers["GetReservation"] = reservations_pb2.GetReservationResponse(
         reservation=samples.queued(1)

@@ -27,7 +27,7 @@ from gpud.ledger.reservation import (
 )
 from gpud.models.model import EngineKind, ModelOptions
 from gpud.rpc.errors import status_of
-from tests.fakes.cards import GIB, process, sample
+from tests.fakes.cards import GIB, later, process, sample
 
 
 def held(own_gib: int) -> Held:
@@ -67,6 +67,16 @@ def test_what_others_were_promised_and_have_not_taken_is_theirs() -> None:
 def _others(own_gib: int) -> Held:
     """Beside a promise of 8 GiB that has taken 2."""
     return Held(own=own_gib * GIB, others={"r-1": 8 * GIB}, observed={"r-1": 2 * GIB})
+
+
+def test_what_others_took_since_the_list_is_not_owed_to_them_again() -> None:
+    card = later(sample(used=0), 1001.0, 12 * GIB)
+    terms = Held(own=12 * GIB, others={"r-1": 12 * GIB}, observed={})
+    check_room("instances/i", card, terms)
+    assert refusal(card, replace(terms, own=12 * GIB + 1)).owed_bytes == 0
+    # More than they were promised is nobody's: free is what is free.
+    grown = later(sample(used=0), 1001.0, 14 * GIB)
+    assert refusal(grown, terms).free_bytes == 10 * GIB
 
 
 def test_one_who_took_more_than_promised_is_told_apart() -> None:

@@ -20,9 +20,9 @@ from gpud.devices.topology import Nearness, nearest, nodes
 from gpud.engines.llama_cpp import LlamaCpp
 from gpud.engines.probe import HttpProbe
 from gpud.feed import Feed
-from gpud.instances.allocation import LoadTerms
 from gpud.instances.instance import Instance, InstanceState
 from gpud.instances.life import House, StopOrder
+from gpud.instances.needs import LoadTerms
 from gpud.instances.progress import Progress
 from gpud.instances.roster import LoadRequest, Roster
 from gpud.instances.tree.launcher import ProcessLauncher

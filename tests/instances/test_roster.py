@@ -14,9 +14,9 @@ from gpud.engines.llama_cpp import LlamaCpp
 from gpud.engines.probe import HttpProbe
 from gpud.errors import StoreReadOnly
 from gpud.feed import Feed
-from gpud.instances.allocation import LoadTerms
 from gpud.instances.instance import Instance, InstanceState
 from gpud.instances.life import House
+from gpud.instances.needs import LoadTerms
 from gpud.instances.roster import LoadRequest, Roster
 from gpud.ledger.admission.policy import LedgerSettings
 from gpud.ledger.charge import Reserves

@@ -65,8 +65,9 @@ class Desk:
         self.serve()
 
     def pass_seconds(self, seconds: float) -> None:
-        """Time passes, what is due ends, the devices are looked at again."""
+        """Time passes, the devices are looked at all the while, what is due ends."""
         self.clock.advance(seconds)
+        self.show(*self.cards)
         self.keep(self.ledger.expire(self.clock.now()))
         self.show(*self.cards)
 

@@ -144,25 +144,28 @@ class Judge:
 
     def _moment(self, waiting: Reservation, also: list[Reservation]) -> float:
         """When it comes in if every lease ends as it stands: counted device by device."""
-        best = float("inf")
-        for shape in waiting.request.shapes:
+        best, request = float("inf"), waiting.request
+        for shape in request.shapes:
             moments = sorted(
-                self._device_moment(uuid, waiting, shape.bytes, also)
+                self._device_moment(uuid, shape.bytes, also, request.exclusive)
                 for uuid in shape.devices or (u for u in self.cards if u != "U-host")
             )
             if len(moments) >= shape.device_count:
                 best = min(best, moments[shape.device_count - 1])
+        if request.host_bytes:
+            ram = self._device_moment("U-host", request.host_bytes, also, False)
+            best = max(best, ram)
         return best
 
-    def _device_moment(
-        self, uuid: str, waiting: Reservation, size: int, also: list[Reservation]
-    ) -> float:
-        if self.cards[uuid].refuses or size > self.capacity[uuid]:
+    def _device_moment(self, uuid: str, size: int, also: list[Reservation], alone: bool) -> float:
+        card = self.cards[uuid]
+        strangers = alone and self.foreign(uuid) > 0
+        if card.refuses or strangers or size > self.capacity[uuid]:
             return float("inf")
         new = {each.id for each in also}
         held = [each for each in self.known.values() if each.booked and each.id not in new]
         ends = sorted(
-            (_end(each), grant.bytes)
+            (_end(each), max(grant.bytes, self.alive(uuid, each.id)))
             for each in (*held, *also)
             for grant in each.grants
             if grant.device == uuid
@@ -170,10 +173,10 @@ class Judge:
         left = sum(taken for _, taken in ends)
         moment = 0.0
         for end, taken in ends:
-            if left + size <= self.capacity[uuid] and not (waiting.exclusive and left):
+            if left + size <= self.capacity[uuid] and not (alone and left):
                 break
             left, moment = left - taken, end
-        fits = left + size <= self.capacity[uuid] and not (waiting.exclusive and left)
+        fits = left + size <= self.capacity[uuid] and not (alone and left)
         return moment if fits else float("inf")
 
     def _moved(self, old: Reservation, new: Reservation, now: Moment) -> None:
@@ -258,8 +261,11 @@ class Judge:
 
 
 def _end(held: Reservation) -> float:
-    known = held.deadline is not None and held.state is ReservationState.GRANTED
-    return held.deadline.boottime if known and held.deadline is not None else float("inf")
+    """What has ended and is still shown is given the time that the rules give it."""
+    if held.state is ReservationState.RELEASING and held.release_deadline is not None:
+        return held.release_deadline.boottime
+    deadlines = [held.deadline, held.notice.deadline if held.notice else None]
+    return min((each.boottime for each in deadlines if each is not None), default=float("inf"))
 
 
 def place(each: Reservation) -> tuple[float, float]:

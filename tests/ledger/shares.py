@@ -23,6 +23,7 @@ def stand(desk: Desk, *wanted: Standing) -> dict[str, list[str]]:
             desk.keep(ledger.unstand(each.id, now))
     for id_, request in requests.items():
         desk.keep(ledger.stand(id_, request, now))
+    desk.serve()
     return missing
 
 

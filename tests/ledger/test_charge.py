@@ -68,6 +68,40 @@ def test_listed_without_sizes_the_residue_fills_the_promise() -> None:
     assert charge(card, book(A=6 * GIB), RESERVES, 0).unattributed_bytes == 0
 
 
+@pytest.mark.parametrize("claim", [None, "elsewhere"])
+def test_what_is_listed_without_size_fills_no_promise_of_others(claim: str | None) -> None:
+    """Eight foreign bytes of unknown size passed for those of an idle promise."""
+    card = sample(used=8 * GIB, processes=(process(7, None, claim),))
+    terms = charge(card, book(A=8 * GIB), RESERVES, 0)
+    assert (terms.unattributed_bytes, terms.grantable_bytes) == (8 * GIB, int(7.5 * GIB))
+
+
+def test_what_filled_a_promise_without_size_is_not_there_for_growth() -> None:
+    listed = sample(used=8 * GIB, processes=(process(7, None, "A"),))
+    terms = charge(later(listed, 1001.0, 16 * GIB), book(A=8 * GIB), RESERVES, 0)
+    assert (terms.unattributed_bytes, terms.unexplained_growth_bytes) == (8 * GIB, 8 * GIB)
+    # What it has not filled yet is.
+    terms = charge(later(listed, 1001.0, 10 * GIB), book(A=10 * GIB), RESERVES, 0)
+    assert (terms.unattributed_bytes, terms.unexplained_growth_bytes) == (0, 0)
+
+
+def test_what_is_left_of_an_ended_promise_is_not_there_for_growth() -> None:
+    listed = sample(used=8 * GIB)
+    ended = book(A=8 * GIB)
+    ended.releasing["A"] = 8 * GIB
+    assert charge(listed, ended, RESERVES, 0).unattributed_bytes == 0
+    terms = charge(later(listed, 1001.0, 12 * GIB), ended, RESERVES, 0)
+    assert (terms.unattributed_bytes, terms.unexplained_growth_bytes) == (4 * GIB, 4 * GIB)
+
+
+def test_what_is_left_within_a_promise_is_filled_by_nobody_else() -> None:
+    """8 left of an ended part, 8 of the rest, 4 of a stranger: all three without size."""
+    card = sample(used=20 * GIB, processes=(process(1, None, "S"), process(2, None)))
+    outer = book(S=16 * GIB, B=4 * GIB)
+    outer.within["C"], outer.releasing["C"] = "S", 8 * GIB
+    assert charge(card, outer, RESERVES, 0).unattributed_bytes == 4 * GIB
+
+
 def test_the_baseline_and_leaks_are_not_counted_twice() -> None:
     card = sample(used=3 * GIB)
     terms = charge(card, book(leaked=2 * GIB), RESERVES, 256 * MIB)

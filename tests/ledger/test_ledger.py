@@ -17,10 +17,11 @@ from gpud.errors import (
 from gpud.ledger.admission.policy import LedgerSettings
 from gpud.ledger.charge import Reserves
 from gpud.ledger.ledger import Ledger
-from gpud.ledger.reservation import Reservation, ReservationState, ReserveRequest
+from gpud.ledger.reservation import Priority, Reservation, ReservationState, ReserveRequest
 from gpud.units import GIB, MIB
 from tests.fakes.cards import process, sample, snapshot
 from tests.fakes.clock import FakeClock
+from tests.ledger.desk import Desk, settled
 
 SETTINGS = LedgerSettings(
     reserves=Reserves(device_bytes=GIB // 2, host_bytes=2 * GIB), release_deadline_seconds=10.0
@@ -149,6 +150,38 @@ def test_a_reboot_neither_refills_nor_forgets_a_lease(down_seconds: float, left:
     assert deadline.remaining_seconds(bench.clock.now()) == pytest.approx(left)
 
 
+@pytest.mark.parametrize(("down_seconds", "left"), [(5.0, 24.0), (100.0, 0.0), (-7200.0, 30.0)])
+def test_a_reboot_leaves_a_notice_what_was_left_of_it(down_seconds: float, left: float) -> None:
+    at_once = {"grace_seconds": 30.0, "min_tenure_seconds": 0.0}
+    desk = Desk(sample(0), settings=settled(preemption=at_once))
+    desk.reserve("v", 20, ttl_seconds=36_000.0, preemptible=True, priority=Priority.BATCH)
+    desk.wait("head", 20, priority=Priority.CRITICAL)
+    desk.clock.advance(0.999)
+    desk.clock.reboot(down_seconds)
+    desk.restart()
+    notice = desk.held("v").notice
+    assert notice is not None
+    assert notice.deadline.remaining_seconds(desk.clock.now()) == pytest.approx(left)
+
+
+def test_a_reboot_leaves_one_that_passed_its_time() -> None:
+    """It may be renewed up to the moment from which the one that it passed may come in."""
+    desk = Desk(sample(0))
+    desk.reserve("a", 20, ttl_seconds=3600.0)
+    desk.wait("head", 22)
+    passed = desk.reserve("p", 3, ttl_seconds=25.0).passed
+    assert passed is not None
+    until = passed.deadline.wall
+    desk.clock.reboot(5.0)
+    desk.restart()
+    desk.show(sample(0))
+    renewed = desk.renew("p", 20.0).deadline
+    assert renewed is not None
+    left = min(20.0, until - desk.clock.wall)
+    assert renewed.remaining_seconds(desk.clock.now()) == pytest.approx(left)
+    assert left > 15
+
+
 def test_release_of_an_unbound_promise_frees_in_the_same_step() -> None:
     bench = Bench()
     bench.reserve("a", GIB)
@@ -263,15 +296,21 @@ def test_a_lost_card_does_not_hold_an_ended_promise_for_ever() -> None:
     assert not bench.ledger.wants_list()
 
 
+def listless(bench: Bench, used: int) -> Sample:
+    """The card, which never lists, as it is now."""
+    boottime = bench.clock.boottime
+    return sample(0, used=used, processes=None, boottime=boottime, never_lists=True)
+
+
 def test_a_card_that_refuses_lists_leaks_nothing_by_that() -> None:
-    bench = Bench(sample(0, used=0, processes=None))
+    bench = Bench(sample(0, used=0, processes=None, never_lists=True))
     for id_ in ("a", "b", "c", "d"):
         bench.reserve(id_, 6 * GIB, ttl_seconds=None, instance=id_)
         bench.ledger.bind(id_)
-        bench.show(sample(0, used=6 * GIB, processes=None, boottime=bench.clock.boottime))
+        bench.show(listless(bench, 6 * GIB))
         bench.ledger.release(id_, None, bench.clock.now(), holder=True)
         bench.clock.advance(1)
-        bench.show(sample(0, used=0, processes=None, boottime=bench.clock.boottime))
+        bench.show(listless(bench, 0))
         assert bench.ledger.books.reservations[id_].state is ReservationState.RELEASED
     assert bench.grantable() == int(23.5 * GIB)
 

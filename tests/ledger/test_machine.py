@@ -23,7 +23,6 @@ from gpud.clock import Moment
 from gpud.devices.snapshot import DeviceKind, Health, Sample, Snapshot, Thermal
 from gpud.errors import DeviceUnavailable, QueueFull, SamplesStale, VramInsufficient
 from gpud.ledger.admission.policy import LedgerSettings, PreemptionSettings, QueueSettings
-from gpud.ledger.admission.queue import room_of
 from gpud.ledger.books import Cordon
 from gpud.ledger.change import Change
 from gpud.ledger.charge import Reserves
@@ -340,7 +339,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def keep(self, change: Change) -> None:
         self.judge.leaked.update(change.leaks)
         terms = self.ledger.charges()
-        self.judge.capacity = {uuid: room_of(each) for uuid, each in terms.items()}
+        self.judge.capacity = {uuid: each.room_bytes for uuid, each in terms.items()}
         for reservation in change.reservations:
             self.judge.told(reservation, self.clock.now())
             self.disk[reservation.id] = msgspec.json.encode(reservation)

@@ -131,7 +131,7 @@ async def test_a_drained_node_grants_nothing_anywhere_and_says_so(api: Api) -> N
     node = (await api.node.GetNode(node_pb2.GetNodeRequest())).node
     assert node.state == node_pb2.NODE_STATE_DRAINING
     assert node.state_reason == (
-        "drained by anna (move): 0 instances run, 1 owners hold reservations; "
+        "drained by anna (move): 0 instances run, 1 owner holds reservations; "
         "`gpuctl resume` ends that"
     )
     refusal = await refused(api.reservations.Reserve(pb.ReserveRequest(bytes=1)))

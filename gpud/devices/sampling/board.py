@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gpud.devices.bands import Bands, Standing
@@ -27,6 +27,8 @@ DRIVER_STILL_OPENING = "its driver does not finish opening"
 NOT_READ_AGAIN = "listed again, not read yet"
 # A device that vanished is shown for so long, and after the end of the last promise on it.
 TOMBSTONE_SECONDS = 600.0
+# A device that was asked so often and never gave a process list is one that gives none.
+LISTS_AWAITED = 3
 # Far more than a host has devices; beyond it, MIG slices made anew again and again lose theirs.
 MAX_NUMBERS = 256
 
@@ -45,6 +47,17 @@ class Instant(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Listed:
+    """A process list, when it was read and with how many bytes used; or that none ever is."""
+
+    processes: tuple[ProcessUse, ...] | None = None
+    boottime: float | None = None
+    wall: float | None = None
+    used_bytes: int | None = None
+    is_never: bool = False
+
+
 class Board:
     """The newest sample of every device, and where it stands in its bands.
 
@@ -61,6 +74,8 @@ class Board:
         # Since when a device has vanished, and when it was last needed there (boottime seconds).
         self._vanished: dict[str, float] = {}
         self._needed: dict[str, float] = {}
+        # How often a device that has given no process list yet did not tell it.
+        self._refusals: dict[str, int] = {}
         self._numbers: dict[str, int] = {}
         # Drivers still being opened; None: no inventory has come yet.
         self._awaited: frozenset[str] | None = None
@@ -118,6 +133,7 @@ class Board:
                 self._samples.pop(uuid, None)
                 self._standings.pop(uuid, None)
                 self._needed.pop(uuid, None)
+                self._refusals.pop(uuid, None)
 
     def stop_awaiting(self, at: Instant) -> None:
         """The drivers still being opened have had their time: go on without them."""
@@ -128,7 +144,7 @@ class Board:
         self._awaited = frozenset()
 
     def take_answer(self, answer: Answer) -> None:
-        """What one device showed; a list that was not read this time stays as it was."""
+        """What one device showed; a list that was not read, or not told, stays as it was."""
         info = self._infos.get(answer.uuid)
         if info is None or self.has_vanished(answer.uuid):
             return
@@ -136,7 +152,7 @@ class Board:
             self._mark(info, Health.LOST, answer.lost_reason, answer)
             return
         health, reason = _judge(info, answer.readings)
-        processes, boottime, wall, used_bytes = _list_of(answer, self._samples.get(answer.uuid))
+        last = self._list_of(answer)
         pressure, thermal = self._judge_bands(info, answer.readings, answer.boottime)
         self._samples[answer.uuid] = Sample(
             info=info,
@@ -145,10 +161,11 @@ class Board:
             readings=answer.readings,
             health=health,
             health_reason=reason,
-            processes=processes,
-            listed_boottime=boottime,
-            listed_wall=wall,
-            memory_used_at_list_bytes=used_bytes,
+            processes=last.processes,
+            listed_boottime=last.boottime,
+            listed_wall=last.wall,
+            memory_used_at_list_bytes=last.used_bytes,
+            never_lists=last.is_never,
             pressure=pressure,
             thermal=thermal,
         )
@@ -194,6 +211,31 @@ class Board:
             vanished_boottime=self._vanished.get(info.uuid),
         )
 
+    def _list_of(self, answer: Answer) -> _Listed:
+        """The newest process list. One that was refused once says nothing of who is there."""
+        uuid, last = answer.uuid, self._samples.get(answer.uuid)
+        if answer.processes is not None:
+            self._refusals.pop(uuid, None)
+            return _Listed(
+                processes=answer.processes,
+                boottime=answer.boottime,
+                wall=answer.wall,
+                used_bytes=answer.readings.memory_used_bytes,
+            )
+        if answer.listed and not answer.refused:
+            return _Listed(is_never=True)
+        if last is not None and last.processes is not None:
+            return _Listed(
+                processes=last.processes,
+                boottime=last.listed_boottime,
+                wall=last.listed_wall,
+                used_bytes=last.memory_used_at_list_bytes,
+            )
+        if answer.refused:
+            self._refusals[uuid] = self._refusals.get(uuid, 0) + 1
+        is_never = last is not None and last.never_lists
+        return _Listed(is_never=is_never or self._refusals.get(uuid, 0) >= LISTS_AWAITED)
+
     def _judge_bands(
         self, info: DeviceInfo, readings: Readings, boottime: float
     ) -> tuple[Pressure | None, Thermal | None]:
@@ -222,23 +264,6 @@ def _judge(info: DeviceInfo, readings: Readings) -> tuple[Health, str]:
     if info.memory_total_bytes is None or readings.memory_used_bytes is None:
         return Health.UNKNOWN, REFUSES_MEMORY
     return Health.HEALTHY, ""
-
-
-def _list_of(
-    answer: Answer, last: Sample | None
-) -> tuple[tuple[ProcessUse, ...] | None, float | None, float | None, int | None]:
-    """Processes, when (boottime, wall) and with how many bytes used they were listed."""
-    if answer.processes is not None:
-        used_bytes = answer.readings.memory_used_bytes
-        return answer.processes, answer.boottime, answer.wall, used_bytes
-    if answer.listed or last is None:
-        return None, None, None, None
-    return (
-        last.processes,
-        last.listed_boottime,
-        last.listed_wall,
-        last.memory_used_at_list_bytes,
-    )
 
 
 def _alias_order(info: DeviceInfo) -> tuple[bool, int]:

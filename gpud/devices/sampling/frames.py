@@ -100,7 +100,7 @@ class Answer(Frame, frozen=True, tag="answer"):
     """One device was read. `lost_reason`: what the driver said instead, "" when it answered.
 
     `listed` says that the process list was asked for in the same go; `processes` is None when it
-    was not, or was refused.
+    was not, when the driver never lists, or when it did not this time (`refused`).
     """
 
     uuid: str
@@ -109,6 +109,7 @@ class Answer(Frame, frozen=True, tag="answer"):
     readings: Readings
     lost_reason: str = ""
     listed: bool = False
+    refused: bool = False  # it was asked for, and not told this time
     processes: tuple[ProcessUse, ...] | None = None
 
 

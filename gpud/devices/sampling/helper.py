@@ -29,6 +29,7 @@ from gpud.devices.driver import (
     Driver,
     DriverOutdated,
     DriverUnavailable,
+    ListRefused,
     driver_name,
 )
 from gpud.devices.host import HostDriver, HostProbe
@@ -307,13 +308,15 @@ class Helper:
         """Used memory and the process list right after each other, so that they agree."""
         driver = self._fleet.driver(info)
         now = self._clock.now()
-        readings, processes, lost_reason = Readings(), None, ""
+        readings, processes, lost_reason, refused = Readings(), None, "", False
         self.mark(info.uuid)
         try:
             readings = driver.readings(info.uuid)
             processes = driver.processes(info.uuid) if listing else None
         except DeviceLost as lost:
             lost_reason = lost.reason
+        except ListRefused:
+            refused = True
         self.mark("")
         return Answer(
             uuid=info.uuid,
@@ -322,6 +325,7 @@ class Helper:
             readings=readings,
             lost_reason=lost_reason,
             listed=listing and not lost_reason,
+            refused=refused,
             processes=processes,
         )
 

@@ -94,11 +94,15 @@ def check_room(instance: str, sample: Sample, held: Held) -> None:
 def owed_bytes(sample: Sample, held: Held, used_bytes: int) -> int:
     """What others were promised and have not taken yet.
 
-    Where the device does not tell whose the used bytes are, they are taken to be theirs first.
+    Where the device does not tell whose the used bytes are, they are taken to be theirs first;
+    so is what grew since its newest process list, as in the formula of the ledger.
     """
     if sample.processes is None or any(each.used_bytes is None for each in sample.processes):
         return max(0, sum(held.others.values()) - used_bytes)
-    return sum(max(0, size - held.observed.get(id_, 0)) for id_, size in held.others.items())
+    untaken = sum(max(0, size - held.observed.get(id_, 0)) for id_, size in held.others.items())
+    at_list = sample.memory_used_at_list_bytes
+    grown = 0 if at_list is None else max(0, used_bytes - at_list)
+    return max(0, untaken - grown)
 
 
 def check_contexts(

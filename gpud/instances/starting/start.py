@@ -11,6 +11,7 @@ from pathlib import Path
 
 import structlog
 
+from gpud.clock import Moment
 from gpud.devices.snapshot import DeviceKind, Health, Sample
 from gpud.devices.topology import format_cpus
 from gpud.engines.engine import Command, Engine, EngineProgram, StartRequest
@@ -31,8 +32,8 @@ from gpud.instances.starting.confinement import (
 from gpud.instances.tree import locking
 from gpud.instances.tree.binding import Binding
 from gpud.instances.tree.launcher import LaunchFailed, LaunchSpec, Tree
+from gpud.ledger.admission.policy import overload, state_rule
 from gpud.ledger.change import Change
-from gpud.ledger.charge import is_stale
 from gpud.ledger.reservation import Reservation
 from gpud.models.model import Model
 
@@ -144,7 +145,7 @@ class Start:
         charges, books = house.promises.ledger.charges(), house.promises.ledger.books
         for grant in reservation.grants:
             sample, book = samples.get(grant.device), books.device(grant.device)
-            rule = _refusal(sample, house.clock.now().boottime)
+            rule = refusal(sample, house.clock.now())
             if sample is None or rule:
                 raise DeviceUnavailable(shortages=(_unusable(grant.device, sample, rule),))
             carrier = book.carrier(reservation.id) or reservation.id
@@ -157,6 +158,10 @@ class Start:
             observed = charge.observed_bytes if charge is not None else {}
             held = Held(own=grant.bytes, others=others, observed=observed)
             check_room(instance.name, sample, held)
+            # Only now: where somebody took its bytes, that is the reason to tell.
+            rule = overload(sample, grant.bytes, house.policy.critical_load_percent)
+            if rule:
+                raise DeviceUnavailable(shortages=(_unusable(grant.device, sample, rule),))
 
     def _note_started(self, tree: Tree, pid: int, swap: str, near: Nearby) -> None:
         """What it runs as, and what the shim could bind it to, which may be less than wanted."""
@@ -205,19 +210,20 @@ async def _fresh(house: House, uuids: Iterable[str]) -> dict[str, Sample]:
 
 
 def _tells(sample: Sample, asked_boottime: float) -> bool:
-    """Whether it is of after the question, or no answer is to be had."""
-    return sample.boottime >= asked_boottime or sample.health is not Health.HEALTHY
-
-
-def _refusal(sample: Sample | None, now_boottime: float) -> str:
-    """Why nothing starts on a device whatever its bytes; empty when something may."""
-    if sample is None:
-        return "it is not there any more"
+    """Whether it is of after the question, its process list too, or no answer is to be had."""
     if sample.health is not Health.HEALTHY:
-        return f"{sample.health.value} ({sample.health_reason or 'no reason told'})"
-    if is_stale(sample, now_boottime):
-        return f"its newest sample is {now_boottime - sample.boottime:.0f} s old"
-    return ""
+        return True
+    if sample.processes is None:
+        return sample.boottime >= asked_boottime
+    return sample.listed_boottime is not None and sample.listed_boottime >= asked_boottime
+
+
+def refusal(sample: Sample | None, now: Moment) -> str:
+    """Why nothing starts on a device whatever its bytes; empty when something may.
+
+    As for a grant, but for a cordon: what was promised before it may start.
+    """
+    return "it is not there any more" if sample is None else state_rule(sample, now)
 
 
 def _unusable(uuid: str, sample: Sample | None, rule: str) -> DeviceShortage:

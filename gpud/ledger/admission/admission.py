@@ -16,6 +16,7 @@ from gpud.errors import (
     VramInsufficient,
 )
 from gpud.ledger.admission.keeping import Keeper
+from gpud.ledger.admission.outlook import Outlook
 from gpud.ledger.admission.placement import Candidate, eligible, place, refusal
 from gpud.ledger.admission.policy import (
     LedgerSettings,
@@ -23,12 +24,13 @@ from gpud.ledger.admission.policy import (
     enforcement_rule,
     exclusion_rule,
     holders_there,
+    lasting_rule,
     overload,
     strangers_there,
 )
-from gpud.ledger.admission.queue import Line, in_order, room_of
+from gpud.ledger.admission.queue import Line, in_order
 from gpud.ledger.books import Books, DeviceBook
-from gpud.ledger.charge import is_stale
+from gpud.ledger.charge import Charge, is_stale
 from gpud.ledger.reservation import (
     Enforcement,
     Grant,
@@ -62,7 +64,8 @@ class Admission:
         self._now = now
         self._samples = sight.snapshot.samples
         self._rules = {s.info.uuid: device_rule(s, books, now) for s in self._samples}
-        self._keeper = Keeper(books, sight, settings, self._rules, now)
+        self.outlook = Outlook(books, sight, settings, self._rules)
+        self._keeper = Keeper(books, sight, settings, self.outlook, now)
 
     def line(self, before: ReserveRequest | None = None) -> Line:
         """No heads, to walk the queue with; or those before a newcomer."""
@@ -85,6 +88,10 @@ class Admission:
         """It cannot be granted yet: keep it its devices, where any are left."""
         if not line.is_full:
             line.keep(entry, self._keeper.wanted(entry, line))
+
+    def moment(self, entry: Reservation) -> float:
+        """When it comes in as the leases stand (boottime); infinite: nobody knows."""
+        return self._keeper.moment(entry)
 
     def is_hopeless(self, request: ReserveRequest) -> bool:
         """Whether no shape can fit now, by the free bytes alone: cheap, and tells no reason."""
@@ -142,16 +149,15 @@ class Admission:
         for sample in self._samples:
             uuid = sample.info.uuid
             book, terms = self._books.device(uuid), self._sight.terms(sample, self._books)
-            # That another has it alone is what preemption may end.
-            shared = replace(book, exclusive=None)
             barred = (
                 not eligible(uuid, sample.info.kind, shape)
                 or self._rules[uuid]
-                or exclusion_rule(sample, shared, request, self._settings)
+                # That another has it alone is what preemption may end.
+                or lasting_rule(sample, book, request, self._settings)
                 or line.hold_up(terms, book, request, shape.bytes)[0]
-                or (request.exclusive and strangers_there(sample))
+                or (request.exclusive and strangers_there(sample, book))
             )
-            if not barred and shape.bytes <= room_of(terms):
+            if not barred and shape.bytes <= terms.room_bytes:
                 found.append((sample, book))
         return found
 
@@ -188,11 +194,13 @@ class Admission:
         if request.within is not None:
             promised = book.holders.get(request.within, 0)
             # Its own processes use it too.
-            taken = sum(self._books.inside(request.within, uuid).values())
-            taken += terms.observed_bytes.get(request.within, 0)
+            observed = terms.observed_bytes
+            inside = self._books.inside(request.within, uuid)
+            taken = sum(max(size, observed.get(id_, 0)) for id_, size in inside.items())
+            taken += observed.get(request.within, 0)
             room = max(0, promised - taken)
         elif not rule and request.exclusive:
-            obstacle = holders_there(book) or strangers_there(sample)
+            obstacle = holders_there(book) or strangers_there(sample, book)
         if not rule and not obstacle and request.instance is not None:
             obstacle = overload(sample, size, settings.critical_load_percent)
         if not rule and not obstacle:
@@ -201,13 +209,25 @@ class Admission:
             charge=terms,
             kind=sample.info.kind,
             room_bytes=room,
-            most_bytes=book.holders.get(request.within or ""),
+            most_bytes=self._most(request, book, terms),
             numa_node=sample.info.numa_node,
             rule=rule,
             for_good=bool(rule) and bool(enforcement_rule(sample, request, settings)),
             obstacle=obstacle,
             passed=passed,
         )
+
+    def _most(self, request: ReserveRequest, book: DeviceBook, terms: Charge) -> int | None:
+        """What it could have of a device at best; None: all of it but the reserve.
+
+        Shares that stand in the configuration do not end by waiting.
+        """
+        if request.within is not None:
+            return book.holders.get(request.within)
+        if request.standing or not book.standing_bytes or book.exclusive is not None:
+            return None
+        most = (terms.total_bytes or 0) - terms.reserve_bytes - book.standing_bytes
+        return 0 if request.exclusive else max(0, most)
 
     def _refuse_ram(
         self, request: ReserveRequest, shape: Shape, asked: list[Candidate], line: Line

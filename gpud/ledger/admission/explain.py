@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gpud.clock import Moment
-from gpud.devices.snapshot import Sample
+from gpud.devices.snapshot import DeviceKind, Sample
 from gpud.errors import GpudError
 from gpud.ledger.admission.admission import Admission, Fit, never_fits
-from gpud.ledger.admission.outlook import NEVER_KNOWN, comes_in, ends, leases
+from gpud.ledger.admission.outlook import NEVER_KNOWN, ends, goes
 from gpud.ledger.admission.placement import Candidate
-from gpud.ledger.admission.policy import holders_there, strangers_there
-from gpud.ledger.admission.queue import room_of
 from gpud.ledger.books import Books
 from gpud.ledger.reservation import Deadline, ReserveRequest, Shape
 from gpud.ledger.sight import Sight
@@ -52,6 +50,9 @@ class Explanation:
     fit: Fit | None
     refusal: GpudError | None
     queue_ahead: int
+    # Waiting would end these, within the grace.
+    preempts: tuple[str, ...] = ()
+    grace_seconds: float = 0.0
 
     @property
     def can_wait(self) -> bool:
@@ -143,24 +144,27 @@ class Explainer:
             return Deadline.after(self._now, 0)
         if candidate.rule or candidate.room_bytes is None or request.within is not None:
             return None
-        if candidate.obstacle and not self._is_held_alone(candidate, request):
+        sample = self._sight.sample(candidate.charge.uuid)
+        if sample is None:
             return None
-        room = room_of(candidate.charge) - candidate.charge.charged_bytes
-        uuid, alone = candidate.charge.uuid, request.exclusive
-        moment = comes_in(self._books, uuid, room, size, alone=alone)
-        if moment == NEVER_KNOWN:
+        outlook, beside = self._admission.outlook, candidate.kind is DeviceKind.HOST
+        alone = request.exclusive and not beside
+        if candidate.obstacle and not alone:
+            return None
+        moment = outlook.moment(sample, request, size, alone=alone)
+        return self._told(candidate.charge.uuid, moment)
+
+    def _told(self, uuid: str, moment: float) -> Deadline | None:
+        """The deadline that a moment is; None where it is none that anybody can foretell."""
+        held = [each for each, _ in self._admission.outlook.leases(uuid)]
+        if moment == NEVER_KNOWN or any(
+            ends(each) is None and goes(each) <= moment for each in held
+        ):
             return None
         # The lease's own deadline: one made anew would differ by a rounding at each look.
-        found = (ends(held) for held, _ in leases(self._books, uuid))
-        exact = (end for end in found if end is not None and end.boottime == moment)
-        return next(exact, Deadline.after(self._now, moment - self._now.boottime))
-
-    def _is_held_alone(self, candidate: Candidate, request: ReserveRequest) -> bool:
-        """Whether promises, which have ends, are all that keeps it from being somebody's alone."""
-        sample = self._sight.sample(candidate.charge.uuid)
-        held = holders_there(self._books.device(candidate.charge.uuid))
-        strangers = sample is not None and strangers_there(sample)
-        return request.exclusive and bool(held) and not strangers
+        found = (end for each in held if (end := ends(each)) is not None)
+        exact = (end for end in found if end.boottime == moment)
+        return next(exact, Deadline.after(self._now, max(0.0, moment - self._now.boottime)))
 
     def _holders(self, candidate: Candidate) -> tuple[Holder, ...]:
         terms = candidate.charge
@@ -172,7 +176,7 @@ class Explainer:
                 reservation=held.name,
                 until=ends(held),
             )
-            for held, size in leases(self._books, terms.uuid)
+            for held, size in self._admission.outlook.leases(terms.uuid)
         ]
         found += self._strangers(sample) if sample is not None else []
         rest = (
@@ -196,23 +200,40 @@ class Explainer:
             if process.used_bytes and book.carrier(process.claim) not in book.holders
         ]
 
+    def _who(self, candidate: Candidate) -> str:
+        """Those who use a device without a promise, by name where the device tells."""
+        sample = self._sight.sample(candidate.charge.uuid)
+        strangers = self._strangers(sample) if sample is not None else []
+        shown = [f"pid {each.pid} ({each.process_name})" for each in strangers[:3]]
+        rest = len(strangers) - 3
+        return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "") or "nobody knows whose"
+
     def _remedy(
         self, candidate: Candidate, request: ReserveRequest, size: int, when: Deadline | None
     ) -> str:
         if not candidate.could_ever_fit(size):
             terms = candidate.charge
             most = (terms.total_bytes or 0) - terms.reserve_bytes
-            return f"nothing: it holds {format_size(most)} at most; ask for less per device"
+            if candidate.most_bytes is None:
+                return f"nothing: it holds {format_size(most)} at most; ask for less per device"
+            most = min(most, candidate.most_bytes)
+            return (
+                f"nothing: {format_size(most)} is all that can be had there, beside what stands "
+                "in the configuration; ask for less per device"
+            )
         if candidate.rule:
             return "see the rule; waiting helps once it no longer holds"
-        room, names = room_of(candidate.charge) - candidate.charge.charged_bytes, []
-        for held, taken in leases(self._books, candidate.charge.uuid):
+        room, names = candidate.charge.room_bytes - candidate.charge.charged_bytes, []
+        for held, taken in self._admission.outlook.leases(candidate.charge.uuid):
             if room >= size and not request.exclusive:
                 break
+            if held.request.standing:
+                continue
             room += taken
             names.append(held.name)
         if room < size:
-            return f"{format_size(size - room)} that no promise holds must come free as well"
+            who = self._who(candidate)
+            return f"{format_size(size - room)} that others use must come free: {who}"
         if not names:
             return "what the rule names has to go first"
         left = (

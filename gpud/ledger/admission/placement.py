@@ -51,8 +51,8 @@ class Candidate:
             grantable_bytes=c.grantable_bytes,
             total_bytes=c.total_bytes,
             reserve_bytes=c.reserve_bytes,
-            # What is charged, over-use included: the terms must add up.
-            granted_bytes=c.charged_bytes,
+            granted_bytes=c.granted_bytes,
+            overuse_bytes=c.charged_bytes - c.granted_bytes,
             foreign_bytes=c.foreign_bytes or 0,
             unattributed_bytes=c.unattributed_bytes or 0,
             leaked_bytes=c.leaked_bytes,

@@ -18,6 +18,10 @@ from gpud.ledger.charge import Reserves, is_stale
 from gpud.ledger.reservation import Enforcement, ReserveRequest
 from gpud.units import format_size
 
+# Where a second process gets no context.
+ONE_CONTEXT_MODES = frozenset({"exclusive_process", "exclusive_thread"})
+NO_CONTEXT_MODE = "prohibited"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSettings:
@@ -62,6 +66,11 @@ def device_rule(sample: Sample, books: Books, now: Moment) -> str:
     if cordon is not None:
         alias = sample.info.alias
         return f"cordoned{_because(cordon.reason)}; `gpuctl uncordon {alias}` ends that"
+    return state_rule(sample, now)
+
+
+def state_rule(sample: Sample, now: Moment) -> str:
+    """Why nothing new starts on a device as it is, even in a promise that was made already."""
     if sample.readings.mig_enabled and sample.info.kind is DeviceKind.GPU:
         return "MIG is on: its slices are the devices"
     if sample.health is not Health.HEALTHY:
@@ -74,6 +83,8 @@ def device_rule(sample: Sample, books: Books, now: Moment) -> str:
         degrees = sample.readings.temperature_celsius
         shown = f" ({degrees:.0f} °C)" if degrees is not None else ""
         return f"critically hot{shown}: nothing new starts on it until it has cooled"
+    if sample.readings.compute_mode == NO_CONTEXT_MODE:
+        return _mode_words(sample, "no process")
     return ""
 
 
@@ -82,10 +93,23 @@ def exclusion_rule(
 ) -> str:
     """Why this request in particular may not be on a device, whatever is free there."""
     if request.within is not None:
-        inside = request.within in book.holders
+        inside = request.within in book.holders and request.within not in book.releasing
         return "" if inside else f"reservations/{request.within} holds nothing on it"
     if book.exclusive is not None:
         return f"reservations/{book.exclusive} has it exclusively"
+    return lasting_rule(sample, book, request, settings)
+
+
+def lasting_rule(
+    sample: Sample, book: DeviceBook, request: ReserveRequest, settings: LedgerSettings
+) -> str:
+    """Why this request may not be on a device even once whoever has it alone has gone.
+
+    The mode that keeps an exclusive promise alone goes with it; one that somebody set stays.
+    """
+    is_kept_to_one = sample.readings.compute_mode in ONE_CONTEXT_MODES
+    if is_kept_to_one and book.exclusive is None and not request.exclusive:
+        return _mode_words(sample, "one process")
     return enforcement_rule(sample, request, settings)
 
 
@@ -108,7 +132,7 @@ def holders_there(book: DeviceBook) -> str:
     return f"EXCLUSIVE needs it empty, and reservations/{first}{more} is on it"
 
 
-def strangers_there(sample: Sample) -> str:
+def strangers_there(sample: Sample, book: DeviceBook) -> str:
     """Which processes without a promise keep a device from being anybody's alone.
 
     A display's bytes are charged as foreign, but it computes nothing and no mode forbids it. The
@@ -117,7 +141,9 @@ def strangers_there(sample: Sample) -> str:
     strangers = [
         process
         for process in sample.processes or ()
-        if process.kind is not ProcessKind.GRAPHICS and sample.info.kind is not DeviceKind.HOST
+        if process.kind is not ProcessKind.GRAPHICS
+        and sample.info.kind is not DeviceKind.HOST
+        and book.carrier(process.claim) not in book.holders
     ]
     if not strangers:
         return ""
@@ -139,6 +165,12 @@ def overload(sample: Sample, size: int, limit_percent: float) -> str:
         f"its memory pressure is CRITICAL ({before:.0f} % used), and this load would leave it "
         f"{after:.0f} % full; only one that leaves less than {limit_percent:g} % starts"
     )
+
+
+def _mode_words(sample: Sample, takes: str) -> str:
+    mode = (sample.readings.compute_mode or "").upper()
+    end = f"`nvidia-smi -i {sample.info.uuid} -c DEFAULT`"
+    return f"its compute mode {mode} takes {takes}; {end} ends that"
 
 
 def _because(reason: str) -> str:

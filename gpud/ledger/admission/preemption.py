@@ -1,7 +1,8 @@
 """Pure: whom to end so that a waiting request of a higher class comes in.
 
 Only what is marked preemptible, of a lower class, and has had its minimum tenure; the idle first,
-then the lowest class, then the youngest, which lose least. What is ended may be at most `ratio`
+then the lowest class, then the youngest, which lose least. RAM is not taken from anybody: what
+lacks only RAM waits. What is ended may be at most `ratio`
 times what is gained. Since the class must be strictly higher, two requests never end each other.
 """
 
@@ -14,7 +15,7 @@ from gpud.clock import Moment
 from gpud.ledger.admission.admission import Admission
 from gpud.ledger.admission.placement import Candidate
 from gpud.ledger.admission.policy import PreemptionSettings
-from gpud.ledger.admission.queue import Line, room_of
+from gpud.ledger.admission.queue import Line
 from gpud.ledger.books import Books, DeviceBook
 from gpud.ledger.charge import Charge
 from gpud.ledger.reservation import Reservation, ReservationState, Shape
@@ -43,15 +44,21 @@ class Preemption:
 
     def victims(
         self, entry: Reservation, admission: Admission, line: Line
-    ) -> tuple[Reservation, ...]:
-        """Whom to give notice for it; empty when nobody needs to go, or nobody may."""
+    ) -> tuple[Reservation, ...] | None:
+        """Whom to give notice for it; empty: it comes in once those who are going have gone.
+
+        None: nobody's end would let it in, or it comes in by itself as early.
+        """
         if not self._settings.on or entry.within is not None:
-            return ()
+            return None
         for shape in entry.request.shapes:
             victims = self._for_shape(entry, shape, admission, line)
+            if victims:
+                soon = self._now.boottime + self._settings.grace_seconds
+                return victims if admission.moment(entry) > soon else None
             if victims is not None:
                 return victims
-        return ()
+        return None
 
     def _for_shape(
         self, entry: Reservation, shape: Shape, admission: Admission, line: Line
@@ -107,7 +114,7 @@ class Preemption:
             lacking = book.granted_bytes - going
         else:
             # Below 0 where strangers took what was promised: that has to come back first.
-            free = room_of(terms) - terms.charged_bytes
+            free = terms.room_bytes - terms.charged_bytes
             lacking = shape.bytes - free - going
         chosen: list[Reservation] = []
         for victim in self._candidates(entry, book, terms):

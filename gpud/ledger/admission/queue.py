@@ -4,19 +4,18 @@ Ageing: each class is worth `ageing_seconds` of waiting, so a request's place is
 arrival, moved ahead by its class. The order of two requests never changes while they wait, and
 one that came more than three ageing spans later passes nobody: nobody starves.
 
-Overtaking: who cannot be granted yet is a *head*, in order, as long as there are devices to keep
-for it: those where it comes in first, as the leases stand. Another may take bytes of a kept device
-only if the head comes in there no later for it, whatever the order in which the holders leave; or
-if its lease ends within `overtaking_seconds` of the head's arrival (it is then renewed no further
-while the head waits). So passers move a head's moment by that span at most, and elsewhere devices
-are not left idle for it. (Backfill with reservations, as batch schedulers have it, made for leases
-whose end is not known.) Who has waited three ageing spans is kept every device that would do: a
-lease that is renewed for ever would else keep it waiting where others come and go.
+Overtaking: for each that waits, devices are kept where it comes in first as the leases stand
+(`keeping`). Another may take bytes of a kept device only if the one that waits comes in there no
+later for it, whatever the order in which the holders leave; or if its lease ends within
+`overtaking_seconds` of the other's arrival (it is then renewed no further while that one waits).
+So passers move a moment by that span at most, and elsewhere devices are not left idle for it.
+(Backfill with reservations, as batch schedulers have it, made for leases whose end is not known.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from gpud.clock import Moment
 from gpud.errors import QueueFull, QuotaExceeded
@@ -30,6 +29,9 @@ from gpud.units import MIB
 SUM_UNIT_BYTES = 16 * MIB
 # With more holders than this on one device every sum is likely: assume that there is one.
 MAX_HOLDERS = 64
+# How many are protected from passers: on one device, and in all. Who is further back comes up.
+HEADS_PER_DEVICE = 4
+MAX_HEADS = 64
 
 
 def order_key(
@@ -79,51 +81,62 @@ def check_limits(
         )
 
 
-class Line:
-    """The heads, as the queue is walked in order, and the devices kept for them."""
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Bytes of a device that are kept for one that waits; `alone`: all of it."""
 
-    def __init__(self, settings: QueueSettings, now: Moment, device_count: int) -> None:
+    uuid: str
+    bytes: int
+    alone: bool
+
+
+class Line:
+    """Those that wait, as the queue is walked in order, and what is kept for them."""
+
+    def __init__(self, settings: QueueSettings, now: Moment) -> None:
         self._settings = settings
         self._now = now
-        self._device_count = device_count
-        self._heads: dict[str, tuple[Reservation, int]] = {}
+        self._heads: dict[str, list[tuple[Reservation, Kept]]] = {}
+        self._walked = 0
 
     @property
     def is_full(self) -> bool:
-        """Whether every device is kept for somebody: the rest of the queue keeps nothing."""
-        return len(self._heads) >= self._device_count
+        """Whether enough was kept: the rest of the queue keeps nothing yet."""
+        return self._walked >= MAX_HEADS
 
-    def keeps(self, uuid: str) -> bool:
-        """Whether the device is kept for a head already."""
-        return uuid in self._heads
+    def heads_of(self, uuid: str) -> int:
+        """For how many a device is kept."""
+        return len(self._heads.get(uuid, ()))
 
-    def keep(self, entry: Reservation, needs: dict[str, int]) -> None:
-        """It cannot be granted yet: so many bytes of these devices are kept for it."""
-        for uuid, size in needs.items():
-            self._heads.setdefault(uuid, (entry, size))
+    def keep(self, entry: Reservation, kept: Iterable[Kept]) -> None:
+        """It cannot be granted yet, and others may not delay it on these devices."""
+        self._walked += 1
+        for each in kept:
+            heads = self._heads.setdefault(each.uuid, [])
+            if len(heads) < HEADS_PER_DEVICE:
+                heads.append((entry, each))
 
     def hold_up(
         self, terms: Charge, book: DeviceBook, request: ReserveRequest, size: int
     ) -> tuple[str, Notice | None]:
         """Why the request may not take bytes of a device yet, or whom it passes by doing so."""
-        head, need = self._heads.get(terms.uuid, (None, 0))
-        if head is None or request.within is not None:
-            return "", None
-        alone = head.exclusive or request.sharing is not head.request.sharing
-        if not alone and never_delays(book.holders.values(), room_of(terms), need, size):
-            return "", None
-        until = head.created.boottime + self._settings.overtaking_seconds
-        ttl = request.ttl_seconds
-        if ttl is not None and self._now.boottime + ttl <= until:
-            left = until - self._now.boottime
-            return "", Notice(by=head.id, deadline=Deadline.after(self._now, left))
-        return f"kept for {head.name}, which waits before it", None
-
-
-def room_of(terms: Charge) -> int:
-    """What promises could have of a device at most, in bytes: all that is nobody else's."""
-    others = (terms.foreign_bytes or 0) + (terms.unattributed_bytes or 0) + terms.leaked_bytes
-    return max(0, (terms.total_bytes or 0) - terms.reserve_bytes - others)
+        heads = self._heads.get(terms.uuid, ()) if request.within is None else ()
+        passed: Notice | None = None
+        observed = terms.observed_bytes
+        holders = [max(size, observed.get(id_, 0)) for id_, size in book.holders.items()]
+        for head, kept in heads:
+            alone = kept.alone or request.exclusive
+            if alone or not never_delays(holders, terms.room_bytes, kept.bytes, size):
+                until = head.created.boottime + self._settings.overtaking_seconds
+                ttl = request.ttl_seconds
+                if ttl is None or self._now.boottime + ttl > until:
+                    return f"kept for {head.name}, which waits before it", None
+                if passed is None or until < passed.deadline.boottime:
+                    left = until - self._now.boottime
+                    passed = Notice(by=head.id, deadline=Deadline.after(self._now, left))
+            # Those further back come in after it, beside its bytes or once it has gone.
+            holders.append(kept.bytes)
+        return "", passed
 
 
 def never_delays(holders: Iterable[int], room: int, need: int, size: int) -> bool:

@@ -124,7 +124,7 @@ def test_bytes_on_their_way_back_come_when_they_come() -> None:
 def test_strangers_are_told_as_what_no_promise_holds() -> None:
     desk = Desk(sample(0, used=20 * GIB, processes=(process(7, 20 * GIB),)))
     each = on(explain(desk, 8), "gpu0")
-    assert each.remedy == "4 GiB that no promise holds must come free as well"
+    assert each.remedy == "4 GiB that others use must come free: pid 7 (p7)"
     assert each.expected is None
 
 

@@ -194,6 +194,20 @@ def test_what_needs_no_bytes_of_its_own_passes_everybody() -> None:
     desk = Desk(sample(0))
     request = asking(12, standing=True, ttl_seconds=None, max_wait_seconds=None)
     desk.keep(desk.ledger.stand("voice", request, desk.clock.now()))
-    desk.wait("head", 24)
+    desk.serve()
+    desk.reserve("beside", 12, ttl_seconds=600.0)
+    desk.wait("head", 12)
     desk.reserve("a", 12, within="voice", instance="i", ttl_seconds=None)
     assert desk.held("a").passed is None
+
+
+def test_what_never_fits_beside_a_standing_share_is_refused_at_once() -> None:
+    """Waiting does not end what stands in the configuration."""
+    desk = Desk(sample(0))
+    request = asking(12, standing=True, ttl_seconds=None, max_wait_seconds=None)
+    desk.keep(desk.ledger.stand("voice", request, desk.clock.now()))
+    desk.serve()
+    for asked in ({"gib": 13}, {"gib": 1, "sharing": Sharing.EXCLUSIVE}):
+        with pytest.raises(VramInsufficient) as refusal:
+            desk.wait("head", asked.pop("gib"), **asked)
+        assert refusal.value.never_fits

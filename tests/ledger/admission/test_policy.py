@@ -20,7 +20,7 @@ from gpud.devices.snapshot import (
 )
 from gpud.errors import DeviceUnavailable, GpudError, SamplesStale, VramInsufficient
 from gpud.ledger.books import Cordon
-from gpud.ledger.reservation import Enforcement, ReservationState, Sharing
+from gpud.ledger.reservation import Enforcement, Priority, ReservationState, Sharing
 from gpud.rpc.errors import status_of
 from tests.fakes.cards import GIB, process, sample
 from tests.ledger.desk import HOST, Desk, settled
@@ -298,3 +298,57 @@ def test_only_loads_wait_for_pressure_and_only_on_a_critical_device(
     desk.wait("b", asked_gib, **asked)
     desk.show(sample(0))
     assert desk.state("b") is ReservationState.GRANTED
+
+
+# Compute modes that somebody set.
+
+ONE_CONTEXT = ["exclusive_process", "exclusive_thread"]
+
+
+@pytest.mark.parametrize("mode", ONE_CONTEXT)
+def test_a_device_that_takes_one_process_is_shared_by_nobody(mode: str) -> None:
+    """Two were promised room there, and the driver refused the second."""
+    desk = Desk(read(sample(0), compute_mode=mode))
+    with pytest.raises(DeviceUnavailable) as refusal:
+        desk.reserve("a", 4)
+    assert f"its compute mode {mode.upper()} takes one process" in str(refusal.value)
+    assert "`nvidia-smi -i U-gpu0 -c DEFAULT` ends that" in str(refusal.value)
+    assert code_of(refusal.value) == grpc.StatusCode.FAILED_PRECONDITION
+    # Nobody is kept a device for one that cannot come in; who is to be alone is what it is for.
+    desk.wait("b", 4)
+    desk.reserve("c", 4, **EXCLUSIVE)
+    desk.release("c")
+    desk.show(read(sample(0), compute_mode="default"))
+    assert desk.state("b") is ReservationState.GRANTED
+
+
+def test_a_device_that_is_to_take_no_process_grants_nothing() -> None:
+    desk = Desk(read(sample(0), compute_mode="prohibited"))
+    for asked in ({}, EXCLUSIVE):
+        with pytest.raises(DeviceUnavailable, match="compute mode PROHIBITED takes no process"):
+            desk.reserve("a", 4, **asked)
+
+
+def test_the_mode_that_keeps_a_promise_alone_keeps_nobody_from_ending_it() -> None:
+    """The mode goes with the promise: until it has, a shared one waits."""
+    policy = settled(preemption={"grace_seconds": 30.0, "min_tenure_seconds": 0.0})
+    desk = Desk(sample(0), settings=policy)
+    desk.reserve("h", 4, preemptible=True, ttl_seconds=600.0, priority=Priority.BATCH, **EXCLUSIVE)
+    desk.show(read(sample(0), compute_mode="exclusive_process"))
+    desk.wait("a", 16, priority=Priority.CRITICAL)
+    assert set(desk.ledger.books.noticed) == {"h"}
+    desk.pass_seconds(31)
+    assert desk.state("h") is ReservationState.REVOKED
+    assert desk.state("a") is ReservationState.QUEUED
+    assert "EXCLUSIVE_PROCESS" in desk.why("a")
+    desk.show(read(sample(0), compute_mode="default"))
+    assert desk.state("a") is ReservationState.GRANTED
+
+
+def test_nobody_is_ended_on_a_device_that_somebody_made_take_one_process() -> None:
+    policy = settled(preemption={"grace_seconds": 30.0, "min_tenure_seconds": 0.0})
+    desk = Desk(sample(0), settings=policy)
+    desk.reserve("h", 24, preemptible=True, ttl_seconds=600.0, priority=Priority.BATCH)
+    desk.show(read(sample(0), compute_mode="exclusive_process"))
+    desk.wait("a", 8, priority=Priority.CRITICAL)
+    assert not desk.ledger.books.noticed

@@ -116,7 +116,8 @@ def test_an_answer_says_where_it_waits_and_for_what() -> None:
     assert (made.state, made.grants, made.generation) == (ReservationState.QUEUED, (), 1)
     assert desk.why("a") == "8 GiB on gpu0: 0 B grantable of 24 GiB (granted 24 GiB)"
     desk.wait("b", 24)
-    assert desk.why("b") == "24 GiB on gpu0: kept for reservations/a, which waits before it"
+    kept = "24 GiB on gpu0: kept for reservations/a, which waits before it; "
+    assert desk.why("b") == kept + "0 B grantable of 24 GiB (granted 24 GiB)"
     (queued, _) = [each for each in desk.events if each.type == "reservation.queued"]
     assert queued.reason == desk.why("a")
     assert queued.details["max_wait_seconds"] == "30"

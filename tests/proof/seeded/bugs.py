@@ -83,8 +83,8 @@ SEEDS = (
     Seed(
         "alone beside others",
         "gpud/ledger/admission/admission.py",
-        "obstacle = holders_there(book) or strangers_there(sample)",
-        "obstacle = strangers_there(sample)",
+        "obstacle = holders_there(book) or strangers_there(sample, book)",
+        "obstacle = strangers_there(sample, book)",
     ),
     Seed(
         "classes do not count",

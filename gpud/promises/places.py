@@ -27,7 +27,7 @@ class Place:
 
 
 @dataclass(slots=True)
-class QueueView:
+class Places:
     """The places of those that wait, on the durable promises."""
 
     promises: Promises

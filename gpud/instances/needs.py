@@ -1,0 +1,150 @@
+"""Pure: what a load asks of the ledger: its bytes by device, its RAM beside a card, its devices.
+
+The load and its rehearsal (validate_only) both ask by this, so that they cannot differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from gpud.devices.snapshot import DeviceKind, Sample
+from gpud.instances.instance import Instance
+from gpud.ledger.reservation import Priority, Reservation, ReserveRequest, Shape, Sharing
+from gpud.models.catalogue import Inspection
+from gpud.models.footprint import DeviceTraits, estimate
+from gpud.models.host_share import host_share
+from gpud.models.model import Footprint
+
+_HOST = DeviceTraits(kind=DeviceKind.HOST, model_name="host")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadTerms:
+    """How a load wants its bytes. `devices` are UUIDs to choose among; none: any GPU."""
+
+    devices: tuple[str, ...] = ()
+    sharing: Sharing = Sharing.SHARED
+    priority: Priority = Priority.NORMAL
+    preemptible: bool = False
+    max_wait_seconds: float = 0.0
+    within: str | None = None  # a standing reservation
+
+    def settled(self, reservations: Mapping[str, Reservation]) -> LoadTerms:
+        """With the devices named, where they follow from the standing reservation it is within.
+
+        RAM that this one holds beside its cards is no place for a load.
+        """
+        outer = reservations.get(self.within or "")
+        if outer is None or self.devices:
+            return self
+        return replace(
+            self, devices=tuple(grant.device for grant in outer.grants if not grant.beside)
+        )
+
+    def request(self, instance: Instance, size: int) -> ReserveRequest:
+        """A HELD promise of so many bytes for an instance."""
+        return ReserveRequest(
+            owner=instance.owner,
+            bytes=size,
+            devices=self.devices,
+            sharing=Sharing.SHARED if self.within is not None else self.sharing,
+            priority=self.priority,
+            preemptible=self.preemptible,
+            ttl_seconds=None,
+            max_wait_seconds=self.max_wait_seconds,
+            instance=instance.id,
+            within=self.within,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """What a load needs, on a card and on the host; None: it may not be placed there.
+
+    On a card that is the most that any of the candidates would take.
+    """
+
+    cards: tuple[str, ...]  # UUIDs of the cards named; none: all there are, if any
+    hosts: tuple[str, ...]
+    on_card: Footprint | None
+    on_host: Footprint | None
+    beside_bytes: int  # RAM beside whatever card it comes to
+
+    @property
+    def dearest(self) -> Footprint:
+        """The most that it takes wherever it comes."""
+        found = [each for each in (self.on_card, self.on_host) if each is not None]
+        return max(found, key=lambda each: each.total_bytes)
+
+    def on(self, uuid: str) -> Footprint:
+        """What it takes on the device that it came to."""
+        found = self.on_host if uuid in self.hosts else self.on_card
+        return replace(found or self.dearest, device_uuid=uuid)
+
+    def request(self, instance: Instance, terms: LoadTerms) -> ReserveRequest:
+        """The promise to ask for; `terms` are those that the need was found with.
+
+        A card comes before the host where both would do. On the host its footprint has all of its
+        RAM, so there the request is for what is not asked beside already: no byte is asked twice.
+        (Of a model of a few MiB what is asked beside may be more; then it has that.)
+        """
+        if self.on_card is None or self.on_host is None:
+            request = terms.request(instance, self.dearest.total_bytes)
+            return replace(request, host_bytes=self.beside_bytes)
+        rest = max(1, self.on_host.total_bytes - self.beside_bytes)
+        return replace(
+            terms.request(instance, self.on_card.total_bytes),
+            devices=self.cards,
+            host_bytes=self.beside_bytes,
+            alternatives=(Shape(bytes=rest, devices=self.hosts),),
+        )
+
+
+def need(
+    inspection: Inspection, instance: Instance, terms: LoadTerms, samples: Iterable[Sample]
+) -> Need:
+    """What a load with settled terms needs. Raises GgufInvalid as estimate does."""
+    samples = tuple(samples)
+    candidates = [each for each in samples if _may_carry(each, terms)]
+    cards = [each for each in candidates if each.info.kind is not DeviceKind.HOST]
+    hosts = [each for each in candidates if each.info.kind is DeviceKind.HOST]
+    traits = {DeviceTraits(kind=card.info.kind, model_name=card.info.model_name) for card in cards}
+    header, options = inspection.header, instance.options
+    footprints = [estimate(header, options, each) for each in traits]
+    on_host = estimate(header, options, _HOST) if hosts or not traits else None
+    return Need(
+        cards=tuple(card.info.uuid for card in cards) if terms.devices else (),
+        hosts=tuple(host.info.uuid for host in hosts),
+        on_card=max(footprints, key=lambda each: each.total_bytes, default=None),
+        on_host=on_host,
+        beside_bytes=_beside(inspection, instance, terms, samples) if traits else 0,
+    )
+
+
+def _may_carry(sample: Sample, terms: LoadTerms) -> bool:
+    if terms.devices:
+        return sample.info.uuid in terms.devices
+    return sample.info.kind is not DeviceKind.HOST
+
+
+def _beside(
+    inspection: Inspection, instance: Instance, terms: LoadTerms, samples: tuple[Sample, ...]
+) -> int:
+    """The RAM that it needs beside whatever card it comes to; 0 where RAM is no device.
+
+    A standing reservation has its own RAM, or none.
+    """
+    host = any(each.info.kind is DeviceKind.HOST for each in samples)
+    if terms.within is not None or not host:
+        return 0
+    shares = (
+        host_share(
+            inspection.header,
+            instance.options,
+            DeviceTraits(kind=each.info.kind, model_name=each.info.model_name),
+        )
+        for each in samples
+        if _may_carry(each, terms)
+    )
+    return max(shares, default=0)
