@@ -66,7 +66,7 @@ _OPTIONS = (
     click.option("--priority", type=enum_choice(Priority), help="In the queue (default: normal)."),
     click.option("--preemptible", is_flag=True, help="May be ended early for a higher class."),
     click.option(
-        "--ttl", type=span, help="Ends after this unless renewed (default: 10m; run: 1m)."
+        "--ttl", type=span, help="Ends after this unless renewed (10m; with run 1m)."
     ),
     click.option("--owner", help="Whose it is (default: user@host)."),
     click.option("--label", "labels", type=label, multiple=True, help="May be repeated."),

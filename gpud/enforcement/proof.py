@@ -127,6 +127,9 @@ def _check(process: ProcessUse, proc: str) -> None:
     for reason, holds in reasons.items():
         if holds:
             raise Unproved(reason)
-    environment = b"\0" + Path(proc, str(pid), "environ").read_bytes()
-    if b"\0" + INSTANCE_TOKEN in environment:
+    environment = Path(proc, str(pid), "environ").read_bytes()
+    if not environment:
+        # For a moment after its exec a process shows none; what it is cannot be told by that.
+        raise Unproved("it shows no environment that would tell whose it is")
+    if b"\0" + INSTANCE_TOKEN in b"\0" + environment:
         raise Unproved("it is an instance's; `gpuctl unload` stops those")

@@ -58,8 +58,9 @@ async def test_a_load_waits_shows_its_place_and_comes_in(stubbed: MakeGpud) -> N
     daemon = stubbed().start()
     async with calling(daemon) as api:
         blocker = await block(api)
-        first, second = (api.instances.LoadModel(loading(60)) for _ in range(2))
+        first = api.instances.LoadModel(loading(60))
         told = await waits(first)
+        second = api.instances.LoadModel(loading(60))
         assert told.phase == pb.LOAD_PHASE_ALLOCATE
         assert "waits, 0 before it" in told.detail
         assert f"{blocker.name} has it exclusively" in told.detail
