@@ -65,9 +65,7 @@ _OPTIONS = (
     click.option("--numa-node", type=WHOLE, help="Prefer devices of this node."),
     click.option("--priority", type=enum_choice(Priority), help="In the queue (default: normal)."),
     click.option("--preemptible", is_flag=True, help="May be ended early for a higher class."),
-    click.option(
-        "--ttl", type=span, help="Ends after this unless renewed (10m; with run 1m)."
-    ),
+    click.option("--ttl", type=span, help="Ends after this unless renewed (10m; with run 1m)."),
     click.option("--owner", help="Whose it is (default: user@host)."),
     click.option("--label", "labels", type=label, multiple=True, help="May be repeated."),
 )

@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
@@ -108,9 +109,17 @@ def stranger(*, ignores_sigterm: bool = False, **environment: str) -> Iterator[S
     ) as shell:
         it = Stranger(shell)
         try:
+            until_shown(it.pid)
             yield it
         finally:
             it.close()
+
+
+def until_shown(pid: int) -> None:
+    """For a moment after its exec a process shows no environment."""
+    deadline = time.monotonic() + 10
+    while not Path(f"/proc/{pid}/environ").read_bytes():
+        assert time.monotonic() < deadline
 
 
 # Reporting.
