@@ -121,6 +121,8 @@ class Line:
     ) -> tuple[str, Notice | None]:
         """Why the request may not take bytes of a device yet, or whom it passes by doing so."""
         heads = self._heads.get(terms.uuid, ()) if request.within is None else ()
+        if not heads:
+            return "", None
         passed: Notice | None = None
         observed = terms.observed_bytes
         holders = [max(size, observed.get(id_, 0)) for id_, size in book.holders.items()]
