@@ -176,5 +176,5 @@ def _cell(waits: list[float]) -> str:
 
 if __name__ == "__main__":
     arrivals_asked = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
-    for load_asked in (0.6, 0.8):
+    for load_asked in (0.6, 0.7):
         print("\n".join(table(arrivals_asked, load_asked)), end="\n\n")

@@ -91,7 +91,7 @@ class Keeper:
     def _choices(self, request: ReserveRequest, shape: Shape, line: Line) -> Iterator[_Choice]:
         for sample in self._samples:
             uuid = sample.info.uuid
-            if not eligible(uuid, sample.info.kind, shape):
+            if line.has_enough(uuid) or not eligible(uuid, sample.info.kind, shape):
                 continue
             size = shape.bytes + _beside(request, sample)
             moment = self._outlook.moment(sample, request, size, alone=request.exclusive)

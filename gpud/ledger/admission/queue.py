@@ -104,6 +104,10 @@ class Line:
         """Whether enough was kept: the rest of the queue keeps nothing yet."""
         return self._walked >= MAX_HEADS
 
+    def has_enough(self, uuid: str) -> bool:
+        """Whether a device is kept for as many as it may be."""
+        return self.heads_of(uuid) >= HEADS_PER_DEVICE
+
     def heads_of(self, uuid: str) -> int:
         """For how many a device is kept."""
         return len(self._heads.get(uuid, ()))
