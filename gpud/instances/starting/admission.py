@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from gpud.devices.snapshot import Sample
 from gpud.errors import GpudError
 from gpud.instances.instance import Instance
+from gpud.ledger.admission.policy import ONE_CONTEXT_MODES
 from gpud.ledger.reservation import Enforcement, Reservation
 from gpud.units import format_size
-
-# Compute modes in which a device takes one context: a second one's creation fails.
-ONE_CONTEXT_MODES = ("exclusive_process", "exclusive_thread")
 
 
 @dataclass(kw_only=True, eq=False)
