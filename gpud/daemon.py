@@ -41,7 +41,7 @@ from gpud.ledger.change import Change
 from gpud.ledger.charge import is_stale
 from gpud.ledger.ledger import Ledger
 from gpud.ledger.reservation import MIN_TTL_SECONDS
-from gpud.ledger.standing import requests_of
+from gpud.ledger.standing import requests_of, standing_events
 from gpud.models.model import EngineKind
 from gpud.notify import Notifier
 from gpud.promises.promises import Promises, note
@@ -201,6 +201,7 @@ class Daemon:
                 self._http.close()
             await self._rpc.stop()
             self._store.close()
+            self._promises.log_untold()
             log.info("daemon.stopped")
 
     async def _serve(self) -> None:
@@ -251,10 +252,9 @@ class Daemon:
             return
         requests, missing = requests_of(self._standing, snapshot)
         self._promises.stand(requests, keep=frozenset(missing))
-        if missing != self._told_missing:
+        if missing != self._told_missing and not self._store.read_only_cause:
             self._told_missing = missing
-            for name, devices in missing.items():
-                log.warning("reservation.standing_waits", name=name, missing=", ".join(devices))
+            self._promises.post(Change(events=standing_events(missing, snapshot.wall)))
 
     def _tell_devices(self, snapshot: Snapshot) -> None:
         """What happened to devices, and to the host's memory, since the last snapshot."""
@@ -376,8 +376,8 @@ class Daemon:
             self._notifier.tell("WATCHDOG=1")
         if state == self._told_state:
             return
-        name, reason = state
-        if name not in _NOT_SERVING and self._told_state[0] in _NOT_SERVING:
+        (name, reason), before = state, self._told_state[0]
+        if name not in _NOT_SERVING and before in _NOT_SERVING:
             # Whoever hears that finds the standing reservations.
             await self._promises.settled()
         self._told_state = state
@@ -389,7 +389,9 @@ class Daemon:
         event = Event(
             wall=self._clock.now().wall, type=f"node.{name.lower()}", subject="node", reason=reason
         )
-        if not self._store.read_only_cause:
+        # An order to drain was told with who gave it; here only that it still holds.
+        is_known = name == "DRAINING" and before not in _NOT_SERVING
+        if not is_known and not self._store.read_only_cause:
             self._promises.post(note(event))
 
     # Parts.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
@@ -16,8 +16,7 @@ from gpud.store import Committed, Entry, SqliteStore
 _FOLLOW_PAGE = 256
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that happened; `sequence` is 0 until it is durable."""
 
     wall: float
@@ -25,7 +24,7 @@ class Event:
     subject: str
     actor: str = "gpud"
     reason: str = ""
-    details: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, str] = msgspec.field(default_factory=dict)
     sequence: int = 0
 
     def entry(self) -> Entry:

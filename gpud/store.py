@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from gpud.errors import StateDirectoryRefused, StoreReadOnly
@@ -47,8 +48,7 @@ CREATE INDEX IF NOT EXISTS events_by_subject ON events (subject, sequence);
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One record of durable state; body None removes it."""
 
     kind: str
@@ -56,8 +56,7 @@ class Row:
     body: bytes | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the journal, to be numbered by its commit."""
 
     wall: float
@@ -66,16 +65,14 @@ class Entry:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Write:
+class Write(msgspec.Struct, frozen=True, kw_only=True):
     """What one decision changes; all of it becomes durable, or none."""
 
     rows: tuple[Row, ...] = ()
     entries: tuple[Entry, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Committed:
+class Committed(msgspec.Struct, frozen=True, kw_only=True):
     """A write that is durable, with the sequences its entries got."""
 
     write: Write

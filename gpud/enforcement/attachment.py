@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from msgspec import structs
+
 from gpud.clock import Clock, Moment
 from gpud.devices.attached import AttachmentTable, cgroup_paths, is_within
 from gpud.devices.processes import KTHREADD_PID, read_stat
@@ -33,8 +35,8 @@ def attachment_of(pid: int | None, cgroup: str, now: Moment, proc: Path = PROC) 
         raise OptionInvalid(field=field, problem="name a pid or a cgroup, one of the two")
     made = Attachment(wall=now.wall, boottime=now.boottime)
     if pid is not None:
-        return replace(made, pid=pid, start_time=look_up(pid, proc))
-    return replace(made, cgroup=check_cgroup(cgroup, proc))
+        return structs.replace(made, pid=pid, start_time=look_up(pid, proc))
+    return structs.replace(made, cgroup=check_cgroup(cgroup, proc))
 
 
 def look_up(pid: int, proc: Path = PROC) -> int:

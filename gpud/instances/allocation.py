@@ -6,6 +6,8 @@ import secrets
 from contextlib import aclosing
 from dataclasses import replace
 
+from msgspec import structs
+
 from gpud.errors import WrongState
 from gpud.instances.life import Life
 from gpud.ledger.change import Change
@@ -33,7 +35,7 @@ async def ask(life: Life, request: ReserveRequest) -> tuple[Reservation, Change]
             name=ended.name, state=ended.state.name, advice=f"{ended.reason}; load again"
         )
     # It waited in vain: what would be refused now is why.
-    return _reserve(life, replace(request, max_wait_seconds=0.0))
+    return _reserve(life, structs.replace(request, max_wait_seconds=0.0))
 
 
 def _reserve(life: Life, request: ReserveRequest) -> tuple[Reservation, Change]:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+from msgspec import structs
 
 from gpud.clock import Clock
 from gpud.devices.snapshot import Snapshot
@@ -120,7 +121,7 @@ class Life:
         self.instance = replace(self.instance, **changes)  # type: ignore[arg-type]
         instance = self.instance
         if event is not None:
-            change = replace(change, events=(*change.events, event))
+            change = structs.replace(change, events=(*change.events, event))
 
         self._queued += 1
         self.newest = self.house.promises.commit(

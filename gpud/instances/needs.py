@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from msgspec import structs
+
 from gpud.devices.snapshot import DeviceKind, Sample
 from gpud.instances.instance import Instance
 from gpud.ledger.reservation import Priority, Reservation, ReserveRequest, Shape, Sharing
@@ -91,9 +93,9 @@ class Need:
         """
         if self.on_card is None or self.on_host is None:
             request = terms.request(instance, self.dearest.total_bytes)
-            return replace(request, host_bytes=self.beside_bytes)
+            return structs.replace(request, host_bytes=self.beside_bytes)
         rest = max(1, self.on_host.total_bytes - self.beside_bytes)
-        return replace(
+        return structs.replace(
             terms.request(instance, self.on_card.total_bytes),
             devices=self.cards,
             host_bytes=self.beside_bytes,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from gpud.events import Event
 from gpud.ledger.books import Cordon
 from gpud.ledger.reservation import Reservation
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, kw_only=True):
     """What a decision changed. All of it becomes durable together."""
 
     reservations: tuple[Reservation, ...] = ()
@@ -27,7 +27,9 @@ class Change:
 
 def joined(changes: Iterable[Change]) -> Change:
     """Several changes as one, in order."""
-    parts = tuple(changes)
+    parts = [change for change in changes if change]
+    if len(parts) == 1:
+        return parts[0]
     return Change(
         reservations=tuple(r for part in parts for r in part.reservations),
         forgotten=tuple(id_ for part in parts for id_ in part.forgotten),

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from gpud.devices.snapshot import DeviceKind, Sample
 from gpud.ledger.books import DeviceBook
 
@@ -18,8 +20,7 @@ from gpud.ledger.books import DeviceBook
 STALE_SECONDS = 10.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Charge:
+class Charge(msgspec.Struct, frozen=True, kw_only=True):
     """The terms of the formula for one device. None: the device does not tell."""
 
     uuid: str
@@ -45,8 +46,7 @@ class Charge:
         return max(0, (self.total_bytes or 0) - self.reserve_bytes - others)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reckoning:
+class Reckoning(msgspec.Struct, frozen=True, kw_only=True):
     """A charge, and what it was made from: while that is the same, so is the charge.
 
     A promise changes one device's book, and every promise asks for the terms of all devices.

@@ -7,7 +7,8 @@ the decisions. Admission sees every decision at once; everything else sees what 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from gpud.clock import Moment
 from gpud.devices.snapshot import Snapshot

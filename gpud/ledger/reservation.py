@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from gpud.clock import Moment
 from gpud.devices.snapshot import DeviceKind
@@ -62,8 +63,7 @@ class Enforcement(enum.Enum):
     DRIVER = "driver"  # the driver refuses other processes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deadline:
+class Deadline(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An instant that survives restart and reboot: BOOTTIME rules within its boot, wall beyond."""
 
     boot_id: str
@@ -88,8 +88,7 @@ class Deadline:
         return Deadline.after(now, min(ttl_seconds, max(0.0, self.remaining_seconds(now))))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The bytes of one reservation on one device.
 
     `residue_before_bytes` is what the device showed used beyond all known processes when the
@@ -104,8 +103,7 @@ class Grant:
     beside: bool = False  # RAM beside the devices; never exclusive
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class Shape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Bytes per device on a number of devices, and which may carry them (UUIDs, or a kind)."""
 
     bytes: int
@@ -114,8 +112,7 @@ class Shape:
     device_kind: DeviceKind | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attachment:
+class Attachment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A process, by pid and start (clock ticks after boot), or a cgroup, that is the owner's."""
 
     wall: float
@@ -125,16 +122,14 @@ class Attachment:
     cgroup: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notice:
+class Notice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Another needs the bytes, by this deadline."""
 
     by: str
     deadline: Deadline
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReserveRequest:
+class ReserveRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is asked of the ledger. `devices` are UUIDs; `bytes` is per device."""
 
     owner: str
@@ -152,7 +147,7 @@ class ReserveRequest:
     max_wait_seconds: float | None = 0.0  # 0: refused when it does not fit; None: without end
     host_bytes: int = 0  # RAM beside the devices
     require_enforcement: Enforcement = Enforcement.LEDGER
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     instance: str | None = None
     within: str | None = None  # the standing reservation whose bytes it uses
     standing: bool = False
@@ -174,8 +169,7 @@ class ReserveRequest:
         return (first, *self.alternatives)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reservation:
+class Reservation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A promise, or a request that waits for one. Times named `_wall` are for people."""
 
     id: str

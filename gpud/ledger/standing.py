@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gpud.devices.snapshot import Snapshot
+from gpud.events import Event
 from gpud.ledger.reservation import Priority, ReserveRequest, Sharing
 
 
@@ -41,6 +42,20 @@ class Standing:
             labels=self.labels,
             standing=True,
         )
+
+
+def standing_events(missing: Mapping[str, Sequence[str]], wall: float) -> tuple[Event, ...]:
+    """Who of them cannot be held for want of a device."""
+    return tuple(
+        Event(
+            wall=wall,
+            type="reservation.device_missing",
+            subject=f"reservations/{name}",
+            reason=f"{', '.join(devices)} is not on this host; it is held once it is there",
+            details={"devices": ",".join(devices)},
+        )
+        for name, devices in missing.items()
+    )
 
 
 def requests_of(

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
 import structlog
+from msgspec import structs
 
 from gpud.clock import Clock
 from gpud.devices.snapshot import Snapshot
@@ -32,6 +33,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 # In `_unreadable`: the store as a whole, not rows of a kind.
 _STORE = ""
+LOG_AFTER_SECONDS = 0.002
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,7 @@ class Promises:
         self._store = store
         self._clock = clock
         self._newest: asyncio.Future[Committed] | None = None
+        self._untold: list[Event] = []
 
     @property
     def unreadable(self) -> str:
@@ -107,7 +110,7 @@ class Promises:
         settled = tuple((uuid, 0) for uuid, leak in found if leak.boot_id != now.boot_id)
         self.requests = Requests(known=known)
         restored = self.ledger.restore(reservations, leaks, now, cordons)
-        change = replace(restored, leaks=settled)
+        change = structs.replace(restored, leaks=settled)
         self.durable = Books()
         self.watchers.wake_all()
         for reservation in self.ledger.books.reservations.values():
@@ -268,8 +271,6 @@ class Promises:
         on_durable: Callable[[], None] = lambda: None,
     ) -> asyncio.Future[Committed]:
         """Queue a change with other rows of the same decision. Decisions queue in order."""
-        for event in change.events:
-            log.info(event.type, subject=event.subject, reason=event.reason, **event.details)
         write = Write(
             rows=(*rows_of(change, self._clock.now().boot_id), *rows),
             entries=tuple(event.entry() for event in change.events),
@@ -277,10 +278,17 @@ class Promises:
 
         def durable() -> None:
             self._apply(change)
+            self._log_soon(change.events)
             on_durable()
 
         self._newest = self._store.append(write, durable)
         return self._newest
+
+    def log_untold(self) -> None:
+        """Log the events that became durable since the last time."""
+        events, self._untold = self._untold, []
+        for event in events:
+            log.info(event.type, subject=event.subject, reason=event.reason, **event.details)
 
     def remember(self, call: Call, result: str) -> tuple[Row, ...]:
         """The row that makes a request_id answer the same again."""
@@ -320,6 +328,12 @@ class Promises:
                 "and is no longer listed; send a new id",
             )
         return reservation
+
+    def _log_soon(self, events: Sequence[Event]) -> None:
+        """Log them once their callers have been answered: that takes as long as a small commit."""
+        if events and not self._untold:
+            asyncio.get_running_loop().call_later(LOG_AFTER_SECONDS, self.log_untold)
+        self._untold += events
 
     def _apply(self, change: Change) -> None:
         queued = self.durable.queued

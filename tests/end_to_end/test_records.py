@@ -100,3 +100,17 @@ async def test_whoever_hears_ready_finds_the_standing_reservations(
             asked = pb.GetReservationRequest(name="reservations/voice")
             voice = (await api.reservations.GetReservation(asked)).reservation
             assert voice.state == pb.RESERVATION_STATE_GRANTED
+
+
+async def test_a_standing_reservation_without_its_device_is_told(gpud: MakeGpud) -> None:
+    daemon = gpud()
+    daemon.extra += '[reservations.chat]\nowner = "home"\ndevices = ["gpu77"]\nbytes = "1GiB"\n'
+    daemon.start()
+    async with calling(daemon) as api, asyncio.timeout(PATIENCE_SECONDS):
+        watched = api.node.WatchEvents(
+            node_pb2.WatchEventsRequest(type="reservation", after_sequence=0)
+        )
+        event = (await anext(aiter(watched))).event
+    assert event.type == "reservation.device_missing"
+    assert event.subject == "reservations/chat"
+    assert event.reason == "gpu77 is not on this host; it is held once it is there"

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from gpud.clock import Moment, SystemClock
 from gpud.devices.attached import AttachmentTable
@@ -185,9 +186,11 @@ def at(wall: float, pid: int | None = None, cgroup: str = "") -> Attachment:
 
 
 def test_the_table_has_what_is_booked_and_the_newer_of_two() -> None:
-    older = replace(held("a", GPU), attachments=(at(1.0, 7), at(3.0, cgroup="/x")))
-    newer = replace(held("b", GPU), attachments=(at(2.0, 7), at(2.0, cgroup="/x"), at(2.0, 8)))
-    ended = replace(
+    older = structs.replace(held("a", GPU), attachments=(at(1.0, 7), at(3.0, cgroup="/x")))
+    newer = structs.replace(
+        held("b", GPU), attachments=(at(2.0, 7), at(2.0, cgroup="/x"), at(2.0, 8))
+    )
+    ended = structs.replace(
         held("c", GPU, state=ReservationState.RELEASED), attachments=(at(9.0, 7), at(9.0, 9))
     )
     assert table_of([newer, older, ended]) == AttachmentTable(
@@ -198,8 +201,8 @@ def test_the_table_has_what_is_booked_and_the_newer_of_two() -> None:
 def test_the_newer_attachment_is_the_later_one_whatever_the_date_was_set_to() -> None:
     before = Attachment(wall=9000.0, boottime=10.0, pid=7, start_time=70)
     after = Attachment(wall=5400.0, boottime=20.0, pid=7, start_time=70)
-    old = replace(held("old", GPU), attachments=(before,))
-    new = replace(held("new", GPU), attachments=(after,))
+    old = structs.replace(held("old", GPU), attachments=(before,))
+    new = structs.replace(held("new", GPU), attachments=(after,))
     for order in ([old, new], [new, old]):
         assert table_of(order).processes == ((7, 70, "new"),)
 

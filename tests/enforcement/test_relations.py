@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from gpud.clock import Moment
 from gpud.devices.snapshot import DeviceKind, ProcessUse, Sample
@@ -48,7 +49,7 @@ def held(
         within=within,
     )
     grants = tuple(Grant(device=uuid, bytes=size) for uuid in devices)
-    return replace(Reservation.asked(id_, request, NOW), state=state, grants=grants)
+    return structs.replace(Reservation.asked(id_, request, NOW), state=state, grants=grants)
 
 
 def books(*reservations: Reservation) -> Books:

@@ -18,6 +18,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from msgspec import structs
 
 from gpud.clock import Moment
 from gpud.devices.snapshot import DeviceKind, Health, Sample, Snapshot, Thermal
@@ -143,7 +144,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.reserve(ReserveRequest(owner="me", bytes=20 * GIB, devices=(uuid,)))
         waits = ReserveRequest(owner="me", bytes=23 * GIB, devices=(uuid,), max_wait_seconds=300.0)
         self.reserve(waits)
-        self.reserve(replace(waits, bytes=size * GIB, ttl_seconds=ttl))
+        self.reserve(structs.replace(waits, bytes=size * GIB, ttl_seconds=ttl))
         if f"r{self.made}" in self.live():
             self.renewed(f"r{self.made}", 300.0)
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gpud.v1 import devices_pb2, node_pb2
 from gpud.v1 import reservations_pb2 as pb
@@ -128,6 +129,12 @@ async def test_a_drained_node_grants_nothing_anywhere_and_says_so(api: Api) -> N
     for _ in range(2):
         answer = await api.node.DrainNode(node_pb2.DrainNodeRequest(reason="move", owner="anna"))
         assert answer.node.state == node_pb2.NODE_STATE_DRAINING
+    # Told by who gave the order alone, not again by the next tick.
+    health = health_pb2_grpc.HealthStub(api.channel)
+    watched = health.Watch(health_pb2.HealthCheckRequest(), timeout=20)
+    while (await watched.read()).status != health_pb2.HealthCheckResponse.NOT_SERVING:
+        pass
+    watched.cancel()
     node = (await api.node.GetNode(node_pb2.GetNodeRequest())).node
     assert node.state == node_pb2.NODE_STATE_DRAINING
     assert node.state_reason == (

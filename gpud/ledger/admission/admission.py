@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from gpud.clock import Moment
 from gpud.devices.snapshot import DeviceKind, Health, Sample
@@ -43,8 +45,7 @@ from gpud.ledger.reservation import (
 from gpud.ledger.sight import Sight
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
+class Fit(msgspec.Struct, frozen=True, kw_only=True):
     """What a request gets, and whom it passes by it."""
 
     grants: tuple[Grant, ...]

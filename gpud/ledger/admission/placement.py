@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from gpud.devices.snapshot import DeviceKind
 from gpud.errors import DeviceShortage, DeviceUnavailable, GpudError, VramInsufficient
@@ -10,8 +10,7 @@ from gpud.ledger.charge import Charge
 from gpud.ledger.reservation import Notice, Placement, ReserveRequest, Shape
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """A device that a shape may be placed on.
 
     `room_bytes` is what this request could have of it now; None: unknown. `most_bytes` bounds what
