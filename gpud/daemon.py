@@ -201,6 +201,7 @@ class Daemon:
                 self._http.close()
             await self._rpc.stop()
             self._store.close()
+            await self._clock.sleep(0)  # the last commits are told on the loop
             self._promises.log_untold()
             log.info("daemon.stopped")
 

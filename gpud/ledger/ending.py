@@ -117,8 +117,8 @@ def rebased(reservation: Reservation, now: Moment) -> Reservation:
         deadline=deadline and deadline.rebased(now, limit or 0.0),
         ended=ended and _past(ended, now),
         release_deadline=release and release.rebased(now, 0.0),
-        notice=_moved(reservation.notice, reservation, now),
-        passed=_moved(reservation.passed, reservation, now),
+        notice=reservation.notice and _moved(reservation.notice, reservation, now),
+        passes=tuple(_moved(each, reservation, now) for each in reservation.passes),
     )
 
 
@@ -127,10 +127,8 @@ def _kept(attachments: tuple[Attachment, ...]) -> tuple[Attachment, ...]:
     return tuple(replace(each, boottime=0.0) for each in attachments if each.pid is None)
 
 
-def _moved(notice: Notice | None, reservation: Reservation, now: Moment) -> Notice | None:
+def _moved(notice: Notice, reservation: Reservation, now: Moment) -> Notice:
     """With what is left by the wall clock; set back, that leaves no more than there ever was."""
-    if notice is None:
-        return None
     since = reservation.granted or reservation.created
     longest = max(0.0, notice.deadline.wall - since.wall)
     return replace(notice, deadline=notice.deadline.rebased(now, longest))

@@ -182,9 +182,9 @@ class Ledger(Reader):
             )
         ttl = ttl_seconds or reservation.ttl_seconds or 0.0
         deadline = Deadline.after(now, ttl)
-        passed = reservation.passed
-        if passed is not None and passed.by in self.books.queued:
-            deadline = min(deadline, passed.deadline, key=lambda each: each.boottime)
+        limit = self.renewable_until(reservation)
+        if limit is not None:
+            deadline = min(deadline, limit, key=lambda each: each.boottime)
         renewed = replace(reservation, ttl_seconds=ttl, deadline=deadline)
         self.books.put(renewed)
         # A renewal is durable but no event: every owner does it all the time.
@@ -328,7 +328,7 @@ def _granted(asked: Reservation, fit: Fit, now: Moment) -> Reservation:
         asked,
         state=ReservationState.GRANTED,
         grants=fit.grants,
-        passed=fit.passed,
+        passes=fit.passes,
         deadline=None if ttl is None else Deadline.after(now, ttl),
         granted=Deadline.after(now, 0),
     )

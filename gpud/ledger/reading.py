@@ -9,6 +9,7 @@ from gpud.clock import Moment
 from gpud.errors import (
     DeviceUnavailable,
     GpudError,
+    LimitReached,
     ReservationNotFound,
     VramInsufficient,
     WrongState,
@@ -17,7 +18,7 @@ from gpud.ledger.admission.admission import Admission
 from gpud.ledger.admission.explain import Explainer, Explanation
 from gpud.ledger.admission.policy import LedgerSettings
 from gpud.ledger.admission.preemption import Preemption
-from gpud.ledger.admission.queue import Line, in_order
+from gpud.ledger.admission.queue import Line, check_limits, in_order
 from gpud.ledger.books import Books
 from gpud.ledger.charge import Charge
 from gpud.ledger.ending import fence
@@ -45,6 +46,11 @@ class Reader:
         """The terms of some devices."""
         return self._sight.charges_of(uuids, books)
 
+    def renewable_until(self, reservation: Reservation) -> Deadline | None:
+        """Until when it may be renewed at most: whom it passed may still wait; None: no bound."""
+        bounds = (each.deadline for each in reservation.passes if each.by in self.books.queued)
+        return min(bounds, key=lambda each: each.boottime, default=None)
+
     def wants_list(self) -> bool:
         """Whether a process list is needed sooner than it would come."""
         if self.books.releasing:
@@ -61,6 +67,7 @@ class Reader:
         ordered = in_order((*self.books.queued.values(), newcomer), self.settings.queue)
         explainer = Explainer(self.books, self._sight, admission, now)
         explanation = explainer.explain(request, ordered.index(newcomer))
+        explanation = self._limited(explanation, request)
         if explanation.fit is not None or not explanation.can_wait:
             return explanation
         settings = self.settings.preemption
@@ -100,6 +107,15 @@ class Reader:
 
     # Inside.
 
+    def _limited(self, explanation: Explanation, request: ReserveRequest) -> Explanation:
+        """Whether a limit of its owner, or of the queue, refuses what the devices would not."""
+        try:
+            waits = explanation.fit is None and explanation.can_wait
+            check_limits(request, self.books, self.settings.queue, waits=waits)
+        except LimitReached as refusal:
+            return replace(explanation, fit=None, refusal=refusal)
+        return explanation
+
     def _find(self, id_: str) -> Reservation:
         reservation = self.books.reservations.get(id_)
         if reservation is None:
@@ -136,7 +152,10 @@ def _reason(entry: Reservation, admission: Admission, line: Line) -> str:
         admission.fit(entry.request, line)
     except (VramInsufficient, DeviceUnavailable) as refusal:
         shown = "; ".join(str(shortage) for shortage in refusal.shortages[:8])
-        return f"{format_size(entry.request.bytes)} on {shown}"
+        if isinstance(refusal, DeviceUnavailable):
+            return shown
+        many = f"each of {refusal.device_count} of " if refusal.device_count > 1 else ""
+        return f"{format_size(refusal.needed_bytes)} on {many}{shown}"
     except GpudError as refusal:
         return str(refusal)
     return "its turn"

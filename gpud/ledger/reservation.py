@@ -10,6 +10,7 @@ import msgspec
 from gpud.clock import Moment
 from gpud.devices.snapshot import DeviceKind
 
+# Part of the stored format: a field that has its default is left out of a row.
 DEFAULT_TTL_SECONDS = 600.0
 MIN_TTL_SECONDS = 1.0
 MAX_TTL_SECONDS = 7 * 86400.0
@@ -186,8 +187,8 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     bound: bool = False
     attachments: tuple[Attachment, ...] = ()
     notice: Notice | None = None
-    # It passed one that waits, and may be renewed no further than this while that one still does.
-    passed: Notice | None = None
+    # It passed those that wait, and may be renewed no further than this while one still does.
+    passes: tuple[Notice, ...] = ()
     # What it becomes when its bytes are back, and until when that may take.
     ending: ReservationState | None = None
     release_deadline: Deadline | None = None

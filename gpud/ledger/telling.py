@@ -26,13 +26,13 @@ def check_attachments(reservation: Reservation) -> None:
 def granted(reservation: Reservation, now: Moment) -> Event:
     """It has its bytes."""
     waited = now.boottime - reservation.created.boottime
-    passed = reservation.passed
+    passed = ", ".join(f"reservations/{each.by}" for each in reservation.passes)
     return Event(
         wall=now.wall,
         type="reservation.granted",
         subject=reservation.name,
         actor=reservation.owner,
-        reason=f"passed reservations/{passed.by}, for a bounded time" if passed else "",
+        reason=f"passed {passed}, for a bounded time" if passed else "",
         details={
             "bytes": str(sum(grant.bytes for grant in reservation.grants)),
             "devices": ",".join(grant.device for grant in reservation.grants),

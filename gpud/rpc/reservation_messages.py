@@ -285,7 +285,8 @@ def _summary(value: Explanation, request: ReserveRequest) -> str:
         f"{format_size(grant.bytes)} on {aliases.get(grant.device, grant.device)}"
         for grant in value.fit.grants
     )
-    passing = f", passing reservations/{value.fit.passed.by}" if value.fit.passed else ""
+    passed = " and ".join(f"reservations/{each.by}" for each in value.fit.passes)
+    passing = f", passing {passed}" if passed else ""
     return f"fits now: {shown}{passing}, {request.priority.name}"
 
 

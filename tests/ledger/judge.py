@@ -140,7 +140,7 @@ class Judge:
         assert new.deadline is not None, "a promise without end passed one that waits"
         until = first.created.boottime + BOUND
         assert new.deadline.boottime <= until + 1e-6, "passed for longer than the bound"
-        assert new.passed is not None
+        assert first.id in {each.by for each in new.passes}
 
     def _moment(self, waiting: Reservation, also: list[Reservation]) -> float:
         """When it comes in if every lease ends as it stands: counted device by device."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -225,3 +226,25 @@ def test_a_share_that_ends_with_what_was_inside_counts_its_bytes_once() -> None:
     desk.clock.advance(1)
     desk.show(sample(0, used=12 * GIB, processes=()))
     assert desk.grantable() == 24 - 8 - 4
+
+
+def test_who_waits_inside_is_not_passed_by_those_who_come_later() -> None:
+    """A hundred small loads passed a large one of a higher class, for ever."""
+    desk = Desk()
+    stand(desk, VOICE)
+    asked: dict[str, Any] = {"within": "voice", "ttl_seconds": None}
+    desk.reserve("a", 4, instance="a", **asked)
+    desk.wait("large", 6, instance="large", **asked)
+    desk.wait("small", 4, instance="small", **asked)
+    assert "kept for reservations/large" in desk.why("small")
+    desk.release("a", holder=True)
+    assert desk.state("large") is ReservationState.GRANTED
+
+
+def test_a_refusal_inside_names_what_is_left_there() -> None:
+    desk = Desk()
+    stand(desk, VOICE)
+    asked: dict[str, Any] = {"within": "voice", "ttl_seconds": None}
+    desk.reserve("a", 6, instance="a", **asked)
+    with pytest.raises(VramInsufficient, match=r"2 GiB left of 8 GiB in reservations/voice"):
+        desk.reserve("b", 4, instance="b", **asked)

@@ -169,8 +169,7 @@ def test_a_reboot_leaves_one_that_passed_its_time() -> None:
     desk = Desk(sample(0))
     desk.reserve("a", 20, ttl_seconds=3600.0)
     desk.wait("head", 22)
-    passed = desk.reserve("p", 3, ttl_seconds=25.0).passed
-    assert passed is not None
+    (passed,) = desk.reserve("p", 3, ttl_seconds=25.0).passes
     until = passed.deadline.wall
     desk.clock.reboot(5.0)
     desk.restart()

@@ -200,10 +200,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.keep(change)
         assert renewed.generation == old.generation
         assert renewed.deadline is not None
-        waits = old.passed is not None and old.passed.by in self.ledger.books.queued
+        queued = self.ledger.books.queued
+        bounds = [each.deadline.boottime for each in old.passes if each.by in queued]
         expected = self.clock.boottime + ttl
-        if waits and old.passed is not None:
-            expected = min(expected, old.passed.deadline.boottime)
+        expected = min([expected, *bounds])
         assert abs(renewed.deadline.boottime - expected) < 1e-6
 
     @precondition(lambda self: self.live())

@@ -162,7 +162,7 @@ def test_a_device_that_is_not_there_yet_is_waited_for() -> None:
 def test_a_lost_device_is_waited_for_too() -> None:
     desk = Desk(sample(0, health=Health.LOST))
     stand(desk, VOICE)
-    assert desk.why("voice") == "8 GiB on gpu0: lost"
+    assert desk.why("voice") == "gpu0: lost"
     desk.show(sample(0))
     assert desk.state("voice") is ReservationState.GRANTED
 
@@ -185,3 +185,10 @@ def test_it_counts_for_its_owner_but_is_not_refused_by_a_limit() -> None:
     desk = Desk(sample(0), settings=settled(queue={"max_reservations_per_owner": 1}))
     stand(desk, VOICE, replace(VOICE, name="chat"))
     assert desk.granted() == {"voice", "chat"}
+
+
+def test_what_one_that_stands_has_alone_is_not_waited_for() -> None:
+    desk = Desk(sample(0))
+    stand(desk, replace(VOICE, sharing=Sharing.EXCLUSIVE))
+    with pytest.raises(DeviceUnavailable, match="stands in the configuration"):
+        desk.reserve("a", 1, max_wait_seconds=60.0)

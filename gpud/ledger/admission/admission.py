@@ -46,10 +46,10 @@ from gpud.ledger.sight import Sight
 
 
 class Fit(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request gets, and whom it passes by it."""
+    """What a request gets, and whom it passes by it, each with the bound of that."""
 
     grants: tuple[Grant, ...]
-    passed: Notice | None = None
+    passes: tuple[Notice, ...] = ()
 
 
 class Admission:
@@ -181,17 +181,20 @@ class Admission:
             host = self.host_candidate(request, line, size)
             grants = _with_ram(grants, host, size, alone=request.exclusive)
             chosen = (*chosen, host)
-        notices = [each.passed for each in chosen if each.passed is not None]
-        passed = min(notices, key=lambda each: each.deadline.boottime, default=None)
-        return Fit(grants=tuple(grants), passed=passed)
+        # The bound of passing one is the same on every device.
+        passes = {notice.by: notice for each in chosen for notice in each.passes}
+        return Fit(grants=tuple(grants), passes=tuple(passes.values()))
 
     def _candidate(
         self, sample: Sample, request: ReserveRequest, size: int, line: Line
     ) -> Candidate:
         uuid, settings = sample.info.uuid, self._settings
         book, terms = self._books.device(uuid), self._sight.terms(sample, self._books)
-        rule = self._rules[uuid] or exclusion_rule(sample, book, request, settings)
-        room, obstacle, passed = terms.grantable_bytes, "", None
+        rule = self._rules[uuid] or exclusion_rule(
+            sample, book, request, settings, self._books.standing
+        )
+        room, obstacle = terms.grantable_bytes, ""
+        passes: tuple[Notice, ...] = ()
         if request.within is not None:
             promised = book.holders.get(request.within, 0)
             # Its own processes use it too.
@@ -205,7 +208,7 @@ class Admission:
         if not rule and not obstacle and request.instance is not None:
             obstacle = overload(sample, size, settings.critical_load_percent)
         if not rule and not obstacle:
-            obstacle, passed = line.hold_up(terms, book, request, size)
+            obstacle, passes = line.hold_up(terms, book, request, size)
         return Candidate(
             charge=terms,
             kind=sample.info.kind,
@@ -213,10 +216,16 @@ class Admission:
             most_bytes=self._most(request, book, terms),
             numa_node=sample.info.numa_node,
             rule=rule,
-            for_good=bool(rule) and bool(enforcement_rule(sample, request, settings)),
+            for_good=bool(rule) and self._lasts(sample, book, request),
+            within=request.within or "",
             obstacle=obstacle,
-            passed=passed,
+            passes=passes,
         )
+
+    def _lasts(self, sample: Sample, book: DeviceBook, request: ReserveRequest) -> bool:
+        """Whether the rule that refuses a device holds as long as the configuration does."""
+        stands = book.exclusive in self._books.standing and not request.standing
+        return stands or bool(enforcement_rule(sample, request, self._settings))
 
     def _most(self, request: ReserveRequest, book: DeviceBook, terms: Charge) -> int | None:
         """What it could have of a device at best; None: all of it but the reserve.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gpud.clock import Moment
 from gpud.devices.snapshot import DeviceKind, Sample
-from gpud.errors import GpudError
+from gpud.errors import GpudError, LimitReached
 from gpud.ledger.admission.admission import Admission, Fit, never_fits
 from gpud.ledger.admission.outlook import NEVER_KNOWN, ends, goes
 from gpud.ledger.admission.placement import Candidate
@@ -57,6 +57,8 @@ class Explanation:
     @property
     def can_wait(self) -> bool:
         """Whether it may come in later."""
+        if isinstance(self.refusal, LimitReached):
+            return False
         return self.refusal is None or not never_fits(self.refusal)
 
 

@@ -8,6 +8,7 @@ from gpud.devices.snapshot import DeviceKind
 from gpud.errors import DeviceShortage, DeviceUnavailable, GpudError, VramInsufficient
 from gpud.ledger.charge import Charge
 from gpud.ledger.reservation import Notice, Placement, ReserveRequest, Shape
+from gpud.units import format_size
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,7 +17,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     `room_bytes` is what this request could have of it now; None: unknown. `most_bytes` bounds what
     it could ever have, inside a standing reservation; None: the device does. `rule` refuses it
     whatever its bytes, and `for_good` says that it always will; `obstacle` is somebody in the way,
-    who may go. `passed` is whom a grant here would pass.
+    who may go. `passes` are those whom a grant here would pass. `within` is the id of the standing
+    reservation whose bytes are meant.
     """
 
     charge: Charge
@@ -27,7 +29,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     rule: str = ""
     for_good: bool = False
     obstacle: str = ""
-    passed: Notice | None = None
+    passes: tuple[Notice, ...] = ()
+    within: str = ""
 
     def fits(self, size: int) -> bool:
         """Whether it can carry so many bytes now."""
@@ -44,6 +47,11 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     def shortage(self) -> DeviceShortage:
         """The terms, for the refusal."""
         c = self.charge
+        obstacle = self.obstacle
+        if self.within and not self.rule:
+            left, most = format_size(self.room_bytes or 0), format_size(self.most_bytes or 0)
+            share = f"{left} left of {most} in reservations/{self.within}"
+            obstacle = f"{share}; {obstacle}" if obstacle else share
         return DeviceShortage(
             device=f"devices/{c.uuid}",
             alias=c.alias,
@@ -56,7 +64,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
             unattributed_bytes=c.unattributed_bytes or 0,
             leaked_bytes=c.leaked_bytes,
             rule=self.rule,
-            obstacle=self.obstacle,
+            obstacle=obstacle,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from gpud.clock import Moment
@@ -89,14 +90,22 @@ def state_rule(sample: Sample, now: Moment) -> str:
 
 
 def exclusion_rule(
-    sample: Sample, book: DeviceBook, request: ReserveRequest, settings: LedgerSettings
+    sample: Sample,
+    book: DeviceBook,
+    request: ReserveRequest,
+    settings: LedgerSettings,
+    standing: Container[str],
 ) -> str:
-    """Why this request in particular may not be on a device, whatever is free there."""
+    """Why this request in particular may not be on a device, whatever is free there.
+
+    `standing` are the reservations of the configuration.
+    """
     if request.within is not None:
         inside = request.within in book.holders and request.within not in book.releasing
         return "" if inside else f"reservations/{request.within} holds nothing on it"
     if book.exclusive is not None:
-        return f"reservations/{book.exclusive} has it exclusively"
+        stands = ", and stands in the configuration" if book.exclusive in standing else ""
+        return f"reservations/{book.exclusive} has it exclusively{stands}"
     return lasting_rule(sample, book, request, settings)
 
 

@@ -1,9 +1,9 @@
 """Pure: whom to end so that a waiting request of a higher class comes in.
 
-Only what is marked preemptible, of a lower class, and has had its minimum tenure; the idle first,
-then the lowest class, then the youngest, which lose least. RAM is not taken from anybody: what
-lacks only RAM waits. What is ended may be at most `ratio`
-times what is gained. Since the class must be strictly higher, two requests never end each other.
+Only what is marked preemptible, of a lower class, and has had its minimum tenure; the lowest class
+first, of that the idle, then the youngest, which lose least. RAM is not taken from anybody: what
+lacks only RAM waits. What is ended may be at most `ratio` times what is gained. Since the class
+must be strictly higher, two requests never end each other.
 """
 
 from __future__ import annotations
@@ -29,6 +29,13 @@ class _Plan:
     uuid: str
     victims: tuple[Reservation, ...]
     bytes: int
+    is_busy: bool
+
+    @property
+    def price(self) -> tuple[int, bool, int]:
+        """What it costs: the highest class ended, whether anybody works there, the bytes."""
+        highest = max((each.request.priority for each in self.victims), default=0)
+        return (int(highest), self.is_busy, self.bytes)
 
 
 class Preemption:
@@ -70,7 +77,7 @@ class Preemption:
             plan = self._plan(entry, shape, terms, book)
             if plan is not None:
                 plans.append(plan)
-        plans.sort(key=lambda plan: plan.bytes)
+        plans.sort(key=lambda plan: plan.price)
         chosen = plans[: shape.device_count]
         victims = tuple({v.id: v for plan in chosen for v in plan.victims}.values())
         if len(chosen) < shape.device_count or not self._is_worth(victims, shape):
@@ -127,7 +134,8 @@ class Preemption:
         spared = _spared(chosen, book, -lacking)
         victims = tuple(victim for victim in chosen if victim not in spared)
         ended = sum(book.holders[each.id] for each in victims)
-        return _Plan(uuid=terms.uuid, victims=victims, bytes=ended)
+        is_busy = any(terms.observed_bytes.get(each.id, 0) for each in victims)
+        return _Plan(uuid=terms.uuid, victims=victims, bytes=ended, is_busy=is_busy)
 
     def _candidates(
         self, entry: Reservation, book: DeviceBook, terms: Charge
@@ -139,8 +147,8 @@ class Preemption:
         ]
         found.sort(
             key=lambda held: (
-                terms.observed_bytes.get(held.id, 0) > 0,
                 held.request.priority,
+                terms.observed_bytes.get(held.id, 0) > 0,
                 -held.created.boottime,
             )
         )

@@ -97,6 +97,7 @@ class Line:
         self._settings = settings
         self._now = now
         self._heads: dict[str, list[tuple[Reservation, Kept]]] = {}
+        self._inside: dict[str, Reservation] = {}  # by standing reservation, who waits first
         self._walked = 0
 
     @property
@@ -115,6 +116,8 @@ class Line:
     def keep(self, entry: Reservation, kept: Iterable[Kept]) -> None:
         """It cannot be granted yet, and others may not delay it on these devices."""
         self._walked += 1
+        if entry.within is not None:
+            self._inside.setdefault(entry.within, entry)
         for each in kept:
             heads = self._heads.setdefault(each.uuid, [])
             if len(heads) < HEADS_PER_DEVICE:
@@ -122,12 +125,19 @@ class Line:
 
     def hold_up(
         self, terms: Charge, book: DeviceBook, request: ReserveRequest, size: int
-    ) -> tuple[str, Notice | None]:
-        """Why the request may not take bytes of a device yet, or whom it passes by doing so."""
-        heads = self._heads.get(terms.uuid, ()) if request.within is None else ()
+    ) -> tuple[str, tuple[Notice, ...]]:
+        """Why the request may not take bytes of a device yet, or whom it passes by doing so.
+
+        Within a standing reservation it is first come, first served by place: nobody knows when
+        instances end.
+        """
+        if request.within is not None:
+            first = self._inside.get(request.within)
+            return (f"kept for {first.name}, which waits before it" if first else ""), ()
+        heads = self._heads.get(terms.uuid, ())
         if not heads:
-            return "", None
-        passed: Notice | None = None
+            return "", ()
+        passes: list[Notice] = []
         observed = terms.observed_bytes
         holders = [max(size, observed.get(id_, 0)) for id_, size in book.holders.items()]
         for head, kept in heads:
@@ -136,13 +146,12 @@ class Line:
                 until = head.created.boottime + self._settings.overtaking_seconds
                 ttl = request.ttl_seconds
                 if ttl is None or self._now.boottime + ttl > until:
-                    return f"kept for {head.name}, which waits before it", None
-                if passed is None or until < passed.deadline.boottime:
-                    left = until - self._now.boottime
-                    passed = Notice(by=head.id, deadline=Deadline.after(self._now, left))
+                    return f"kept for {head.name}, which waits before it", ()
+                left = until - self._now.boottime
+                passes.append(Notice(by=head.id, deadline=Deadline.after(self._now, left)))
             # Those further back come in after it, beside its bytes or once it has gone.
             holders.append(kept.bytes)
-        return "", passed
+        return "", tuple(passes)
 
 
 def never_delays(holders: Iterable[int], room: int, need: int, size: int) -> bool:

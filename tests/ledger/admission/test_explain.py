@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from gpud.devices.snapshot import Health, Pressure
-from gpud.errors import DeviceUnavailable, Reconciling, SamplesStale, VramInsufficient
+from gpud.errors import (
+    DeviceUnavailable,
+    QueueFull,
+    QuotaExceeded,
+    Reconciling,
+    SamplesStale,
+    VramInsufficient,
+)
 from gpud.ledger.admission.explain import DeviceExplanation, Explanation
 from gpud.ledger.books import Cordon
 from gpud.ledger.ledger import Ledger
@@ -154,7 +161,7 @@ def test_one_that_waits_before_is_named_and_the_time_unknown() -> None:
     assert explain(desk, 12, ttl_seconds=3600.0, priority=Priority.CRITICAL).queue_ahead == 0
     short = explain(desk, 12, ttl_seconds=5.0)
     assert short.fit is not None
-    assert short.fit.passed is not None
+    assert short.fit.passes
 
 
 def test_a_full_device_is_no_reason_for_a_reservation_but_for_a_load() -> None:
@@ -245,3 +252,27 @@ def test_when_the_next_in_line_comes_in(asked: dict[str, Any], wanted: float | N
     desk.wait("w", **asked)
     expected = desk.ledger.expected(desk.held("w"), now)
     assert (expected and expected.remaining_seconds(now)) == wanted
+
+
+def test_the_limits_of_owner_and_queue_are_told() -> None:
+    desk = Desk(sample(0), settings=settled({"max_reservations_per_owner": 1}))
+    desk.reserve("a", 1)
+    told = explain(desk, 1)
+    assert isinstance(told.refusal, QuotaExceeded)
+    assert (told.fit, told.can_wait) == (None, False)
+    desk = Desk(sample(0), settings=settled({"max_queued": 1}))
+    desk.reserve("a", 24)
+    desk.wait("b", 8)
+    told = explain(desk, 8)
+    assert isinstance(told.refusal, QueueFull)
+    assert not told.can_wait
+
+
+def test_a_reason_to_wait_tells_what_is_lacking() -> None:
+    desk = Desk(sample(0), sample(1), HOST)
+    desk.reserve("ram", 60, devices=("U-host",))
+    desk.wait("beside", 2, host_bytes=10 * GIB)
+    assert desk.why("beside").startswith("10 GiB on host: ")
+    desk.reserve("a", 20, devices=("U-gpu0",))
+    desk.wait("two", 12, device_count=2)
+    assert desk.why("two").startswith("12 GiB on each of 2 of gpu0: ")

@@ -20,7 +20,7 @@ def test_what_delays_nobody_passes_for_as_long_as_it_likes() -> None:
     desk.reserve("h", 20)
     desk.wait("head", 12)
     desk.reserve("small", 4, ttl_seconds=None)
-    assert desk.held("small").passed is None
+    assert desk.held("small").passes == ()
     desk.release("h")
     assert desk.granted() == {"small", "head"}
 
@@ -38,22 +38,22 @@ def test_what_would_delay_the_first_is_kept_from_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("waited_seconds", "ttl_seconds", "passes"),
+    ("waited_seconds", "ttl_seconds", "may_pass"),
     [(0, 30.0, True), (0, 30.1, False), (10, 20.0, True), (10, 20.1, False), (29, 1.0, True),
      (31, 1.0, False), (0, None, False)],
 )  # fmt: skip
 def test_a_short_lease_passes_within_the_bound(
-    waited_seconds: float, ttl_seconds: float | None, passes: bool
+    waited_seconds: float, ttl_seconds: float | None, may_pass: bool
 ) -> None:
     desk = Desk(sample(0))
     desk.reserve("h", 12)
     desk.reserve("head", 24, max_wait_seconds=None)
     desk.pass_seconds(waited_seconds)
     desk.reserve("a", 12, ttl_seconds=ttl_seconds, max_wait_seconds=60.0)
-    assert desk.state("a") is (ReservationState.GRANTED if passes else ReservationState.QUEUED)
-    passed = desk.held("a").passed
-    if passes:
-        assert passed is not None
+    assert desk.state("a") is (ReservationState.GRANTED if may_pass else ReservationState.QUEUED)
+    passes = desk.held("a").passes
+    if may_pass:
+        (passed,) = passes
         assert passed.by == "head"
         assert passed.deadline.remaining_seconds(desk.clock.now()) == 30.0 - waited_seconds
         (event,) = [e for e in desk.events if e.reason.startswith("passed")]
@@ -84,7 +84,7 @@ def test_once_the_first_waits_no_more_a_passer_is_as_any_other(how: str) -> None
     desk.reserve("h2", 24, devices=("U-gpu1",))
     desk.reserve("head", 24, max_wait_seconds=None)
     desk.reserve("a", 12, ttl_seconds=20.0)
-    assert desk.held("a").passed is not None
+    assert desk.held("a").passes
     desk.release("h2" if how == "came in" else "head")
     assert desk.state("head") is not ReservationState.QUEUED
     renewed = desk.renew("a", 3600.0)
@@ -129,7 +129,7 @@ def test_alone_on_a_device_is_never_harmless(who: str) -> None:
     with pytest.raises(VramInsufficient, match="kept for reservations/head"):
         desk.reserve("a", 1, ttl_seconds=3600.0)
     desk.reserve("b", 1, ttl_seconds=10.0)
-    assert desk.held("b").passed is not None
+    assert desk.held("b").passes
 
 
 def test_a_first_that_could_never_be_on_a_device_keeps_nobody_off_it() -> None:
@@ -137,7 +137,7 @@ def test_a_first_that_could_never_be_on_a_device_keeps_nobody_off_it() -> None:
     desk.reserve("h", 8, devices=("U-gpu0",))
     desk.wait("head", 24)
     desk.reserve("a", 8, devices=("U-gpu1",), ttl_seconds=3600.0)
-    assert desk.held("a").passed is None
+    assert desk.held("a").passes == ()
 
 
 def test_of_alternatives_the_one_that_comes_in_first_is_kept() -> None:
@@ -198,7 +198,7 @@ def test_what_needs_no_bytes_of_its_own_passes_everybody() -> None:
     desk.reserve("beside", 12, ttl_seconds=600.0)
     desk.wait("head", 12)
     desk.reserve("a", 12, within="voice", instance="i", ttl_seconds=None)
-    assert desk.held("a").passed is None
+    assert desk.held("a").passes == ()
 
 
 def test_what_never_fits_beside_a_standing_share_is_refused_at_once() -> None:
@@ -211,3 +211,29 @@ def test_what_never_fits_beside_a_standing_share_is_refused_at_once() -> None:
         with pytest.raises(VramInsufficient) as refusal:
             desk.wait("head", asked.pop("gib"), **asked)
         assert refusal.value.never_fits
+
+
+def test_the_bound_holds_as_long_as_anybody_waits_whom_it_passed() -> None:
+    """It passed two; the first of them left, and it was renewed for ever."""
+    desk = Desk(sample(0))
+    desk.reserve("short", 9, ttl_seconds=40.0)
+    desk.reserve("long", 5, ttl_seconds=600.0)
+    desk.wait("first", 12)
+    desk.wait("second", 17)
+    passer = desk.reserve("passer", 4, ttl_seconds=20.0)
+    assert {each.by for each in passer.passes} == {"first", "second"}
+    desk.release("first")
+    desk.pass_seconds(15)
+    assert desk.renew("passer").deadline == desk.ledger.renewable_until(passer)
+    desk.pass_seconds(26)
+    assert desk.state("passer") is ReservationState.EXPIRED
+    assert desk.state("second") is ReservationState.GRANTED
+
+
+def test_the_bound_holds_on_every_device_of_a_passer() -> None:
+    desk = Desk(sample(0), sample(1))
+    for at in (0, 1):
+        desk.reserve(f"held{at}", 20, devices=(f"U-gpu{at}",), ttl_seconds=60.0)
+        desk.wait(f"waits{at}", 22, devices=(f"U-gpu{at}",))
+    passer = desk.reserve("passer", 4, device_count=2, ttl_seconds=20.0)
+    assert {each.by for each in passer.passes} == {"waits0", "waits1"}

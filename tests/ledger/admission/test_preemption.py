@@ -96,11 +96,11 @@ def test_tenure_counts_from_the_grant_and_not_from_the_asking() -> None:
 @pytest.mark.parametrize(
     ("held", "busy", "asked_gib", "go"),
     [
-        # The idle first …
-        (({"gib": 8}, {"gib": 8}, {"gib": 8}), ("h1", "h2"), 8, {"h0"}),
-        # … then the lowest class …
-        (({"gib": 8, "priority": NORMAL}, {"gib": 8}, {"gib": 8, "priority": NORMAL}), (), 8,
+        # The lowest class first, busy or not …
+        (({"gib": 8, "priority": NORMAL}, {"gib": 8}, {"gib": 8, "priority": NORMAL}), ("h1",), 8,
          {"h1"}),
+        # … of that the idle …
+        (({"gib": 8}, {"gib": 8}, {"gib": 8}), ("h1", "h2"), 8, {"h0"}),
         # … then the youngest, which lose least.
         (({"gib": 8}, {"gib": 8}, {"gib": 8}), (), 8, {"h2"}),
         (({"gib": 8}, {"gib": 8}, {"gib": 8}), (), 16, {"h1", "h2"}),
@@ -121,6 +121,14 @@ def test_who_goes_first(
     assert noticed(desk) == go
     desk.pass_seconds(1)
     assert noticed(desk) == go  # and nobody else while they go
+
+
+def test_between_devices_the_lower_class_goes_then_the_idle_then_the_fewer_bytes() -> None:
+    low = {"gib": 24, "devices": ("U-gpu0",)}
+    high = {"gib": 20, "priority": NORMAL, "devices": ("U-gpu1",)}
+    desk = desk_with(low, high, cards=2)
+    desk.wait("a", 20, priority=INTERACTIVE)
+    assert noticed(desk) == {"h0"}
 
 
 def test_notice_grace_and_the_end() -> None:

@@ -104,7 +104,7 @@ def test_a_newcomer_of_a_higher_class_goes_before_who_waits() -> None:
         desk.reserve("same", 12, priority=BATCH, ttl_seconds=3600.0)
     desk.reserve("critical", 12, priority=CRITICAL, ttl_seconds=3600.0)
     assert desk.granted() == {"h", "critical"}
-    assert desk.held("critical").passed is None
+    assert desk.held("critical").passes == ()
 
 
 # Waiting.
@@ -203,7 +203,7 @@ def test_memory_that_a_stranger_gives_back_lets_the_next_in() -> None:
 def test_a_device_that_comes_back_lets_the_next_in() -> None:
     desk = Desk(sample(0, health=Health.LOST))
     desk.wait("a", 8)
-    assert desk.why("a") == "8 GiB on gpu0: lost"
+    assert desk.why("a") == "gpu0: lost"
     desk.show(sample(0))
     assert desk.state("a") is ReservationState.GRANTED
 

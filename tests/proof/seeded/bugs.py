@@ -101,8 +101,8 @@ SEEDS = (
     Seed(
         "who passed renews for ever",
         "gpud/ledger/ledger.py",
-        "if passed is not None and passed.by in self.books.queued:",
-        "if False and passed is not None:",
+        "if limit is not None:",
+        "if False and limit is not None:",
     ),
     Seed(
         "one's own class is ended",
