@@ -160,6 +160,7 @@ def reservation(
     terms: Mapping[str, Charge],
     samples: Iterable[Sample],
     place: Place | None = None,
+    renewable_until: Deadline | None = None,
 ) -> pb.Reservation:
     """A reservation with what its processes use now; `place` of one that waits."""
     devices = {grant.device for grant in value.grants}
@@ -209,6 +210,7 @@ def reservation(
         queue_position=place.position if place is not None else None,
         wait_reason=place.why if place is not None else "",
         expected_time=moment(place.expected) if place is not None else None,
+        renewable_until_time=moment(renewable_until),
     )
 
 

@@ -63,7 +63,11 @@ class View:
         samples = self.samples()
         return [
             reservation_messages.reservation(
-                value, self.terms_of(value), samples, self.places.place(value)
+                value,
+                self.terms_of(value),
+                samples,
+                self.places.place(value),
+                self.promises.ledger.renewable_until(value) if value.passes else None,
             )
             for value in values
         ]

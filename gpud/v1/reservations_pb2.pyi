@@ -91,7 +91,7 @@ class Grant(_message.Message):
     def __init__(self, device: _Optional[str] = ..., bytes: _Optional[int] = ..., observed_bytes: _Optional[int] = ..., enforcement: _Optional[_Union[Enforcement, str]] = ...) -> None: ...
 
 class Reservation(_message.Message):
-    __slots__ = ("name", "owner", "state", "kind", "grants", "generation", "create_time", "expire_time", "ttl", "end_time", "environment", "processes", "labels", "instance", "state_reason", "sharing", "priority", "preemptible", "queue_position", "wait_reason", "expected_time", "wait_until_time", "shapes", "host_bytes", "attachments", "preemption_notice", "within", "standing", "placement")
+    __slots__ = ("name", "owner", "state", "kind", "grants", "generation", "create_time", "expire_time", "ttl", "end_time", "environment", "processes", "labels", "instance", "state_reason", "sharing", "priority", "preemptible", "queue_position", "wait_reason", "expected_time", "wait_until_time", "shapes", "host_bytes", "attachments", "preemption_notice", "within", "standing", "placement", "renewable_until_time")
     class EnvironmentEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -135,6 +135,7 @@ class Reservation(_message.Message):
     WITHIN_FIELD_NUMBER: _ClassVar[int]
     STANDING_FIELD_NUMBER: _ClassVar[int]
     PLACEMENT_FIELD_NUMBER: _ClassVar[int]
+    RENEWABLE_UNTIL_TIME_FIELD_NUMBER: _ClassVar[int]
     name: str
     owner: str
     state: ReservationState
@@ -164,7 +165,8 @@ class Reservation(_message.Message):
     within: str
     standing: bool
     placement: Placement
-    def __init__(self, name: _Optional[str] = ..., owner: _Optional[str] = ..., state: _Optional[_Union[ReservationState, str]] = ..., kind: _Optional[_Union[ReservationKind, str]] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., generation: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., environment: _Optional[_Mapping[str, str]] = ..., processes: _Optional[_Iterable[_Union[_devices_pb2.DeviceProcess, _Mapping]]] = ..., labels: _Optional[_Mapping[str, str]] = ..., instance: _Optional[str] = ..., state_reason: _Optional[str] = ..., sharing: _Optional[_Union[Sharing, str]] = ..., priority: _Optional[_Union[Priority, str]] = ..., preemptible: bool = ..., queue_position: _Optional[int] = ..., wait_reason: _Optional[str] = ..., expected_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., wait_until_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., shapes: _Optional[_Iterable[_Union[Shape, _Mapping]]] = ..., host_bytes: _Optional[int] = ..., attachments: _Optional[_Iterable[_Union[Attachment, _Mapping]]] = ..., preemption_notice: _Optional[_Union[PreemptionNotice, _Mapping]] = ..., within: _Optional[str] = ..., standing: bool = ..., placement: _Optional[_Union[Placement, str]] = ...) -> None: ...
+    renewable_until_time: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., owner: _Optional[str] = ..., state: _Optional[_Union[ReservationState, str]] = ..., kind: _Optional[_Union[ReservationKind, str]] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., generation: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., environment: _Optional[_Mapping[str, str]] = ..., processes: _Optional[_Iterable[_Union[_devices_pb2.DeviceProcess, _Mapping]]] = ..., labels: _Optional[_Mapping[str, str]] = ..., instance: _Optional[str] = ..., state_reason: _Optional[str] = ..., sharing: _Optional[_Union[Sharing, str]] = ..., priority: _Optional[_Union[Priority, str]] = ..., preemptible: bool = ..., queue_position: _Optional[int] = ..., wait_reason: _Optional[str] = ..., expected_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., wait_until_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., shapes: _Optional[_Iterable[_Union[Shape, _Mapping]]] = ..., host_bytes: _Optional[int] = ..., attachments: _Optional[_Iterable[_Union[Attachment, _Mapping]]] = ..., preemption_notice: _Optional[_Union[PreemptionNotice, _Mapping]] = ..., within: _Optional[str] = ..., standing: bool = ..., placement: _Optional[_Union[Placement, str]] = ..., renewable_until_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Shape(_message.Message):
     __slots__ = ("bytes", "device_count", "devices", "kind")
