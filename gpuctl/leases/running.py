@@ -19,6 +19,7 @@ from gpuctl.leases.losing import Losing
 from gpuctl.leases.signals import ENDING, Caught, Mask
 from gpuctl.leases.streams import Broken, Inbox, Mended, Refused, Seen, goes_on, watch
 from gpuctl.leases.telling import Telling
+from gpuctl.leases.tree import start_time
 from gpuctl.leases.waiting import next_of
 from gpuctl.messages import enum_word, seconds_of
 from gpuctl.session import request_id
@@ -141,7 +142,12 @@ class Running:
 
     def _attach(self, child: Child) -> None:
         client = self._holding.client
-        request = AttachProcessRequest(request_id=request_id(), name=self._name, pid=child.pid)
+        request = AttachProcessRequest(
+            request_id=request_id(),
+            name=self._name,
+            pid=child.pid,
+            start_time=start_time(child.pid),
+        )
         try:
             client.call(client.reservations.AttachProcess, request)
         except Failure as failure:

@@ -88,3 +88,13 @@ def _has_ended(handle: int, within_seconds: float = 0.0) -> bool:
 def _send(handle: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError, PermissionError):
         signal.pidfd_send_signal(handle, number)
+
+
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks after boot (proc(5)); None: it has gone."""
+    try:
+        stat = (_PROC / str(pid) / "stat").read_text(errors="replace")
+    except OSError:
+        return None
+    # The name, in brackets, may hold anything; what follows it begins with field 3.
+    return int(stat.rpartition(")")[2].split()[19])

@@ -15,7 +15,7 @@ from gpuctl.failures import (
     Failure,
 )
 from gpuctl.leases.child import EXIT_SIGNAL_BASE
-from gpuctl.leases.signals import Caught
+from gpuctl.leases.signals import GIVING_UP, Caught
 from gpuctl.leases.streams import Broken, Inbox, Mended, Refused, Seen, is_final, watch
 from gpuctl.leases.telling import Telling
 from gpuctl.messages import seconds_of, word
@@ -46,6 +46,11 @@ def next_of(inbox: Inbox, until: float | None) -> object | None:
     with suppress(Empty):
         return inbox.get(timeout=max(0.0, until - time.monotonic()))
     return None
+
+
+def gives_up(event: object) -> Caught | None:
+    """The signal, if it ends a wait; others are for a command, and there is none yet."""
+    return event if isinstance(event, Caught) and event.number in GIVING_UP else None
 
 
 class Asking:
@@ -86,8 +91,8 @@ class Asking:
         signalled: Caught | None = None
         until: float | None = None
         while (event := next_of(self._inbox, until)) is not answered:
-            if isinstance(event, Caught):
-                signalled = signalled or event
+            if caught := gives_up(event):
+                signalled = signalled or caught
                 until = until or time.monotonic() + _LAST_ANSWER_SECONDS
             elif event is None and signalled is not None:
                 raise _unanswered(signalled)
@@ -113,7 +118,8 @@ class Asking:
                         queued = reservation
                         self._telling.queue(reservation)
                     case Caught() as signalled:
-                        raise self._given_up(queued.name, signalled)
+                        if gives_up(signalled):
+                            raise self._given_up(queued.name, signalled)
                     case Broken(failure=lost):
                         mended_by = time.monotonic() + self._reconnect_seconds
                         self._telling.say("the connection to gpud broke off; trying again")
@@ -154,7 +160,7 @@ def release(client: Client, name: str, inbox: Inbox) -> Failure | None:
                 return failure
             pause = min(until, time.monotonic() + _RELEASE_PAUSE_SECONDS)
             while (event := next_of(inbox, pause)) is not None:
-                if isinstance(event, Caught):
+                if gives_up(event):
                     return failure
         else:
             return None

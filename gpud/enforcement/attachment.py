@@ -25,17 +25,34 @@ INIT_PID = 1
 SETTLING_SECONDS = 1.0
 
 
-def attachment_of(pid: int | None, cgroup: str, now: Moment, proc: Path = PROC) -> Attachment:
+def attachment_of(
+    pid: int | None,
+    cgroup: str,
+    now: Moment,
+    start_time: int | None = None,
+    proc: Path = PROC,
+) -> Attachment:
     """What is to be attached: exactly one of the two. Raises OptionInvalid.
 
-    Blocks for a few reads of /proc.
+    `start_time` is when the caller saw the process start, in clock ticks after boot. Blocks for a
+    few reads of /proc.
     """
     if (pid is None) is (not cgroup):
         field = "pid" if pid is None else "cgroup"
         raise OptionInvalid(field=field, problem="name a pid or a cgroup, one of the two")
     made = Attachment(wall=now.wall, boottime=now.boottime)
+    if pid is None and start_time is not None:
+        raise OptionInvalid(field="start_time", problem="it is a pid's; a cgroup has none")
     if pid is not None:
-        return structs.replace(made, pid=pid, start_time=look_up(pid, proc))
+        found = look_up(pid, proc)
+        if start_time is not None and start_time != found:
+            raise OptionInvalid(
+                field="start_time",
+                problem=f"here pid {pid} started {found} clock ticks after boot, not "
+                f"{start_time}: it is another process, or of another pid namespace; "
+                "attach its cgroup",
+            )
+        return structs.replace(made, pid=pid, start_time=found)
     return structs.replace(made, cgroup=check_cgroup(cgroup, proc))
 
 

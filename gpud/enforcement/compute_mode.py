@@ -19,7 +19,7 @@ from gpud.clock import Clock
 from gpud.devices.driver import ModeOutcome, ModeRefusal
 from gpud.devices.snapshot import DeviceKind, Health, Sample, Snapshot
 from gpud.enforcement.telling import tell
-from gpud.errors import ReservationNotFound, StoreReadOnly
+from gpud.errors import EnforcementUnavailable, ReservationNotFound, StoreReadOnly
 from gpud.events import Event
 from gpud.feed import Feed
 from gpud.ledger.change import Change
@@ -31,7 +31,6 @@ from gpud.ledger.reservation import (
     ReservationState,
 )
 from gpud.promises.promises import Promises
-from gpud.promises.requests import Call
 from gpud.store import Row, SqliteStore
 
 log = structlog.get_logger()
@@ -192,11 +191,11 @@ class ModeKeeper:
             wall=self._seams.clock.now().wall,
             type="reservation.unenforced",
             subject=holder.name,
-            reason="released, for it required enforcement by the driver",
+            reason="revoked, for it required enforcement by the driver",
         )
         tell(self._seams.promises, event)
         with suppress(StoreReadOnly, ReservationNotFound):
-            await self._seams.promises.release(holder.id, None, Call(method="Release"))
+            await self._seams.promises.revoke(holder.id, str(unenforceable(holder)))
 
     async def _exclude(self, uuid: str, reservation: Reservation) -> bool:
         """Whether the device was seen to be exclusive after it was told to be."""
@@ -397,3 +396,12 @@ def _why(outcome: ModeOutcome) -> str:
     detail = f" ({outcome.detail})" if outcome.detail else ""
     advice = "; run gpud as root" if outcome.refusal is ModeRefusal.NOT_PERMITTED else ""
     return f"{outcome.refusal.value}{detail}{advice}"
+
+
+def unenforceable(holder: Reservation) -> EnforcementUnavailable:
+    """Why a promise that requires its drivers' enforcement cannot be kept."""
+    return EnforcementUnavailable(
+        device=", ".join(f"devices/{each.device}" for each in holder.grants if not each.beside),
+        problem="it does not let gpud set the mode "
+        "(`gpuctl events --type device.compute_mode_refused` says why)",
+    )

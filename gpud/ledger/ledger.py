@@ -206,6 +206,13 @@ class Ledger(Reader):
             raise WrongState(name=reservation.name, state="HELD", advice=_instead(reservation))
         return self._returning.end(reservation, ReservationState.RELEASED, "released", now)
 
+    def revoke(self, id_: str, reason: str, now: Moment) -> tuple[Reservation, Change]:
+        """End a promise that cannot be kept as it was asked for. Raises ReservationNotFound."""
+        held = self._find(id_)
+        if not held.queued and held.state is not ReservationState.GRANTED:
+            return held, Change()
+        return self._returning.end(held, ReservationState.REVOKED, reason, now)
+
     def bind(self, id_: str) -> Change:
         """A process is about to start in it: from now on its bytes are free only once seen back.
 

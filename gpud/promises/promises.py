@@ -167,15 +167,33 @@ class Promises:
         await self._commit_call(joined([change, self.served()]), call, id_)
         return released
 
+    async def revoke(self, id_: str, reason: str, call: Call | None = None) -> None:
+        """End a promise that cannot be kept as asked for; `call`, which is refused, is forgotten.
+
+        Raises ReservationNotFound, StoreReadOnly.
+        """
+        _, change = self.ledger.revoke(id_, reason, self._clock.now())
+        rows = self.requests.forget(call) if call is not None else ()
+        change = joined([change, self.served()])
+        if change or rows:
+            await asyncio.shield(self.commit(change, rows))
+
     async def attach(
-        self, id_: str, generation: int | None, attachment: Attachment, call: Call
+        self,
+        id_: str,
+        generation: int | None,
+        look_up: Callable[[], Attachment],
+        call: Call,
     ) -> Reservation:
-        """Make a process or cgroup the owner's; answered once durable."""
+        """Make a process or cgroup the owner's; answered once durable.
+
+        `look_up` finds it as it is now; asked again with its request_id, it may be gone.
+        """
         known = self.requests.find(call)
         if known is not None:
             return await self._same_again(call, known)
         now = self._clock.now()
-        attached, change = self.ledger.attach(id_, generation, attachment, now)
+        attached, change = self.ledger.attach(id_, generation, look_up(), now)
         await self._commit_call(change, call, id_)
         return attached
 

@@ -70,6 +70,12 @@ class Requests:
         if pending is not None:
             await asyncio.shield(pending)
 
+    def forget(self, call: Call) -> tuple[Row, ...]:
+        """The rows that forget a call which was refused after all."""
+        if self.known.pop(call.request_id, None) is None:
+            return ()
+        return (Row(kind="request", id=call.request_id, body=None),)
+
     def forget_old(self, wall: float) -> tuple[Row, ...]:
         """The rows that forget ids older than a day."""
         oldest = wall - REQUESTS_KEPT_SECONDS

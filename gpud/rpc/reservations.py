@@ -8,11 +8,12 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from gpud.enforcement.attachment import attachment_of
+from gpud.enforcement.compute_mode import unenforceable
 from gpud.errors import (
-    EnforcementUnavailable,
     NotServing,
     OptionInvalid,
     ReservationNotFound,
@@ -56,7 +57,7 @@ class Reservations(reservations_pb2_grpc.ReservationServiceServicer):
         else:
             call = call_of("Reserve", request.request_id, asked)
             told = await self._promises.reserve(asked, f"r-{secrets.token_hex(4)}", call)
-            told = await self._enforce(told)
+            told = await self._enforce(told, call)
         return pb.ReserveResponse(reservation=self._view.reservation(told))
 
     async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.ExplainResponse:
@@ -100,9 +101,10 @@ class Reservations(reservations_pb2_grpc.ReservationServiceServicer):
         id_, generation = _named(request)
         pid = request.pid if request.HasField("pid") else None
         cgroup = messages.checked_text("cgroup", request.cgroup, 4096)
-        attachment = attachment_of(pid, cgroup, self._view.clock.now())
-        call = call_of("AttachProcess", request.request_id, id_, generation, pid, cgroup)
-        told = await self._promises.attach(id_, generation, attachment, call)
+        started = request.start_time if request.HasField("start_time") else None
+        look_up = partial(attachment_of, pid, cgroup, self._view.clock.now(), started)
+        call = call_of("AttachProcess", request.request_id, id_, generation, pid, cgroup, started)
+        told = await self._promises.attach(id_, generation, look_up, call)
         return pb.AttachProcessResponse(reservation=self._view.reservation(told))
 
     async def GetReservation(
@@ -158,22 +160,19 @@ class Reservations(reservations_pb2_grpc.ReservationServiceServicer):
             reservations=self._view.reservations(shown), next_page_token=token
         )
 
-    async def _enforce(self, told: Reservation) -> Reservation:
+    async def _enforce(self, told: Reservation, call: Call) -> Reservation:
         """Have the driver keep others off a device that is somebody's alone.
 
-        Raises EnforcementUnavailable, the promise released, where the caller requires it.
+        Raises EnforcementUnavailable, the promise revoked, where the caller requires it.
         """
         if not told.exclusive or told.queued or not told.booked:
             return told
         by = await self._view.enforce(told)
         required = told.request.require_enforcement
         if required is Enforcement.DRIVER and by is not Enforcement.DRIVER:
-            await self._promises.release(told.id, None, Call(method="Release"))
-            raise EnforcementUnavailable(
-                device=", ".join(f"devices/{grant.device}" for grant in told.grants),
-                problem="it does not let gpud set the mode "
-                "(`gpuctl events --type device.compute_mode_refused` says why)",
-            )
+            refusal = unenforceable(told)
+            await self._promises.revoke(told.id, str(refusal), call)
+            raise refusal
         return self._promises.durable.reservations.get(told.id, told)
 
     async def _kept_alive(

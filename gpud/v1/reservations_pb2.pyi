@@ -306,18 +306,20 @@ class WatchReservationResponse(_message.Message):
     def __init__(self, reservation: _Optional[_Union[Reservation, _Mapping]] = ...) -> None: ...
 
 class AttachProcessRequest(_message.Message):
-    __slots__ = ("request_id", "name", "generation", "pid", "cgroup")
+    __slots__ = ("request_id", "name", "generation", "pid", "cgroup", "start_time")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     CGROUP_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     name: str
     generation: int
     pid: int
     cgroup: str
-    def __init__(self, request_id: _Optional[str] = ..., name: _Optional[str] = ..., generation: _Optional[int] = ..., pid: _Optional[int] = ..., cgroup: _Optional[str] = ...) -> None: ...
+    start_time: int
+    def __init__(self, request_id: _Optional[str] = ..., name: _Optional[str] = ..., generation: _Optional[int] = ..., pid: _Optional[int] = ..., cgroup: _Optional[str] = ..., start_time: _Optional[int] = ...) -> None: ...
 
 class AttachProcessResponse(_message.Message):
     __slots__ = ("reservation",)

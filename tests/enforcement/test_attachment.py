@@ -226,7 +226,7 @@ async def test_after_a_reboot_a_cgroup_of_before_is_the_older_one(office: Office
 async def attach_cgroup(office: Office, id_: str) -> None:
     now = office.clock.now()
     attachment = Attachment(wall=now.wall, boottime=now.boottime, cgroup="/x")
-    await office.promises.attach(id_, None, attachment, Call(method="AttachProcess"))
+    await office.promises.attach(id_, None, lambda: attachment, Call(method="AttachProcess"))
 
 
 async def test_only_promises_with_attachments_are_gone_through(office: Office) -> None:
@@ -244,7 +244,7 @@ async def test_the_sampler_is_told_what_is_durable_and_only_changes(office: Offi
     await office.reserve("a")
     office.attachments.refresh()
     assert office.tables == []
-    await office.promises.attach("a", None, at(1.0, 7), Call(method="AttachProcess"))
+    await office.promises.attach("a", None, lambda: at(1.0, 7), Call(method="AttachProcess"))
     office.attachments.refresh()
     office.attachments.refresh()
     assert office.tables == [AttachmentTable(processes=((7, 70, "a"),))]

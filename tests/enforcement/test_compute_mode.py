@@ -405,7 +405,9 @@ async def test_who_waited_for_the_driver_or_nothing_has_nothing(office: Office) 
     await office.reserve("a", **required)  # type: ignore[arg-type]
     # As one that was granted out of the queue: nobody but the loop looks after it.
     await tick(office, cards, keeper(office, cards))
-    assert office.promises.durable.reservations["a"].state is ReservationState.RELEASED
+    ended = office.promises.durable.reservations["a"]
+    assert ended.state is ReservationState.REVOKED
+    assert ended.reason.startswith("cannot keep others off devices/U-gpu0 by its driver")
     ((_, reason),) = await office.events("reservation.unenforced")
     assert "required enforcement by the driver" in reason
     cards.refusal = None

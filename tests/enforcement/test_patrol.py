@@ -191,7 +191,7 @@ async def test_an_old_list_or_a_lost_device_changes_nothing(office: Office) -> N
 async def test_what_was_just_attached_is_no_trespasser(office: Office) -> None:
     await office.reserve("its", exclusive=True)
     attached = Attachment(wall=1.0, pid=8, start_time=80)
-    await office.promises.attach("its", None, attached, Call(method="AttachProcess"))
+    await office.promises.attach("its", None, lambda: attached, Call(method="AttachProcess"))
     # The list is from before it was attached.
     Beat(office, TRESPASS).see(gpu0=(process(8),))
     assert await office.events("device.trespass") == []
@@ -424,7 +424,7 @@ async def test_a_list_that_may_not_know_an_attachment_proves_nothing(office: Off
         beat.see(gpu0=(real(it.pid),))
         # Its parent's parent is attached: only the sampler knows who descends from it.
         attached = Attachment(wall=1.0, pid=8, start_time=80)
-        await office.promises.attach("its", None, attached, Call(method="AttachProcess"))
+        await office.promises.attach("its", None, lambda: attached, Call(method="AttachProcess"))
         beat.see(gpu0=(real(it.pid),))
         assert it.is_alive
         beat.see(gpu0=(real(it.pid, claim="its"),))

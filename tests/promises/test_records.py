@@ -234,3 +234,16 @@ async def test_a_row_of_the_first_version_that_makes_no_sense_is_left_and_told(
 def test_what_is_of_the_present_format_or_another_kind_stays_as_it_is() -> None:
     rows = [("reservation", "a", b'{"id": "a", "request": {}}'), ("leak", "b", b"{}")]
     assert list(from_version_1(rows)) == []
+
+
+async def test_a_call_that_is_refused_after_all_is_forgotten(office: Office) -> None:
+    """Sent again it answered OK, with the ended reservation of the first time."""
+    call = Call(method="Reserve", request_id="driver-or-nothing", digest="d")
+    request = ReserveRequest(owner="me", bytes=GIB, devices=(GPU,))
+    made = await office.promises.reserve(request, "a", call)
+    await office.promises.revoke(made.id, "the driver does not", call)
+    ended = office.promises.durable.reservations["a"]
+    assert (ended.state, ended.reason) == (ReservationState.REVOKED, "the driver does not")
+    assert office.promises.requests.find(call) is None
+    office.promises.restore()
+    assert office.promises.requests.find(call) is None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
+from gpud.devices.processes import read_stat
 from gpud.v1 import devices_pb2, node_pb2
 from gpud.v1 import reservations_pb2 as pb
 from tests.running import GIB, Api, Gpud, calling, refused
@@ -223,3 +225,27 @@ async def test_grants_wait_for_the_first_samples_and_reads_do_not(
                 )
                 assert (refusal.code, refusal.reason) == (Code.UNAVAILABLE, "RECONCILING")
             assert await listed(api) == set()
+
+
+async def test_a_process_that_started_at_another_moment_is_another(api: Api) -> None:
+    made = (await api.reservations.Reserve(pb.ReserveRequest(bytes=GIB))).reservation
+    started = read_stat(os.getpid()).start_time
+    asked = pb.AttachProcessRequest(name=made.name, pid=os.getpid(), start_time=started + 1)
+    refusal = await refused(api.reservations.AttachProcess(asked))
+    assert (refusal.code, refusal.fields) == (Code.INVALID_ARGUMENT, ("start_time",))
+    asked.start_time = started
+    told = (await api.reservations.AttachProcess(asked)).reservation
+    assert [each.pid for each in told.attachments] == [os.getpid()]
+
+
+async def test_an_attachment_that_is_asked_again_is_the_same_when_its_process_has_gone(
+    api: Api,
+) -> None:
+    made = (await api.reservations.Reserve(pb.ReserveRequest(bytes=GIB))).reservation
+    child = await asyncio.create_subprocess_exec("sleep", "60")
+    asked = pb.AttachProcessRequest(name=made.name, pid=child.pid, request_id="attach-once")
+    first = (await api.reservations.AttachProcess(asked)).reservation
+    child.kill()
+    await child.wait()
+    again = (await api.reservations.AttachProcess(asked)).reservation
+    assert again.attachments == first.attachments

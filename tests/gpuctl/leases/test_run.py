@@ -207,6 +207,21 @@ def test_a_signal_in_the_queue_starts_nothing_and_leaves_it(daemon: FakeDaemon) 
     assert released(daemon) == [NAME]
 
 
+@pytest.mark.parametrize("number", [signal.SIGWINCH, signal.SIGUSR1, signal.SIGUSR2])
+def test_what_only_a_command_heeds_ends_no_wait(
+    number: signal.Signals, daemon: FakeDaemon
+) -> None:
+    """Resizing the terminal gave up the queue."""
+    daemon.answers["Reserve"] = r.ReserveResponse(reservation=samples.queued(2))
+    daemon.answers["WatchReservation"] = [FakeDaemon.HANG]
+    with gpuctl_process(daemon, "run", "--vram", "4GiB", "--", "echo", "began") as process:
+        line_with(process.stderr, "position 2")
+        process.send_signal(number)
+        _, err = signalled(process, signal.SIGTERM)
+    assert process.returncode == 143
+    assert f"{NAME} is released" in err
+
+
 def test_a_command_that_a_signal_ends(daemon: FakeDaemon) -> None:
     with gpuctl_process(
         daemon, "run", "--vram", "4G", *shell("echo up; exec sleep 60")

@@ -177,9 +177,18 @@ def _attach(world: World, named: Callable[[], Values]) -> Method:
             "request_id": values.request_id,
             "pid": pids,
             "cgroup": lambda: iter([("beside a pid", "/a", invalid("cgroup"))]),
+            "start_time": lambda: iter(
+                (label, moment, invalid("start_time"))
+                for label, moment in (("of another", 1), ("negative", -1), ("late", 2**62))
+            ),
         },
         more=(
             ("neither of the two", {"name": world.live}, invalid("pid")),
+            (
+                "a cgroup that started",
+                {"name": world.live, "cgroup": "/a", "start_time": 1},
+                invalid("start_time"),
+            ),
             ("to what has ended", {"name": world.ended, "pid": own}, WRONG_STATE),
             *cgroups(),
         ),
