@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from gpuctl.failures import Failure
 from gpuctl.leases.signals import Mask
 from gpuctl.leases.streams import Inbox
-from gpuctl.leases.tree import Tree
+from gpuctl.leases.tree import Tree, start_time
 
 # As a shell tells of them.
 EXIT_NOT_EXECUTABLE = 126
@@ -46,6 +46,8 @@ class Child:
             self._process = _started(words, {**os.environ, **environment})
         self.pid = self._process.pid
         self.tree = self._held()
+        # Before anybody waits for it, its pid cannot have come to mean another.
+        self.start_time = start_time(self.pid)
         self._inbox = inbox
         threading.Thread(target=self._wait, daemon=True).start()
 

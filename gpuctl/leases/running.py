@@ -16,11 +16,10 @@ from gpuctl.leases.child import EXIT_SIGNAL_BASE, Child, ChildEnded
 from gpuctl.leases.ended import told_end
 from gpuctl.leases.keeping import Keeper, Kept
 from gpuctl.leases.losing import Losing
-from gpuctl.leases.signals import ENDING, Caught, Mask
+from gpuctl.leases.signals import Caught, Mask
 from gpuctl.leases.streams import Broken, Inbox, Mended, Refused, Seen, goes_on, watch
 from gpuctl.leases.telling import Telling
-from gpuctl.leases.tree import start_time
-from gpuctl.leases.waiting import next_of
+from gpuctl.leases.waiting import gives_up, next_of
 from gpuctl.messages import enum_word, seconds_of
 from gpuctl.session import request_id
 from gpuctl.units import span_text
@@ -93,9 +92,7 @@ def _stop_if_signalled(inbox: Inbox, name: str) -> None:
     """
     signalled: Caught | None = None
     while not inbox.empty():
-        event = inbox.get()
-        if isinstance(event, Caught) and event.number in ENDING:
-            signalled = event
+        signalled = gives_up(inbox.get()) or signalled
     if signalled is not None:
         raise Failure(
             message=f"stopped by {signalled.number.name} before the command began in {name}",
@@ -146,7 +143,7 @@ class Running:
             request_id=request_id(),
             name=self._name,
             pid=child.pid,
-            start_time=start_time(child.pid),
+            start_time=child.start_time,
         )
         try:
             client.call(client.reservations.AttachProcess, request)

@@ -19,7 +19,8 @@ from gpuctl.leases.streams import Inbox
 # si_code of what the kernel itself sends, as the terminal's driver does at Ctrl-C (signal(7)).
 _SI_KERNEL = 0x80
 
-# These end what has not begun; the second ones a wait as well. A command that runs gets them all.
+# These end what has not begun, and so does SIGQUIT where it is caught. A command that runs gets
+# them all.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GIVING_UP = (*ENDING, signal.SIGQUIT)
 FORWARDED = (*GIVING_UP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)

@@ -173,7 +173,10 @@ class Promises:
         Raises ReservationNotFound, StoreReadOnly.
         """
         _, change = self.ledger.revoke(id_, reason, self._clock.now())
-        rows = self.requests.forget(call) if call is not None else ()
+        rows: tuple[Row, ...] = ()
+        if call is not None and (known := self.requests.known.get(call.request_id)):
+            # Sent again meanwhile, it may have led to another promise: that is not forgotten.
+            rows = self.requests.forget(call) if known.result == id_ else ()
         change = joined([change, self.served()])
         if change or rows:
             await asyncio.shield(self.commit(change, rows))

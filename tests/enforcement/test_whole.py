@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from gpud.devices.processes import read_stat
 from gpud.v1 import devices_pb2, node_pb2, telemetry_pb2
@@ -206,9 +208,73 @@ async def test_without_the_right_to_it_is_refused_or_the_ledgers_alone(
         shape = {"devices": ["gpu3"], "sharing": pb.SHARING_EXCLUSIVE}
         refusal = await refused(reserve(api, require_enforcement=pb.ENFORCEMENT_DRIVER, **shape))
         assert refusal.reason == "ENFORCEMENT_UNAVAILABLE"
+        assert refusal.code is grpc.StatusCode.FAILED_PRECONDITION
         held = await reserve(api, **shape)
         assert [each.enforcement for each in held.grants] == [pb.ENFORCEMENT_LEDGER]
         told = await event(api, "device.compute_mode_refused")
         assert "not permitted" in told.reason
         assert "run gpud as root" in told.reason
+    assert read(modes) == "00000000"
+
+
+async def test_a_refused_enforcement_is_not_remembered(
+    gpud: Gpud, modes: Path, tmp_path: Path
+) -> None:
+    """Reported: the same request_id was answered with a reservation that had ended."""
+    (tmp_path / "trigger").write_text("deny 3")
+    gpud.start()
+    asked = {
+        "request_id": "mine",
+        "devices": ["gpu3"],
+        "sharing": pb.SHARING_EXCLUSIVE,
+        "require_enforcement": pb.ENFORCEMENT_DRIVER,
+    }
+    async with calling(gpud) as api:
+        first = await refused(reserve(api, **asked))
+        second = await refused(reserve(api, **asked))
+        assert (first.reason, second.message) == ("ENFORCEMENT_UNAVAILABLE", first.message)
+    # Nor by the next life, in which the right was given.
+    (tmp_path / "trigger").unlink()
+    gpud.restart()
+    async with calling(gpud) as api:
+        held = await reserve(api, **asked)
+        assert held.state == pb.RESERVATION_STATE_GRANTED
+        assert [each.enforcement for each in held.grants] == [pb.ENFORCEMENT_DRIVER]
+        assert (await reserve(api, **asked)).name == held.name
+        listed = await api.reservations.ListReservations(
+            pb.ListReservationsRequest(states=[pb.RESERVATION_STATE_REVOKED])
+        )
+    assert [each.state_reason for each in listed.reservations] == [first.message] * 2
+    assert read(modes) == "00030000"
+
+
+async def test_who_waited_and_is_not_enforced_is_told_why(
+    gpud: Gpud, modes: Path, tmp_path: Path
+) -> None:
+    """Reported: it was told GRANTED, and soon after RELEASED without a word."""
+    (tmp_path / "trigger").write_text("deny 3")
+    gpud.start()
+    async with calling(gpud) as api:
+        shape = {"devices": ["gpu3"], "sharing": pb.SHARING_EXCLUSIVE}
+        holder = await reserve(api, **shape)
+        waiting = await reserve(
+            api,
+            max_wait=Duration(seconds=60),
+            require_enforcement=pb.ENFORCEMENT_DRIVER,
+            **shape,
+        )
+        assert waiting.state == pb.RESERVATION_STATE_QUEUED
+        await api.reservations.Release(pb.ReleaseRequest(name=holder.name))
+        watch = api.reservations.WatchReservation(pb.WatchReservationRequest(name=waiting.name))
+        async with asyncio.timeout(20):
+            states = [told.reservation async for told in watch]
+        told = await event(api, "reservation.unenforced")
+    assert states[-1].state == pb.RESERVATION_STATE_REVOKED
+    words = states[-1].state_reason
+    assert words.startswith("cannot keep others off devices/")
+    assert "leave out require_enforcement" in words
+    assert (told.subject, told.reason) == (
+        waiting.name,
+        "revoked, for it required enforcement by the driver",
+    )
     assert read(modes) == "00000000"

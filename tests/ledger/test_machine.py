@@ -219,9 +219,11 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(uuid=st.sampled_from(CARDS), data=st.data(), lag=st.booleans())
     def end_process(self, uuid: str, data: st.DataObject, lag: bool) -> None:
+        """Seen before anything else is decided: what nobody has sampled nobody can know."""
         living = sorted(self.judge.cards[uuid].living)
         if living:
             self.kill(uuid, data.draw(st.sampled_from(living)), lag)
+            self.tick()
 
     def kill(self, uuid: str, pid: int, lag: bool) -> None:
         """A process ends; with a lag the card shows its bytes for a while."""

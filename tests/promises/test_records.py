@@ -247,3 +247,17 @@ async def test_a_call_that_is_refused_after_all_is_forgotten(office: Office) -> 
     assert office.promises.requests.find(call) is None
     office.promises.restore()
     assert office.promises.requests.find(call) is None
+
+
+async def test_what_was_refused_twice_at_once_leaves_what_was_granted_since(
+    office: Office,
+) -> None:
+    """Two calls of one id waited for the driver; after the first refusal a third was granted."""
+    call = Call(method="Reserve", request_id="driver-or-nothing", digest="d")
+    request = ReserveRequest(owner="me", bytes=GIB, devices=(GPU,))
+    await office.promises.reserve(request, "a", call)
+    await office.promises.revoke("a", "the driver does not", call)
+    made = await office.promises.reserve(request, "b", call)
+    await office.promises.revoke("a", "the driver does not", call)
+    again = await office.promises.reserve(request, "c", call)
+    assert (again.id, again.state) == (made.id, ReservationState.GRANTED)

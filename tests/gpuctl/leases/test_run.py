@@ -9,11 +9,17 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import grpc
 import pytest
 
+from gpuctl.failures import Failure
+from gpuctl.leases.child import Child, ChildEnded
+from gpuctl.leases.running import _stop_if_signalled
+from gpuctl.leases.signals import Caught, Mask
+from gpuctl.leases.streams import Inbox
 from gpud.v1 import node_pb2 as n
 from gpud.v1 import reservations_pb2 as r
 from tests.fakes.daemon import FakeDaemon, Refusal
@@ -158,6 +164,31 @@ def test_inside_one_that_is_not_granted_nothing_runs(gpuctl: Gpuctl, daemon: Fak
     ended = gpuctl("run --reservation r-4m2k -- true")
     assert ended.code == 73
     assert "it is QUEUED, not GRANTED" in ended.err
+
+
+def test_the_attached_process_is_told_by_its_start_too(daemon: FakeDaemon) -> None:
+    script = "sed 's/.*) //' /proc/$$/stat; read -r _"
+    with gpuctl_process(daemon, "run", "--vram", "4GiB", *shell(script)) as process:
+        out, _ = process.communicate(timeout=WAIT_SECONDS)
+    (attached,) = daemon.requests["AttachProcess"]
+    # The fields after the name begin with the third.
+    assert attached.start_time == int(out.split()[22 - 3]) > 0
+
+
+def test_a_command_that_has_ended_already_is_told_by_its_own_start() -> None:
+    """Read later, it was that of whoever got its number."""
+    inbox = Inbox()
+    child = Child(["true"], {}, inbox, Mask(set()))
+    assert inbox.get(timeout=WAIT_SECONDS) == ChildEnded(code=0)
+    assert child.start_time is not None
+
+
+@pytest.mark.parametrize(("number", "stops"), [(signal.SIGQUIT, True), (signal.SIGWINCH, False)])
+def test_a_signal_between_the_grant_and_the_start(number: signal.Signals, stops: bool) -> None:
+    inbox = Inbox()
+    inbox.put(Caught(number=number, by_terminal=False))
+    with pytest.raises(Failure, match="before the command began") if stops else nullcontext():
+        _stop_if_signalled(inbox, NAME)
 
 
 def test_an_attach_that_is_refused_is_told_and_no_end(daemon: FakeDaemon) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 
 import grpc
@@ -13,9 +14,10 @@ from google.protobuf.duration_pb2 import Duration
 
 from gpuctl.client import Client
 from gpuctl.failures import Failure
+from gpuctl.leases.signals import Caught
 from gpuctl.leases.streams import Inbox
 from gpuctl.leases.telling import Telling
-from gpuctl.leases.waiting import Asking
+from gpuctl.leases.waiting import Asking, release
 from gpud.v1 import reservations_pb2 as r
 from tests.fakes.daemon import FakeDaemon, Refusal
 from tests.gpuctl import samples
@@ -146,6 +148,62 @@ def test_a_signal_before_the_answer_releases_what_it_brings(daemon: FakeDaemon) 
         process.communicate(timeout=20)
     assert process.returncode == 130
     assert daemon.requests["Release"][0].name == NAME
+
+
+FOR_A_COMMAND = [signal.SIGWINCH, signal.SIGUSR1, signal.SIGUSR2]
+
+
+def came(number: signal.Signals) -> Caught:
+    return Caught(number=number, by_terminal=False)
+
+
+@pytest.fixture
+def client(daemon: FakeDaemon) -> Iterator[Client]:
+    with closing(Client(daemon.address, 10)) as made:
+        yield made
+
+
+def asking(client: Client, inbox: Inbox) -> Asking:
+    request = r.ReserveRequest(bytes=samples.GIB, max_wait=Duration(seconds=20))
+    return Asking(client, request, inbox, Telling(now=lambda: float(samples.NOW)))
+
+
+@pytest.mark.parametrize("number", FOR_A_COMMAND)
+def test_a_terminal_that_is_resized_ends_no_wait(
+    number: signal.Signals, client: Client, daemon: FakeDaemon
+) -> None:
+    inbox = Inbox()
+    inbox.put(came(number))
+    daemon.answers["WatchReservation"] = [
+        seen(samples.queued(2)), lambda: inbox.put(came(number)), seen(granted())
+    ]  # fmt: skip
+    got = asking(client, inbox).obtain()
+    assert got.state == r.RESERVATION_STATE_GRANTED
+    assert "Release" not in daemon.requests
+
+
+def test_sigquit_ends_a_wait_where_it_is_caught(client: Client, daemon: FakeDaemon) -> None:
+    inbox = Inbox()
+    daemon.answers["WatchReservation"] = [
+        lambda: inbox.put(came(signal.SIGQUIT)), FakeDaemon.HANG
+    ]  # fmt: skip
+    with pytest.raises(Failure, match="is released") as raised:
+        asking(client, inbox).obtain()
+    assert raised.value.exit_code == 128 + signal.SIGQUIT
+
+
+@pytest.mark.parametrize(("number", "goes_on"), [(signal.SIGWINCH, True), (signal.SIGTERM, False)])
+def test_a_release_is_given_up_for_a_signal_that_ends(
+    number: signal.Signals, goes_on: bool, client: Client, daemon: FakeDaemon
+) -> None:
+    gone = Refusal(code=grpc.StatusCode.UNAVAILABLE, message="Socket closed")
+    answers = iter([gone])
+    done = r.ReleaseResponse(reservation=granted())
+    daemon.answers["Release"] = lambda _: next(answers, done)
+    inbox = Inbox()
+    inbox.put(came(number))
+    assert (release(client, NAME, inbox) is None) is goes_on
+    assert len(daemon.requests["Release"]) == (2 if goes_on else 1)
 
 
 def test_a_terminal_has_one_line_that_changes(daemon: FakeDaemon) -> None:
