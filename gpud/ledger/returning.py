@@ -31,6 +31,7 @@ class Returning:
         self._books = books
         self._sight = sight
         self._deadline_seconds = release_deadline_seconds
+        self._leaked_boottime: dict[str, float] = {}  # by device, when bytes of it leaked last
 
     def end(
         self, reservation: Reservation, ending: ReservationState, reason: str, now: Moment
@@ -86,7 +87,8 @@ class Returning:
         """What was leaked and is no longer used is grantable again."""
         uuid = sample.info.uuid
         leaked = self._books.device(uuid).leaked_bytes
-        if not leaked:
+        # One that answers no more is shown with its last list again: that tells nothing since.
+        if not leaked or sample.boottime <= self._leaked_boottime.get(uuid, float("-inf")):
             return Change()
         residue = self._sight.terms(sample, self._books).residue_bytes
         left = min(leaked, max(0, (residue or 0) - self._sight.baseline(uuid)))
@@ -140,6 +142,7 @@ class Returning:
     def _leak(self, reservation: Reservation, uuid: str, size: int, now: Moment) -> Change:
         leaked = self._books.device(uuid).leaked_bytes + size
         self._books.set_leak(uuid, leaked)
+        self._leaked_boottime[uuid] = now.boottime
         event = leak_event(reservation, uuid, size, leaked, now)
         return Change(leaks=((uuid, leaked),), events=(event,))
 

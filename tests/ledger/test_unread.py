@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gpud.devices.snapshot import Sample
+from gpud.devices.snapshot import Health, Sample
 from gpud.errors import VramInsufficient
 from gpud.ledger.reservation import ReservationState
 from tests.fakes.cards import GIB, later, process, sample, snapshot
@@ -75,3 +75,17 @@ def test_a_card_that_turns_to_never_listing_gives_back_by_its_memory() -> None:
     assert desk.state("a") is ReservationState.RELEASED
     # What is still used fills the promise that is left: more is nobody's.
     assert desk.grantable() == 16
+
+
+def test_what_leaked_is_not_settled_by_a_list_from_before() -> None:
+    """A card that hangs is shown with its last list again: that freed what had just leaked."""
+    desk = ended()
+    before = replace(sample(0), boottime=desk.clock.boottime, listed_boottime=desk.clock.boottime)
+    for _ in range(12):
+        desk.clock.advance(1)
+        hung = replace(before, health=Health.UNRESPONSIVE)
+        desk.keep(desk.ledger.observe(snapshot(hung), desk.clock.now()))
+    assert desk.ledger.charges()["U-gpu0"].leaked_bytes == 8 * GIB
+    assert desk.told("device.leak_settled") == []
+    desk.show(sample(0))
+    assert desk.told("device.leak_settled") == ["devices/U-gpu0"]
