@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-# Of a kind that no other test simulates: a process counts on every simulated card of its name.
+# Of a kind that no other test simulates: a process counts on each simulated card of its name.
 KIND = "rtx-3060"
 CARD = f"SIM-{KIND}-0"
 _PROGRAM = "held = b'x' * {size}; print('holds', flush=True); __import__('signal').pause()"

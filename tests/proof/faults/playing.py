@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from tests.fakes.stub_engine import write_stub
@@ -15,6 +19,8 @@ from tests.real_engine import write_tiny
 from tests.running import Gpud
 
 LOG_CHARACTERS = 3000
+# Not in TMPDIR, which is not the same for every run.
+LOCK = "/tmp/gpud-faults.lock"
 # What is seen must stay for so long: what shows for a moment only does not count.
 STEADY_SNAPSHOTS = 10
 SETTINGS = {
@@ -52,7 +58,7 @@ async def play(
     fault_name, phase_name = names
     phase, fault = phase_named(phase_name), fault_named(fault_name, phase_name)
     gpud = made(directory, phase)
-    async with staged(gpud, library, vanishing=fault_name == "client vanishes") as stage:
+    async with alone(), staged(gpud, library, vanishing=fault_name == "client vanishes") as stage:
         try:
             await befall(stage, phase, fault)
         except Exception as error:
@@ -74,6 +80,17 @@ async def play(
             Expectation(state=last.state, bytes=last.bytes, event=last.event, code=code),
             gpud.log[-LOG_CHARACTERS:],
         )
+
+
+@asynccontextmanager
+async def alone() -> AsyncIterator[None]:
+    """No other run of this on the host: a process counts on each simulated card of its name."""
+    descriptor = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        await asyncio.to_thread(fcntl.flock, descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 async def befall(stage: Stage, phase: Phase, fault: Fault) -> None:
