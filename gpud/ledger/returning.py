@@ -20,7 +20,7 @@ from gpud.ledger.ending import (
     shortfall,
 )
 from gpud.ledger.reservation import Deadline, Grant, Reservation, ReservationState
-from gpud.ledger.sight import Sight
+from gpud.ledger.sight import Lag, Sight
 from gpud.units import format_size
 
 
@@ -31,6 +31,7 @@ class Returning:
         self._books = books
         self._sight = sight
         self._deadline_seconds = release_deadline_seconds
+        self._lag = Lag()
         self._leaked_boottime: dict[str, float] = {}  # by device, when bytes of it leaked last
 
     def end(
@@ -45,7 +46,12 @@ class Returning:
             return self._finish(reservation, ending, reason, now)
         devices = [grant.device for grant in reservation.grants]
         terms = self._sight.charges_of(devices, self._books)
-        residues = {uuid: each.residue_bytes for uuid, each in terms.items()}
+        # What its processes left before is on its way back too, and was not there before it.
+        residues = {
+            uuid: each.residue_bytes
+            and max(0, each.residue_bytes - self._lag.of(uuid, reservation.id))
+            for uuid, each in terms.items()
+        }
         deadline = Deadline.after(now, self._deadline_seconds)
         begun = begin_release(reservation, ending, reason, residues, deadline)
         ended = replace(begun, ended=Deadline.after(now, 0))
@@ -67,6 +73,7 @@ class Returning:
         self._sight.look(snapshot)
         if snapshot.complete:
             self._books.forget_devices(self._sight.devices)
+            self._lag.keep(self._sight.devices)
         seen = [self._observe_device(sample, now) for sample in snapshot.samples]
         releasing = tuple(self._books.releasing.values())
         return joined([*seen, *(self._follow(each, now) for each in releasing)])
@@ -74,8 +81,11 @@ class Returning:
     def _observe_device(self, sample: Sample, now: Moment) -> Change:
         if sample.processes is None or sample.listed_boottime != sample.boottime:
             return Change()
-        book = self._books.device(sample.info.uuid)
-        self._sight.learn_baseline(sample, self._books)
+        uuid = sample.info.uuid
+        book, terms = self._books.device(uuid), self._sight.terms(sample, self._books)
+        self._lag.look(uuid, terms.observed_bytes, terms.residue_bytes)
+        if not self._lag.on(uuid):
+            self._sight.learn_baseline(sample, self._books)
         bound = [
             self.bind(process.claim)
             for process in sample.processes
@@ -143,6 +153,7 @@ class Returning:
         leaked = self._books.device(uuid).leaked_bytes + size
         self._books.set_leak(uuid, leaked)
         self._leaked_boottime[uuid] = now.boottime
+        self._lag.settle(uuid, reservation.id)
         event = leak_event(reservation, uuid, size, leaked, now)
         return Change(leaks=((uuid, leaked),), events=(event,))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 
 from gpud.devices.snapshot import DeviceKind, Sample, Snapshot
 from gpud.ledger.books import Books
@@ -83,3 +83,62 @@ class Sight:
         if sample.info.kind is not DeviceKind.HOST:
             used = sample.memory_used_at_list_bytes or 0
             self._baselines[uuid] = min(used, self.reserves.of(sample))
+
+
+class Lag:
+    """Bytes that a device still shows of processes that its list no longer has, by promise.
+
+    A driver gives memory back some time after its process has left the list. What a promise leaves
+    so before it ends is on its way back as much as what it leaves afterwards, and no residue of
+    the card.
+    """
+
+    def __init__(self) -> None:
+        self._lists: dict[str, tuple[Mapping[str, int], int]] = {}
+        self._lags: dict[str, dict[str, int]] = {}
+
+    def look(self, uuid: str, observed: Mapping[str, int], residue: int | None) -> None:
+        """Take in a list: bytes by promise, and what is used beyond all processes."""
+        if residue is None:
+            return
+        before = self._lists.get(uuid)
+        self._lists[uuid] = (dict(observed), residue)
+        if before is None:
+            return
+        last, rise = before[0], residue - before[1]
+        lags = self._lags.setdefault(uuid, {})
+        for id_, size in last.items():
+            gone = min(size - observed.get(id_, 0), rise)
+            if gone > 0:
+                lags[id_] = lags.get(id_, 0) + gone
+                rise -= gone
+        if rise < 0:
+            self._came_back(lags, -rise)
+
+    def of(self, uuid: str, id_: str) -> int:
+        """What of a promise is on its way back."""
+        return self._lags.get(uuid, {}).get(id_, 0)
+
+    def on(self, uuid: str) -> int:
+        """What is on its way back on a device, of whomever."""
+        return sum(self._lags.get(uuid, {}).values())
+
+    def settle(self, uuid: str, id_: str) -> None:
+        """It is leaked from now on, or free."""
+        self._lags.get(uuid, {}).pop(id_, None)
+
+    def keep(self, devices: Container[str]) -> None:
+        """Forget all other devices: they are gone."""
+        for uuid in [each for each in self._lists if each not in devices]:
+            del self._lists[uuid]
+            self._lags.pop(uuid, None)
+
+    @staticmethod
+    def _came_back(lags: dict[str, int], size: int) -> None:
+        """So much is shown no more; whose it was, the oldest first, nobody can tell."""
+        for id_ in list(lags):
+            part = min(lags[id_], size)
+            lags[id_] -= part
+            size -= part
+            if not lags[id_]:
+                del lags[id_]

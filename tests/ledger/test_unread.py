@@ -8,9 +8,10 @@ import pytest
 
 from gpud.devices.snapshot import Health, Sample
 from gpud.errors import VramInsufficient
+from gpud.ledger.charge import Reserves
 from gpud.ledger.reservation import ReservationState
 from tests.fakes.cards import GIB, later, process, sample, snapshot
-from tests.ledger.desk import Desk
+from tests.ledger.desk import Desk, settled
 
 MINE = (process(5, 8 * GIB, "a"),)
 
@@ -89,3 +90,46 @@ def test_what_leaked_is_not_settled_by_a_list_from_before() -> None:
     assert desk.told("device.leak_settled") == []
     desk.show(sample(0))
     assert desk.told("device.leak_settled") == ["devices/U-gpu0"]
+
+
+def test_what_lagged_before_the_release_is_leaked_not_freed() -> None:
+    """The process ends, a list is read without it, then its owner releases: nothing came back."""
+    desk = Desk(sample(0))
+    desk.reserve("a", 8)
+    desk.show(sample(0, used=8 * GIB, processes=MINE))
+    desk.clock.advance(1)
+    desk.show(sample(0, used=8 * GIB))
+    desk.release("a")
+    desk.pass_seconds(1)
+    assert desk.state("a") is ReservationState.RELEASING
+    desk.pass_seconds(11)
+    assert desk.ledger.charges()["U-gpu0"].leaked_bytes == 8 * GIB
+    desk.clock.advance(1)
+    desk.show(sample(0))
+    assert desk.grantable() == 24
+
+
+def test_what_lagged_and_came_back_is_free_at_once() -> None:
+    desk = Desk(sample(0))
+    desk.reserve("a", 8)
+    desk.show(sample(0, used=8 * GIB, processes=MINE))
+    desk.clock.advance(1)
+    desk.show(sample(0, used=8 * GIB))
+    desk.clock.advance(1)
+    desk.show(sample(0))
+    desk.release("a")
+    desk.pass_seconds(1)
+    assert desk.state("a") is ReservationState.RELEASED
+
+
+def test_what_lags_is_not_learned_as_the_drivers_own() -> None:
+    reserves = Reserves(device_bytes=GIB, host_bytes=0)
+    desk = Desk(sample(0), settings=replace(settled(), reserves=reserves))
+    desk.reserve("a", 0.5)
+    desk.show(sample(0, used=GIB // 2, processes=(process(5, GIB // 2, "a"),)))
+    desk.clock.advance(1)
+    desk.show(sample(0, used=GIB // 2))
+    desk.release("a")
+    desk.pass_seconds(12)
+    terms = desk.ledger.charges()["U-gpu0"]
+    assert terms.leaked_bytes + (terms.unattributed_bytes or 0) == GIB // 2
