@@ -116,9 +116,11 @@ def stranger(*, ignores_sigterm: bool = False, **environment: str) -> Iterator[S
 
 
 def until_shown(pid: int) -> None:
-    """For a moment after its exec a process shows no environment."""
-    deadline = time.monotonic() + 10
-    while not Path(f"/proc/{pid}/environ").read_bytes():
+    """It shows the shell's environment before its exec, and none for a moment after it."""
+    deadline, own = time.monotonic() + 10, Path(f"/proc/{pid}")
+    while not (own / "cmdline").read_bytes().startswith(b"sleep") or not (
+        (own / "environ").read_bytes()
+    ):
         assert time.monotonic() < deadline
 
 
