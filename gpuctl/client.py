@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,14 +10,13 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import grpc
 
-from gpuctl.failures import (
-    SYSTEM_SOCKET,
-    Failure,
-    failure_of,
-    usage,
-)
+from gpuctl.access.channel import open_channel
+from gpuctl.access.standing import REASONS, standing
+from gpuctl.access.tokens import bearer_for
+from gpuctl.failures import Failure, failure_of
 
 if TYPE_CHECKING:
+    from gpuctl.access.context import Context
     from gpud.v1.devices_pb2_grpc import DeviceServiceStub
     from gpud.v1.instances_pb2_grpc import InstanceServiceStub
     from gpud.v1.models_pb2_grpc import ModelServiceStub
@@ -38,15 +36,8 @@ _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 # Any other code was said by somebody, if only that there is no such service.
 _NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 
-_CHANNEL_OPTIONS = (
-    # A proxy of the environment is meant for the web, never for the daemon next door.
-    ("grpc.enable_http_proxy", 0),
-    # A snapshot of many cards with their processes is the largest message; gpud bounds it.
-    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
-    # A daemon that restarts is back within a second; gRPC's own pauses grow to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-)
+# What calls carry beside their request.
+Metadata = tuple[tuple[str, str], ...]
 
 
 class _PageRequest(Protocol):
@@ -69,60 +60,71 @@ class _Call(Protocol[AnswerOut]):
 
 
 class Stream(Generic[Answer]):
-    """The messages of a stream, read by one thread. Any other may cancel it."""
+    """The messages of a stream, opened and read by one thread. Any other may cancel it.
 
-    def __init__(self, call: _Call[Answer], failure: Callable[[grpc.RpcError], Failure]) -> None:
-        self._call = call
+    `opened` opens it; given the error that it broke with, once more, or None where that would
+    bring the same.
+    """
+
+    def __init__(
+        self,
+        opened: Callable[[grpc.RpcError | None], _Call[Answer] | None],
+        failure: Callable[[grpc.RpcError], Failure],
+    ) -> None:
+        self._opened = opened
         self._failure = failure
+        self._call: _Call[Answer] | None = None
+        self._is_cancelled = False
 
     def __iter__(self) -> Iterator[Answer]:
         """Message by message until it ends. Raises Failure where it breaks, or is cancelled."""
-        try:
-            yield from self._call
-        except grpc.RpcError as error:
-            raise self._failure(error) from error
+        heard = False
+        call = self._open(None)
+        while call is not None:
+            try:
+                for answer in call:
+                    heard = True
+                    yield answer
+            except grpc.RpcError as error:
+                call = None if heard else self._open(error)
+                heard = True  # once more, but not twice
+                if call is None:
+                    raise self._failure(error) from error
+            else:
+                return
 
     def cancel(self) -> None:
         """End it, whoever reads it."""
-        self._call.cancel()
+        self._is_cancelled = True
+        if self._call is not None:
+            self._call.cancel()
 
-
-def default_address() -> str:
-    """Where gpud listens unless somebody says otherwise: the system's socket, or the user's."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if os.geteuid() != 0 and runtime:
-        return f"{runtime}/gpud/gpud.sock"
-    return SYSTEM_SOCKET
-
-
-def grpc_target(address: str) -> str:
-    """`unix:///path` or `host:port` of an address as people write it, a plain path included.
-
-    Raises Failure for anything else.
-    """
-    path = address.removeprefix("unix://").removeprefix("unix:")
-    if path != address or address.startswith(("/", ".")):
-        if not path:
-            raise usage(f"{address!r} names no socket; write unix:///run/gpud/gpud.sock")
-        return f"unix://{os.path.abspath(path)}"  # noqa: PTH100 (Path would cost an import here)
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise usage(
-            f"{address!r} is no address; write unix:///path, /path or host:port (--address)"
-        )
-    return address
+    def _open(self, error: grpc.RpcError | None) -> _Call[Answer] | None:
+        call = self._opened(error)
+        if call is not None:
+            self._call = call
+            if self._is_cancelled:  # by another thread, which saw the call before this one
+                call.cancel()
+        return call
 
 
 class Client:
     """A lazily opened channel. All methods raise Failure and nothing else of the wire."""
 
-    def __init__(self, address: str, timeout_seconds: float) -> None:
-        self.address = grpc_target(address)
+    def __init__(self, context: Context, timeout_seconds: float) -> None:
+        self.address = context.address
+        self._context = context
         self._timeout_seconds = timeout_seconds
+        self._bearer = bearer_for(context, timeout_seconds)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether calls tell by themselves who calls. Raises Failure as a call would."""
+        return self._context.uses_tls or self._bearer.token() is not None
 
     @cached_property
     def _channel(self) -> grpc.Channel:
-        return grpc.insecure_channel(self.address, options=_CHANNEL_OPTIONS)
+        return open_channel(self._context)
 
     @cached_property
     def node(self) -> NodeServiceStub:
@@ -171,20 +173,30 @@ class Client:
         method: grpc.UnaryUnaryMultiCallable[Request, Answer],
         request: Request,
         then: Callable[[], None] | None = None,
+        *,
+        within_seconds: float | None = None,
     ) -> Callable[[], Answer]:
         """Start a call; what comes back waits for its answer. Several may be under way at once.
 
         `then` is called, in a thread of gRPC's, once the answer is there or the call has failed.
         """
-        call = method.future(request, timeout=self._timeout_seconds)
+        limit = min(within_seconds or self._timeout_seconds, self._timeout_seconds)
+        sent = self._bearer.token()
+        call = method.future(request, timeout=limit, metadata=_metadata(sent))
         if then is not None:
             call.add_done_callback(lambda _: then())
 
         def answer() -> Answer:
             try:
-                return call.result()
+                try:
+                    return call.result()
+                except grpc.RpcError as error:
+                    if not self._renewed(error, sent):
+                        raise
+                fresh = _metadata(self._bearer.token())
+                return method.future(request, timeout=limit, metadata=fresh).result()
             except grpc.RpcError as error:
-                raise self._failure(error) from error
+                raise self._failure(error, limit) from error
 
         return answer
 
@@ -196,13 +208,7 @@ class Client:
         within_seconds: float | None = None,
     ) -> Answer:
         """One call and its answer, within the timeout, or a shorter time."""
-        if within_seconds is None:
-            return self.begin(method, request)()
-        limit = min(within_seconds, self._timeout_seconds)
-        try:
-            return method(request, timeout=limit)
-        except grpc.RpcError as error:
-            raise failure_of(error, self.address, limit) from error
+        return self.begin(method, request, within_seconds=within_seconds)()
 
     def pages(
         self,
@@ -238,13 +244,35 @@ class Client:
         self, method: grpc.UnaryStreamMultiCallable[Request, Answer], request: Request
     ) -> Stream[Answer]:
         """A stream that is read in a thread; without a daemon it breaks at its first message."""
-        return Stream(method(request), self._failure)
+        return self._lasting(lambda metadata: method(request, metadata=metadata))
 
     def converse(
-        self, method: grpc.StreamStreamMultiCallable[Request, Answer], requests: Iterable[Request]
+        self,
+        method: grpc.StreamStreamMultiCallable[Request, Answer],
+        requests: Callable[[], Iterable[Request]],
     ) -> Stream[Answer]:
-        """As `follow`, for a stream of requests; gRPC takes them in a thread of its own."""
-        return Stream(method(iter(requests)), self._failure)
+        """As `follow`, for a stream of requests; gRPC takes them in a thread of its own.
+
+        `requests` is called anew should the stream be opened a second time.
+        """
+        return self._lasting(lambda metadata: method(iter(requests()), metadata=metadata))
+
+    def _lasting(self, begin: Callable[[Metadata | None], _Call[Answer]]) -> Stream[Answer]:
+        """The token is that of the moment when it is opened; a refused one is replaced once."""
+        sent: str | None = None
+
+        def opened(error: grpc.RpcError | None) -> _Call[Answer] | None:
+            nonlocal sent
+            if error is not None and not self._renewed(error, sent):
+                return None
+            sent = self._bearer.token()
+            return begin(_metadata(sent))
+
+        return Stream(opened, self._failure)
+
+    def _renewed(self, error: grpc.RpcError, sent: str | None) -> bool:
+        """Whether a call that was refused for its token has another one to come with."""
+        return error.code() is grpc.StatusCode.UNAUTHENTICATED and self._bearer.renewed(sent)
 
     def _knock(self) -> None:
         """Wait until somebody answers at the address.
@@ -255,17 +283,25 @@ class Client:
         """
         check: grpc.UnaryUnaryMultiCallable[bytes, bytes]
         check = self._channel.unary_unary(_HEALTH_CHECK)
+        metadata = _metadata(self._bearer.token())
         try:
-            check(b"", timeout=self._timeout_seconds)
+            check(b"", timeout=self._timeout_seconds, metadata=metadata)
         except grpc.RpcError as error:
             if error.code() in _NO_ANSWER:
                 # Nothing was asked for yet, so nothing can have been done.
                 raise replace(self._failure(error), outcome_unknown=False) from error
 
-    def _failure(self, error: grpc.RpcError) -> Failure:
-        return failure_of(error, self.address, self._timeout_seconds)
+    def _failure(self, error: grpc.RpcError, limit_seconds: float | None = None) -> Failure:
+        failure = failure_of(error, self._context, limit_seconds or self._timeout_seconds)
+        if failure.reason not in REASONS:
+            return failure
+        return replace(failure, notes=(*failure.notes, standing(self._context, self._bearer.says)))
 
     def close(self) -> None:
         """Close the channel, if it was opened."""
         if "_channel" in self.__dict__:
             self._channel.close()
+
+
+def _metadata(token: str | None) -> Metadata | None:
+    return None if token is None else (("authorization", f"Bearer {token}"),)

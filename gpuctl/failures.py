@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
+
+if TYPE_CHECKING:
+    from gpuctl.access.context import Context
+    from gpuctl.access.trouble import Trouble
 
 EXIT_OTHER = 1
 EXIT_USAGE = 2
@@ -19,7 +22,6 @@ EXIT_WAITED_OUT = 124
 EXIT_INTERRUPTED = 130
 
 SYSTEM_SOCKET = "/run/gpud/gpud.sock"
-_PROBE_SECONDS = 1.0
 
 # Where the refusal does not say it by itself: what to do next.
 _NEXT_STEPS = {
@@ -27,6 +29,9 @@ _NEXT_STEPS = {
     grpc.StatusCode.INTERNAL: "gpud's log tells more (`journalctl -u gpud`)",
     grpc.StatusCode.UNKNOWN: "gpud's log tells more (`journalctl -u gpud`)",
     grpc.StatusCode.PERMISSION_DENIED: "use the socket or the identity of a role that may",
+    grpc.StatusCode.UNAUTHENTICATED: (
+        "use a socket that you may open, a certificate or a token (`gpuctl context add`)"
+    ),
 }
 
 
@@ -64,15 +69,15 @@ def usage(message: str) -> Failure:
     return Failure(message=message, exit_code=EXIT_USAGE)
 
 
-def failure_of(error: grpc.RpcError, address: str, timeout_seconds: float) -> Failure:
+def failure_of(error: grpc.RpcError, context: Context, timeout_seconds: float) -> Failure:
     """What a failed call means for the person who made it."""
     code, text = error.code(), error.details() or ""
     refusal = _refusal_of(error)
     if not refusal.reason:
         if code is grpc.StatusCode.UNAVAILABLE:
-            return _broke_off(address, text)
+            return _broke_off(context, text)
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return waited_out(address, timeout_seconds)
+            return waited_out(context.address, timeout_seconds)
     next_step = "" if refusal.reason else _NEXT_STEPS.get(code, "")
     message = text or f"gpud refused ({code.name})"
     return Failure(
@@ -104,13 +109,15 @@ def repeatable(request_id: str) -> Iterator[None]:
         raise
 
 
-def _broke_off(address: str, grpc_text: str) -> Failure:
-    why = why_unreachable(address)
-    if why is not None:
-        return unreachable(address, why)
+def _broke_off(context: Context, grpc_text: str) -> Failure:
+    from gpuctl.access.trouble import find_trouble
+
+    trouble = find_trouble(context)
+    if trouble is not None:
+        return _unreachable(context.address, trouble, grpc_text)
     code = grpc.StatusCode.UNAVAILABLE
     return Failure(
-        message=f"the connection to gpud at {address} broke off; it may have restarted",
+        message=f"the connection to gpud at {context.address} broke off; it may have restarted",
         exit_code=EXIT_REFUSED_BASE + code.value[0],
         details=(grpc_text,),
         code=code,
@@ -118,21 +125,13 @@ def _broke_off(address: str, grpc_text: str) -> Failure:
     )
 
 
-def unreachable(address: str, why: str) -> Failure:
-    """No daemon at the address: how to start one, or to name another."""
-    from pathlib import Path
-
-    notes: tuple[str, ...] = (
-        "start it with `gpud run --config FILE` or `systemctl start gpud`, "
-        "or name another address with --address or GPUCTL_ADDRESS",
-    )
-    if address != f"unix://{SYSTEM_SOCKET}" and Path(SYSTEM_SOCKET).exists():
-        notes += (f"the system's daemon has its socket here: --address {SYSTEM_SOCKET}",)
+def _unreachable(address: str, trouble: Trouble, grpc_text: str) -> Failure:
     code = grpc.StatusCode.UNAVAILABLE
     return Failure(
-        message=f"cannot reach gpud at {address}: {why}",
+        message=f"cannot reach gpud at {address}: {trouble.why}",
         exit_code=EXIT_REFUSED_BASE + code.value[0],
-        notes=notes,
+        notes=trouble.notes,
+        details=(grpc_text,),
         code=code,
     )
 
@@ -146,27 +145,6 @@ def waited_out(address: str, timeout_seconds: float) -> Failure:
         code=grpc.StatusCode.DEADLINE_EXCEEDED,
         outcome_unknown=True,
     )
-
-
-def why_unreachable(address: str) -> str | None:
-    """Why nothing can be connected to, found out by trying; None if something listens there."""
-    try:
-        if address.startswith("unix://"):
-            with socket.socket(socket.AF_UNIX) as probe:
-                probe.settimeout(_PROBE_SECONDS)
-                probe.connect(address.removeprefix("unix://"))
-        else:
-            host, _, port = address.rpartition(":")
-            socket.create_connection((host.strip("[]"), int(port)), _PROBE_SECONDS).close()
-    except FileNotFoundError:
-        return "there is no such socket, so it does not run"
-    except ConnectionRefusedError:
-        return "nothing listens there"
-    except PermissionError:
-        return "this user may not use that socket"
-    except OSError as error:
-        return (error.strerror or str(error)).lower()
-    return None
 
 
 def _refusal_of(error: grpc.RpcError) -> _Refusal:

@@ -77,6 +77,7 @@ def _take(ctx: click.Context, param: click.Parameter, value: Any) -> None:
 
 _GLOBAL_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--address",), {"metavar": "ADDRESS", "help": "unix:///path, /path or host:port."}),
+    (("--context",), {"metavar": "NAME", "help": "A gpud of `gpuctl context list`."}),
     (
         ("-o", "--output"),
         {"type": click.Choice(FORMATS), "help": "Form of the result (default: table)."},
@@ -95,24 +96,47 @@ def global_options() -> list[click.Parameter]:
     ]
 
 
-class Command(click.Command):
-    """A command that takes the global options too. `named`: its results have names for -o name."""
+def _all_nodes() -> click.Option:
+    return click.Option(
+        ("--all-nodes",),
+        is_flag=True,
+        default=None,
+        expose_value=False,
+        callback=_take,
+        help="Of every context at once.",
+    )
 
-    def __init__(self, *args: Any, named: bool = True, **kwargs: Any) -> None:
+
+class Command(click.Command):
+    """A command that takes the global options too, unless it has one of that name for itself.
+
+    `named`: its results have names for -o name. `fans_out`: it can ask all nodes at once.
+    """
+
+    def __init__(
+        self, *args: Any, named: bool = True, fans_out: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._named = named
-        self.params += global_options()
+        taken = {parameter.name for parameter in self.params}
+        self.params += [option for option in global_options() if option.name not in taken]
+        if fans_out:
+            self.params.append(_all_nodes())
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it, unless its results cannot take the form that was asked for."""
         session = ctx.ensure_object(Session)
         if session.settings.output == "name" and not self._named:
             raise click.UsageError("there are no names in this; use -o table, json or jsonl", ctx)
-        return super().invoke(ctx)
+        if not session.settings.all_nodes:
+            return super().invoke(ctx)
+        from gpuctl.fleet import on_all_nodes
+
+        return on_all_nodes(session, ctx, super().invoke)
 
 
 def command(
-    *, named: bool = True, cls: type[Command] = Command
+    *, named: bool = True, fans_out: bool = False, cls: type[Command] = Command
 ) -> Callable[[Callable[..., None]], Command]:
     """Declare a command of gpuctl; its function is handed the Session first."""
 
@@ -122,7 +146,7 @@ def command(
         def with_session(session: Session, /, *args: Any, **kwargs: Any) -> None:
             function(session, *args, **kwargs)
 
-        return click.command(cls=cls, named=named)(with_session)
+        return click.command(cls=cls, named=named, fans_out=fans_out)(with_session)
 
     return declare
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from gpuctl.client import Client, default_address
+from gpuctl.access.choosing import chosen
+from gpuctl.access.context import Context
+from gpuctl.client import Client
 from gpuctl.render import Output
 
 DEFAULT_TIMEOUT_SECONDS = 10.0
@@ -20,9 +22,9 @@ DEFAULT_TIMEOUT_SECONDS = 10.0
 class Settings:
     """The global options."""
 
-    address: str = field(
-        default_factory=lambda: os.environ.get("GPUCTL_ADDRESS") or default_address()
-    )
+    address: str = ""
+    context: str = ""
+    all_nodes: bool = False
     output: str = "table"
     timeout: float = DEFAULT_TIMEOUT_SECONDS  # seconds, for each call
     verbose: bool = False
@@ -42,10 +44,22 @@ class Session:
         """Take an option. Those after the command win over those before it."""
         self.settings = replace(self.settings, **changes)
 
+    def at(self, context: Context, output: Output) -> Session:
+        """The same command on a node of its own, whose results go elsewhere."""
+        session = Session(self.now)
+        session.settings = self.settings
+        session.context, session.output = context, output
+        return session
+
+    @cached_property
+    def context(self) -> Context:
+        """The gpud that is spoken to."""
+        return chosen(self.settings.address, self.settings.context)
+
     @cached_property
     def client(self) -> Client:
-        """The connection to gpud."""
-        return Client(self.settings.address, self.settings.timeout)
+        """The connection to it."""
+        return Client(self.context, self.settings.timeout)
 
     @cached_property
     def output(self) -> Output:
@@ -57,6 +71,15 @@ class Session:
         dumb = os.environ.get("TERM", "dumb") == "dumb"
         return bool(stream.isatty()) and not self.settings.no_color and not dumb
 
+    def owner(self, declared: str | None = None) -> str:
+        """Whose the doing of a call is said to be; empty where gpud knows who calls.
+
+        Only an admin may declare another.
+        """
+        if declared:
+            return declared
+        return "" if self.client.is_known else person()
+
     def close(self) -> None:
         """End the connection."""
         if "client" in self.__dict__:
@@ -64,7 +87,7 @@ class Session:
 
 
 def person() -> str:
-    """user@host: who a reservation belongs to unless --owner says otherwise."""
+    """user@host: whose a call's doing is where gpud cannot tell who calls."""
     import getpass
     import socket
 

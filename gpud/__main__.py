@@ -15,6 +15,8 @@ from typing import Any, TextIO, cast
 
 # Before grpc is imported: its fork handlers killed children of ours before their exec.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+# Else each failed handshake is a line of the log, and anybody may fail as often as he likes.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 import click
 import msgspec
@@ -23,6 +25,8 @@ import structlog
 from gpud import __version__, config
 from gpud.errors import ConfigInvalid, StateDirectoryRefused
 from gpud.settings import Config, Logging
+from gpud.tls_command import tls_group
+from gpud.token_command import token_group
 
 DEFAULT_FILE = Path("/etc/gpud/gpud.toml")
 
@@ -60,7 +64,11 @@ def config_group() -> None:
 @_with_config
 def check(path: Path | None) -> None:
     """Say whether the configuration can be used."""
-    _loaded(path)
+    settings = _loaded(path)
+    try:
+        _check_files(settings)
+    except ConfigInvalid as error:
+        _refuse(error)
     print("the configuration is valid")
 
 
@@ -76,6 +84,10 @@ def show(path: Path | None) -> None:
 def schema() -> None:
     """Print the JSON schema of the file, for editors."""
     print(json.dumps(config.schema(), indent=2))
+
+
+main.add_command(tls_group)
+main.add_command(token_group)
 
 
 @main.command()
@@ -109,6 +121,22 @@ def _check_cards(settings: Config) -> None:
                 f"cannot use the configuration: devices.simulated.card: {cards.card!r} is no "
                 f"known card; {hint}"
             )
+
+
+def _check_files(settings: Config) -> None:
+    """Refuse certificates that could not be served, and a list of the denied that is no good.
+
+    Not part of each reading of the configuration: only gpud's user may read the key.
+    """
+    if settings.tls.certificate:
+        from gpud.access.certificates import read_pair
+        from gpud.clock import SystemClock
+
+        read_pair(settings.tls, SystemClock().now().wall)
+    if settings.access.denied:
+        from gpud.access.reloading import read_denied
+
+        read_denied(settings.access.denied)
 
 
 def _plain(value: object) -> object:
@@ -177,7 +205,8 @@ def _set_up_logs(settings: Logging) -> None:
     readable = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
     level = getattr(logging, settings.level.upper())
     last: list[Any] = (
-        [structlog.dev.ConsoleRenderer()]
+        # Not the one that shows the values of local variables: a key may be among them.
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if readable
         else [structlog.processors.format_exc_info, _as_json]
     )

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
+from gpud.config import toml_key
 from gpud.devices.bands import Bands
 from gpud.devices.sampling.frames import SamplerSettings
-from gpud.ledger.admission.policy import LedgerSettings, PreemptionSettings, QueueSettings
+from gpud.ledger.admission.policy import (
+    LedgerSettings,
+    OwnerQuota,
+    PreemptionSettings,
+    QueueSettings,
+    QuotaSettings,
+)
 from gpud.ledger.charge import Reserves
 from gpud.ledger.reservation import Sharing
 from gpud.ledger.standing import Standing
 from gpud.models.catalogue import Catalogue
 from gpud.models.model import EngineKind, Model, ModelKind, ModelOptions
-from gpud.settings import Config, ModelEntry, Policy
+from gpud.settings import Config, ModelEntry, Policy, Quota
+
+# The quota of owners without a table of their own.
+DEFAULT_QUOTA = "default"
 
 
-def ledger_settings(policy: Policy) -> LedgerSettings:
-    """What the ledger decides by."""
+def ledger_settings(
+    policy: Policy, quotas: Mapping[str, Quota] = MappingProxyType({})
+) -> LedgerSettings:
+    """What the ledger decides by: [policy] and [quotas]."""
     return LedgerSettings(
         reserves=Reserves(
             device_bytes=policy.device_reserve, host_bytes=policy.reserve_system_memory
@@ -36,10 +50,25 @@ def ledger_settings(policy: Policy) -> LedgerSettings:
             min_tenure_seconds=float(policy.preemption_min_tenure),
             ratio=policy.preemption_ratio,
         ),
+        quotas=_quotas(quotas),
         numa_aware=policy.numa_aware,
         exclusive_process_mode=policy.exclusive_process_mode,
         critical_load_percent=policy.critical_load_percent,
     )
+
+
+def _quotas(quotas: Mapping[str, Quota]) -> QuotaSettings:
+    made = {
+        name: OwnerQuota(
+            key=f"quotas.{toml_key(name)}",
+            gpu_bytes=int(quota.gpu_bytes),
+            host_bytes=int(quota.host_bytes),
+            reservations=quota.reservations,
+            queued=quota.queued,
+        )
+        for name, quota in quotas.items()
+    }
+    return QuotaSettings(default=made.pop(DEFAULT_QUOTA, None), owners=made)
 
 
 def standing(config: Config) -> tuple[Standing, ...]:
@@ -88,4 +117,5 @@ def _model(name: str, entry: ModelEntry) -> Model:
         kind=ModelKind(entry.kind) if entry.kind else None,
         path=entry.path,
         options=options,
+        api_key_file=entry.api_key_file,
     )

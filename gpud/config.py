@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import difflib
-import ipaddress
+import json
+import math
 import os
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from gpud.errors import ConfigInvalid
+from gpud.listening import NAME_PATTERN, check_absolute, check_listening, require
 from gpud.settings import (
     CACHE_TYPES,
     Config,
     LlamaCpp,
     ModelEntry,
+    Quota,
+    RoleSocket,
+    Section,
     SimulatedCards,
     Size,
     Span,
     StandingReservation,
+    Token,
 )
 from gpud.units import parse_size, parse_span
 
 # tomllib needs 16 times a hostile file's size in memory and more (FACTS: a 16 KB dotted key took
 # 258 MiB), so the file stays small and is only ever the administrator's.
 MAX_FILE_BYTES = 64 * 1024
-NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+MIN_AUDIT_BYTES = 64 * 1024
+
+_S = TypeVar("_S", bound=Section)
 
 # Spans of [policy] and their bounds, in seconds.
 _SPANS = (
@@ -47,6 +55,9 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "engines.llama_cpp": LlamaCpp,
     "models.NAME": ModelEntry,
     "reservations.NAME": StandingReservation,
+    "quotas.OWNER": Quota,
+    "sockets.ROLE": RoleSocket,
+    "tokens.NAME": Token,
 }
 
 
@@ -75,12 +86,20 @@ def load(path: Path | None, environment: Mapping[str, str]) -> Config:
 
 
 def _anchored(config: Config, path: Path) -> Config:
-    """A relative scenario is beside the file, wherever gpud happens to be started."""
-    if not config.devices.scenario:
-        return config
-    scenario = str(path.absolute().parent / config.devices.scenario)
-    devices = msgspec.structs.replace(config.devices, scenario=scenario)
-    return msgspec.structs.replace(config, devices=devices)
+    """Relative files are beside the file, wherever gpud happens to be started."""
+
+    def anchored(section: _S, *keys: str) -> _S:
+        named = {key: getattr(section, key) for key in keys}
+        beside = {key: str(folder / name) for key, name in named.items() if name}
+        return msgspec.structs.replace(section, **beside)
+
+    folder = path.absolute().parent
+    return msgspec.structs.replace(
+        config,
+        devices=anchored(config.devices, "scenario"),
+        tls=anchored(config.tls, "certificate", "key", "client_ca"),
+        access=anchored(config.access, "denied"),
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -166,6 +185,9 @@ def _converted(tree: dict[str, Any]) -> Config:
     except msgspec.ValidationError as error:
         text = str(error).replace("$.models.entries[...]", "models.NAME")
         text = text.replace("$.reservations[...]", "reservations.NAME")
+        text = text.replace("$.quotas[...]", "quotas.OWNER")
+        text = text.replace("$.sockets[...]", "sockets.ROLE")
+        text = text.replace("$.tokens[...]", "tokens.NAME")
         text = text.replace("`$.", "`").replace("`$[", "`[").replace("Object ", "it ")
         raise ConfigInvalid(
             f"cannot use the configuration: {text}{_suggestion(tree, text)}"
@@ -186,7 +208,19 @@ def _suggestion(tree: dict[str, Any], text: str) -> str:
 def _check(config: Config) -> None:
     """What types alone cannot say."""
     _check_sampling(config)
-    _check_addresses(config)
+    check_listening(config, config.server.socket or default_socket())
+    _check_models(config)
+    check_absolute("node.state_dir", config.node.state_dir)
+    _check_choice("logging.format", config.logging.format, ("auto", "json", "console"))
+    _check_choice("logging.level", config.logging.level, ("debug", "info", "warning", "error"))
+    _check_policy(config)
+    for name, standing in config.reservations.items():
+        _check_standing(name, standing)
+    _check_quotas(config)
+    _check_audit(config)
+
+
+def _check_models(config: Config) -> None:
     for name, entry in config.models.entries.items():
         _check_choice(f"models.{name}.engine", entry.engine, ("llama_cpp",))
         _check_choice(
@@ -199,40 +233,36 @@ def _check(config: Config) -> None:
         )
         for key in ("cache_type_k", "cache_type_v"):
             _check_choice(f"models.{name}.{key}", getattr(entry, key) or "f16", CACHE_TYPES)
+        if entry.api_key_file:
+            check_absolute(f"models.{name}.api_key_file", entry.api_key_file)
     for root in config.models.roots:
-        _check_absolute("models.roots", root)
-    _check_absolute("node.state_dir", config.node.state_dir)
-    _check_choice("logging.format", config.logging.format, ("auto", "json", "console"))
-    _check_choice("logging.level", config.logging.level, ("debug", "info", "warning", "error"))
-    _check_policy(config)
-    for name, standing in config.reservations.items():
-        _check_standing(name, standing)
+        check_absolute("models.roots", root)
 
 
 def _check_policy(config: Config) -> None:
     policy = config.policy
     for key in ("device_reserve", "reserve_system_memory"):
-        _require(getattr(policy, key) >= 0, f"policy.{key}", "is below 0")
+        require(getattr(policy, key) >= 0, f"policy.{key}", "is below 0")
     for key, low, high in _SPANS:
         seconds = getattr(policy, key)
-        _require(
+        require(
             low <= seconds <= high,
             f"policy.{key}",
             f"{seconds:g} s is not within {low:g} … {high:g} s",
         )
     for kind, unit in (("pressure", "percent"), ("thermal", "celsius")):
         key, levels = f"{kind}_{unit}", getattr(policy, f"{kind}_{unit}")
-        _require(
+        require(
             levels[0] < levels[1] < levels[2], f"policy.{key}", f"{list(levels)} does not rise"
         )
         hysteresis = getattr(policy, f"{kind}_hysteresis_{unit}")
-        _require(
+        require(
             hysteresis < levels[0],
             f"policy.{kind}_hysteresis_{unit}",
             f"{hysteresis:g} is not below the first of policy.{key}, {levels[0]:g}: "
             "its lowest band would never be entered again",
         )
-    _require(
+    require(
         policy.strict_allocation,
         "policy.strict_allocation",
         "false would promise memory that is not there; only true is offered",
@@ -241,90 +271,61 @@ def _check_policy(config: Config) -> None:
 
 def _check_standing(name: str, standing: StandingReservation) -> None:
     key = f"reservations.{name}"
-    _require(
+    require(
         re.fullmatch(NAME_PATTERN, name) is not None,
         key,
         "a reservation's name is made of lower-case letters, digits, '.', '_' and '-'",
     )
-    _require(bool(standing.owner), f"{key}.owner", "is empty; say whose it is")
-    _require(standing.bytes > 0, f"{key}.bytes", "is not above 0; it is per device")
-    _require(standing.host_bytes >= 0, f"{key}.host_bytes", "is below 0")
-    _require(bool(standing.devices), f"{key}.devices", 'names none; write for example ["gpu0"]')
+    require(bool(standing.owner), f"{key}.owner", "is empty; say whose it is")
+    require(standing.bytes > 0, f"{key}.bytes", "is not above 0; it is per device")
+    require(standing.host_bytes >= 0, f"{key}.host_bytes", "is below 0")
+    require(bool(standing.devices), f"{key}.devices", 'names none; write for example ["gpu0"]')
     twice = len(set(standing.devices)) < len(standing.devices)
-    _require(not twice, f"{key}.devices", "names a device twice")
+    require(not twice, f"{key}.devices", "names a device twice")
+
+
+def _check_quotas(config: Config) -> None:
+    for owner, quota in config.quotas.items():
+        key = f"quotas.{toml_key(owner)}"
+        require(bool(owner), key, "names no owner; write [quotas.default] for all the others")
+        for name in ("gpu_bytes", "host_bytes"):
+            require(getattr(quota, name) >= 0, f"{key}.{name}", "is below 0; 0 is no limit")
+        rate = quota.calls_per_second
+        require(math.isfinite(rate), f"{key}.calls_per_second", "is no number; 0 is no limit")
+
+
+def _check_audit(config: Config) -> None:
+    audit = config.audit
+    if audit.path:
+        check_absolute("audit.path", audit.path)
+    require(
+        audit.max_bytes >= MIN_AUDIT_BYTES,
+        "audit.max_bytes",
+        f"{audit.max_bytes} bytes are too few for a file of it; give it 64KiB at least",
+    )
+
+
+def toml_key(name: str) -> str:
+    """A name as a part of a dotted key: quoted where it has to be."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
 
 
 def _check_sampling(config: Config) -> None:
     interval = config.sampling.interval
-    _require(
+    require(
         0.01 <= interval <= 10, "sampling.interval", f"{interval:g} s is not within 10ms … 10s"
     )
     stall = config.engines.llama_cpp.load_stall
-    _require(
+    require(
         0.1 <= stall <= 86400,
         "engines.llama_cpp.load_stall",
         f"{stall:g} s is not within 100ms … 1d",
     )
 
 
-def _check_addresses(config: Config) -> None:
-    socket = config.server.socket
-    if socket:
-        _check_absolute("server.socket", socket)
-        _require(
-            len(socket.encode()) <= 107,
-            "server.socket",
-            f"{len(socket.encode())} bytes, a Unix socket's path holds 107; choose a shorter one",
-        )
-        same = Path(socket) == Path(config.node.state_dir)
-        _require(not same, "server.socket", "is the state directory itself; name a file")
-    listens = {}
-    for key, listen in (
-        ("server.listen", config.server.listen),
-        ("http.listen", config.http.listen),
-    ):
-        if listen:
-            listens[key] = _check_loopback(key, listen)
-    _require(
-        len(set(listens.values())) == len(listens),
-        "http.listen",
-        "is the same address as server.listen; give each its own port",
-    )
-
-
-def _check_loopback(key: str, listen: str) -> str:
-    host, _, port = listen.rpartition(":")
-    _require(
-        bool(host) and port.isascii() and port.isdecimal() and 0 < int(port) < 65536,
-        key,
-        f"{listen!r} is not HOST:PORT; write for example 127.0.0.1:50551",
-    )
-    bare = host.strip("[]")
-    try:
-        loopback = bare == "localhost" or ipaddress.ip_address(bare).is_loopback
-    except ValueError:
-        loopback = False
-    _require(
-        loopback,
-        key,
-        f"{listen!r} is not a loopback address, and without TLS nothing else is served; "
-        "write 127.0.0.1:PORT",
-    )
-    return f"{'127.0.0.1' if bare == 'localhost' else bare}:{port}"
-
-
 def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
     shown = ", ".join(choice for choice in choices if choice)
-    _require(value in choices, key, f"{value!r} is none of {shown}")
-
-
-def _check_absolute(key: str, path: str) -> None:
-    _require(path.startswith("/") and "\0" not in path, key, f"{path!r} is not an absolute path")
-
-
-def _require(true: bool, key: str, problem: str) -> None:
-    if not true:
-        raise ConfigInvalid(f"cannot use the configuration: {key}: {problem}")
+    require(value in choices, key, f"{value!r} is none of {shown}")
 
 
 def schema() -> dict[str, Any]:

@@ -27,6 +27,7 @@ from gpud.enforcement.guard import Guard, GuardSeams
 from gpud.engines.engine import Engine, EngineProgram
 from gpud.engines.llama_cpp import LlamaCpp
 from gpud.engines.probe import HttpProbe
+from gpud.entrance import Entrance
 from gpud.errors import EngineMissing, GpudError, StateDirectoryRefused
 from gpud.events import Event, Journal
 from gpud.failpoints import around
@@ -130,7 +131,7 @@ class Daemon:
         self._store = SqliteStore(directory)
         self._journal = Journal(self._store)
         policy = config.policy
-        ledger = Ledger(assembly.ledger_settings(policy))
+        ledger = Ledger(assembly.ledger_settings(policy, config.quotas))
         self._promises = Promises(ledger, self._store, clock)
         self._standing = assembly.standing(config)
         self._told_missing: dict[str, list[str]] = {}
@@ -170,8 +171,10 @@ class Daemon:
         self._house.enforce = self._guard.enforce
         self._start_wall = clock.now().wall
         self._socket = config.server.socket or default_socket()
+        self._entrance = Entrance(config, Path(self._socket), directory, clock, self._tell)
         self._rpc = RpcServer(
-            services(self._facts(), self._journal, self._house, self._roster, self._guard.enforce)
+            services(self._facts(), self._journal, self._house, self._roster, self._guard.enforce),
+            self._entrance.access,
         )
         self._programs: tuple[EngineProgram, ...] = ()
         self._http: HttpServer | None = None
@@ -180,7 +183,7 @@ class Daemon:
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Engines go on without us. Raises ConfigInvalid."""
         # First of all: where an address is taken, nothing has begun.
-        self._rpc.bind(Path(self._socket), self._config.server.listen)
+        self._rpc.bind(self._entrance.places())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -200,6 +203,7 @@ class Daemon:
             if self._http is not None:
                 self._http.close()
             await self._rpc.stop()
+            await self._entrance.close()
             self._store.close()
             await self._clock.sleep(0)  # the last commits are told on the loop
             self._promises.log_untold()
@@ -211,9 +215,12 @@ class Daemon:
             running = [tasks.create_task(self._sampler.run(), name="sampler")]
             running.append(tasks.create_task(self._roster.run(recovered), name="roster"))
             await recovered.wait()
+            await self._entrance.open()
             await self._rpc.start()
             if self._config.http.listen:
-                self._http = HttpServer(self._config.http.listen, lambda: self._told_state)
+                self._http = HttpServer(
+                    self._config.http.listen, lambda: self._told_state, self._entrance.metrics
+                )
                 self._http.start()
             log.info("daemon.listening", socket=self._socket, tcp=self._config.server.listen)
             for work in (
@@ -221,6 +228,7 @@ class Daemon:
                 self._keep_house(),
                 self._find_engines(),
                 self._watch_state(),
+                self._entrance.watch(),
                 self._guard.run(),
             ):
                 running.append(tasks.create_task(work))  # noqa: PERF401
@@ -322,6 +330,13 @@ class Daemon:
         with contextlib.suppress(GpudError):  # it has ended by itself
             self._roster.stop(id_, order)
 
+    def _tell(self, event: Event) -> None:
+        """An event that no decision of ours makes; a full disk keeps its room for releases."""
+        if self._store.read_only_cause:
+            log.warning(event.type, subject=event.subject, reason=event.reason)
+        else:
+            self._promises.post(note(event))
+
     # What goes on all the time.
 
     async def _expire(self) -> None:
@@ -406,6 +421,7 @@ class Daemon:
             config=self._config,
             state=self._shown_state,
             programs=lambda: self._programs,
+            certificates=self._entrance.certificate_state,
         )
 
     def _remove_stray_folders(self) -> None:

@@ -66,7 +66,6 @@ class NotFound(GpudError):
     """Nothing of that name."""
 
     name: str
-
     noun = "resource"
     listing = ""
 
@@ -78,7 +77,6 @@ class DeviceNotFound(NotFound):
     """No device of that UUID or alias."""
 
     reason = "DEVICE_NOT_FOUND"
-
     noun = "device"
     listing = "gpuctl devices"
 
@@ -87,7 +85,6 @@ class ReservationNotFound(NotFound):
     """No reservation of that name, or it ended more than 10 minutes ago."""
 
     reason = "RESERVATION_NOT_FOUND"
-
     noun = "reservation"
     listing = "gpuctl reservations"
 
@@ -96,7 +93,6 @@ class ModelNotFound(NotFound):
     """No catalogue entry of that name."""
 
     reason = "MODEL_NOT_FOUND"
-
     noun = "model"
     listing = "gpuctl models"
 
@@ -105,7 +101,6 @@ class InstanceNotFound(NotFound):
     """No instance of that name, or it ended more than 10 minutes ago."""
 
     reason = "INSTANCE_NOT_FOUND"
-
     noun = "instance"
     listing = "gpuctl instances"
 
@@ -215,18 +210,24 @@ class LimitReached(GpudError):
 
 @dataclass(kw_only=True, eq=False)
 class QuotaExceeded(LimitReached):
-    """One owner has as many as one may."""
+    """One owner has as much as one may; `unit` is what is counted, "bytes" or a plural."""
 
     reason = "QUOTA_EXCEEDED"
 
     owner: str
-    limit_name: str
+    limit_name: str  # the setting
     limit: int
+    held: int
+    asked: int
+    unit: str
     advice: str
 
     def __str__(self) -> str:
-        limit = f"{self.limit} is the limit of {self.limit_name}"
-        return f"cannot give {self.owner} more: {limit}; {self.advice}"
+        in_bytes = self.unit == "bytes"
+        told = format_size if in_bytes else "{:d}".format
+        held = f"{told(self.held)} {'held' if in_bytes else self.unit}"
+        why = f"{held} and {told(self.asked)} asked exceed {self.limit_name} = {told(self.limit)}"
+        return f"cannot give {self.owner} more: {why}; {self.advice}"
 
 
 @dataclass(kw_only=True, eq=False)

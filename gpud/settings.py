@@ -31,6 +31,7 @@ def _span(seconds: float) -> Span:
 
 
 Reaction = Literal["report", "terminate"]
+RoleName = Literal["viewer", "operator", "admin"]
 Percent = Annotated[float, msgspec.Meta(gt=0, le=100)]
 Celsius = Annotated[float, msgspec.Meta(gt=0, le=200)]
 
@@ -46,10 +47,69 @@ class Node(Section, frozen=True, kw_only=True):
 
 
 class Server(Section, frozen=True, kw_only=True):
-    """[server]: where gRPC is served. An empty `socket` means the default one."""
+    """[server]: where gRPC is served. An empty `socket` means the default one.
+
+    Who may open the socket is an admin; who calls over plain loopback without a token has
+    `listen_role`.
+    """
 
     socket: str = ""
+    socket_mode: str = "0600"
+    socket_group: str = ""
     listen: str = ""
+    listen_role: Literal["none", "viewer", "operator", "admin"] = "viewer"
+
+
+class RoleSocket(Section, frozen=True, kw_only=True):
+    """[sockets.operator], [sockets.viewer]: who may open it has that role."""
+
+    path: str
+    mode: str = "0660"
+    group: str = ""
+
+
+class Tls(Section, frozen=True, kw_only=True):
+    """[tls]: files of server.listen, PEM, read again when they change.
+
+    Without `client_ca` callers need a bearer token.
+    """
+
+    certificate: str = ""
+    key: str = ""
+    client_ca: str = ""
+    max_connection_age: Span = _span(3600.0)
+
+
+class Access(Section, frozen=True, kw_only=True):
+    """[access]: a file of names and certificates that are refused, read again when it changes."""
+
+    denied: str = ""
+
+
+class Token(Section, frozen=True, kw_only=True):
+    """[tokens.NAME]: a bearer token, known by its SHA-256 alone."""
+
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    role: RoleName
+
+
+class Quota(Section, frozen=True, kw_only=True):
+    """[quotas.default], [quotas."OWNER"]: what one owner may have at once; 0 is no limit."""
+
+    gpu_bytes: Size = _size(0)
+    host_bytes: Size = _size(0)
+    reservations: Annotated[int, msgspec.Meta(ge=0)] = 0
+    queued: Annotated[int, msgspec.Meta(ge=0)] = 0
+    streams: Annotated[int, msgspec.Meta(ge=0)] = 0
+    calls_per_second: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+
+
+class Audit(Section, frozen=True, kw_only=True):
+    """[audit]: the file of changes and refusals. "" is audit.jsonl in the state directory."""
+
+    path: str = ""
+    max_bytes: Size = _size(16 * MIB)
+    keep: Annotated[int, msgspec.Meta(ge=1, le=100)] = 4
 
 
 class Sampling(Section, frozen=True, kw_only=True):
@@ -132,11 +192,15 @@ class Engines(Section, frozen=True, kw_only=True):
 
 
 class ModelEntry(Section, frozen=True, kw_only=True):
-    """[models.NAME]: a catalogue entry and the options it is loaded with."""
+    """[models.NAME]: a catalogue entry and the options it is loaded with.
+
+    Its engine asks everybody for the key in `api_key_file`, where one is named.
+    """
 
     engine: str = "llama_cpp"
     path: str
     kind: str = ""
+    api_key_file: str = ""
     context_length: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
     parallel: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
     batch: Annotated[int, msgspec.Meta(ge=1, le=2**20)] | None = None
@@ -181,5 +245,12 @@ class Config(Section, frozen=True, kw_only=True):
     engines: Engines = msgspec.field(default_factory=Engines)
     models: Models = Models()
     reservations: dict[str, StandingReservation] = {}
+    sockets: dict[Literal["operator", "viewer"], RoleSocket] = {}
+    tls: Tls = msgspec.field(default_factory=Tls)
+    identities: dict[str, RoleName] = {}
+    tokens: dict[str, Token] = {}
+    access: Access = Access()
+    quotas: dict[str, Quota] = {}
+    audit: Audit = msgspec.field(default_factory=Audit)
     http: Http = Http()
     logging: Logging = Logging()

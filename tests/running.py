@@ -40,7 +40,8 @@ class Gpud:
     directory: Path
     cards: int = 4
     interval: str = "50ms"
-    # More TOML: keys of [devices], and whole sections.
+    # More TOML: keys of [server] and of [devices], and whole sections.
+    server: str = ""
     devices: str = ""
     extra: str = ""
     process: subprocess.Popen[bytes] | None = None
@@ -73,7 +74,7 @@ class Gpud:
         cards = f'[[devices.simulated]]\ncard = "p106-100"\ncount = {self.cards}\n'
         self.config.write_text(
             f'[node]\nstate_dir = "{self.state}"\n'
-            f'[server]\nsocket = "{self.socket}"\n'
+            f'[server]\nsocket = "{self.socket}"\n{self.server}'
             f'[sampling]\ninterval = "{self.interval}"\nprocesses_every = 2\n'
             '[policy]\nreserve_system_memory = "64MiB"\n'
             f'[devices]\nnvml = "off"\n{self.devices}\n{cards if self.cards else ""}{self.extra}'

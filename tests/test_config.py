@@ -17,6 +17,8 @@ from gpud.errors import ConfigInvalid
 from gpud.units import GIB
 from tests.running import Gpud
 
+PAIR = "certificate = 'a'\nkey = 'b'\n"
+TOKEN = f"[tokens.ci]\nsha256 = '{'0' * 64}'\nrole = 'viewer'\n"
 WRONG = {
     "unknown key": ("[sampling]\nintervall = '1s'", ["intervall", "did you mean `interval`"]),
     "unknown table": ("[polices]", ["polices", "did you mean `policy`"]),
@@ -36,7 +38,70 @@ WRONG = {
         ["policy.pressure_hysteresis_percent", "40 is not below the first"],
     ),
     "lax allocation": ("[policy]\nstrict_allocation = false", ["policy.strict_allocation"]),
-    "listen to the world": ("[server]\nlisten = '0.0.0.0:50551'", ["server.listen", "loopback"]),
+    "listen to the world": (
+        "[server]\nlisten = '0.0.0.0:50551'",
+        ["server.listen", "loopback", "tls.certificate and tls.key", "tls.client_ca (or a"],
+    ),
+    "listen to the world with a token alone": (
+        f"[server]\nlisten = '0.0.0.0:50551'\n{TOKEN}", ["needs tls.certificate and tls.key;"],
+    ),
+    "listen to the world with TLS alone": (
+        f"[server]\nlisten = '0.0.0.0:50551'\n[tls]\n{PAIR}",
+        ["server.listen", "needs tls.client_ca (or a [tokens.NAME]);"],
+    ),
+    "TLS that nobody gets through": (
+        f"[server]\nlisten = '127.0.0.1:50551'\n[tls]\n{PAIR}", ["tls.client_ca", "is missing"],
+    ),
+    "listen on no name": (
+        f"[server]\nlisten = 'a b:50551'\n[tls]\n{PAIR}\n{TOKEN}", ["server.listen", "'a b'"],
+    ),
+    "certificate without a key": ("[tls]\ncertificate = 'a'", ["tls.key", "is missing"]),
+    "key without a certificate": ("[tls]\nkey = 'a'", ["tls.certificate", "is missing"]),
+    "CA without a certificate": ("[tls]\nclient_ca = 'a'", ["tls.client_ca", "of no use"]),
+    "file with a NUL": ("[access]\ndenied = 'a\\u0000'".replace("'", '"'), ["access.denied"]),
+    "short connections": ("[tls]\nmax_connection_age = '9s'", ["tls.max_connection_age", "10s"]),
+    "long connections": ("[tls]\nmax_connection_age = '8d'", ["tls.max_connection_age", "7d"]),
+    "identities without a CA": (
+        "[identities]\n'spiffe://a/b' = 'viewer'", ["identities", "tls.client_ca"],
+    ),
+    "identity with a wildcard": (
+        f"[tls]\n{PAIR}\nclient_ca = 'c'\n[identities]\n'spiffe://a/*' = 'viewer'",
+        ["identities.'spiffe://a/*'", "exactly"],
+    ),
+    "role of an identity": (
+        f"[tls]\n{PAIR}\nclient_ca = 'c'\n[identities]\n'spiffe://a/b' = 'king'",
+        ["identities", "king"],
+    ),
+    "unknown key of TLS": ("[tls]\nclient_cas = 'a'", ["client_cas", "did you mean `client_ca`"]),
+    "hash of a token": ("[tokens.ci]\nsha256 = 'abc'\nrole = 'viewer'", ["sha256"]),
+    "unknown key of a token": (f"{TOKEN}\nrol = 'viewer'", ["rol", "did you mean `role`"]),
+    "name of a token": (TOKEN.replace("ci", '"anna@host"'), ["tokens.'anna@host'", "lower-case"]),
+    "one token for two": (TOKEN + TOKEN.replace("ci", "cd"), ["sha256", "of tokens.c"]),
+    "mode of the socket": ("[server]\nsocket_mode = '0755'", ["server.socket_mode", "0660"]),
+    "mode in decimal": ("[server]\nsocket_mode = '980'", ["server.socket_mode"]),
+    "mode of a role's socket": (
+        "[sockets.viewer]\npath = '/a/v'\nmode = 'rw'", ["sockets.viewer.mode", "octal"],
+    ),
+    "unknown role of a socket": ("[sockets.king]\npath = '/a/k'", ["sockets", "king"]),
+    "unknown key of a socket": (
+        "[sockets.viewer]\npath = '/a/v'\nmodes = '0660'", ["modes", "did you mean `mode`"],
+    ),
+    "role's socket without a path": ("[sockets.viewer]\nmode = '0660'", ["sockets", "path"]),
+    "relative role's socket": ("[sockets.viewer]\npath = 'v'", ["sockets.viewer.path"]),
+    "long role's socket": (
+        f"[sockets.viewer]\npath = '/{'v' * 120}'", ["sockets.viewer.path", "107"],
+    ),
+    "one socket for two roles": (
+        "[sockets.viewer]\npath = '/a/v'\n[sockets.operator]\npath = '/a//v'", ["is that of"],
+    ),
+    "a role's socket over the main one": (
+        "[server]\nsocket = '/a/s'\n[sockets.viewer]\npath = '/a/s'",
+        ["sockets.viewer.path", "server.socket"],
+    ),
+    "a role's socket over that of tokens": (
+        "[server]\nsocket = '/a/g.sock'\n[sockets.viewer]\npath = '/a/g.auth.sock'",
+        ["sockets.viewer.path", "the socket of tokens"],
+    ),
     "listen on a name": ("[server]\nlisten = 'example.test:50551'", ["server.listen", "loopback"]),
     "listen without a port": ("[server]\nlisten = '127.0.0.1'", ["server.listen", "HOST:PORT"]),
     "http to the world": ("[http]\nlisten = '[::]:9551'", ["http.listen", "loopback"]),
@@ -142,6 +207,33 @@ def test_a_relative_scenario_is_beside_the_file(
     assert load(folder / "gpud.toml", {}).devices.scenario == "/run/cards.json"
     (folder / "conf.d" / "10.toml").write_text("[devices]\nscenario = ''\n")
     assert load(folder / "gpud.toml", {}).devices.scenario == ""
+
+
+def test_certificates_are_beside_the_file_too(tmp_path: Path) -> None:
+    (tmp_path / "gpud.toml").write_text(
+        f"[tls]\n{PAIR}client_ca = '/etc/ca.pem'\n[access]\ndenied = 'denied'\n"
+    )
+    config = load(tmp_path / "gpud.toml", {})
+    assert config.tls.certificate == str(tmp_path / "a")
+    assert config.tls.key == str(tmp_path / "b")
+    assert config.tls.client_ca == "/etc/ca.pem"
+    assert config.access.denied == str(tmp_path / "denied")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"[tls]\n{PAIR}client_ca = 'c'\n[identities]\n'spiffe://a/b' = 'admin'\n",
+        f"[tls]\n{PAIR}\n{TOKEN}",
+    ],
+    ids=["client certificates", "tokens"],
+)
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "10.0.0.5", "gpu1.fleet.test", "127.0.0.1"])
+def test_where_callers_prove_who_they_are_any_address_is_served(
+    tmp_path: Path, text: str, host: str
+) -> None:
+    (tmp_path / "gpud.toml").write_text(f"[server]\nlisten = '{host}:50551'\n{text}")
+    assert load(tmp_path / "gpud.toml", {}).server.listen == f"{host}:50551"
 
 
 # The program itself.

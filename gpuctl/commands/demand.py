@@ -10,7 +10,7 @@ import click
 
 from gpuctl.messages import duration
 from gpuctl.options import COUNT, WHOLE, enum_choice, enum_number, label, size, span
-from gpuctl.session import person
+from gpuctl.session import Session
 from gpud.v1.devices_pb2 import DeviceKind
 from gpud.v1.reservations_pb2 import Enforcement, Placement, Priority, Shape, Sharing
 
@@ -66,7 +66,7 @@ _OPTIONS = (
     click.option("--priority", type=enum_choice(Priority), help="In the queue (default: normal)."),
     click.option("--preemptible", is_flag=True, help="May be ended early for a higher class."),
     click.option("--ttl", type=span, help="Ends after this unless renewed (10m; with run 1m)."),
-    click.option("--owner", help="Whose it is (default: user@host)."),
+    click.option("--owner", help="Whose it is, as an admin says (default: yours)."),
     click.option("--label", "labels", type=label, multiple=True, help="May be repeated."),
 )
 # Parameters that say what to promise, as --reservation does by itself.
@@ -94,7 +94,9 @@ def given_options(options: dict[str, Any]) -> list[str]:
     ]
 
 
-def demand_fields(options: dict[str, Any], wait_seconds: float | None) -> dict[str, Any]:
+def demand_fields(
+    session: Session, options: dict[str, Any], wait_seconds: float | None
+) -> dict[str, Any]:
     """The fields that ReserveRequest and ExplainRequest share. Raises a usage error."""
     if options["vram"] is None:
         raise click.UsageError("--vram is missing: how much on each device, as 8GiB")
@@ -118,7 +120,7 @@ def demand_fields(options: dict[str, Any], wait_seconds: float | None) -> dict[s
         "preemptible": options["preemptible"],
         "ttl": None if ttl is None else duration(ttl),
         "max_wait": duration(wait_seconds) if wait_seconds else None,
-        "owner": options["owner"] or person(),
+        "owner": session.owner(options["owner"]),
         "labels": dict(options["labels"]),
     }
 

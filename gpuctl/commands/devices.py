@@ -14,7 +14,7 @@ from gpuctl.commands.status import DEVICE_COLUMNS, device_why, reading
 from gpuctl.failures import Failure, usage
 from gpuctl.messages import duration, known, word
 from gpuctl.options import COUNT, command, span
-from gpuctl.session import Session, person, request_id
+from gpuctl.session import Session, request_id
 from gpuctl.tables import Column, Table, clock_text
 from gpuctl.units import compact_size
 from gpud.v1.devices_pb2 import (
@@ -62,7 +62,7 @@ _COLUMNS: tuple[Column[Device], ...] = (
 )
 
 
-@command()
+@command(fans_out=True)
 def devices(session: Session) -> None:
     """List what has memory that can be promised, and how much of it is free."""
     client = session.client
@@ -78,7 +78,7 @@ def cordon(session: Session, device: str, reason: str) -> None:
     """Grant nothing new on a device, across restarts; what it carries stays."""
     client = session.client
     request = CordonDeviceRequest(
-        request_id=request_id(), name=_named(device), reason=reason, owner=person()
+        request_id=request_id(), name=_named(device), reason=reason, owner=session.owner()
     )
     answer = client.call(client.devices.CordonDevice, request)
     session.output.one(answer.device, _COLUMNS, width=session.output.room)
@@ -89,7 +89,9 @@ def cordon(session: Session, device: str, reason: str) -> None:
 def uncordon(session: Session, device: str) -> None:
     """Grant on a device again."""
     client = session.client
-    request = UncordonDeviceRequest(request_id=request_id(), name=_named(device), owner=person())
+    request = UncordonDeviceRequest(
+        request_id=request_id(), name=_named(device), owner=session.owner()
+    )
     answer = client.call(client.devices.UncordonDevice, request)
     session.output.one(answer.device, _COLUMNS, width=session.output.room)
 

@@ -17,7 +17,7 @@ from gpuctl.leases.streams import Inbox, LastingStream, Refused
 from gpuctl.leases.waiting import next_of
 from gpuctl.messages import duration, word
 from gpuctl.options import command, span
-from gpuctl.session import Session, person, request_id
+from gpuctl.session import Session, request_id
 from gpuctl.tables import Column
 from gpuctl.units import span_text
 from gpud.v1.instances_pb2 import Instance, ListInstancesRequest
@@ -83,7 +83,7 @@ def drain(
         stop_instances=stop_instances,
         deadline=None if deadline is None else duration(deadline),
         reason=reason,
-        owner=person(),
+        owner=session.owner(),
     )
     node = client.call(client.node.DrainNode, request).node
     if wait_seconds is None:
@@ -106,7 +106,7 @@ def drain(
 def resume(session: Session) -> None:
     """Grant again on a node that was drained."""
     client = session.client
-    request = ResumeNodeRequest(request_id=request_id(), owner=person())
+    request = ResumeNodeRequest(request_id=request_id(), owner=session.owner())
     session.output.one(client.call(client.node.ResumeNode, request).node, _COLUMNS)
 
 

@@ -54,7 +54,7 @@ def explain(session: Session, wait_seconds: float | None, **asked: Any) -> None:
     Changes nothing. Ends with 0 if it fits, else as `reserve` would: 72 where bytes are missing,
     73 where a device or the node may not be used, 78 where gpud cannot grant anything now.
     """
-    request = ExplainRequest(**demand_fields(asked, wait_seconds))
+    request = ExplainRequest(**demand_fields(session, asked, wait_seconds))
     client, output = session.client, session.output
     answer = client.call(client.reservations.Explain, request)
     if output.is_table:

@@ -25,7 +25,7 @@ from gpuctl.options import (
     qualified,
     span,
 )
-from gpuctl.session import Session, person, request_id
+from gpuctl.session import Session, request_id
 from gpuctl.tables import Column, clean_line
 from gpuctl.units import size_text, span_text
 from gpud.v1.instances_pb2 import (
@@ -89,7 +89,7 @@ def _columns(session: Session) -> tuple[Column[Instance], ...]:
 @click.argument("model")
 @click.option("--device", "devices", multiple=True, help="Choose among these; may be repeated.")
 @model_options
-@click.option("--owner", help="Whose it is (default: user@host).")
+@click.option("--owner", help="Whose it is, as an admin says (default: yours).")
 @click.option("--request-id", "given_id", metavar="ID", help="The same id, the same load.")
 @click.option("--priority", type=enum_choice(Priority), help="In the queue (default: normal).")
 @click.option("--exclusive", is_flag=True, help="The whole device, and nobody else on it.")
@@ -119,7 +119,7 @@ def load(
         options=options_message(options),
         devices=devices,
         validate_only=dry_run,
-        owner=owner or person(),
+        owner=session.owner(owner),
     )
     client = session.client
     with (
@@ -204,7 +204,7 @@ def unload(session: Session, name: str, grace: float | None, force: bool) -> Non
         request_id=request_id(),
         grace=None if grace is None else duration(grace),
         force=force,
-        owner=person(),
+        owner=session.owner(),
     )
     instance = _instance_named(session, name)
     if instance is None:
@@ -247,7 +247,7 @@ def _newest_of(session: Session, model: str) -> str | None:
     return newest.name if newest is not None else None
 
 
-@command()
+@command(fans_out=True)
 @click.option("--all", "every", is_flag=True, help="Those that were stopped lately too.")
 @click.option("--model", default="", help="Only of this model.")
 def instances(session: Session, every: bool, model: str) -> None:

@@ -47,7 +47,7 @@ _ITEM_COLUMNS: tuple[Column[FootprintItem], ...] = (
 )
 
 
-@command()
+@command(fans_out=True)
 def models(session: Session) -> None:
     """List the catalogue: what can be loaded here."""
     client = session.client

@@ -21,7 +21,7 @@ from gpud.v1.node_pb2 import Event, GetNodeRequest, ListEventsRequest, WatchEven
 _DEFAULT_LIMIT = 50
 
 
-@command(named=False)
+@command(named=False, fans_out=True)
 def status(session: Session) -> None:
     """Show the node, its devices and instances at a glance."""
     status_file.print_status(session)
@@ -63,7 +63,7 @@ EVENT_COLUMNS: tuple[Column[Event], ...] = (
 )
 
 
-@command(named=False)
+@command(named=False, fans_out=True)
 @click.option("--type", "event_type", metavar="TYPE", help="This type, or all that begin with it.")
 @click.option("--subject", metavar="NAME", help="Of this resource, as reservations/r-1.")
 @click.option("--since", metavar="SPAN|TIME", help="Not older than 10m, or than an RFC 3339 time.")
@@ -104,14 +104,15 @@ def _show_listed(
     session: Session, table: Table[Event], newest_first: list[Event], *, as_stream: bool
 ) -> None:
     """In tables and lines the oldest first: a journal is read downwards."""
-    output = session.output
-    if output.is_table and newest_first:
-        output.lines(table.lines(newest_first[::-1]))
-    elif output.form == "jsonl" or (as_stream and not output.is_table):
-        for event in newest_first[::-1]:
+    output, downwards = session.output, newest_first[::-1]
+    if not as_stream:
+        reads_down = output.is_table or output.form == "jsonl"
+        output.many("events", downwards if reads_down else newest_first, EVENT_COLUMNS)
+    elif output.is_table and downwards:
+        output.lines(table.lines(downwards))
+    elif not output.is_table:
+        for event in downwards:
             output.streamed(event)
-    elif not as_stream:
-        output.many("events", newest_first, EVENT_COLUMNS)
 
 
 def _after(listed: ListEventsRequest, newest_first: list[Event]) -> WatchEventsRequest:

@@ -151,7 +151,7 @@ def reserve(
     request = ReserveRequest(
         request_id=given_id or request_id(),
         validate_only=dry_run,
-        **demand_fields(asked, wait_seconds),
+        **demand_fields(session, asked, wait_seconds),
     )
     client = session.client
     with repeatable(request.request_id):
@@ -214,7 +214,7 @@ def release(session: Session, reservations: tuple[str, ...], generation: int | N
         raise replace(first, notes=(*first.notes, *(other.message for other in others)))
 
 
-@command()
+@command(fans_out=True)
 @click.option("--all", "every", is_flag=True, help="Those that ended lately too.")
 @click.option(
     "--state",

@@ -70,7 +70,7 @@ def run(session: Session, words: tuple[str, ...], **options: Any) -> None:
     While gpud is away the command goes on. If gpuctl itself is killed by SIGKILL, the command
     goes on too, and the promise ends after its --ttl; so it does when Ctrl-Z stops both that long.
     """
-    request = None if options["reservation"] else _request(options)
+    request = None if options["reservation"] else _request(session, options)
     if request is None and (given := given_options(options)):
         raise click.UsageError(f"--reservation is made already: leave out {', '.join(given)}")
     existing = qualified("reservations", options["reservation"]) if request is None else ""
@@ -96,12 +96,12 @@ def run(session: Session, words: tuple[str, ...], **options: Any) -> None:
     raise click.exceptions.Exit(code)
 
 
-def _request(options: dict[str, Any]) -> ReserveRequest:
+def _request(session: Session, options: dict[str, Any]) -> ReserveRequest:
     asked = options["wait_option"]
     seconds = wait(DEFAULT_WAIT) if asked is None else asked
     # Kept alive all the while: a short lease frees the memory soon after gpuctl was killed.
     options = {**options, "ttl": options["ttl"] or DEFAULT_TTL_SECONDS}
-    return ReserveRequest(request_id=request_id(), **demand_fields(options, seconds))
+    return ReserveRequest(request_id=request_id(), **demand_fields(session, options, seconds))
 
 
 def _give_back(client: Client, inside: Reservation, holding: Holding) -> None:

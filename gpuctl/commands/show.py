@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _COLLECTIONS = ("devices", "reservations", "models", "instances")
 
 
-@command()
+@command(fans_out=True)
 @click.argument("name")
 def show(session: Session, name: str) -> None:
     """Show a device, reservation, model or instance, by its name, alias or id.

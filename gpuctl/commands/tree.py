@@ -33,6 +33,7 @@ _FILES = {
     "uncordon": "devices",
     "drain": "drain",
     "resume": "drain",
+    "context": "context",
     "version": "node",
 }
 _ALIASES = {"ps": "instances"}

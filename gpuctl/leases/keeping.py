@@ -45,10 +45,12 @@ class Keeper:
         self._stream.end()
 
     def _opened(self) -> Stream[KeepAliveResponse]:
+        return self._client.converse(self._client.reservations.KeepAlive, self._begun)
+
+    def _begun(self) -> Iterator[KeepAliveRequest]:
         # One for each stream: gRPC's thread may still be in the generator of one that broke.
         self._answered = threading.Event()
-        requests = self._requests(self._answered)
-        return self._client.converse(self._client.reservations.KeepAlive, requests)
+        return self._requests(self._answered)
 
     def _requests(self, answered: threading.Event) -> Iterator[KeepAliveRequest]:
         while True:

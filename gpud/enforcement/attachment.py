@@ -9,6 +9,7 @@ from pathlib import Path
 
 from msgspec import structs
 
+from gpud.access.refusals import NotOwner
 from gpud.clock import Clock, Moment
 from gpud.devices.attached import AttachmentTable, cgroup_paths, is_within
 from gpud.devices.processes import KTHREADD_PID, read_stat
@@ -94,6 +95,24 @@ def check_cgroup(path: str, proc: Path = PROC) -> str:
     if problem:
         raise OptionInvalid(field="cgroup", problem=f"{path[:256]!r}: {problem}")
     return bare
+
+
+def check_whose(attachment: Attachment, uid: int | None, proc: Path = PROC) -> None:
+    """Let a user attach what is the user's own. Raises NotOwner.
+
+    Whoever attaches a process makes it answer for a promise, and `on_overuse` may end it.
+    """
+    try:
+        if attachment.pid is not None:
+            owners = {(proc / str(attachment.pid)).stat().st_uid}
+        else:
+            owners = {each.stat().st_uid for each in _directories(attachment.cgroup, proc)
+                      if each.is_dir()}  # fmt: skip
+    except OSError:
+        owners = set()
+    if uid is None or owners != {uid}:
+        name = f"pid {attachment.pid}" if attachment.pid is not None else attachment.cgroup
+        raise NotOwner(name=name)
 
 
 def table_of(reservations: Iterable[Reservation]) -> AttachmentTable:

@@ -6,8 +6,9 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
+from gpud.engines.api_key import ApiKey
 from gpud.models.model import EngineKind, Model, ModelOptions
 
 
@@ -23,17 +24,34 @@ class EngineProgram:
     flags: Mapping[str, str]
 
 
+# All that an engine's environment may hold, beside what says whose it is (GPUD_…).
+ENVIRONMENT_NAMES: Final = frozenset(
+    {"PATH", "LANG", "HOME", "TMPDIR", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH"}
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What to execute. `environment` is whole: nothing is inherited beside it."""
+    """What to execute. `environment` is whole: nothing is inherited beside it.
+
+    Raises ValueError for a name that is not one of ENVIRONMENT_NAMES.
+    """
 
     argv: tuple[str, ...]
     environment: dict[str, str]
 
+    def __post_init__(self) -> None:
+        strange = self.environment.keys() - ENVIRONMENT_NAMES
+        if strange:
+            raise ValueError(f"no engine is given {', '.join(sorted(strange))}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartRequest:
-    """All that a command line is made from. `visible_devices` are UUIDs; none for the host."""
+    """All that a command line is made from. `visible_devices` are UUIDs; none for the host.
+
+    `key_path` is where the engine finds the key that it is to ask of everybody; None: of nobody.
+    """
 
     model: Model
     options: ModelOptions
@@ -42,6 +60,7 @@ class StartRequest:
     port: int
     visible_devices: tuple[str, ...]
     directory: Path  # the instance's own: TMPDIR, cache
+    key_path: Path | None = None
     lock_memory: bool = False  # keep the model from swap; only asked of a build that can
 
 
@@ -82,7 +101,10 @@ class Engine(Protocol):
         ...
 
     def command(self, program: EngineProgram, request: StartRequest) -> Command:
-        """The argv and environment, every element from the allow-list."""
+        """The argv and environment, every element from the allow-list.
+
+        Raises EngineMissing for a program that cannot do what is asked.
+        """
         ...
 
     def can_lock(self, program: EngineProgram) -> bool:
@@ -97,11 +119,13 @@ class Engine(Protocol):
         """What the server at `endpoint` says of itself; never raises."""
         ...
 
-    async def warm_up(self, endpoint: str, model: Model, options: ModelOptions) -> Warmth:
+    async def warm_up(
+        self, endpoint: str, model: Model, options: ModelOptions, key: ApiKey | None = None
+    ) -> Warmth:
         """Make it produce first tokens (or an embedding). Raises ProbeFailed."""
         ...
 
-    async def in_flight(self, endpoint: str) -> int | None:
+    async def in_flight(self, endpoint: str, key: ApiKey | None = None) -> int | None:
         """Requests being served; None: it does not tell. Never raises."""
         ...
 

@@ -16,6 +16,7 @@ from gpud.errors import OptionInvalid
 from gpud.models.model import ModelKind, ModelOptions
 
 NEEDED_FLAGS = ("--model", "--ctx-size", "--port", "--parallel")
+KEY_FLAG = "--api-key-file"
 
 DEFAULTS = ModelOptions(
     context_length=4096,
@@ -44,6 +45,8 @@ ALL_LAYERS = 9999  # a number, because old builds know no "all"
 
 _LONG_FLAG = re.compile(r"--[a-z0-9][a-z0-9-]*")
 _VERSION = re.compile(r"^version: (.+)$", re.MULTILINE)
+# An empty part of a library path would be the engine's own folder, which it may write to.
+_FOLDER = re.compile(r"/[\w.+@=,~/ -]*")
 
 
 def read_flags(help_text: str) -> dict[str, str]:
@@ -137,6 +140,8 @@ def arguments(program: EngineProgram, request: StartRequest) -> tuple[str, ...]:
         argv += _first_known(known, "--embedding", "--embeddings")
     if request.lock_memory:
         argv += lock_flags(known)
+    if request.key_path is not None:
+        argv += [KEY_FLAG, str(request.key_path)]
     return tuple(argv + _house_rules(known))
 
 
@@ -200,11 +205,13 @@ def _with_value(known: Mapping[str, str], flag: str, value: str) -> list[str]:
 def bare_environment(library_path: str | None) -> dict[str, str]:
     """What every run of the program gets, and all it gets: no LLAMA_ARG_* is inherited.
 
-    `library_path` (LD_LIBRARY_PATH) is where a CUDA build may find its libraries.
+    `library_path` (LD_LIBRARY_PATH) is where a CUDA build may find its libraries; what in it is
+    not an absolute folder is left out.
     """
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
-    if library_path:
-        environment["LD_LIBRARY_PATH"] = library_path
+    folders = [part for part in (library_path or "").split(":") if _FOLDER.fullmatch(part)]
+    if folders:
+        environment["LD_LIBRARY_PATH"] = ":".join(folders)
     return environment
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from gpud.engines import llama_command, llama_output
+from gpud.engines.api_key import ApiKey
 from gpud.engines.engine import Command, EngineProgram, Readiness, StartRequest, Warmth
 from gpud.engines.probe import Answer, Probe, ProbeFailed, ProbeFault
 from gpud.errors import EngineMissing
@@ -63,7 +64,13 @@ class LlamaCpp:
         return llama_command.check_options(options)
 
     def command(self, program: EngineProgram, request: StartRequest) -> Command:
-        """Argv and environment, every element from the allow-list."""
+        """Argv and environment, every element from the allow-list.
+
+        Raises EngineMissing where a key is wanted and this build knows none.
+        """
+        if request.key_path is not None and llama_command.KEY_FLAG not in program.flags:
+            problem = f"its --help does not name {llama_command.KEY_FLAG}"
+            raise self._missing(program.path, f"{problem}, which {request.model.name} needs")
         return Command(
             argv=llama_command.arguments(program, request),
             environment=llama_command.environment(request, os.environ.get("LD_LIBRARY_PATH")),
@@ -95,20 +102,22 @@ class LlamaCpp:
             return Readiness.LOADING
         return Readiness.BROKEN
 
-    async def warm_up(self, endpoint: str, model: Model, options: ModelOptions) -> Warmth:
+    async def warm_up(
+        self, endpoint: str, model: Model, options: ModelOptions, key: ApiKey | None = None
+    ) -> Warmth:
         """Make it produce first tokens (or an embedding). Raises ProbeFailed."""
         path, body = _first_request(model, embedding=bool(options.embedding))
         url = endpoint + path
-        answer = await self._probe.post_json(url, body, WARM_UP_LIMIT_SECONDS)
+        answer = await self._probe.post_json(url, body, WARM_UP_LIMIT_SECONDS, key)
         if answer.status != 200:
             detail = f"{answer.status} {answer.body[:200].decode(errors='replace')}"
             raise ProbeFailed(url=url, fault=ProbeFault.STATUS, detail=detail)
         return _warmth(_object(answer).get("timings"))
 
-    async def in_flight(self, endpoint: str) -> int | None:
+    async def in_flight(self, endpoint: str, key: ApiKey | None = None) -> int | None:
         """Requests being served or waiting for a slot; None: it does not tell. Never raises."""
         try:
-            answer = await self._probe.get(f"{endpoint}/metrics", HEALTH_LIMIT_SECONDS)
+            answer = await self._probe.get(f"{endpoint}/metrics", HEALTH_LIMIT_SECONDS, key)
         except ProbeFailed:
             return None
         return llama_output.requests_in_flight(answer.body.decode(errors="replace"))

@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
+from gpud.engines.api_key import ApiKey
 from gpud.errors import GpudError
 
 # An embedding of 16 384 floats is some 350 KiB of text.
@@ -53,13 +54,15 @@ class Answer:
 
 
 class Probe(Protocol):
-    """Asks one engine one thing; each request has a connection of its own."""
+    """Asks one engine one thing; each request has a connection of its own, and shows the key."""
 
-    async def get(self, url: str, timeout_seconds: float) -> Answer:
+    async def get(self, url: str, timeout_seconds: float, key: ApiKey | None = None) -> Answer:
         """The answer, whatever its status. Raises ProbeFailed."""
         ...
 
-    async def post_json(self, url: str, body: Mapping[str, Any], timeout_seconds: float) -> Answer:
+    async def post_json(
+        self, url: str, body: Mapping[str, Any], timeout_seconds: float, key: ApiKey | None = None
+    ) -> Answer:
         """The same for a JSON body. Raises ProbeFailed."""
         ...
 
@@ -72,32 +75,48 @@ class HttpProbe:
     once; http.client reads the answer.
     """
 
-    async def get(self, url: str, timeout_seconds: float) -> Answer:
+    async def get(self, url: str, timeout_seconds: float, key: ApiKey | None = None) -> Answer:
         """The answer, whatever its status. Raises ProbeFailed."""
-        return await self._ask(url, "GET", b"", timeout_seconds)
+        return await self._ask(_Request("GET", url, b"", key), timeout_seconds)
 
-    async def post_json(self, url: str, body: Mapping[str, Any], timeout_seconds: float) -> Answer:
+    async def post_json(
+        self, url: str, body: Mapping[str, Any], timeout_seconds: float, key: ApiKey | None = None
+    ) -> Answer:
         """The same for a JSON body. Raises ProbeFailed."""
-        return await self._ask(url, "POST", msgspec.json.encode(body), timeout_seconds)
+        request = _Request("POST", url, msgspec.json.encode(body), key)
+        return await self._ask(request, timeout_seconds)
 
-    async def _ask(self, url: str, method: str, body: bytes, timeout_seconds: float) -> Answer:
-        target = _loopback(url)
-        path = target.path or "/"
-        request = (
-            f"{method} {path} HTTP/1.1\r\nHost: {target.netloc}\r\nConnection: close\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
+    async def _ask(self, request: _Request, timeout_seconds: float) -> Answer:
+        target = _loopback(request.url)
         try:
             async with asyncio.timeout(timeout_seconds):
-                raw = await _exchange(target, request.encode() + body)
-            return _parse(raw, method)
+                raw = await _exchange(target, request.encoded(target))
+            return _parse(raw, request.method)
         except ConnectionRefusedError:
             fault, detail = ProbeFault.REFUSED, "nothing listens there"
         except TimeoutError:
             fault, detail = ProbeFault.TIMEOUT, f"no whole answer within {timeout_seconds:g} s"
         except (OSError, http.client.HTTPException) as error:
             fault, detail = ProbeFault.BROKEN, str(error) or type(error).__name__
-        raise ProbeFailed(url=url, fault=fault, detail=detail)
+        raise ProbeFailed(url=request.url, fault=fault, detail=detail)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    url: str
+    body: bytes
+    key: ApiKey | None
+
+    def encoded(self, target: SplitResult) -> bytes:
+        """As it goes over the wire, its body included."""
+        shown = f"Authorization: Bearer {self.key.reveal()}\r\n" if self.key is not None else ""
+        head = (
+            f"{self.method} {target.path or '/'} HTTP/1.1\r\nHost: {target.netloc}\r\n"
+            f"Connection: close\r\n{shown}"
+            f"Content-Type: application/json\r\nContent-Length: {len(self.body)}\r\n\r\n"
+        )
+        return head.encode() + self.body
 
 
 def _loopback(url: str) -> SplitResult:

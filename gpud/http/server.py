@@ -1,4 +1,4 @@
-"""/healthz and /readyz, on the standard library's server in a thread of its own.
+"""/healthz, /readyz and /metrics, on the standard library's server in a thread of its own.
 
 One request at a time, each bounded in time: probes come once a second, and a slow one must cost
 the daemon nothing.
@@ -18,14 +18,21 @@ REQUEST_SECONDS = 2.0
 
 
 class HttpServer:
-    """Serves until closed. `state` gives (node state, why it is not READY), from any thread."""
+    """Serves until closed.
 
-    def __init__(self, listen: str, state: Callable[[], tuple[str, str]]) -> None:
+    `state` gives (node state, why it is not READY), `metrics` a page for Prometheus; both are
+    called from another thread.
+    """
+
+    def __init__(
+        self, listen: str, state: Callable[[], tuple[str, str]], metrics: Callable[[], str]
+    ) -> None:
         """Bind. Raises ConfigInvalid when the address is taken."""
         host, _, port = listen.rpartition(":")
 
         class Handler(_Handler):
             node_state = staticmethod(state)
+            page = staticmethod(metrics)
 
         try:
             self._server = HTTPServer((host.strip("[]"), int(port)), Handler)
@@ -54,6 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "gpud"
     sys_version = ""
     node_state: ClassVar[Callable[[], tuple[str, str]]]
+    page: ClassVar[Callable[[], str]]
 
     def do_GET(self) -> None:
         if self.path == "/healthz":
@@ -63,13 +71,15 @@ class _Handler(BaseHTTPRequestHandler):
             ready = name == "READY"
             status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
             self._answer(status, "ready" if ready else f"{name.lower()}: {reason}")
+        elif self.path == "/metrics":
+            self._answer(HTTPStatus.OK, type(self).page(), "text/plain; version=0.0.4")
         else:
-            self._answer(HTTPStatus.NOT_FOUND, "there are /healthz and /readyz")
+            self._answer(HTTPStatus.NOT_FOUND, "there are /healthz, /readyz and /metrics")
 
-    def _answer(self, status: HTTPStatus, text: str) -> None:
+    def _answer(self, status: HTTPStatus, text: str, kind: str = "text/plain") -> None:
         body = f"{text}\n".encode()
         self.send_response(status)
-        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Type", f"{kind}; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

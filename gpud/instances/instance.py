@@ -130,11 +130,17 @@ class Instance:
     cpu_affinity: str = ""  # what it was bound to, `0-15`; empty: all CPUs
     memory_node: int | None = None  # that its memory is taken from first
     swap: str = ""  # cgroup, mlock, or why it is not kept from swap; empty before its start
+    api_key_file: str = ""  # of the key that its engine asks of everybody; empty: of nobody
 
     @property
     def name(self) -> str:
         """instances/{id}."""
         return f"instances/{self.id}"
+
+    @property
+    def endpoint_needs_key(self) -> bool:
+        """Whether who calls its endpoint must show a key."""
+        return bool(self.api_key_file)
 
     @property
     def ended(self) -> bool:

@@ -29,6 +29,7 @@ from gpud.instances.lifecycle import Happening, step
 from gpud.instances.needs import LoadTerms, Need, need
 from gpud.instances.race import unless
 from gpud.instances.starting.confinement import LOCKED
+from gpud.instances.starting.handing import key_of
 from gpud.instances.starting.start import LOOPBACK, Start
 from gpud.instances.tree.launcher import Tree
 from gpud.instances.tree.locking import locked_bytes
@@ -74,8 +75,7 @@ class Load:
             engine=self._engine,
             program=program,
             model=self._entry,
-            path=inspection.path,
-            size_bytes=inspection.size_bytes,
+            inspection=inspection,
         )
         await self._take_turn()
         tree = await start.run()
@@ -124,7 +124,10 @@ class Load:
         """The file is whole and safe. No memory is held meanwhile."""
         inspection = await self._inspect()
         footprint = self._need(inspection)[0].dearest
-        self._life.instance = replace(self._life.instance, footprint=footprint)
+        self._life.instance = replace(
+            self._life.instance, footprint=footprint, api_key_file=self._entry.api_key_file
+        )
+        await key_of(self._life)  # a bad one is told before any memory is held
         size, need = format_size(inspection.size_bytes), format_size(footprint.total_bytes)
         self._life.show(detail=f"{size} of {inspection.architecture.name}, needs {need}")
         return inspection
@@ -181,9 +184,10 @@ class Load:
 
     async def _warm_up(self, endpoint: str) -> None:
         life = self._life
+        key, options = await key_of(life), life.instance.options
         try:
             async with asyncio.timeout(WARMUP_SECONDS):
-                warmth = await self._engine.warm_up(endpoint, self._entry, life.instance.options)
+                warmth = await self._engine.warm_up(endpoint, self._entry, options, key)
         except TimeoutError as error:
             raise self._not_ready("no first token", WARMUP_SECONDS) from error
         except ProbeFailed as error:

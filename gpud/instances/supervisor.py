@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
 import structlog
 
-from gpud.errors import GpudError, LoadCancelled, StoreReadOnly
+from gpud.errors import GpudError, LoadCancelled, ModelFileInvalid, StoreReadOnly
 from gpud.failpoints import around
 from gpud.instances.instance import InstanceState, UnloadPhase
 from gpud.instances.life import Life, StopOrder
 from gpud.instances.lifecycle import Happening, step
 from gpud.instances.load import Load, engine_exited
 from gpud.instances.race import unless
+from gpud.instances.starting.handing import key_of
 from gpud.instances.tree.launcher import Tree
 from gpud.ledger.change import Change
 
@@ -107,9 +109,12 @@ async def _drain(life: Life) -> None:
     """Requests in flight may finish within the grace; a later, shorter order counts at once."""
     life.enter(UnloadPhase.DRAIN)
     engine, clock = life.house.engines[life.instance.engine], life.house.clock
+    key = None
+    with suppress(ModelFileInvalid):  # without it the engine does not tell, as one that is stuck
+        key = await key_of(life)
     began = clock.now().boottime
     while life.tree is not None and clock.now().boottime < began + _grace(life.order):
-        in_flight = await engine.in_flight(life.instance.endpoint)
+        in_flight = await engine.in_flight(life.instance.endpoint, key)
         if not in_flight:
             break
         life.show(detail=f"{in_flight} requests in flight")

@@ -7,10 +7,12 @@ import heapq
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from gpud.clock import Moment
 from gpud.ledger.reservation import Reservation, ReservationState
 
+Key = TypeVar("Key")
 # Ended reservations stay listed this long.
 ENDED_LISTED_SECONDS = 600.0
 
@@ -70,6 +72,8 @@ class Books:
         self.attached: dict[str, Reservation] = {}  # booked, with attachments
         self.live: Counter[str] = Counter()  # by owner, those that are booked
         self.waiting: Counter[str] = Counter()  # by owner, those that are queued
+        # By owner and device; what lies within a standing one is that one's.
+        self.booked: Counter[tuple[str, str]] = Counter()
         self.cordons: dict[str, Cordon] = {}
         self.drain: Cordon | None = None
         self.version = 0  # moves with every change
@@ -150,6 +154,7 @@ class Books:
                     book.releasing[reservation.id] = grant.bytes
                 continue
             book.granted_bytes += grant.bytes
+            self.booked[reservation.owner, grant.device] += grant.bytes
             book.standing_bytes += grant.bytes if reservation.request.standing else 0
             book.holders[reservation.id] = grant.bytes
             if reservation.bound:
@@ -165,10 +170,10 @@ class Books:
         self.standing.pop(old.id, None)
         self.attached.pop(old.id, None)
         if self.queued.pop(old.id, None) is not None:
-            _count_down(self.waiting, old.owner)
+            _count_down(self.waiting, old.owner, 1)
         if not old.booked:
             return
-        _count_down(self.live, old.owner)
+        _count_down(self.live, old.owner, 1)
         for grant in old.grants:
             book = self._devices[grant.device]
             book.version += 1
@@ -176,6 +181,7 @@ class Books:
             if book.within.pop(old.id, None) is not None:
                 continue
             book.granted_bytes -= grant.bytes
+            _count_down(self.booked, (old.owner, grant.device), grant.bytes)
             book.standing_bytes -= grant.bytes if old.request.standing else 0
             del book.holders[old.id]
             book.bound.discard(old.id)
@@ -228,10 +234,10 @@ class Books:
         return self._due[0][0] if self._due else None
 
 
-def _count_down(counter: Counter[str], owner: str) -> None:
-    counter[owner] -= 1
-    if not counter[owner]:
-        del counter[owner]
+def _count_down(counter: Counter[Key], key: Key, count: int) -> None:
+    counter[key] -= count
+    if not counter[key]:
+        del counter[key]
 
 
 def _due_boottime(reservation: Reservation) -> float | None:

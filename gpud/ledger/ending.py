@@ -156,7 +156,7 @@ def releasing_event(reservation: Reservation, now: Moment) -> Event:
 def _actor(reservation: Reservation, ending: ReservationState | None) -> str:
     """An owner releases a lease; all else gpud does."""
     own = ending is ReservationState.RELEASED and reservation.kind is ReservationKind.LEASED
-    return reservation.owner if own else "gpud"
+    return (reservation.ended_by or reservation.owner) if own else "gpud"
 
 
 def end_event(reservation: Reservation, now: Moment) -> Event:

@@ -28,13 +28,18 @@ def violations(
 def _sums(books: Books) -> Iterable[str]:
     """The running sums are the sums of what is booked."""
     sums: dict[str, int] = {}
+    owned: dict[tuple[str, str], int] = {}
     for reservation in books.reservations.values():
         # What lies within a standing reservation is its bytes.
         for grant in reservation.grants if reservation.booked and not reservation.within else ():
             sums[grant.device] = sums.get(grant.device, 0) + grant.bytes
+            key = (reservation.owner, grant.device)
+            owned[key] = owned.get(key, 0) + grant.bytes
     for uuid, book in books.devices().items():
         if book.granted_bytes != sums.get(uuid, 0) or book.leaked_bytes < 0:
             yield f"I1: {uuid} sums to {sums.get(uuid, 0)}, its book says {book.granted_bytes}"
+    if books.booked != {key: size for key, size in owned.items() if size}:
+        yield f"I1: owners have {owned}, their books say {dict(books.booked)}"
 
 
 def _sharing(books: Books) -> Iterable[str]:

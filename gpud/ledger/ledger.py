@@ -22,7 +22,7 @@ from gpud.ledger import telling
 from gpud.ledger.admission.admission import Admission, Fit, never_fits
 from gpud.ledger.admission.policy import LedgerSettings
 from gpud.ledger.admission.preemption import Preemption
-from gpud.ledger.admission.queue import Line, check_limits, in_order
+from gpud.ledger.admission.queue import Line, in_order
 from gpud.ledger.books import Books, Cordon
 from gpud.ledger.change import Change, joined
 from gpud.ledger.ending import fence, rebased
@@ -99,14 +99,16 @@ class Ledger(Reader):
         self._check_outer(request)
         admission = Admission(self.books, self._sight, self.settings, now)
         asked = Reservation.asked(id_, request, now)
+        admission.limits.check(request)
         try:
-            check_limits(request, self.books, self.settings.queue, waits=False)
-            return _granted(asked, admission.fit(request, admission.line(request)), now)
+            fit = admission.fit(request, admission.line(request))
         except (VramInsufficient, DeviceUnavailable) as refusal:
             if request.max_wait_seconds == 0 or never_fits(refusal):
                 raise
-        check_limits(request, self.books, self.settings.queue, waits=True)
-        return asked
+            admission.limits.check_wait(request)
+            return asked
+        admission.limits.check_grants(request, fit.grants)
+        return _granted(asked, fit, now)
 
     def serve(self, now: Moment) -> Change:
         """Grant whoever of those that wait fits now, in order; give notice where that helps."""
@@ -191,9 +193,17 @@ class Ledger(Reader):
         return renewed, Change(reservations=(renewed,))
 
     def release(
-        self, id_: str, generation: int | None, now: Moment, *, holder: bool = False
+        self,
+        id_: str,
+        generation: int | None,
+        now: Moment,
+        *,
+        holder: bool = False,
+        by: str = "",
     ) -> tuple[Reservation, Change]:
         """End a promise or a wait; `holder` is the instance that a HELD one was made for.
+
+        `by` is who asked for it.
 
         Raises ReservationNotFound, GenerationMismatch, WrongState. Releasing again what has
         ended, or is ending, answers with it and changes nothing.
@@ -204,7 +214,11 @@ class Ledger(Reader):
             return reservation, Change()
         if reservation.kind is ReservationKind.HELD and not holder:
             raise WrongState(name=reservation.name, state="HELD", advice=_instead(reservation))
-        return self._returning.end(reservation, ReservationState.RELEASED, "released", now)
+        reason = "released"
+        if by and by != reservation.owner:
+            reservation = replace(reservation, ended_by=by)
+            reason = f"released by {by}"
+        return self._returning.end(reservation, ReservationState.RELEASED, reason, now)
 
     def revoke(self, id_: str, reason: str, now: Moment) -> tuple[Reservation, Change]:
         """End a promise that cannot be kept as it was asked for. Raises ReservationNotFound."""
@@ -222,9 +236,15 @@ class Ledger(Reader):
         return self._returning.bind(id_)
 
     def attach(
-        self, id_: str, generation: int | None, attachment: Attachment, now: Moment
+        self,
+        id_: str,
+        generation: int | None,
+        attachment: Attachment,
+        now: Moment,
+        *,
+        by: str = "",
     ) -> tuple[Reservation, Change]:
-        """From now on a process or cgroup is the owner's.
+        """From now on a process or cgroup is the owner's; `by` is who asked for it.
 
         Raises ReservationNotFound, GenerationMismatch, WrongState, QuotaExceeded.
         """
@@ -237,7 +257,7 @@ class Ledger(Reader):
         attached = replace(reservation, attachments=(*reservation.attachments, attachment))
         self.books.put(attached)
         bound = self._returning.bind(id_)
-        event = telling.attached(attached, attachment, now)
+        event = telling.attached(attached, attachment, by, now)
         change = Change(reservations=(attached,), events=(event,))
         return self.books.reservations[id_], joined([change, bound])
 

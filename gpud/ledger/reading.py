@@ -9,7 +9,6 @@ from gpud.clock import Moment
 from gpud.errors import (
     DeviceUnavailable,
     GpudError,
-    LimitReached,
     ReservationNotFound,
     VramInsufficient,
     WrongState,
@@ -18,7 +17,7 @@ from gpud.ledger.admission.admission import Admission
 from gpud.ledger.admission.explain import Explainer, Explanation
 from gpud.ledger.admission.policy import LedgerSettings
 from gpud.ledger.admission.preemption import Preemption
-from gpud.ledger.admission.queue import Line, check_limits, in_order
+from gpud.ledger.admission.queue import Line, in_order
 from gpud.ledger.books import Books
 from gpud.ledger.charge import Charge
 from gpud.ledger.ending import fence
@@ -67,7 +66,6 @@ class Reader:
         ordered = in_order((*self.books.queued.values(), newcomer), self.settings.queue)
         explainer = Explainer(self.books, self._sight, admission, now)
         explanation = explainer.explain(request, ordered.index(newcomer))
-        explanation = self._limited(explanation, request)
         if explanation.fit is not None or not explanation.can_wait:
             return explanation
         settings = self.settings.preemption
@@ -106,15 +104,6 @@ class Reader:
         return Explainer(self.books, self._sight, admission, now).expected(entry.request)
 
     # Inside.
-
-    def _limited(self, explanation: Explanation, request: ReserveRequest) -> Explanation:
-        """Whether a limit of its owner, or of the queue, refuses what the devices would not."""
-        try:
-            waits = explanation.fit is None and explanation.can_wait
-            check_limits(request, self.books, self.settings.queue, waits=waits)
-        except LimitReached as refusal:
-            return replace(explanation, fit=None, refusal=refusal)
-        return explanation
 
     def _find(self, id_: str) -> Reservation:
         reservation = self.books.reservations.get(id_)

@@ -152,6 +152,7 @@ class ReserveRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     instance: str | None = None
     within: str | None = None  # the standing reservation whose bytes it uses
     standing: bool = False
+    asked_by: str = ""  # an admin who asked for the owner
 
     @property
     def exclusive(self) -> bool:
@@ -194,6 +195,7 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     release_deadline: Deadline | None = None
     ended: Deadline | None = None
     reason: str = ""
+    ended_by: str = ""  # an admin who released it for the owner
 
     @classmethod
     def asked(cls, id_: str, request: ReserveRequest, now: Moment) -> Reservation:

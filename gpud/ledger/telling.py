@@ -17,8 +17,11 @@ def check_attachments(reservation: Reservation) -> None:
     if len(reservation.attachments) >= MAX_ATTACHMENTS:
         raise QuotaExceeded(
             owner=reservation.owner,
-            limit_name="attachments of one reservation",
+            limit_name="the most of one reservation",
             limit=MAX_ATTACHMENTS,
+            held=len(reservation.attachments),
+            asked=1,
+            unit="attachments",
             advice="attach the cgroup or the parent that holds them all",
         )
 
@@ -31,7 +34,7 @@ def granted(reservation: Reservation, now: Moment) -> Event:
         wall=now.wall,
         type="reservation.granted",
         subject=reservation.name,
-        actor=reservation.owner,
+        actor=reservation.request.asked_by or reservation.owner,
         reason=f"passed {passed}, for a bounded time" if passed else "",
         details={
             "bytes": str(sum(grant.bytes for grant in reservation.grants)),
@@ -39,6 +42,7 @@ def granted(reservation: Reservation, now: Moment) -> Event:
             "kind": reservation.kind.value,
             "sharing": reservation.request.sharing.value,
             "waited_seconds": f"{waited:.3f}",
+            **_for_whom(reservation),
         },
     )
 
@@ -50,14 +54,20 @@ def queued(reservation: Reservation, why: str, now: Moment) -> Event:
         wall=now.wall,
         type="reservation.queued",
         subject=reservation.name,
-        actor=reservation.owner,
+        actor=request.asked_by or reservation.owner,
         reason=why,
         details={
             "bytes": str(request.bytes),
             "priority": request.priority.name.lower(),
             "max_wait_seconds": f"{request.max_wait_seconds or 0:g}",
+            **_for_whom(reservation),
         },
     )
+
+
+def _for_whom(reservation: Reservation) -> dict[str, str]:
+    """Whose it is, where another asked for it."""
+    return {"owner": reservation.owner} if reservation.request.asked_by else {}
 
 
 def noticed(victim: Reservation, entry: Reservation, grace_seconds: float, now: Moment) -> Event:
@@ -72,14 +82,14 @@ def noticed(victim: Reservation, entry: Reservation, grace_seconds: float, now: 
     )
 
 
-def attached(reservation: Reservation, attachment: Attachment, now: Moment) -> Event:
-    """A process or cgroup is the owner's from now on."""
+def attached(reservation: Reservation, attachment: Attachment, by: str, now: Moment) -> Event:
+    """A process or cgroup is the owner's from now on; `by` is who said so, if not the owner."""
     what = f"pid {attachment.pid}" if attachment.pid is not None else attachment.cgroup
     return Event(
         wall=now.wall,
         type="reservation.attached",
         subject=reservation.name,
-        actor=reservation.owner,
+        actor=by or reservation.owner,
         reason=what,
     )
 

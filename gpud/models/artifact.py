@@ -1,13 +1,13 @@
 """Finds a model's file under the model roots and opens it without being led out of them.
 
-Hub caches are farms of symbolic links, so links are followed, by name; what they lead to must lie
-under a root. That real path is then opened directory by directory, following nothing: a link that
-is put in its way meanwhile is refused. The file is opened without waiting, so a fifo cannot hold
-the daemon, and only a regular file is handed on.
+Hub caches are farms of symbolic links, so links are followed; what they lead to must lie under a
+root (`beneath.py`). The place is looked at before it is opened: only a regular file ever is, so a
+fifo cannot hold the daemon, and no device is woken.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -17,10 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-MAX_PATH_CHARACTERS: Final = 1024
+from gpud.models.beneath import Opener, best_opener
+
+MAX_PATH_BYTES: Final = 4095  # the kernel's PATH_MAX, its NUL apart
+MAX_NAME_BYTES: Final = 255
 # Letters, digits and what model files are really called. No NUL (the kernel would cut the name
 # there), no control characters, no name that begins like a flag.
-_NAME = re.compile(r"[\w.][\w.+@=,~ -]{0,254}")
+_NAME = re.compile(r"[\w.][\w.+@=,~ -]*")
 
 
 class ArtifactRefused(Exception):
@@ -39,84 +42,102 @@ class Artifact:
 
 
 @contextmanager
-def open_artifact(path: str, roots: Sequence[Path]) -> Iterator[tuple[Artifact, BinaryIO]]:
+def open_artifact(
+    path: str, roots: Sequence[Path], opener: Opener | None = None
+) -> Iterator[tuple[Artifact, BinaryIO]]:
     """Open a model's file for reading; blocks on the disk.
 
     A relative `path` is looked up under each root in turn; an absolute one must lie under one.
-    Raises ArtifactRefused.
+    `opener` is how; by default the best that this kernel has. Raises ArtifactRefused.
     """
-    root, real = _resolve(path, roots)
+    opener = opener or best_opener()
     try:
-        descriptor = _open_beneath(root, real.relative_to(root))
+        place = _find(path, roots, opener)
+        try:
+            artifact = _facts(place)
+            # By the place that was looked at, not by its name: it is the same file for certain.
+            descriptor = os.open(_own(place), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        finally:
+            os.close(place)
     except OSError as error:
-        raise ArtifactRefused(_words(error)) from error
-    try:
-        artifact = _facts(real, os.fstat(descriptor))
-        file = os.fdopen(descriptor, "rb", buffering=0)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    with file:
+        raise ArtifactRefused(_words(error, roots)) from error
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
         yield artifact, file
 
 
-def _resolve(path: str, roots: Sequence[Path]) -> tuple[Path, Path]:
-    """The root that holds the file, and the file, both without links."""
-    parts = _parts(path)
+def _find(path: str, roots: Sequence[Path], opener: Opener) -> int:
+    """The place of the file. Raises OSError, ArtifactRefused."""
+    check_path(path)
     if not roots:
         raise ArtifactRefused("no model roots are configured: set roots in [models]")
-    bases = [Path("/")] if path.startswith("/") else list(roots)
-    candidates = [Path(os.path.realpath(base.joinpath(*parts))) for base in bases]
-    # realpath of a loop of links is one of them; opening it says so.
-    found = next((real for real in candidates if os.path.lexists(real)), None)
-    real_roots = [Path(os.path.realpath(root)) for root in roots]
-    for real in [found] if found is not None else candidates:
-        for root in real_roots:
-            if real.is_relative_to(root) and real != root:
-                return root, real
-    where = ", ".join(str(root) for root in roots)
-    raise ArtifactRefused(f"leaves the model roots ({where})")
+    missing: OSError | None = None
+    for root, name in _candidates(path, roots):
+        try:
+            return opener(root, name)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            missing = missing or error
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            return _elsewhere(root / name, roots, opener)
+    if missing is None:  # absolute, and under no root by its name
+        return _elsewhere(Path(path), roots, opener)
+    raise missing
 
 
-def _parts(path: str) -> list[str]:
-    if not path or len(path) > MAX_PATH_CHARACTERS:
-        raise ArtifactRefused(f"is not a path of 1 to {MAX_PATH_CHARACTERS} characters")
-    parts = path.removeprefix("/").split("/")
-    for part in parts:
+def check_path(path: str) -> None:
+    """Whether it may be a model's path at all, the disk unasked. Raises ArtifactRefused."""
+    if not path or len(path) > MAX_PATH_BYTES:
+        raise ArtifactRefused(f"is not a path of 1 to {MAX_PATH_BYTES} bytes")
+    for part in path.removeprefix("/").split("/"):
         if part in {".", ".."}:
             raise ArtifactRefused(f"leaves the model roots: {part!r} is not accepted in a path")
-        if not _NAME.fullmatch(part):
-            raise ArtifactRefused(f"has a part that is not a file name: {part!r}")
-    return parts
+        if not _NAME.fullmatch(part) or len(part.encode()) > MAX_NAME_BYTES:
+            raise ArtifactRefused(f"has a part that is not a file name: {part[:80]!r}")
+    if len(path.encode()) > MAX_PATH_BYTES:
+        raise ArtifactRefused(f"is not a path of 1 to {MAX_PATH_BYTES} bytes")
 
 
-def _open_beneath(root: Path, relative: Path) -> int:
-    """A descriptor of the file; no link on the way from the root is followed."""
-    flags = os.O_CLOEXEC | os.O_NOFOLLOW
-    directory = os.open(root, flags | os.O_PATH | os.O_DIRECTORY)
-    try:
-        for part in relative.parts[:-1]:
-            inner = os.open(part, flags | os.O_PATH | os.O_DIRECTORY, dir_fd=directory)
-            os.close(directory)
-            directory = inner
-        return os.open(
-            relative.parts[-1],
-            flags | os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY,
-            dir_fd=directory,
-        )
-    finally:
-        os.close(directory)
+def _candidates(path: str, roots: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Each root that may hold it, with the name that it would have there."""
+    if not path.startswith("/"):
+        return [(root, path) for root in roots]
+    whole = Path(path)
+    return [
+        (root, str(whole.relative_to(root)))
+        for root in roots
+        if whole.is_relative_to(root) and whole != root
+    ]
 
 
-def _facts(real: Path, status: os.stat_result) -> Artifact:
+def _elsewhere(path: Path, roots: Sequence[Path], opener: Opener) -> int:
+    """Where links lead from one root to another, or by an absolute path into their own.
+
+    They are followed by name; what that finds is opened beneath its root like any other.
+    """
+    real = Path(os.path.realpath(path))
+    for root in roots:
+        real_root = Path(os.path.realpath(root))
+        if real.is_relative_to(real_root) and real != real_root:
+            return opener(real_root, str(real.relative_to(real_root)))
+    raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+
+def _own(descriptor: int) -> str:
+    return f"/proc/self/fd/{descriptor}"
+
+
+def _facts(place: int) -> Artifact:
+    status = os.fstat(place)
     if not stat.S_ISREG(status.st_mode):
-        raise ArtifactRefused(
-            f"is not a regular file but {_KINDS.get(stat.S_IFMT(status.st_mode))}"
-        )
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "of an unknown kind")
+        raise ArtifactRefused(f"is not a regular file but {kind}")
+    if not status.st_nlink:
+        raise ArtifactRefused("was removed while it was opened")
     if not status.st_size:
         raise ArtifactRefused("is empty")
     return Artifact(
-        path=real,
+        path=Path(_own(place)).readlink(),
         device=status.st_dev,
         inode=status.st_ino,
         size_bytes=status.st_size,
@@ -133,9 +154,11 @@ _KINDS: Final = {
 }
 
 
-def _words(error: OSError) -> str:
+def _words(error: OSError, roots: Sequence[Path]) -> str:
     if isinstance(error, FileNotFoundError):
         return "is missing: no such file under the model roots"
     if isinstance(error, PermissionError):
         return "cannot be read: permission denied; make it readable for the user gpud runs as"
+    if error.errno == errno.EXDEV:
+        return f"leaves the model roots ({', '.join(str(root) for root in roots)})"
     return f"cannot be opened: {error.strerror}"

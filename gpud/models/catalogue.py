@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Final
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Final, TypeVar
 
 from gpud.errors import ModelFileInvalid, ModelNotFound
 from gpud.models.architecture import Architecture
@@ -22,6 +23,7 @@ INSPECTION_SECONDS: Final = 10.0
 # Parsing takes the interpreter's lock for up to half a second; one that hangs holds a place.
 _PARSES_AT_ONCE: Final = 4
 MAX_SHARDS: Final = 256
+CHANGED: Final = "changed while it was being loaded: load it again once nobody writes it"
 _RANK_POOLING: Final = 4
 _SHARD = re.compile(r"(.+)-00001-of-([0-9]{5})\.gguf")
 
@@ -47,6 +49,19 @@ class Inspection:
 
 
 Look = Callable[[Model, Sequence[Path], Inspection | None], Inspection]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class HeldFiles:
+    """The open files of a model, by the names that belong to them, the first one first."""
+
+    by_name: Mapping[str, BinaryIO]
+
+    def close(self) -> None:
+        """Let them go; whoever inherited them keeps them."""
+        for file in self.by_name.values():
+            file.close()
 
 
 class Catalogue:
@@ -89,9 +104,32 @@ class Catalogue:
         Raises ModelFileInvalid.
         """
         key = (model.path, model.kind)
+        seen = self._seen.get(key)
+        found = await self._bounded(model, lambda: self._look(model, self._roots, seen))
+        self._seen[key] = found
+        return found
+
+    async def hold(self, model: Model, seen: Inspection) -> HeldFiles:
+        """Open the files that were inspected and no others, for an engine to inherit.
+
+        What it reads is then what was inspected, whatever is put at their names. The caller
+        closes them. Raises ModelFileInvalid where one has changed.
+        """
+        return await self._bounded(
+            model, lambda: hold_files(model, self._roots, seen), HeldFiles.close
+        )
+
+    async def confirm(self, model: Model, seen: Inspection) -> None:
+        """Look whether the files are still those inspected. Raises ModelFileInvalid."""
+        (await self.hold(model, seen)).close()
+
+    async def _bounded(
+        self, model: Model, work: Callable[[], T], undo: Callable[[T], None] = lambda _: None
+    ) -> T:
+        """The work on a model's files, off the loop and in time; a late result is undone."""
         try:
             async with asyncio.timeout(self._limit_seconds):
-                found = await self._inspected(model, self._seen.get(key))
+                return await self._in_thread(model, work, undo)
         except TimeoutError:
             if model.path in self._looked_at:
                 self._overdue.add(model.path)
@@ -100,33 +138,34 @@ class Catalogue:
             problem = str(error)
         except OSError as error:
             problem = f"cannot be read: {error.strerror}"
-        else:
-            self._seen[key] = found
-            return found
         raise ModelFileInvalid(model=model.name, path=model.path, problem=problem)
 
-    async def _inspected(self, model: Model, seen: Inspection | None) -> Inspection:
+    async def _in_thread(
+        self, model: Model, work: Callable[[], T], undo: Callable[[T], None]
+    ) -> T:
         """In a thread of its own: one that hangs holds no other's place, nor the daemon's end."""
         if model.path in self._overdue:
             raise ArtifactRefused("does not answer: an earlier look at it hangs still")
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[Inspection] = loop.create_future()
+        done: asyncio.Future[T] = loop.create_future()
 
-        def settle(found: Inspection | None, error: Exception | None) -> None:
+        def settle(found: list[T], error: Exception | None) -> None:
             self._looked_at.discard(model.path)
             self._overdue.discard(model.path)
             self._parsing.release()
-            if done.done():
-                return  # it took too long, and nobody waits any more
-            if error is not None:
+            if done.done():  # it took too long, and nobody waits any more
+                for each in found:
+                    undo(each)
+            elif error is not None:
                 done.set_exception(error)
-            elif found is not None:
-                done.set_result(found)
+            else:
+                done.set_result(found[0])
 
-        def look() -> None:
-            found, failure = None, None
+        def run() -> None:
+            found: list[T] = []
+            failure = None
             try:
-                found = self._look(model, self._roots, seen)
+                found.append(work())
             except Exception as error:  # noqa: BLE001 — told to whoever waits
                 failure = error
             with suppress(RuntimeError):  # the loop has ended meanwhile
@@ -134,7 +173,7 @@ class Catalogue:
 
         await self._parsing.acquire()
         self._looked_at.add(model.path)
-        threading.Thread(target=look, name=f"inspect {model.id}", daemon=True).start()
+        threading.Thread(target=run, name=f"inspect {model.id}", daemon=True).start()
         return await done
 
 
@@ -151,6 +190,21 @@ def inspect_files(model: Model, roots: Sequence[Path], seen: Inspection | None) 
         architecture=Architecture.of(header),
         kind=model.kind or _kind(header),
     )
+
+
+def hold_files(model: Model, roots: Sequence[Path], seen: Inspection) -> HeldFiles:
+    """Open what was inspected; blocks on the disk. Raises ArtifactRefused."""
+    held: dict[str, BinaryIO] = {}
+    paths = (model.path, *_shards(model.path, seen.header))
+    with ExitStack() as opened:
+        for path, inspected in zip(paths, seen.artifacts, strict=True):
+            with open_artifact(path, roots) as (artifact, file):
+                if artifact != inspected:
+                    raise ArtifactRefused(CHANGED)
+                own = os.fdopen(os.dup(file.fileno()), "rb", buffering=0)
+            held[PurePosixPath(path).name] = opened.enter_context(own)
+        opened.pop_all()
+    return HeldFiles(held)
 
 
 def _current(model: Model, roots: Sequence[Path], header: GgufHeader) -> tuple[Artifact, ...]:

@@ -52,13 +52,17 @@ class ModelOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A catalogue entry. `path` is relative to one of the model roots, or absolute under one."""
+    """A catalogue entry. `path` is relative to one of the model roots, or absolute under one.
+
+    `api_key_file` is where the key lies that its engine asks of everybody; empty: none is asked.
+    """
 
     id: str
     engine: EngineKind
     kind: ModelKind | None  # None: as its file says
     path: str
     options: ModelOptions
+    api_key_file: str = ""
 
     @property
     def name(self) -> str:

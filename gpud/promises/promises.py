@@ -158,12 +158,14 @@ class Promises:
         await self._commit_call(change, call, id_)
         return renewed
 
-    async def release(self, id_: str, generation: int | None, call: Call) -> Reservation:
-        """End a promise; answered once durable. Its bytes may still be RELEASING."""
+    async def release(
+        self, id_: str, generation: int | None, call: Call, *, by: str = ""
+    ) -> Reservation:
+        """End a promise for `by`; answered once durable. Its bytes may still be RELEASING."""
         known = self.requests.find(call)
         if known is not None:
             return await self._same_again(call, known)
-        released, change = self.ledger.release(id_, generation, self._clock.now())
+        released, change = self.ledger.release(id_, generation, self._clock.now(), by=by)
         await self._commit_call(joined([change, self.served()]), call, id_)
         return released
 
@@ -187,8 +189,10 @@ class Promises:
         generation: int | None,
         look_up: Callable[[], Attachment],
         call: Call,
+        *,
+        by: str = "",
     ) -> Reservation:
-        """Make a process or cgroup the owner's; answered once durable.
+        """Make a process or cgroup the owner's for `by`; answered once durable.
 
         `look_up` finds it as it is now; asked again with its request_id, it may be gone.
         """
@@ -196,7 +200,7 @@ class Promises:
         if known is not None:
             return await self._same_again(call, known)
         now = self._clock.now()
-        attached, change = self.ledger.attach(id_, generation, look_up(), now)
+        attached, change = self.ledger.attach(id_, generation, look_up(), now, by=by)
         await self._commit_call(change, call, id_)
         return attached
 

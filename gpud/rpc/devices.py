@@ -62,18 +62,18 @@ class Devices(devices_pb2_grpc.DeviceServiceServicer):
         """`reason` None lifts the cordon."""
         name = messages.checked_name("name", request.name, "devices")
         sample = messages.checked_device("name", name, self._view.snapshots.latest)
-        uuid, actor = sample.info.uuid, messages.checked_text("owner", request.owner)
+        uuid, actor = sample.info.uuid, messages.acting_for(request.owner)
         cordon = None
         if reason is not None:
             known = self._view.promises.durable.cordons.get(uuid)
             cordon = Cordon(
                 # Said again without a reason, the first one stands.
                 reason=messages.checked_text("reason", reason) or (known.reason if known else ""),
-                actor=actor or "anonymous",
+                actor=actor,
                 wall=self._view.clock.now().wall,
             )
         call = call_of(method, request.request_id, uuid, reason)
-        await self._view.promises.cordon(uuid, cordon, actor or "anonymous", call)
+        await self._view.promises.cordon(uuid, cordon, actor, call)
         return sample
 
     def _told(self, sample: Sample) -> devices_pb2.Device:

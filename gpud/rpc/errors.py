@@ -9,6 +9,7 @@ from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from gpud import errors
+from gpud.access.refusals import AccessRefused, IdentityMissing
 from gpud.errors import DeviceShortage, GpudError
 from gpud.instances.starting import admission
 
@@ -23,6 +24,8 @@ _FACT_OVERHEAD_BYTES = 10
 
 # Looked up along the class's bases, so a new leaf of a known branch has a code at once.
 CODES: dict[type[GpudError], grpc.StatusCode] = {
+    IdentityMissing: grpc.StatusCode.UNAUTHENTICATED,
+    AccessRefused: grpc.StatusCode.PERMISSION_DENIED,
     errors.OptionInvalid: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
     errors.VramInsufficient: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
+from gpud.access.identity import CALLER
+from gpud.access.refusals import NotOwner
 from gpud.errors import (
     InstanceLost,
     InstanceNotFound,
@@ -48,7 +50,7 @@ class Instances(instances_pb2_grpc.InstanceServiceServicer):
             model=messages.checked_name("model", request.model, "models"),
             options=messages.options_from(request.options),
             terms=self._terms(request),
-            owner=messages.checked_text("owner", request.owner) or "anonymous",
+            owner=messages.acting_for(request.owner),
         )
         if request.validate_only:
             yield await self._proposed(asked)
@@ -153,8 +155,11 @@ class Instances(instances_pb2_grpc.InstanceServiceServicer):
         within = None
         if request.reservation:
             within = messages.checked_name("reservation", request.reservation, "reservations")
-            if within not in self._view.promises.durable.reservations:
+            held = self._view.promises.durable.reservations.get(within)
+            if held is None:
                 raise ReservationNotFound(name=request.reservation)
+            if not CALLER.get().may_change(held.owner):
+                raise NotOwner(name=held.name)
             if request.sharing == SHARING_EXCLUSIVE:
                 raise OptionInvalid(
                     field="sharing", problem="within a reservation, its sharing is what counts"
@@ -196,10 +201,13 @@ class Instances(instances_pb2_grpc.InstanceServiceServicer):
         """
         grace = messages.checked_span("grace", request, 0.0, MAX_GRACE_SECONDS)
         order = StopOrder(
-            actor=messages.checked_text("owner", request.owner) or "anonymous",
+            actor=messages.acting_for(request.owner),
             grace_seconds=DEFAULT_GRACE_SECONDS if grace is None else grace,
             force=request.force,
         )
+        instance = self._roster.get(name)
+        if not CALLER.get().may_change(instance.owner):
+            raise NotOwner(name=instance.name)
         try:
             self._roster.stop(name, order)
         except WrongState:

@@ -9,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from gpud.access.identity import CALLER
 from gpud.devices.snapshot import DeviceKind, Health, Sample, Snapshot
 from gpud.enforcement.relations import Related
 from gpud.errors import DeviceNotFound, OptionInvalid, Reconciling
@@ -55,6 +56,11 @@ def checked_text(field: str, text: str, limit: int = MAX_TEXT) -> str:
     if not text.isprintable():
         raise OptionInvalid(field=field, problem="it holds characters that cannot be printed")
     return text
+
+
+def acting_for(owner: str) -> str:
+    """Whose doing a call is: its caller's, or whom an admin names. Raises OptionInvalid."""
+    return CALLER.get().acting_for(checked_text("owner", owner))
 
 
 def checked_name(field: str, text: str, collection: str) -> str:
@@ -305,6 +311,7 @@ def instance(value: Instance, terms: Mapping[str, Charge]) -> instances_pb2.Inst
         state=f"INSTANCE_STATE_{value.state.name}",
         reservation=f"reservations/{value.reservation}" if value.reservation else "",
         endpoint=value.endpoint,
+        endpoint_needs_key=value.endpoint_needs_key,
         pid=value.pid if not value.ended else None,
         devices=[f"devices/{uuid}" for uuid in value.devices],
         footprint=footprint(value.footprint) if value.footprint is not None else None,

@@ -9,6 +9,8 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from gpud.access.identity import CALLER
+from gpud.access.reloading import CertificateState
 from gpud.engines.engine import EngineProgram
 from gpud.errors import OptionInvalid
 from gpud.events import Filter, Journal
@@ -39,6 +41,8 @@ class NodeFacts:
     state: Callable[[], tuple[str, str]]
     # The engines found on this host.
     programs: Callable[[], Sequence[EngineProgram]]
+    # How the certificate of server.listen stands; None without one.
+    certificates: Callable[[], CertificateState | None]
 
 
 class Node(node_pb2_grpc.NodeServiceServicer):
@@ -52,11 +56,15 @@ class Node(node_pb2_grpc.NodeServiceServicer):
 
     async def GetNode(self, request: pb.GetNodeRequest, context: Any) -> pb.GetNodeResponse:
         """Who it is and how it stands."""
-        return pb.GetNodeResponse(node=self._node())
+        caller = CALLER.get()
+        told = pb.Caller(
+            name=caller.name, role=f"ROLE_{caller.role.name}", proof=caller.proof.value
+        )
+        return pb.GetNodeResponse(node=self._node(), caller=told)
 
     async def DrainNode(self, request: pb.DrainNodeRequest, context: Any) -> pb.DrainNodeResponse:
         """No new grants; answered once durable, and once every stop asked for is ordered."""
-        actor = messages.checked_text("owner", request.owner) or "anonymous"
+        actor = messages.acting_for(request.owner)
         reason = messages.checked_text("reason", request.reason)
         grace = messages.checked_span("deadline", request, 0.0, MAX_GRACE_SECONDS)
         known = self._view.promises.durable.drain
@@ -73,7 +81,7 @@ class Node(node_pb2_grpc.NodeServiceServicer):
         self, request: pb.ResumeNodeRequest, context: Any
     ) -> pb.ResumeNodeResponse:
         """Grants again, to those that wait first."""
-        actor = messages.checked_text("owner", request.owner) or "anonymous"
+        actor = messages.acting_for(request.owner)
         call = call_of("ResumeNode", request.request_id)
         await self._view.promises.cordon("", None, actor, call)
         return pb.ResumeNodeResponse(node=self._node())
@@ -99,6 +107,7 @@ class Node(node_pb2_grpc.NodeServiceServicer):
             ],
             start_time=messages.stamp(facts.start_wall),
             sampling_interval=messages.span(facts.config.sampling.interval),
+            tls=_tls(facts.certificates()),
         )
 
     async def ListEvents(
@@ -133,6 +142,17 @@ class Node(node_pb2_grpc.NodeServiceServicer):
             after = 0
         async for each in self._journal.follow(_filter(request), after):
             yield pb.WatchEventsResponse(event=messages.event(each))
+
+
+def _tls(state: CertificateState | None) -> pb.TlsStatus | None:
+    if state is None:
+        return None
+    return pb.TlsStatus(
+        certificate_expire_time=messages.stamp(state.not_after_wall),
+        reload_count=state.reload_count,
+        refused_count=state.refused_count,
+        problem=state.last_error,
+    )
 
 
 def _policy(policy: Policy) -> pb.Policy:

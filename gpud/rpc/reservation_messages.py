@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from gpud.access.identity import CALLER
 from gpud.devices.snapshot import DeviceKind, Health, Sample, Snapshot
 from gpud.enforcement.relations import belonging
 from gpud.errors import OptionInvalid
@@ -44,6 +45,8 @@ Request = pb.ReserveRequest | pb.ExplainRequest
 def request_from(request: Request, snapshot: Snapshot | None) -> ReserveRequest:
     """What is asked. Raises OptionInvalid, DeviceNotFound, Reconciling."""
     shape = _shape_from("", request, snapshot)
+    caller = CALLER.get()
+    owner = caller.acting_for(messages.checked_text("owner", request.owner))
     if len(request.alternatives) > MAX_ALTERNATIVES:
         raise OptionInvalid(
             field="alternatives",
@@ -52,7 +55,8 @@ def request_from(request: Request, snapshot: Snapshot | None) -> ReserveRequest:
     ttl = messages.checked_span("ttl", request, MIN_TTL_SECONDS, MAX_TTL_SECONDS)
     wait = messages.checked_span("max_wait", request, 0.0, MAX_WAIT_SECONDS)
     asked = ReserveRequest(
-        owner=messages.checked_text("owner", request.owner) or "anonymous",
+        owner=owner,
+        asked_by="" if owner == caller.person else caller.person,
         bytes=shape.bytes,
         devices=shape.devices,
         device_count=shape.device_count,

@@ -8,10 +8,11 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
-from gpud.enforcement.attachment import attachment_of
+from gpud.access.identity import CALLER, Role
+from gpud.access.refusals import NotOwner
+from gpud.enforcement.attachment import attachment_of, check_whose
 from gpud.enforcement.compute_mode import unenforceable
 from gpud.errors import (
     NotServing,
@@ -22,6 +23,7 @@ from gpud.errors import (
 from gpud.ledger.reservation import (
     MAX_TTL_SECONDS,
     MIN_TTL_SECONDS,
+    Attachment,
     Enforcement,
     Reservation,
 )
@@ -34,11 +36,11 @@ from gpud.v1 import reservations_pb2_grpc
 
 
 def call_of(method: str, request_id: str, *asked: object) -> Call:
-    """How a mutating call is remembered: by what was asked, however it was written."""
+    """How a mutating call is remembered: by who asked what, however it was written."""
     checked = messages.checked_text("request_id", request_id, 128)
     if not checked:
         return Call(method=method)
-    digest = hashlib.sha256(repr(asked).encode()).hexdigest()
+    digest = hashlib.sha256(repr((CALLER.get().name, *asked)).encode()).hexdigest()
     return Call(method=method, request_id=checked, digest=digest)
 
 
@@ -72,7 +74,7 @@ class Reservations(reservations_pb2_grpc.ReservationServiceServicer):
 
     async def Renew(self, request: pb.RenewRequest, context: Any) -> pb.RenewResponse:
         """Move a lease's deadline."""
-        id_, generation = _named(request)
+        id_, generation = self._own(request)
         ttl = messages.checked_span("ttl", request, MIN_TTL_SECONDS, MAX_TTL_SECONDS)
         call = call_of("Renew", request.request_id, id_, generation, ttl)
         told = await self._promises.renew(id_, generation, ttl, call)
@@ -83,28 +85,35 @@ class Reservations(reservations_pb2_grpc.ReservationServiceServicer):
     ) -> AsyncIterator[pb.KeepAliveResponse]:
         """A renewal for each message, answered in order."""
         async for request in requests:
-            id_, generation = _named(request)
+            id_, generation = self._own(request)
             ttl = messages.checked_span("ttl", request, MIN_TTL_SECONDS, MAX_TTL_SECONDS)
             yield await self._kept_alive(id_, generation, ttl)
 
     async def Release(self, request: pb.ReleaseRequest, context: Any) -> pb.ReleaseResponse:
         """End a lease, or a wait for one."""
-        id_, generation = _named(request)
+        id_, generation = self._own(request)
         call = call_of("Release", request.request_id, id_, generation)
-        told = await self._promises.release(id_, generation, call)
+        told = await self._promises.release(id_, generation, call, by=CALLER.get().person)
         return pb.ReleaseResponse(reservation=self._view.reservation(told))
 
     async def AttachProcess(
         self, request: pb.AttachProcessRequest, context: Any
     ) -> pb.AttachProcessResponse:
         """Make a process, or all of a cgroup, the owner's."""
-        id_, generation = _named(request)
+        id_, generation = self._own(request)
         pid = request.pid if request.HasField("pid") else None
         cgroup = messages.checked_text("cgroup", request.cgroup, 4096)
         started = request.start_time if request.HasField("start_time") else None
-        look_up = partial(attachment_of, pid, cgroup, self._view.clock.now(), started)
+        caller, now = CALLER.get(), self._view.clock.now()
+
+        def look_up() -> Attachment:
+            found = attachment_of(pid, cgroup, now, started)
+            if caller.role is not Role.ADMIN:
+                check_whose(found, caller.uid)
+            return found
+
         call = call_of("AttachProcess", request.request_id, id_, generation, pid, cgroup, started)
-        told = await self._promises.attach(id_, generation, look_up, call)
+        told = await self._promises.attach(id_, generation, look_up, call, by=caller.person)
         return pb.AttachProcessResponse(reservation=self._view.reservation(told))
 
     async def GetReservation(
@@ -160,6 +169,20 @@ class Reservations(reservations_pb2_grpc.ReservationServiceServicer):
             reservations=self._view.reservations(shown), next_page_token=token
         )
 
+    def _own(
+        self,
+        request: pb.RenewRequest
+        | pb.ReleaseRequest
+        | pb.KeepAliveRequest
+        | pb.AttachProcessRequest,
+    ) -> tuple[str, int | None]:
+        """The id and generation that a request names. Raises OptionInvalid, NotOwner."""
+        id_ = messages.checked_name("name", request.name, "reservations")
+        held = self._promises.ledger.books.reservations.get(id_)
+        if held is not None and not CALLER.get().may_change(held.owner):
+            raise NotOwner(name=held.name)
+        return id_, request.generation if request.HasField("generation") else None
+
     async def _enforce(self, told: Reservation, call: Call) -> Reservation:
         """Have the driver keep others off a device that is somebody's alone.
 
@@ -193,13 +216,6 @@ class Reservations(reservations_pb2_grpc.ReservationServiceServicer):
             preemption_notice=notice(told.notice),
             expire_time=moment(told.deadline) if lives else None,
         )
-
-
-def _named(
-    request: pb.RenewRequest | pb.ReleaseRequest | pb.KeepAliveRequest | pb.AttachProcessRequest,
-) -> tuple[str, int | None]:
-    id_ = messages.checked_name("name", request.name, "reservations")
-    return id_, request.generation if request.HasField("generation") else None
 
 
 def _key(reservation: Reservation) -> str:

@@ -1,40 +1,49 @@
-"""The gRPC server: its listeners, its limits, and the guard around every method."""
+"""The gRPC servers: one for each listener, for where a call came in is what tells who calls."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
+import grp
 import os
-import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
-import structlog
-from google.protobuf.message import DecodeError
-from google.rpc import status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha import reflection_pb2 as reflection_messages
-from grpc_status import rpc_status
 
-from gpud.errors import ConfigInvalid, GpudError, OptionInvalid
-from gpud.rpc.errors import internal_status, status_of
+from gpud.access.access import Access
+from gpud.access.doors import Door
+from gpud.errors import ConfigInvalid
+from gpud.rpc.gate import Gate
 
-log = structlog.get_logger()
-
+# Connections: two pings too many in 10 s end one, a handshake has 5 s, and what is silent for a
+# minute and answers no ping in 20 s is gone. Of headers 8 KiB are taken, 16 KiB read.
 OPTIONS = [
     ("grpc.max_receive_message_length", 1024 * 1024),
-    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.absolute_max_metadata_size", 16 * 1024),
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 2),
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.server_handshake_timeout_ms", 5_000),
 ]
+# Over TCP anybody who reaches the port may open connections: so many, and no more streams on one.
+MAX_CONNECTIONS = 1024
+TCP_OPTIONS = [
+    ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+    ("grpc.max_concurrent_streams", 1024),
+]
+CONNECTION_GRACE_MS = 10_000
 STOP_GRACE_SECONDS = 1.0
+# The gate counts streams and calls apart, and says so; this is the wall behind it.
 MAX_CALLS = 2048
 
 
@@ -47,73 +56,28 @@ class Registration:
     add: Callable[[Any, Any], None]
 
 
-def guarded(servicer: object) -> object:
-    """The servicer, each of its methods turning errors into rich statuses and bugs into ids.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SocketPlace:
+    """A Unix socket, who may open it, and the key that names it in the configuration."""
 
-    Done once per method: a wrapper costs less per call than an interceptor.
-    """
-    for name in dir(servicer):
-        if name[0].isupper():
-            method: Any = getattr(servicer, name)
-            stream = inspect.isasyncgenfunction(method)
-            setattr(servicer, name, _guarded_stream(method) if stream else _guarded_unary(method))
-    return servicer
+    door: Door
+    path: Path
+    key: str
+    mode: int
+    group: str = ""
 
 
-def _guarded_unary(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    async def call(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        try:
-            return await method(request, context)
-        except GpudError as error:
-            await context.abort_with_status(_wire(_refused(method, error)))
-        except (grpc.aio.AbortError, asyncio.CancelledError):
-            raise
-        except Exception:  # noqa: BLE001 — the last net: a client never sees a traceback
-            await context.abort_with_status(_wire(internal_status(_logged(method))))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortPlace:
+    """A TCP address, in the clear without `credentials`; a connection lives so long at most."""
 
-    return call
+    door: Door
+    address: str
+    credentials: grpc.ServerCredentials | None = None
+    max_age_seconds: float = 0.0
 
 
-def _guarded_stream(
-    method: Callable[..., AsyncIterator[Any]],
-) -> Callable[..., AsyncIterator[Any]]:
-    async def call(
-        request: object, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[Any]:
-        try:
-            async for answer in method(request, context):
-                yield answer
-        except GpudError as error:
-            await context.abort_with_status(_wire(_refused(method, error)))
-        except DecodeError as error:
-            # A later message of a stream; the one of a unary call is read before we are called.
-            wrong = OptionInvalid(field="message", problem=f"not protobuf ({error})")
-            await context.abort_with_status(_wire(_refused(method, wrong)))
-        except (grpc.aio.AbortError, asyncio.CancelledError):
-            raise
-        except Exception:  # noqa: BLE001 — as above
-            await context.abort_with_status(_wire(internal_status(_logged(method))))
-
-    return call
-
-
-def _wire(status: status_pb2.Status) -> grpc.Status:
-    return rpc_status.to_status(status)
-
-
-def _refused(method: object, error: GpudError) -> status_pb2.Status:
-    """A refusal is a decision too: the log says why, with the numbers."""
-    name = getattr(method, "__qualname__", "?")
-    log.info("rpc.refused", method=name, reason=error.reason, message=str(error))
-    return status_of(error)
-
-
-def _logged(method: object) -> str:
-    """Log the exception being handled; its id is all that the client gets."""
-    error_id = secrets.token_hex(6)
-    name = getattr(method, "__qualname__", "?")
-    log.error("rpc.bug", method=name, error_id=error_id, exc_info=True)  # noqa: LOG014
-    return error_id
+Place = SocketPlace | PortPlace
 
 
 class _Generic:
@@ -134,80 +98,140 @@ class _Generic:
         """Nothing: the generic handlers have the same methods."""
 
 
+class _Unknown(grpc.GenericRpcHandler):
+    """Asked last: whatever method nobody else has."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def service(self, details: grpc.HandlerCallDetails) -> Any:
+        """The refusal."""
+        return self._gate.unknown(details.method.removeprefix("/"))
+
+
 class RpcServer:
-    """All services on a Unix socket, and on a loopback address where asked."""
+    """All services at every place, a server for each."""
 
-    def __init__(self, registrations: Sequence[Registration]) -> None:
-        # Streams count: a thousand watchers and as many calls, then refusals instead of memory.
-        self._server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
+    def __init__(self, registrations: Sequence[Registration], access: Access) -> None:
+        self._access = access
+        self._registrations = registrations
         self._health = health.aio.HealthServicer()
-        self._names = [each.name for each in registrations]
-        for each in registrations:
-            each.add(guarded(each.servicer), _Generic(self._server))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._add_reflection()
-        self._socket: Path | None = None
+        self._servers: list[grpc.aio.Server] = []
+        self._sockets: list[Path] = []
 
-    def bind(self, socket_path: Path, listen: str) -> None:
+    def bind(self, places: Sequence[Place]) -> None:
         """Take the addresses; callers wait until start. Raises ConfigInvalid when one is taken."""
-        if listen:
-            check_free(listen)
-        prepare_socket(socket_path)
-        # The right to call is the right to open the socket: it is born with its final mode.
-        old = os.umask(0o117)
-        try:
-            self._bind(f"unix:{socket_path}", "server.socket")
-        finally:
-            os.umask(old)
-        self._socket = socket_path
-        if listen:
-            self._bind(listen, "server.listen")
+        for place in places:
+            if isinstance(place, SocketPlace):
+                prepare_socket(place.path, place.key)
+            else:
+                check_free(place.address)
+        for place in places:
+            server = self._server(place)
+            if isinstance(place, SocketPlace):
+                _bind_socket(server, place)
+                self._sockets.append(place.path)
+            else:
+                _bind(server, place.address, "server.listen", place.credentials)
+            self._servers.append(server)
 
     async def start(self) -> None:
         """Answer; as serving only once `set_serving` says so."""
         # Of its own the servicer calls a server that has just started SERVING.
         await self.set_serving(False)
-        await self._server.start()
+        for server in self._servers:
+            await server.start()
 
     async def set_serving(self, serving: bool) -> None:
         """What grpc.health.v1 answers, for the server and for each service."""
         answers = health_pb2.HealthCheckResponse
         status = answers.SERVING if serving else answers.NOT_SERVING
-        for name in ("", *self._names):
+        for name in ("", *(each.name for each in self._registrations)):
             await self._health.set(name, status)
 
     async def stop(self) -> None:
-        """Answer what is under way, then close and remove the socket."""
-        await self._server.stop(STOP_GRACE_SECONDS)
-        if self._socket is not None:
-            self._socket.unlink(missing_ok=True)
+        """Answer what is under way, then close and remove the sockets."""
+        async with asyncio.TaskGroup() as tasks:
+            for server in self._servers:
+                tasks.create_task(server.stop(STOP_GRACE_SECONDS))
+        for path in self._sockets:
+            path.unlink(missing_ok=True)
 
-    def _bind(self, address: str, key: str) -> None:
-        try:
-            port = self._server.add_insecure_port(address)
-        except RuntimeError:
-            port = 0
-        if port == 0:
-            raise ConfigInvalid(
-                f"cannot listen on {address}: it is taken or may not be bound; set another {key}"
-            )
+    def _server(self, place: Place) -> grpc.aio.Server:
+        options = list(OPTIONS)
+        if isinstance(place, PortPlace):
+            options += TCP_OPTIONS
+            if place.max_age_seconds:
+                options += [
+                    ("grpc.max_connection_age_ms", int(1000 * place.max_age_seconds)),
+                    ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),
+                ]
+        server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MAX_CALLS)
+        gate, generic = Gate(place.door, self._access), _Generic(server)
+        for each in self._registrations:
+            each.add(gate.servicer(each.name, each.servicer), generic)
+        add_health: Callable[[Any, Any], None] = health_pb2_grpc.add_HealthServicer_to_server
+        add_health(gate.servicer("grpc.health.v1.Health", self._health), generic)
+        self._add_reflection(gate, server)
+        server.add_generic_rpc_handlers((_Unknown(gate),))
+        return server
 
-    def _add_reflection(self) -> None:
+    def _add_reflection(self, gate: Gate, server: grpc.aio.Server) -> None:
         """v1alpha, which grpcio offers, and v1, which clients ask first: the same messages."""
-        names = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        servicer = reflection.aio.ReflectionServicer(names)
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
-            servicer, self._server
+        names = [each.name for each in self._registrations]
+        servicer = reflection.aio.ReflectionServicer(
+            (*names, health.SERVICE_NAME, reflection.SERVICE_NAME)
         )
-        handler = grpc.stream_stream_rpc_method_handler(
-            servicer.ServerReflectionInfo,
-            request_deserializer=reflection_messages.ServerReflectionRequest.FromString,
-            response_serializer=reflection_messages.ServerReflectionResponse.SerializeToString,
+        for version in ("v1alpha", "v1"):
+            name = f"grpc.reflection.{version}.ServerReflection"
+            guarded: Any = gate.servicer(name, servicer)
+            handler = grpc.stream_stream_rpc_method_handler(
+                guarded.ServerReflectionInfo,
+                request_deserializer=reflection_messages.ServerReflectionRequest.FromString,
+                response_serializer=reflection_messages.ServerReflectionResponse.SerializeToString,
+            )
+            service = grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler})
+            server.add_generic_rpc_handlers((service,))
+
+
+def _bind_socket(server: grpc.aio.Server, place: SocketPlace) -> None:
+    """The right to call is the right to open the socket: it is never wider than its final mode."""
+    old = os.umask(0o177)
+    try:
+        _bind(server, f"unix:{place.path}", place.key, None)
+    finally:
+        os.umask(old)
+    try:
+        if place.group:
+            os.chown(place.path, -1, grp.getgrnam(place.group).gr_gid)
+        place.path.chmod(place.mode)
+    except KeyError as error:
+        raise ConfigInvalid(
+            f"cannot give {place.path} to the group {place.group!r}: there is no such group; "
+            f"set the group of {place.key}"
+        ) from error
+    except OSError as error:
+        raise ConfigInvalid(
+            f"cannot give {place.path} to the group {place.group!r}: "
+            f"{(error.strerror or str(error)).lower()}; gpud's user has to be in it"
+        ) from error
+
+
+def _bind(
+    server: grpc.aio.Server, address: str, key: str, credentials: grpc.ServerCredentials | None
+) -> None:
+    try:
+        port = (
+            server.add_insecure_port(address)
+            if credentials is None
+            else server.add_secure_port(address, credentials)
         )
-        service = grpc.method_handlers_generic_handler(
-            "grpc.reflection.v1.ServerReflection", {"ServerReflectionInfo": handler}
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        raise ConfigInvalid(
+            f"cannot listen on {address}: it is taken or may not be bound; set another {key}"
         )
-        self._server.add_generic_rpc_handlers((service,))
 
 
 def check_free(listen: str) -> None:
@@ -225,12 +249,12 @@ def check_free(listen: str) -> None:
 
 def check_addresses(socket_path: Path, listens: Sequence[str]) -> None:
     """Raise ConfigInvalid for an address that is taken; changes nothing."""
-    _is_dead(socket_path)
+    _is_dead(socket_path, "server.socket")
     for listen in filter(None, listens):
         check_free(listen)
 
 
-def prepare_socket(path: Path) -> None:
+def prepare_socket(path: Path, key: str = "server.socket") -> None:
     """Make the folder; remove a dead socket. Raises ConfigInvalid for a live one or another file.
 
     gRPC would take over a live server's path without a word.
@@ -240,20 +264,18 @@ def prepare_socket(path: Path) -> None:
     except OSError as error:
         raise ConfigInvalid(
             f"cannot make {path.parent} for the socket: {(error.strerror or '').lower()}; "
-            "set server.socket"
+            f"set {key}"
         ) from error
-    if _is_dead(path):
+    if _is_dead(path, key):
         path.unlink()
 
 
-def _is_dead(path: Path) -> bool:
+def _is_dead(path: Path, key: str) -> bool:
     """Whether a server once listened there. Raises ConfigInvalid where one does, or a file is."""
     if not path.exists() and not path.is_symlink():
         return False
     if not path.is_socket():
-        raise ConfigInvalid(
-            f"cannot listen on {path}: no socket, but a file is there; set server.socket"
-        )
+        raise ConfigInvalid(f"cannot listen on {path}: no socket, but a file is there; set {key}")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1.0)
         try:
@@ -262,6 +284,4 @@ def _is_dead(path: Path) -> bool:
             return True
         except OSError:
             pass  # a server with no time for us is a server
-    raise ConfigInvalid(
-        f"cannot listen on {path}: another server answers there; set server.socket"
-    )
+    raise ConfigInvalid(f"cannot listen on {path}: another server answers there; set {key}")

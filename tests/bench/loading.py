@@ -110,13 +110,22 @@ async def _load(server: Server) -> Loaded:
             )
             for each in last.instance.phases
         },
-        argv=_fields(process / "cmdline"),
+        argv=_argv(process),
         environment=dict(each.split("=", 1) for each in _fields(process / "environ")),
     )
     unload = pb.UnloadModelRequest(instance=last.instance.name)
     async for _ in stub.UnloadModel(unload, timeout=LIMIT_SECONDS):
         pass
     return loaded
+
+
+def _argv(process: Path) -> tuple[str, ...]:
+    """As it was executed, but for its model: what it inherited open, the file itself here."""
+    argv = list(_fields(process / "cmdline"))
+    at = argv.index("--model") + 1
+    handed = Path(argv[at]).readlink().name
+    argv[at] = str((process / "fd" / handed).readlink())
+    return tuple(argv)
 
 
 def _by_hand(loaded: Loaded) -> float:

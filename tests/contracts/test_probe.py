@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from gpud.engines.api_key import ApiKey
 from gpud.engines.probe import Answer, HttpProbe, Probe, ProbeFailed, ProbeFault
 from tests.fakes.probe import FakeProbe
 
@@ -64,11 +65,46 @@ async def serve(request: pytest.FixtureRequest) -> AsyncIterator[Serve]:
         await server.wait_closed()
 
 
+KeyServer = tuple[str, list[bytes]]
+
+
+@pytest.fixture
+async def key_server() -> AsyncIterator[KeyServer]:
+    """Says 200 to everything; the heads of all requests."""
+    heads: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/x", heads
+    server.close()
+    await server.wait_closed()
+
+
 @pytest.mark.parametrize("sent", ANSWERS)
 async def test_whole_answers_are_returned_whatever_their_status(serve: Serve, sent: bytes) -> None:
     probe, url = await serve(sent)
     assert await probe.get(url, 5) == ANSWERS[sent]
     assert await probe.post_json(url, {"a": 1}, 5) == ANSWERS[sent]
+
+
+async def test_a_key_goes_with_the_request_and_nothing_goes_without(key_server: KeyServer) -> None:
+    url, heads = key_server
+    await HttpProbe().get(url, 5, ApiKey("a-key-of-16-bytes"))
+    await HttpProbe().post_json(url, {"a": 1}, 5, ApiKey("another-of-16-bytes"))
+    await HttpProbe().get(url, 5)
+    shown = [
+        [line for line in head.split(b"\r\n") if line.startswith(b"Authorization:")]
+        for head in heads
+    ]
+    assert shown == [
+        [b"Authorization: Bearer a-key-of-16-bytes"],
+        [b"Authorization: Bearer another-of-16-bytes"],
+        [],
+    ]
 
 
 @pytest.mark.parametrize("sent", BROKEN)

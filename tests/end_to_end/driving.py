@@ -61,7 +61,9 @@ async def event_types(api: Api, subject: str = "") -> list[str]:
 
 
 @asynccontextmanager
-async def streaming(endpoint: str, tokens: int) -> AsyncIterator[AsyncIterator[str]]:
+async def streaming(
+    endpoint: str, tokens: int, key: str = ""
+) -> AsyncIterator[AsyncIterator[str]]:
     """The pieces of a streamed completion of so many tokens, as they come."""
     address = urlsplit(endpoint)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
@@ -69,9 +71,10 @@ async def streaming(endpoint: str, tokens: int) -> AsyncIterator[AsyncIterator[s
         {"prompt": "the", "max_tokens": tokens, "n_predict": tokens, "stream": True,
          "ignore_eos": True, "seed": 1}
     ).encode()  # fmt: skip
+    shown = f"Authorization: Bearer {key}\r\n".encode() if key else b""
     writer.write(
-        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%s"
+        b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (shown, len(body), body)
     )
     try:
         yield _pieces(reader)

@@ -15,6 +15,7 @@ import grpc
 import msgspec
 import pytest
 
+from gpud.access.identity import CALLER, Caller, Proof, Role
 from gpud.promises.requests import Remembered
 from gpud.rpc.reservations import call_of
 from gpud.v1 import instances_pb2 as pb
@@ -182,6 +183,7 @@ async def test_an_unload_whose_id_alone_was_kept_is_done_when_it_is_asked_again(
         made = await load(api)
     daemon.kill()
     id_ = made.name.removeprefix("instances/")
+    CALLER.set(Caller(name="admin", role=Role.ADMIN, proof=Proof.SOCKET, origin=""))
     call = call_of("UnloadModel", "bye", id_, "", False)
     kept = Remembered(method=call.method, digest=call.digest, result=id_, wall=time.time())
     with sqlite3.connect(daemon.state / "state.db") as connection:

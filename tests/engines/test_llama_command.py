@@ -72,6 +72,7 @@ GRAMMAR: dict[str, str | None] = {
     "--offline": None,
     "--load-mode": r"mmap\+mlock",
     "--mlock": None,
+    "--api-key-file": r"/.*",
 }
 
 
@@ -115,6 +116,7 @@ any_paths = st.text(string.printable, min_size=1).map(lambda text: Path("/models
     devices=st.lists(st.sampled_from(["GPU-1", "GPU-2"]), unique=True).map(tuple),
     build=st.sampled_from([(NEWER, "on|off|auto"), (OLDER, None)]),
     lock_memory=st.booleans(),
+    key_path=st.none() | st.just(Path("/run/i/key/api-key")),
 )
 def test_every_argv_is_of_the_grammar(
     options: ModelOptions,
@@ -123,6 +125,7 @@ def test_every_argv_is_of_the_grammar(
     devices: tuple[str, ...],
     build: tuple[EngineProgram, str | None],
     lock_memory: bool,
+    key_path: Path | None,
 ) -> None:
     try:
         checked = check_options(options)
@@ -140,6 +143,7 @@ def test_every_argv_is_of_the_grammar(
         visible_devices=devices,
         directory=Path("/run/i"),
         lock_memory=lock_memory,
+        key_path=key_path if build[0] is NEWER else None,
     )
     engine, flash_attention = build
     found = parsed(arguments(engine, request), flash_attention)
@@ -240,6 +244,10 @@ def test_environment_is_made_from_nothing(
     cards = environment(request_for(devices=("GPU-1", "GPU-2")), "/opt/cuda/lib64")
     assert cards["CUDA_VISIBLE_DEVICES"] == "GPU-1,GPU-2"
     assert cards["LD_LIBRARY_PATH"] == "/opt/cuda/lib64"
+    # An empty part, or a relative one, is a folder that the engine may write to.
+    mixed = environment(request_for(), ":/opt/cuda/lib64::lib:$ORIGIN:/usr/local/nvidia/lib")
+    assert mixed["LD_LIBRARY_PATH"] == "/opt/cuda/lib64:/usr/local/nvidia/lib"
+    assert "LD_LIBRARY_PATH" not in environment(request_for(), ":lib:\n/x")
 
 
 def test_flags_come_with_their_form() -> None:

@@ -7,11 +7,13 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gpud.engines import llama_cpp
+from gpud.engines.api_key import ApiKey
 from gpud.engines.engine import Readiness, StartRequest, Warmth
 from gpud.engines.llama_cpp import LlamaCpp
 from gpud.engines.llama_output import parse_buffers
@@ -94,7 +96,31 @@ async def test_in_flight_is_unknown_without_metrics() -> None:
     assert await LlamaCpp("x", counted).in_flight(ENDPOINT) is None
 
 
+async def test_the_key_is_shown_where_one_is_asked(request_for: Request) -> None:
+    probe = FakeProbe({"/v1/chat/completions": said(200, {}), "/metrics": said(200, {})})
+    engine, key = LlamaCpp("x", probe), ApiKey("a-key-of-16-bytes")
+    await engine.warm_up(ENDPOINT, request_for().model, ModelOptions(), key)
+    await engine.in_flight(ENDPOINT, key)
+    await engine.in_flight(ENDPOINT)
+    # /health is answered without: a probe that shows it there would show it to whoever listens.
+    await engine.readiness(ENDPOINT)
+    assert probe.keys == ["a-key-of-16-bytes", "a-key-of-16-bytes", None, None]
+
+
 # With a stub program.
+
+
+async def test_a_build_without_key_files_is_never_started_open(
+    tmp_path: Path, request_for: Request
+) -> None:
+    engine = LlamaCpp(str(write_stub(tmp_path)), FakeProbe())
+    program = await engine.program()
+    asked = replace(request_for(), key_path=tmp_path / "key" / "api-key")
+    argv = engine.command(program, asked).argv
+    assert argv[argv.index("--api-key-file") + 1] == str(tmp_path / "key" / "api-key")
+    flags = {name: text for name, text in program.flags.items() if name != "--api-key-file"}
+    with pytest.raises(EngineMissing, match="does not name --api-key-file, which models/tiny"):
+        engine.command(replace(program, flags=flags), asked)
 
 
 async def test_program_is_examined_once_per_build(tmp_path: Path) -> None:

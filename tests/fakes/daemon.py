@@ -73,12 +73,19 @@ class FakeDaemon:
     `ended` is set by method once a call is over, however it ended. A list with `HANG` stays open
     there until the client leaves; `hanging` tells when. A callable among the steps is called in
     its turn, as to wait for something. `stop` breaks every connection.
+
+    Without a socket it listens on a port of this host, in the clear or with `credentials`.
+    `authorization` has by method what each call brought as such, None for nothing.
     """
 
     HANG = object()
 
-    def __init__(self, socket: Path) -> None:
-        self.address = f"unix://{socket}"
+    def __init__(
+        self, socket: Path | None, credentials: grpc.ServerCredentials | None = None
+    ) -> None:
+        self.address = "127.0.0.1:0" if socket is None else f"unix://{socket}"
+        self._credentials = credentials
+        self.authorization: defaultdict[str, list[str | None]] = defaultdict(list)
         self.answers: dict[str, Any] = {}
         self.requests: defaultdict[str, list[Any]] = defaultdict(list)
         self.hanging = threading.Event()
@@ -114,7 +121,12 @@ class FakeDaemon:
         for file in _FILES:
             for service in file.DESCRIPTOR.services_by_name.values():
                 server.add_generic_rpc_handlers((self._handlers(service),))
-        server.add_insecure_port(self.address)
+        if self._credentials is None:
+            port = server.add_insecure_port(self.address)
+        else:
+            port = server.add_secure_port(self.address, self._credentials)
+        if not self.address.startswith("unix://"):
+            self.address = f"127.0.0.1:{port}"
         return server
 
     def _handlers(self, service: Any) -> grpc.GenericRpcHandler:
@@ -147,7 +159,9 @@ class FakeDaemon:
     def _answer(
         self, name: str, request: Message, context: grpc.ServicerContext
     ) -> Iterator[Message]:
+        brought = {each.key: each.value for each in context.invocation_metadata()}
         with self._asked:
+            self.authorization[name].append(brought.get("authorization"))
             self.requests[name].append(request)
             self._asked.notify_all()
         ended = threading.Event()

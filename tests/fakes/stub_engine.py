@@ -65,6 +65,7 @@ HELP = """\
 --ui,  --webui, --no-ui, --no-webui     whether to enable the Web UI
 --embedding, --embeddings               restrict to only support embedding use case
 --rerank, --reranking                   enable reranking endpoint on server
+--api-key-file FNAME                    path to file containing API keys
 --metrics                               enable prometheus compatible metrics endpoint
 """
 VERSION = "version: 0.0.1 (build 1, commit stub)\n"

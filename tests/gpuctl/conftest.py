@@ -47,9 +47,12 @@ def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
 
 
 @pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("GPUCTL_ADDRESS", "NO_COLOR", "XDG_RUNTIME_DIR"):
+def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    for name in (
+        "GPUCTL_ADDRESS", "GPUCTL_CONTEXT", "GPUCTL_TOKEN_FILE", "NO_COLOR", "XDG_RUNTIME_DIR"
+    ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     yield

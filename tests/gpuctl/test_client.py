@@ -4,6 +4,7 @@ from time import monotonic
 
 import pytest
 
+from gpuctl.access.context import Context
 from gpuctl.client import Client
 from gpud.v1.telemetry_pb2 import WatchSnapshotsRequest, WatchSnapshotsResponse
 from tests.fakes.daemon import FakeDaemon
@@ -22,7 +23,7 @@ def _scripted(daemon: FakeDaemon) -> None:
 
 def seconds_of_a_stream(daemon: FakeDaemon) -> float:
     began = monotonic()
-    client = Client(daemon.address, timeout_seconds=10)
+    client = Client(Context(address=daemon.address), timeout_seconds=10)
     request = WatchSnapshotsRequest()
     with client.stream(client.telemetry.WatchSnapshots, request) as answers:
         next(answers)

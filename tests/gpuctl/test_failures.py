@@ -30,6 +30,36 @@ def test_a_refusal_exits_with_64_plus_its_code(
     assert ended.out == ""
 
 
+@pytest.mark.parametrize(
+    ("code", "reason", "exit_code"),
+    [
+        (grpc.StatusCode.UNAUTHENTICATED, "IDENTITY_MISSING", 80),
+        (grpc.StatusCode.PERMISSION_DENIED, "ROLE_MISSING", 71),
+        (grpc.StatusCode.PERMISSION_DENIED, "NOT_OWNER", 71),
+        (grpc.StatusCode.PERMISSION_DENIED, "ACCESS_WITHDRAWN", 71),
+    ],
+)
+def test_who_lacks_a_right_is_told_as_whom_gpuctl_came(
+    code: grpc.StatusCode, reason: str, exit_code: int, daemon: FakeDaemon, gpuctl: Gpuctl
+) -> None:
+    daemon.answers["Reserve"] = Refusal(code=code, message="cannot; ask", reason=reason)
+    ended = gpuctl("reserve --vram 1G")
+    assert ended.code == exit_code
+    assert ended.err.splitlines() == [
+        "gpuctl: cannot; ask",
+        f"  gpuctl came without a token or a certificate, by {daemon.address}",
+    ]
+
+
+def test_a_bare_refusal_for_want_of_an_identity_tells_how_to_get_one(
+    daemon: FakeDaemon, gpuctl: Gpuctl
+) -> None:
+    daemon.answers["Reserve"] = Refusal(code=grpc.StatusCode.UNAUTHENTICATED, message="no")
+    ended = gpuctl("reserve --vram 1G")
+    assert ended.code == 80
+    assert "a certificate or a token (`gpuctl context add`)" in ended.err
+
+
 def test_the_exit_codes_that_scripts_rely_on() -> None:
     assert 64 + grpc.StatusCode.INVALID_ARGUMENT.value[0] == 67
     assert 64 + grpc.StatusCode.NOT_FOUND.value[0] == 69

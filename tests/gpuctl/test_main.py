@@ -19,7 +19,7 @@ COMMANDS = [
     "status", "devices", "watch", "reserve", "renew", "release", "reservations", "explain",
     "run", "models",
     "estimate", "load", "unload", "instances", "logs", "show", "events", "cordon", "uncordon",
-    "drain", "resume", "version",
+    "drain", "resume", "context", "version",
 ]  # fmt: skip
 
 

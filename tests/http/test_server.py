@@ -18,7 +18,7 @@ class Served:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.state = ("READY", "")
-        self.server = HttpServer(f"127.0.0.1:{self.port}", lambda: self.state)
+        self.server = HttpServer(f"127.0.0.1:{self.port}", lambda: self.state, lambda: "a 1")
         self.server.start()
 
     def get(self, path: str) -> tuple[int, str]:
@@ -40,6 +40,7 @@ def served() -> Iterator[Served]:
 def test_alive_and_ready(served: Served) -> None:
     assert served.get("/healthz") == (200, "ok\n")
     assert served.get("/readyz") == (200, "ready\n")
+    assert served.get("/metrics") == (200, "a 1\n")
     assert served.get("/else")[0] == 404
 
 
@@ -56,4 +57,4 @@ def test_a_silent_client_does_not_hold_the_others(served: Served) -> None:
 
 def test_a_taken_address_is_refused_with_the_fix(served: Served) -> None:
     with pytest.raises(ConfigInvalid, match=r"set another http\.listen"):
-        HttpServer(f"127.0.0.1:{served.port}", lambda: ("READY", ""))
+        HttpServer(f"127.0.0.1:{served.port}", lambda: ("READY", ""), str)

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from gpud.devices.snapshot import Sample, Snapshot
+from gpud.engines.api_key import ApiKey
 from gpud.engines.engine import (
     Command,
     EngineProgram,
@@ -66,10 +67,12 @@ class ToldEngine:
     async def readiness(self, endpoint: str) -> Readiness:
         return Readiness.READY if self.ready else Readiness.LOADING
 
-    async def warm_up(self, endpoint: str, model: Model, options: ModelOptions) -> Warmth:
+    async def warm_up(
+        self, endpoint: str, model: Model, options: ModelOptions, key: ApiKey | None = None
+    ) -> Warmth:
         return Warmth(tokens_per_second=None, time_to_first_token_seconds=None)
 
-    async def in_flight(self, endpoint: str) -> int | None:
+    async def in_flight(self, endpoint: str, key: ApiKey | None = None) -> int | None:
         return 0
 
     def measured_bytes(self, output: tuple[str, ...]) -> int | None:

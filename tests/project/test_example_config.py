@@ -15,8 +15,12 @@ from gpud.settings import Config
 from tests.project.tree import PACKAGING
 
 EXAMPLE = PACKAGING / "gpud.toml"
-# `#key = value` and `#[table]` are settings; `# words` are words.
-COMMENTED_OUT = re.compile(r"^#(?=[a-z_]+ = |\[)", re.MULTILINE)
+# `#key = value`, `#"name" = value` and `#[table]` are settings; `# words` are words.
+COMMENTED_OUT = re.compile(r'^#(?=[a-z0-9_]+ = |"[^"]+" = |\[)', re.MULTILINE)
+
+# Names that people choose: of a table, and of what a table of values holds.
+TABLE_NAME = re.compile(r"^(models|reservations|sockets|tokens|quotas)\.[^.]+(?=\.)")
+FREE_KEY = re.compile(r"(^identities|\.labels)\..*")
 
 
 @pytest.fixture
@@ -69,8 +73,8 @@ def test_uncommented_it_loads(uncommented: Path) -> None:
 
 def test_it_names_every_key(uncommented: Path) -> None:
     named = keys_in(tomllib.loads(uncommented.read_text()))
-    named = {name.replace(".llama-8b.", ".*.").replace(".voice.", ".*.") for name in named}
-    assert {name.removesuffix(".team") for name in named} == keys_of(Config)
+    named = {TABLE_NAME.sub(r"\1.*", FREE_KEY.sub(r"\1", name)) for name in named}
+    assert named == keys_of(Config)
 
 
 def test_each_table_explains_its_first_key() -> None:

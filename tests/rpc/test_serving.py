@@ -9,15 +9,27 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from gpud.rpc.server import RpcServer
+from gpud.access.access import Access
+from gpud.access.audit import Audit
+from gpud.access.doors import Door, DoorKind
+from gpud.access.identity import Role
+from gpud.access.mint import Mint
+from gpud.clock import SystemClock
+from gpud.rpc.server import RpcServer, SocketPlace
+from gpud.settings import Audit as AuditSettings
+from gpud.settings import Config
 
 Status = health_pb2.HealthCheckResponse
 
 
 @pytest.fixture
 async def started(tmp_path: Path) -> AsyncIterator[RpcServer]:
-    server = RpcServer([])
-    server.bind(tmp_path / "sock", "")
+    clock = SystemClock()
+    audit = Audit(AuditSettings(), tmp_path, clock)
+    access = Access(Config(), Mint(clock, "here"), audit, clock, lambda _: None)
+    server = RpcServer([], access)
+    door = Door(kind=DoorKind.SOCKET, label="sock", role=Role.VIEWER)
+    server.bind([SocketPlace(door=door, path=tmp_path / "sock", key="server.socket", mode=0o600)])
     await server.start()
     yield server
     await server.stop()

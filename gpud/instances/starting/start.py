@@ -7,14 +7,13 @@ import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 
 from gpud.clock import Moment
 from gpud.devices.snapshot import DeviceKind, Health, Sample
 from gpud.devices.topology import format_cpus
-from gpud.engines.engine import Command, Engine, EngineProgram, StartRequest
+from gpud.engines.engine import Engine, EngineProgram, StartRequest
 from gpud.errors import DeviceShortage, DeviceUnavailable, EngineMissing
 from gpud.failpoints import around
 from gpud.instances.instance import Gate
@@ -29,12 +28,14 @@ from gpud.instances.starting.confinement import (
     nearby,
     swap_words,
 )
+from gpud.instances.starting.handing import Handed, hand_over
 from gpud.instances.tree import locking
 from gpud.instances.tree.binding import Binding
 from gpud.instances.tree.launcher import LaunchFailed, LaunchSpec, Tree
 from gpud.ledger.admission.policy import overload, state_rule
 from gpud.ledger.change import Change
 from gpud.ledger.reservation import Reservation
+from gpud.models.catalogue import Inspection
 from gpud.models.model import Model
 
 log = structlog.get_logger()
@@ -52,14 +53,14 @@ class Start:
     engine: Engine
     program: EngineProgram
     model: Model
-    path: Path
-    size_bytes: int  # of the file
+    inspection: Inspection
 
     async def run(self) -> Tree:
         """Spawn it, gated, and open the gate: no engine runs before its record is durable.
 
         The caller has the turn on the instance's devices. Raises EngineMissing, MemoryTaken,
-        ContextsRefused, DeviceUnavailable; what was begun then stands in the life's record.
+        ContextsRefused, DeviceUnavailable, ModelFileInvalid; what was begun then stands in the
+        life's record.
         """
         life, instance = self.life, self.life.instance
         reservation = life.house.promises.ledger.books.reservations.get(instance.reservation or "")
@@ -69,15 +70,19 @@ class Start:
         if reservation is not None:
             contexts = self.engine.contexts_per_device(instance.options)
             check_contexts(instance, contexts, reservation, self._samples())
-        command, spec, swap = self._prepare(near)
         try:
-            with around("launch.spawn"):
-                tree = await life.house.launcher.spawn(spec)
+            with await hand_over(life, self.model, self.inspection) as handed:
+                spec, swap = self._prepare(near, handed)
+                with around("launch.spawn"):
+                    tree = await life.house.launcher.spawn(spec)
             life.tree = tree
             with around("launch.spawned"):
                 await life.commit(Change(), gate=Gate.SPAWNED, shim=tree.identity)
             if life.house.policy.oom_prevention and reservation is not None:
                 await self._recheck(reservation)
+            # What it inherited stays what it is; one that was written to, or whose name is
+            # another file's by now, is not what was asked for any more.
+            await life.house.catalogue.confirm(self.model, self.inspection)
             bound = life.house.promises.ledger.bind(instance.reservation or "")
             with around("launch.go"):
                 await life.commit(bound, life.event("instance.started"), gate=Gate.GO)
@@ -85,7 +90,7 @@ class Start:
                 pid = await tree.go()
         except LaunchFailed as error:
             raise EngineMissing(
-                engine=instance.engine.value, program=command.argv[0], problem=str(error)
+                engine=instance.engine.value, program=self.program.path, problem=str(error)
             ) from error
         self._note_started(tree, pid, swap, near)
         return tree
@@ -96,21 +101,21 @@ class Start:
         found = snapshot.samples if snapshot is not None else ()
         return tuple(each for each in found if each.info.uuid in self.life.instance.devices)
 
-    def _prepare(self, near: Nearby) -> tuple[Command, LaunchSpec, str]:
-        """The command line, what is spawned, and how it is to be kept from swap."""
+    def _prepare(self, near: Nearby, handed: Handed) -> tuple[LaunchSpec, str]:
+        """What is spawned, and how it is to be kept from swap."""
         life, instance = self.life, self.life.instance
-        life.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         cgroup = _make_cgroup(life.house, instance.id)
         terms = LockTerms(
             engine_can=self.engine.can_lock(self.program),
-            needed_bytes=self.size_bytes,
+            needed_bytes=self.inspection.size_bytes,
             limit_bytes=locking.limit_bytes(),
         )
         swap = swap_words(life.house.policy, terms, in_cgroup=bool(cgroup))
         request = StartRequest(
             model=self.model,
             options=instance.options,
-            model_path=self.path,
+            model_path=handed.model_path,
+            key_path=handed.key_path,
             host=LOOPBACK,
             port=instance.port or 0,
             visible_devices=tuple(
@@ -135,8 +140,9 @@ class Start:
                 cgroup=cgroup,
                 lock_memory=swap == LOCKED,
             ),
+            files=tuple(file.fileno() for file in handed.files),
         )
-        return command, spec, swap
+        return spec, swap
 
     async def _recheck(self, reservation: Reservation) -> None:
         """The bytes that were promised are still there, by samples younger than this call."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,7 +45,10 @@ class LaunchFailed(GpudError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchSpec:
-    """One tree to start. `directory` exists and is the instance's own."""
+    """One tree to start. `directory` exists and is the instance's own.
+
+    `files` are descriptors that the engine inherits, numbered from shim.FIRST_HANDED on.
+    """
 
     instance: str
     reservation: str
@@ -52,6 +57,7 @@ class LaunchSpec:
     directory: Path
     token: str
     binding: Binding = shim.NOWHERE
+    files: tuple[int, ...] = ()
 
 
 class Tree(Protocol):
@@ -285,7 +291,7 @@ class ProcessLauncher:
                 (spec.directory / name).unlink(missing_ok=True)
             os.mkfifo(spec.directory / shim.NEWS_FIFO, 0o600)
             pid, gate = self._execute(spec)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise LaunchFailed(instance=spec.instance, problem=str(error)) from error
         try:
             pidfd = os.pidfd_open(pid)
@@ -327,7 +333,7 @@ class ProcessLauncher:
             raise LaunchFailed(instance=directory.name, problem=problem) from None
 
     def _execute(self, spec: LaunchSpec) -> tuple[int, int]:
-        """The shim's pid and the writing end of its gate. Raises OSError."""
+        """The shim's pid and the writing end of its gate. Raises OSError, ValueError."""
         ours = {"GPUD_INSTANCE": spec.instance, identities.TOKEN_NAME: spec.token}
         message = shim.pack(
             spec.argv,
@@ -338,14 +344,19 @@ class ProcessLauncher:
         os.set_blocking(gate, False)
         try:
             os.write(gate, message)  # buffered by the pipe
-            pid = os.posix_spawn(
-                sys.executable,
-                (sys.executable, "-I", "-S", shim.__file__, str(spec.directory)),
-                ours,
-                file_actions=_standard_streams(below, spec.directory / "shim.log"),
-                setsid=True,
-                setsigmask=(),
-            )
+            program = (sys.executable, "-I", "-S", shim.__file__)
+            with _above(spec.files) as copies:
+                pid = os.posix_spawn(
+                    sys.executable,
+                    (*program, str(spec.directory), str(len(copies))),
+                    ours,
+                    file_actions=[
+                        *_standard_streams(below, spec.directory / "shim.log"),
+                        *_handed(copies),
+                    ],
+                    setsid=True,
+                    setsigmask=(),
+                )
         except OSError:
             os.close(gate)
             raise
@@ -361,6 +372,27 @@ async def sweep(token: str, clock: Clock) -> None:
         killed = await asyncio.to_thread(identities.kill_holders, token)
         empty_passes = 0 if killed else empty_passes + 1
         await clock.sleep(SWEEP_PAUSE_SECONDS)
+
+
+@contextmanager
+def _above(files: Sequence[int]) -> Iterator[list[int]]:
+    """Copies above the numbers that the child gets them by, so that none takes another's place."""
+    copies: list[int] = []
+    try:
+        for file in files:
+            least = shim.FIRST_HANDED + len(files)
+            copies.append(fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, least))
+        yield copies
+    finally:
+        for copy in copies:
+            os.close(copy)
+
+
+def _handed(copies: Sequence[int]) -> list[tuple[int, ...]]:
+    return [
+        (os.POSIX_SPAWN_DUP2, copy, number)
+        for number, copy in enumerate(copies, shim.FIRST_HANDED)
+    ]
 
 
 def _standard_streams(

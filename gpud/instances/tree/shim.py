@@ -1,9 +1,11 @@
 """The shim: the small process that stays beside each engine and outlives the daemon.
 
 A program of its own on the standard library alone, binding.py its only other part, run as
-`python -I -S shim.py DIRECTORY`. It reads what to execute from its standard input, binds itself
-to where that is to run, then waits there for one byte: with it, it starts the engine; at end of
-file instead, the daemon is gone, it exits with GATE_CLOSED and nothing ran. From then on it is
+`python -I -S shim.py DIRECTORY [FILES]`. It reads what to execute from its standard input, binds
+itself to where that is to run, then waits there for one byte: with it, it starts the engine; at
+end of file instead, the daemon is gone, it exits with GATE_CLOSED and nothing ran. So many FILES
+were handed to it open, as the descriptors from FIRST_HANDED on; the engine inherits them. From
+then on it is
 
 - the engine's parent, so that the exit status is seen whoever else lives or dies;
 - the subreaper of everything below the engine, so that what calls setsid, forks twice or clears
@@ -37,6 +39,7 @@ from gpud.instances.tree import binding
 GATE_CLOSED = 97  # exit code: the daemon went away before the gate was opened
 NOT_EXECUTABLE = 127  # exit code told for an engine that could not be executed, as shells do
 GATE_OPEN = b"G"
+FIRST_HANDED = 3  # the descriptor after the standard streams
 
 ENGINE_FILE = "engine.json"
 EXIT_FILE = "exit.json"
@@ -60,9 +63,14 @@ NOWHERE = binding.Binding()
 def pack(
     argv: tuple[str, ...], environment: dict[str, str], bound: binding.Binding = NOWHERE
 ) -> bytes:
-    """What to execute and where, as the shim reads it: a length, then fields that end in NUL."""
+    """What to execute and where, as the shim reads it: a length, then fields that end in NUL.
+
+    Raises ValueError for one that holds a NUL: it would be read as two.
+    """
     pairs = [f"{name}={value}" for name, value in environment.items()]
     fields = [*bound.fields()[: binding.FIELD_COUNT], str(len(argv)), *argv, *pairs]
+    if any("\0" in field for field in fields):
+        raise ValueError("a NUL in what is to be executed")
     payload = b"".join(os.fsencode(field) + b"\0" for field in fields)
     return len(payload).to_bytes(8, "big") + payload
 
@@ -335,9 +343,9 @@ def read_exactly(count: int) -> bytes:
     return data
 
 
-def settle() -> None:
-    """Leave all that was inherited behind and become a subreaper."""
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+def settle(first_unknown: int) -> None:
+    """Leave behind what was inherited, from this descriptor on, and become a subreaper."""
+    os.closerange(first_unknown, os.sysconf("SC_OPEN_MAX"))
     os.umask(0o077)
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
@@ -353,7 +361,8 @@ def settle() -> None:
 def main() -> None:
     """Settle, read what to execute, wait at the gate, stay."""
     os.chdir(sys.argv[1])
-    settle()
+    handed_end = FIRST_HANDED + (int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    settle(handed_end)
     argv, environment, bound = unpack(read_exactly(int.from_bytes(read_exactly(8), "big")))
     # A full disk: then nobody is told, and the engine runs bound all the same.
     with contextlib.suppress(OSError):
@@ -364,6 +373,7 @@ def main() -> None:
     os.dup2(null, 0)
     shim = Shim()
     shim.start(argv, environment)
+    os.closerange(FIRST_HANDED, handed_end)  # the engine's alone from here on
     shim.watch()
 
 

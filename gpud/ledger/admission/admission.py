@@ -13,6 +13,7 @@ from gpud.errors import (
     DeviceNotFound,
     DeviceUnavailable,
     GpudError,
+    QuotaExceeded,
     Reconciling,
     SamplesStale,
     VramInsufficient,
@@ -31,6 +32,7 @@ from gpud.ledger.admission.policy import (
     strangers_there,
 )
 from gpud.ledger.admission.queue import Line, in_order
+from gpud.ledger.admission.quota import Limits
 from gpud.ledger.books import Books, DeviceBook
 from gpud.ledger.charge import Charge, is_stale
 from gpud.ledger.reservation import (
@@ -66,6 +68,7 @@ class Admission:
         self._samples = sight.snapshot.samples
         self._rules = {s.info.uuid: device_rule(s, books, now) for s in self._samples}
         self.outlook = Outlook(books, sight, settings, self._rules)
+        self.limits = Limits(books, sight, settings)
         self._keeper = Keeper(books, sight, settings, self.outlook, now)
 
     def line(self, before: ReserveRequest | None = None) -> Line:
@@ -87,7 +90,7 @@ class Admission:
 
     def keep(self, entry: Reservation, line: Line) -> None:
         """It cannot be granted yet: keep it its devices, where any are left."""
-        if not line.is_full:
+        if not line.is_full and not self.limits.bars(entry.request):
             line.keep(entry, self._keeper.wanted(entry, line))
 
     def moment(self, entry: Reservation) -> float:
@@ -112,15 +115,18 @@ class Admission:
     def fit(self, request: ReserveRequest, line: Line) -> Fit:
         """Where it goes now: the first of its shapes that fits.
 
-        Raises VramInsufficient, DeviceUnavailable, SamplesStale, DeviceNotFound: of a shape that
-        could fit at another time, where there is one.
+        Raises VramInsufficient, DeviceUnavailable, SamplesStale, DeviceNotFound, QuotaExceeded:
+        of a shape that could fit at another time, where there is one.
         """
         refusals: list[GpudError] = []
         for shape in request.shapes:
             try:
-                return self._fit_shape(request, shape, line)
-            except (VramInsufficient, DeviceUnavailable, SamplesStale) as error:
+                fit = self._fit_shape(request, shape, line)
+                self.limits.check_booked(request, fit.grants)
+            except (VramInsufficient, DeviceUnavailable, SamplesStale, QuotaExceeded) as error:
                 refusals.append(error)
+            else:
+                return fit
         raise next((each for each in refusals if not never_fits(each)), refusals[0])
 
     def candidates(self, request: ReserveRequest, shape: Shape, line: Line) -> list[Candidate]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpud.clock import Moment
 from gpud.devices.snapshot import DeviceKind, Sample
-from gpud.errors import GpudError, LimitReached
+from gpud.errors import GpudError, LimitReached, QuotaExceeded
 from gpud.ledger.admission.admission import Admission, Fit, never_fits
 from gpud.ledger.admission.outlook import NEVER_KNOWN, ends, goes
 from gpud.ledger.admission.placement import Candidate
@@ -50,6 +50,7 @@ class Explanation:
     fit: Fit | None
     refusal: GpudError | None
     queue_ahead: int
+    no_waiting: bool = False  # for want of room in the queue, or of its owner's quota
     # Waiting would end these, within the grace.
     preempts: tuple[str, ...] = ()
     grace_seconds: float = 0.0
@@ -57,7 +58,7 @@ class Explanation:
     @property
     def can_wait(self) -> bool:
         """Whether it may come in later."""
-        if isinstance(self.refusal, LimitReached):
+        if self.no_waiting or isinstance(self.refusal, LimitReached):
             return False
         return self.refusal is None or not never_fits(self.refusal)
 
@@ -87,10 +88,31 @@ class Explainer:
         if request.host_bytes and self._sight.host() is not None:
             host = self._admission.host_candidate(request, line)
             found.append(self._device(0, host, request, request.host_bytes))
-        return Explanation(devices=tuple(found), fit=fit, refusal=refusal, queue_ahead=queue_ahead)
+        told = Explanation(devices=tuple(found), fit=fit, refusal=refusal, queue_ahead=queue_ahead)
+        return self._limited(told, request)
+
+    def _limited(self, told: Explanation, request: ReserveRequest) -> Explanation:
+        """With what its owner has, or how many wait, as the reason where that is one."""
+        limits = self._admission.limits
+        try:
+            limits.check(request)
+            if told.fit is not None:
+                limits.check_grants(request, told.fit.grants)
+                return told
+        except QuotaExceeded as limit:
+            return replace(told, fit=None, refusal=limit)
+        try:
+            if told.can_wait:
+                limits.check_wait(request)
+        except LimitReached as limit:
+            waits = request.max_wait_seconds != 0
+            return replace(told, no_waiting=True, refusal=limit if waits else told.refusal)
+        return told
 
     def expected(self, request: ReserveRequest) -> Deadline | None:
         """When it fits if the leases in its way end as they now stand; None: that is not known."""
+        if self._admission.limits.bars(request):
+            return None
         times = [
             when
             for shape in request.shapes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 from gpud.clock import Moment
@@ -47,6 +47,35 @@ class PreemptionSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OwnerQuota:
+    """What one owner may have at once, 0 is no limit; `key` is its table in the configuration.
+
+    `gpu_bytes` is of all devices but the host, `reservations` counts those that wait as well.
+    """
+
+    key: str
+    gpu_bytes: int = 0
+    host_bytes: int = 0
+    reservations: int = 0
+    queued: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaSettings:
+    """An owner's own quota, or the one of all who have none of their own."""
+
+    default: OwnerQuota | None = None
+    owners: Mapping[str, OwnerQuota] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return self.default is not None or bool(self.owners)
+
+    def of(self, owner: str) -> OwnerQuota | None:
+        """What bounds an owner; None: nothing does."""
+        return self.owners.get(owner, self.default)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerSettings:
     """The policy that the ledger decides by."""
 
@@ -54,6 +83,7 @@ class LedgerSettings:
     release_deadline_seconds: float
     queue: QueueSettings = field(default_factory=QueueSettings)
     preemption: PreemptionSettings = field(default_factory=PreemptionSettings)
+    quotas: QuotaSettings = field(default_factory=QuotaSettings)
     numa_aware: bool = True
     exclusive_process_mode: bool = True
     critical_load_percent: float = 95.0

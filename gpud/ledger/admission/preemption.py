@@ -58,6 +58,8 @@ class Preemption:
         """
         if not self._settings.on or entry.within is not None:
             return None
+        if admission.limits.bars(entry.request):
+            return None
         for shape in entry.request.shapes:
             victims = self._for_shape(entry, shape, admission, line)
             if victims:

@@ -18,9 +18,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gpud.clock import Moment
-from gpud.errors import QueueFull, QuotaExceeded
 from gpud.ledger.admission.policy import QueueSettings
-from gpud.ledger.books import Books, DeviceBook
+from gpud.ledger.books import DeviceBook
 from gpud.ledger.charge import Charge
 from gpud.ledger.reservation import Deadline, Notice, Priority, Reservation, ReserveRequest
 from gpud.units import MIB
@@ -51,34 +50,6 @@ def longest_lead(settings: QueueSettings) -> float:
 def in_order(queued: Iterable[Reservation], settings: QueueSettings) -> list[Reservation]:
     """All that wait, the next one first. Ties go by arrival."""
     return sorted(queued, key=lambda each: order_key(each.request, each.created, settings))
-
-
-def check_limits(
-    request: ReserveRequest, books: Books, settings: QueueSettings, *, waits: bool
-) -> None:
-    """Refuse an owner who has enough, and what would wait where enough wait.
-
-    Raises QuotaExceeded, QueueFull.
-    """
-    owner, most = request.owner, settings.max_reservations_per_owner
-    if most and books.live[owner] + books.waiting[owner] >= most:
-        raise QuotaExceeded(
-            owner=owner,
-            limit_name="reservations per owner (policy.max_reservations_per_owner)",
-            limit=most,
-            advice="release one (`gpuctl reservations`)",
-        )
-    if not waits or request.standing:
-        return
-    if len(books.queued) >= settings.max_queued:
-        raise QueueFull(limit=settings.max_queued)
-    if books.waiting[owner] >= settings.max_queued_per_owner:
-        raise QuotaExceeded(
-            owner=owner,
-            limit_name="waiting requests per owner (policy.max_queue_per_owner)",
-            limit=settings.max_queued_per_owner,
-            advice="let one come in first, or release it (`gpuctl reservations`)",
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from gpuctl.access.context import Context
 from gpuctl.client import Client
 from gpuctl.failures import Failure
 from gpuctl.leases.signals import Caught
@@ -112,7 +113,7 @@ def test_a_daemon_that_stays_away_leaves_it_queued(
     daemon.answers["WatchReservation"] = Refusal(
         code=grpc.StatusCode.UNAVAILABLE, message="Socket closed"
     )
-    client = Client(daemon.address, 10)
+    client = Client(Context(address=daemon.address), 10)
     telling = Telling(now=lambda: float(samples.NOW))
     request = r.ReserveRequest(bytes=samples.GIB, max_wait=Duration(seconds=20))
     asking = Asking(client, request, Inbox(), telling, reconnect_seconds=0.2)
@@ -159,7 +160,7 @@ def came(number: signal.Signals) -> Caught:
 
 @pytest.fixture
 def client(daemon: FakeDaemon) -> Iterator[Client]:
-    with closing(Client(daemon.address, 10)) as made:
+    with closing(Client(Context(address=daemon.address), 10)) as made:
         yield made
 
 

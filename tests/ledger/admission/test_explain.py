@@ -263,7 +263,7 @@ def test_the_limits_of_owner_and_queue_are_told() -> None:
     desk = Desk(sample(0), settings=settled({"max_queued": 1}))
     desk.reserve("a", 24)
     desk.wait("b", 8)
-    told = explain(desk, 8)
+    told = explain(desk, 8, max_wait_seconds=60.0)
     assert isinstance(told.refusal, QueueFull)
     assert not told.can_wait
 

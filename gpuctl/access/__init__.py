@@ -1,0 +1,1 @@
+"""Where a gpud is, and how gpuctl proves there who calls."""

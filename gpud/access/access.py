@@ -1,0 +1,129 @@
+"""Who is let in now: what is known of callers, what is denied, what they have open."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from gpud.access.audit import Audit, AuditEntry, event_of
+from gpud.access.budgets import Allowance, Budgets
+from gpud.access.certificates import PeerCertificate, peer
+from gpud.access.denied import Denied
+from gpud.access.doors import Door, Registry, Shown, identify, is_denied
+from gpud.access.identity import Caller, Role
+from gpud.access.mint import Mint
+from gpud.access.tokens import Configured, Minted, Tokens, check_minted
+from gpud.clock import Clock
+from gpud.events import Event
+from gpud.settings import Config
+
+# The section of [quotas] for owners without one of their own.
+DEFAULT_QUOTA = "default"
+
+
+class Access:
+    """One for all listeners. `tell` posts an event to the journal."""
+
+    def __init__(
+        self,
+        config: Config,
+        mint: Mint,
+        audit: Audit,
+        clock: Clock,
+        tell: Callable[[Event], None],
+    ) -> None:
+        self.clock = clock
+        self.denied = Denied()
+        self.budgets = Budgets(_allowances(config))
+        self.refused: Counter[str] = Counter()  # by reason
+        self._audit = audit
+        self._tell = tell
+        self._mint = mint
+        self._registry = Registry(
+            identities={name: Role[role.upper()] for name, role in config.identities.items()},
+            tokens=Tokens(
+                {
+                    name: Configured(name=name, sha256=each.sha256, role=Role[each.role.upper()])
+                    for name, each in config.tokens.items()
+                }
+            ),
+            check_minted=self._check_minted,
+        )
+        self._streams: dict[asyncio.Task[object], tuple[Caller, Shown]] = {}
+        self._cut: set[asyncio.Task[object]] = set()
+
+    def identify(self, door: Door, shown: Shown) -> Caller:
+        """Who calls. Raises AccessRefused."""
+        return identify(door, shown, self._registry, self.denied)
+
+    def peer(self, pem: bytes) -> PeerCertificate:
+        """What a client's certificate says."""
+        return peer(pem)
+
+    @contextmanager
+    def calling(self, caller: Caller, now_boottime: float) -> Iterator[None]:
+        """Count a call in and out. Raises TooManyCalls, TooOften."""
+        self.budgets.open_call(caller.name, now_boottime)
+        try:
+            yield
+        finally:
+            self.budgets.close_call()
+
+    @contextmanager
+    def streaming(
+        self, caller: Caller, shown: Shown, task: asyncio.Task[object] | None
+    ) -> Iterator[None]:
+        """Count a stream in and out, and be able to cut it. Raises TooManyStreams."""
+        self.budgets.open_stream(caller.name)
+        if task is not None:
+            self._streams[task] = (caller, shown)
+        try:
+            yield
+        finally:
+            self.budgets.close_stream(caller.name)
+            if task is not None:
+                self._streams.pop(task, None)
+
+    def was_cut(self, task: asyncio.Task[object] | None) -> bool:
+        """Whether a stream's task was cancelled because its caller is denied; asked once."""
+        if task is None or task not in self._cut:
+            return False
+        self._cut.discard(task)
+        task.uncancel()
+        return True
+
+    def deny(self, denied: Denied) -> int:
+        """Refuse these from now on; how many open streams of theirs were cut."""
+        self.denied = denied
+        doomed = [
+            task
+            for task, (caller, shown) in self._streams.items()
+            if is_denied(caller, shown, denied)
+        ]
+        for task in doomed:
+            self._cut.add(task)
+            task.cancel()
+        return len(doomed)
+
+    def record(self, entry: AuditEntry) -> None:
+        """Write it down; what was refused for want of a right is an event as well."""
+        if entry.reason:
+            self.refused[entry.reason] += 1
+        is_told = self._audit.record(entry)
+        event = event_of(entry)
+        if event is not None and is_told:
+            self._tell(event)
+
+    def _check_minted(self, token: str) -> Minted:
+        return check_minted(self._mint.key, token, self.clock.now().boottime)
+
+
+def _allowances(config: Config) -> Callable[[str], Allowance]:
+    known: Mapping[str, Allowance] = {
+        name: Allowance(streams=quota.streams, calls_per_second=quota.calls_per_second)
+        for name, quota in config.quotas.items()
+    }
+    fallback = known.get(DEFAULT_QUOTA, Allowance())
+    return lambda owner: known.get(owner, fallback)

@@ -1,0 +1,1 @@
+"""The audit in parts: its file, and how often the same refusal is told."""

@@ -1,0 +1,1 @@
+"""A private CA for a small fleet: what it issues, and the folder that it lives in."""

@@ -1,0 +1,111 @@
+"""Pure: who is refused whatever else it may show; the file of access.denied, line by line.
+
+A line is the name of an identity (a SAN of a certificate, a token's name, user@host), or
+`serial:HEX`, or `sha256:HEX` (a certificate's fingerprint). `#` at the start of a line or after a
+blank begins a comment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+from gpud.errors import ConfigInvalid
+
+MAX_DENIED_BYTES = 1024 * 1024
+MAX_DENIED = 16_384
+MAX_NAME_CHARACTERS = 256
+
+_COMMENT = re.compile(r"(^|\s)#.*")
+_HEX = re.compile(r"[0-9a-f]+")
+# RFC 5280 has at most 20 octets for a serial.
+_MAX_SERIAL_DIGITS = 40
+_SHA256_DIGITS = 64
+# What programs print before a name or a number. As a name it would deny nobody, silently.
+_MISTAKEN = {"cn", "dns", "fingerprint", "md5", "name", "sha-256", "sha1", "sha512", "uri"}
+
+
+class Denied(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that is refused; serials and fingerprints in lower-case hex."""
+
+    names: frozenset[str] = frozenset()
+    serials: frozenset[str] = frozenset()
+    fingerprints: frozenset[str] = frozenset()
+
+    def covers(self, names: Iterable[str], serial: str, fingerprint: str) -> bool:
+        """Whether any of these is refused; without a certificate the last two are empty."""
+        return (
+            serial in self.serials
+            or fingerprint in self.fingerprints
+            or not self.names.isdisjoint(names)
+        )
+
+
+def parse_denied(text: str, source: str) -> Denied:
+    """What the text of the file `source` denies.
+
+    Raises ConfigInvalid naming `source` and the line of the first that is no good.
+    """
+    names: set[str] = set()
+    serials: set[str] = set()
+    fingerprints: set[str] = set()
+    # Not splitlines: it also breaks at characters that an editor shows no line's end for.
+    for number, line in enumerate(text.split("\n"), start=1):
+        entry = _COMMENT.sub("", line).strip()
+        if not entry:
+            continue
+        try:
+            kind, value = _entry(entry)
+        except ValueError as error:
+            raise ConfigInvalid(f"cannot use access.denied {source}:{number}: {error}") from None
+        {"serial": serials, "sha256": fingerprints, "name": names}[kind].add(value)
+        if len(names) + len(serials) + len(fingerprints) > MAX_DENIED:
+            raise ConfigInvalid(
+                f"cannot use access.denied {source}:{number}: more than {MAX_DENIED} entries; "
+                "issue new certificates from a new CA instead"
+            )
+    return Denied(
+        names=frozenset(names),
+        serials=frozenset(serials),
+        fingerprints=frozenset(fingerprints),
+    )
+
+
+def _entry(entry: str) -> tuple[str, str]:
+    """What kind of entry it is, and its value. Raises ValueError with the problem and the fix."""
+    if len(entry) > MAX_NAME_CHARACTERS:
+        raise ValueError(f"{len(entry)} characters; an entry has at most {MAX_NAME_CHARACTERS}")
+    if not entry.isprintable() or any(character.isspace() for character in entry):
+        raise ValueError(f"{entry!r} holds a blank or a control character; write one to a line")
+    before, colon, after = entry.partition(":")
+    kind = before.lower() if colon else ""
+    if kind == "serial":
+        return kind, _serial(after)
+    if kind == "sha256":
+        return kind, _fingerprint(after)
+    if kind in _MISTAKEN:
+        raise ValueError(
+            f"{before}: is no kind of entry; write a name alone, serial:HEX or sha256:HEX"
+        )
+    return "name", entry
+
+
+def _serial(text: str) -> str:
+    digits = text.replace(":", "").lower()
+    if not _HEX.fullmatch(digits) or len(digits) > _MAX_SERIAL_DIGITS:
+        raise ValueError(
+            f"{text!r} is no serial number; write up to {_MAX_SERIAL_DIGITS} hexadecimal digits"
+        )
+    return digits.lstrip("0") or "0"
+
+
+def _fingerprint(text: str) -> str:
+    digits = text.replace(":", "").lower()
+    if not _HEX.fullmatch(digits) or len(digits) != _SHA256_DIGITS:
+        raise ValueError(
+            f"{text!r} is no SHA-256 fingerprint; write {_SHA256_DIGITS} hexadecimal digits "
+            "(`gpud tls show FILE` prints them)"
+        )
+    return digits

@@ -1,0 +1,100 @@
+"""What an engine reads, opened here and inherited by it: its model's files, and its key.
+
+The names that it is told are links in its own folder, which lead to its own descriptors. So it
+reads what was inspected, whatever is put at the files' names meanwhile, and a key's file that was
+checked is not opened a second time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from gpud.engines.api_key import ApiKey, KeyRefused, read_key, sealed
+from gpud.errors import ModelFileInvalid
+from gpud.instances.life import Life
+from gpud.instances.tree.launcher import LaunchFailed
+from gpud.instances.tree.shim import FIRST_HANDED
+from gpud.models.catalogue import HeldFiles, Inspection
+from gpud.models.model import Model
+
+MODEL_FOLDER: Final = "model"
+KEY_FOLDER: Final = "key"
+KEY_SECONDS: Final = 5.0  # for a file of one line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handed:
+    """Open files in the order in which the engine has them, and the names that lead to them.
+
+    Closed with the block: an engine that was spawned has its own.
+    """
+
+    files: tuple[BinaryIO, ...]
+    model_path: Path
+    key_path: Path | None
+
+    def __enter__(self) -> Handed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self.files:
+            file.close()
+
+
+async def hand_over(life: Life, model: Model, inspection: Inspection) -> Handed:
+    """Open what was inspected, and the key where one is asked.
+
+    Raises ModelFileInvalid, and LaunchFailed where the instance's folder cannot be written.
+    """
+    key = await key_of(life)
+    held = await life.house.catalogue.hold(model, inspection)
+    try:
+        return _handed(life, held, key)
+    except OSError as error:
+        raise LaunchFailed(instance=life.instance.name, problem=str(error)) from error
+
+
+def _handed(life: Life, held: HeldFiles, key: ApiKey | None) -> Handed:
+    with ExitStack() as opened:
+        opened.callback(held.close)
+        life.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        files = list(held.by_name.values())
+        model_path = _link(life.folder / MODEL_FOLDER, held.by_name, FIRST_HANDED)
+        key_path = None
+        if key is not None:
+            key_path = _link(life.folder / KEY_FOLDER, ("api-key",), FIRST_HANDED + len(files))
+            files.append(opened.enter_context(sealed(key)))
+        opened.pop_all()
+    return Handed(files=tuple(files), model_path=model_path, key_path=key_path)
+
+
+async def key_of(life: Life) -> ApiKey | None:
+    """The key that the instance's engine asks for; None: none. Raises ModelFileInvalid."""
+    path = life.instance.api_key_file
+    if not path:
+        return None
+    try:
+        async with asyncio.timeout(KEY_SECONDS):
+            return await asyncio.to_thread(read_key, path)
+    except TimeoutError:
+        problem = f"could not be read within {KEY_SECONDS:g} s: its disk hangs"
+    except KeyRefused as refused:
+        problem = str(refused)
+    raise ModelFileInvalid(
+        model=f"models/{life.instance.model}", path="api_key_file", problem=problem
+    )
+
+
+def _link(folder: Path, names: Iterable[str], first: int) -> Path:
+    """A folder of links to descriptors of whoever opens them, from `first` on; the first link."""
+    folder.mkdir(exist_ok=True, mode=0o700)
+    links = [folder / name for name in names]
+    for number, link in enumerate(links, first):
+        link.unlink(missing_ok=True)
+        link.symlink_to(f"/proc/self/fd/{number}")
+    return links[0]

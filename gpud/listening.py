@@ -1,0 +1,219 @@
+"""Pure: what the configuration may say of who calls, and where: sockets, addresses, TLS, names."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+
+from gpud.errors import ConfigInvalid
+from gpud.settings import Config
+
+# sockaddr_un holds 108 bytes, the last of them a NUL.
+MAX_SOCKET_BYTES = 107
+# What whoever opens a socket, or comes over plain loopback, owns things by.
+NAMES_TAKEN = frozenset({"viewer", "operator", "admin", "anonymous"})
+MIN_CONNECTION_SECONDS = 10.0
+MAX_CONNECTION_SECONDS = 7 * 86400.0
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+
+_MODE = re.compile(r"0?[0246]{3}")
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
+
+
+def check_listening(config: Config, main: str) -> None:
+    """Refuse what would let in the wrong ones, or nobody. `main` is server.socket as in force.
+
+    Raises ConfigInvalid with one line that names the key and the fix.
+    """
+    _check_sockets(config, main)
+    _check_tls(config)
+    _check_names(config)
+    _check_addresses(config)
+
+
+def require(true: bool, key: str, problem: str) -> None:
+    """Raise ConfigInvalid of a key unless something is true."""
+    if not true:
+        raise ConfigInvalid(f"cannot use the configuration: {key}: {problem}")
+
+
+def check_absolute(key: str, path: str) -> None:
+    """Raise ConfigInvalid of a key whose path is not absolute."""
+    require(path.startswith("/") and "\0" not in path, key, f"{path!r} is not an absolute path")
+
+
+def _check_sockets(config: Config, main: str) -> None:
+    _check_mode("server.socket_mode", config.server.socket_mode)
+    if config.server.socket:
+        _check_socket("server.socket", config.server.socket, config.node.state_dir)
+    taken = {
+        Path(main): "server.socket",
+        Path(main).with_name(f"{Path(main).stem}.auth{Path(main).suffix}"): "the socket of tokens",
+    }
+    for name, each in config.sockets.items():
+        key = f"sockets.{name}"
+        _check_socket(f"{key}.path", each.path, config.node.state_dir)
+        _check_mode(f"{key}.mode", each.mode)
+        other = taken.setdefault(Path(each.path), f"{key}.path")
+        require(
+            other == f"{key}.path",
+            f"{key}.path",
+            f"{each.path} is that of {other} already; give each a path of its own",
+        )
+
+
+def _check_socket(key: str, path: str, state_dir: str) -> None:
+    check_absolute(key, path)
+    count = len(path.encode())
+    require(
+        count <= MAX_SOCKET_BYTES,
+        key,
+        f"{count} bytes, a Unix socket's path holds {MAX_SOCKET_BYTES}; choose a shorter one",
+    )
+    same = Path(path) == Path(state_dir)
+    require(not same, key, "is the state directory itself; name a file")
+
+
+def _check_mode(key: str, mode: str) -> None:
+    require(
+        _MODE.fullmatch(mode) is not None,
+        key,
+        f"{mode!r} is no mode of a socket; write for example 0660: three octal digits, none of "
+        "them with the right to execute",
+    )
+
+
+def _check_tls(config: Config) -> None:
+    tls = config.tls
+    for name, path in (
+        ("tls.certificate", tls.certificate),
+        ("tls.key", tls.key),
+        ("tls.client_ca", tls.client_ca),
+        ("access.denied", config.access.denied),
+    ):
+        require("\0" not in path, name, f"{path!r} is no path")
+    for name, other in (("certificate", "key"), ("key", "certificate")):
+        require(
+            not getattr(tls, name) or bool(getattr(tls, other)),
+            f"tls.{other}",
+            f"is missing beside tls.{name}; name both (`gpud tls init` makes them)",
+        )
+    require(
+        not tls.client_ca or bool(tls.certificate),
+        "tls.client_ca",
+        "is of no use without tls.certificate and tls.key; name them as well",
+    )
+    age = tls.max_connection_age
+    require(
+        MIN_CONNECTION_SECONDS <= age <= MAX_CONNECTION_SECONDS,
+        "tls.max_connection_age",
+        f"{age:g} s is not within 10s … 7d",
+    )
+
+
+def _check_names(config: Config) -> None:
+    require(
+        not config.identities or bool(config.tls.client_ca),
+        "identities",
+        "applies to client certificates alone, and tls.client_ca names nobody who signs them; "
+        "set it, or remove [identities]",
+    )
+    for name in config.identities:
+        plain = bool(name) and name.isprintable() and not any(map(str.isspace, name))
+        require(
+            plain and "*" not in name,
+            f"identities.{name!r}",
+            "is no name that a certificate may have; names count exactly as they are written, "
+            'for example "spiffe://fleet/coordinator" = "operator"',
+        )
+    known: dict[str, str] = {}
+    for name, token in config.tokens.items():
+        require(
+            name not in NAMES_TAKEN,
+            f"tokens.{name!r}",
+            "is what callers without a name of their own are called; choose another",
+        )
+        require(
+            re.fullmatch(NAME_PATTERN, name) is not None,
+            f"tokens.{name!r}",
+            "a token's name is made of lower-case letters, digits, '.', '_' and '-'",
+        )
+        other = known.setdefault(token.sha256, name)
+        require(
+            other == name,
+            f"tokens.{name}.sha256",
+            f"is that of tokens.{other} as well; make one for each (`gpud token create`)",
+        )
+
+
+def _check_addresses(config: Config) -> None:
+    listens = {}
+    if config.server.listen:
+        listens["server.listen"] = _check_listen(config)
+    if config.http.listen:
+        host, port = _host_and_port("http.listen", config.http.listen)
+        require(
+            _is_loopback(host),
+            "http.listen",
+            f"{config.http.listen!r} is not a loopback address, and it is served without TLS; "
+            "write 127.0.0.1:PORT",
+        )
+        listens["http.listen"] = host, port
+    require(
+        len(set(listens.values())) == len(listens),
+        "http.listen",
+        "is the same address as server.listen; give each its own port",
+    )
+
+
+def _check_listen(config: Config) -> tuple[str, int]:
+    """Off this host only with TLS, and anywhere only where somebody can be let in."""
+    listen, tls = config.server.listen, config.tls
+    host, port = _host_and_port("server.listen", listen)
+    missing = [] if tls.certificate else ["tls.certificate and tls.key"]
+    if not tls.client_ca and not config.tokens:
+        missing.append("tls.client_ca (or a [tokens.NAME])")
+    if not _is_loopback(host):
+        require(
+            not missing,
+            "server.listen",
+            f"{listen!r} is not a loopback address and needs {', and '.join(missing)}; "
+            "`gpud tls init` makes them, or write 127.0.0.1:PORT",
+        )
+        require(
+            _is_address(host) or _HOST.fullmatch(host) is not None,
+            "server.listen",
+            f"{host!r} is neither an address nor a host's name; write for example 0.0.0.0:50551",
+        )
+    require(
+        not tls.certificate or not missing,
+        "tls.client_ca",
+        f"is missing: over TLS each caller shows a certificate or a token, and nobody could call "
+        f"{listen}; set it, or add a [tokens.NAME] (`gpud token create`)",
+    )
+    return host, port
+
+
+def _host_and_port(key: str, listen: str) -> tuple[str, int]:
+    """The host without brackets, `localhost` as its address, and the port."""
+    host, _, port = listen.rpartition(":")
+    require(
+        bool(host) and port.isascii() and port.isdecimal() and 0 < int(port) < 65536,
+        key,
+        f"{listen!r} is not HOST:PORT; write for example 127.0.0.1:50551",
+    )
+    bare = host.strip("[]")
+    return "127.0.0.1" if bare == "localhost" else bare, int(port)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(host: str) -> bool:
+    return _is_address(host) and ipaddress.ip_address(host).is_loopback
