@@ -39,6 +39,14 @@ def label(text: str) -> tuple[str, str]:
     return key, value
 
 
+def shares(text: str) -> tuple[float, ...]:
+    """Numbers of 3,1; a usage error says what would be accepted."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} names no shares; write for example 3,1") from error
+
+
 @contextmanager
 def _as_usage() -> Iterator[None]:
     try:
@@ -184,6 +192,25 @@ _MODEL_OPTIONS = (
     click.option("--threads", type=INT32, help="CPU threads of the engine."),
     click.option("--kv-unified/--no-kv-unified", default=None, help="One KV cache for all slots."),
     click.option("--embedding/--no-embedding", default=None, help="Serve embeddings."),
+    click.option("--threads-batch", type=INT32, help="CPU threads for prompts."),
+    click.option("--tensor-split", type=shares, metavar="A,B", help="Share of each device."),
+    click.option("--split-mode", type=click.Choice(["none", "layer", "row"])),
+    click.option("--mmap/--no-mmap", default=None, help="Read the weights through a mapping."),
+    click.option("--mlock/--no-mlock", default=None, help="Keep the weights from swap."),
+    click.option("--cache-reuse", type=INT32, help="Least tokens of a chunk that is reused."),
+    click.option("--continuous-batching/--no-continuous-batching", default=None),
+    click.option("--cache-ram-bytes", type=size, metavar="SIZE", help="RAM for cached prompts."),
+    click.option("--pooling", type=click.Choice(["none", "mean", "cls", "last", "rank"])),
+    click.option("--sleep-idle-seconds", type=INT32, help="Let weights go when idle so long."),
+    click.option("--dtype", metavar="TYPE", help="vLLM: auto, half, bfloat16, float32, …"),
+    click.option("--quantization", metavar="METHOD", help="vLLM: awq, gptq, fp8, …"),
+    click.option("--kv-cache-dtype", metavar="TYPE", help="vLLM: auto, fp8, …"),
+    click.option("--max-num-seqs", type=INT32, help="vLLM: sequences served at once."),
+    click.option("--max-num-batched-tokens", type=INT32, help="vLLM: tokens of one step."),
+    click.option("--tensor-parallel-size", type=INT32, help="vLLM: devices for one model."),
+    click.option("--enforce-eager/--no-enforce-eager", default=None, help="vLLM: no graphs."),
+    click.option("--kv-cache-bytes", type=size, metavar="SIZE", help="vLLM: of the KV cache."),
+    click.option("--sleep-mode/--no-sleep-mode", default=None, help="vLLM: may be sent to sleep."),
 )
 
 

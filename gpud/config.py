@@ -222,7 +222,7 @@ def _check(config: Config) -> None:
 
 def _check_models(config: Config) -> None:
     for name, entry in config.models.entries.items():
-        _check_choice(f"models.{name}.engine", entry.engine, ("llama_cpp",))
+        _check_choice(f"models.{name}.engine", entry.engine, ("llama_cpp", "vllm", "command"))
         _check_choice(
             f"models.{name}.kind", entry.kind, ("", "chat", "completion", "embedding", "rerank")
         )

@@ -212,6 +212,25 @@ class ModelEntry(Section, frozen=True, kw_only=True):
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
     kv_unified: bool | None = None
     embedding: bool | None = None
+    threads_batch: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
+    tensor_split: tuple[Annotated[float, msgspec.Meta(ge=0)], ...] | None = None
+    split_mode: Literal["none", "layer", "row"] | None = None
+    mmap: bool | None = None
+    mlock: bool | None = None
+    cache_reuse: Annotated[int, msgspec.Meta(ge=0, le=2**20)] | None = None
+    continuous_batching: bool | None = None
+    cache_ram_bytes: Size | None = None
+    pooling: Literal["none", "mean", "cls", "last", "rank"] | None = None
+    sleep_idle_seconds: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
+    dtype: str | None = None
+    quantization: str | None = None
+    kv_cache_dtype: str | None = None
+    max_num_seqs: Annotated[int, msgspec.Meta(ge=1, le=2**16)] | None = None
+    max_num_batched_tokens: Annotated[int, msgspec.Meta(ge=1, le=2**24)] | None = None
+    tensor_parallel_size: Annotated[int, msgspec.Meta(ge=1, le=64)] | None = None
+    enforce_eager: bool | None = None
+    kv_cache_bytes: Size | None = None
+    sleep_mode: bool | None = None
 
 
 class Models(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from gpud.engines.api_key import ApiKey
-from gpud.models.model import EngineKind, Model, ModelOptions
+from gpud.models.catalogue import Inspection
+from gpud.models.footprint import DeviceTraits
+from gpud.models.model import EngineKind, Footprint, Model, ModelOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +83,27 @@ class Warmth:
     time_to_first_token_seconds: float | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulse:
+    """What a server's own counters say. None: it does not tell.
+
+    `progress` grows with the work that is done (tokens, steps) and with nothing else, so that two
+    readings tell a busy server from a stuck one. `waiting` are requests without a slot.
+    """
+
+    running: int | None = None
+    waiting: int | None = None
+    progress: float | None = None
+    completed: float | None = None  # requests, or tokens given, since it started
+    kv_used_fraction: float | None = None
+    sleeping: bool = False
+
+
 class Engine(Protocol):
     """One kind of server.
 
-    `program`, `readiness`, `warm_up` do I/O off the loop, each bounded in time; the rest is pure.
+    `program`, `readiness`, `warm_up`, `pulse`, `probe` do I/O off the loop, each bounded in time;
+    the rest is pure.
     """
 
     kind: EngineKind
@@ -111,6 +130,25 @@ class Engine(Protocol):
         """Whether this build can lock its model in memory."""
         ...
 
+    def estimate(
+        self, inspection: Inspection, options: ModelOptions, device: DeviceTraits
+    ) -> Footprint:
+        """The bytes that a load needs on each of its devices, the dearest of them.
+
+        Raises GgufInvalid where the files do not describe a model.
+        """
+        ...
+
+    def host_bytes(
+        self, inspection: Inspection, options: ModelOptions, device: DeviceTraits
+    ) -> int:
+        """The RAM that it needs beside a card; 0 on the host itself."""
+        ...
+
+    def devices_needed(self, options: ModelOptions) -> int:
+        """Over how many devices one load is spread."""
+        ...
+
     def contexts_per_device(self, options: ModelOptions) -> int:
         """How many contexts it opens on each of its devices; some drivers' modes allow one."""
         ...
@@ -127,6 +165,16 @@ class Engine(Protocol):
 
     async def in_flight(self, endpoint: str, key: ApiKey | None = None) -> int | None:
         """Requests being served; None: it does not tell. Never raises."""
+        ...
+
+    async def pulse(self, endpoint: str, key: ApiKey | None = None) -> Pulse | None:
+        """What its counters say, without waking one that sleeps; None: no answer in time."""
+        ...
+
+    async def probe(
+        self, endpoint: str, model: Model, options: ModelOptions, key: ApiKey | None = None
+    ) -> None:
+        """Have it produce one token (or an embedding), when it is idle. Raises ProbeFailed."""
         ...
 
     def measured_bytes(self, output: tuple[str, ...]) -> int | None:

@@ -16,16 +16,20 @@ import msgspec
 
 from gpud.engines import llama_command, llama_output
 from gpud.engines.api_key import ApiKey
-from gpud.engines.engine import Command, EngineProgram, Readiness, StartRequest, Warmth
+from gpud.engines.engine import Command, EngineProgram, Pulse, Readiness, StartRequest, Warmth
 from gpud.engines.probe import Answer, Probe, ProbeFailed, ProbeFault
 from gpud.errors import EngineMissing
-from gpud.models.model import EngineKind, Model, ModelKind, ModelOptions
+from gpud.models.catalogue import Inspection
+from gpud.models.footprint import DeviceTraits, estimate
+from gpud.models.host_share import host_share
+from gpud.models.model import EngineKind, Footprint, Model, ModelKind, ModelOptions
 
 HELP_LIMIT_SECONDS = 10.0  # a cold start from disk took 0.3 s
 HELP_LIMIT_BYTES = 1024 * 1024  # build 11669 prints 60 kB
 HEALTH_LIMIT_SECONDS = 1.0
 # The whole prompt is 10 tokens or so; the weights may still have to come from a slow disk.
 WARM_UP_LIMIT_SECONDS = 300.0
+PROBE_LIMIT_SECONDS = 15.0  # one token of an idle server; a card that was asleep wakes in time
 WARM_UP_TOKENS = 4
 WARM_UP_TEXT = "Say hello."
 
@@ -80,6 +84,25 @@ class LlamaCpp:
         """Whether this build can lock its model in memory."""
         return bool(llama_command.lock_flags(program.flags))
 
+    def estimate(
+        self, inspection: Inspection, options: ModelOptions, device: DeviceTraits
+    ) -> Footprint:
+        """The bytes that a load needs on each of its devices, the dearest of them.
+
+        Raises GgufInvalid where the file does not describe a model.
+        """
+        return estimate(inspection.gguf, options, device)
+
+    def host_bytes(
+        self, inspection: Inspection, options: ModelOptions, device: DeviceTraits
+    ) -> int:
+        """The RAM that it needs beside a card; 0 on the host itself."""
+        return host_share(inspection.gguf, options, device)
+
+    def devices_needed(self, options: ModelOptions) -> int:
+        """As many as shares were named; one where none were."""
+        return len(options.tensor_split or ()) or 1
+
     def contexts_per_device(self, options: ModelOptions) -> int:
         """One: a server is one process, and all its slots share the device's context."""
         return 1
@@ -106,13 +129,41 @@ class LlamaCpp:
         self, endpoint: str, model: Model, options: ModelOptions, key: ApiKey | None = None
     ) -> Warmth:
         """Make it produce first tokens (or an embedding). Raises ProbeFailed."""
-        path, body = _first_request(model, embedding=bool(options.embedding))
+        request = _first_request(model, embedding=bool(options.embedding), tokens=WARM_UP_TOKENS)
+        answer = await self._ask(endpoint, request, WARM_UP_LIMIT_SECONDS, key)
+        return _warmth(_object(answer).get("timings"))
+
+    async def probe(
+        self, endpoint: str, model: Model, options: ModelOptions, key: ApiKey | None = None
+    ) -> None:
+        """Have it produce one token (or an embedding), when it is idle. Raises ProbeFailed."""
+        request = _first_request(model, embedding=bool(options.embedding), tokens=1)
+        await self._ask(endpoint, request, PROBE_LIMIT_SECONDS, key)
+
+    async def _ask(
+        self,
+        endpoint: str,
+        request: tuple[str, dict[str, Any]],
+        limit_seconds: float,
+        key: ApiKey | None,
+    ) -> Answer:
+        path, body = request
         url = endpoint + path
-        answer = await self._probe.post_json(url, body, WARM_UP_LIMIT_SECONDS, key)
+        answer = await self._probe.post_json(url, body, limit_seconds, key)
         if answer.status != 200:
             detail = f"{answer.status} {answer.body[:200].decode(errors='replace')}"
             raise ProbeFailed(url=url, fault=ProbeFault.STATUS, detail=detail)
-        return _warmth(_object(answer).get("timings"))
+        return answer
+
+    async def pulse(self, endpoint: str, key: ApiKey | None = None) -> Pulse | None:
+        """What its counters say; asking for them does not wake a server that sleeps."""
+        try:
+            answer = await self._probe.get(f"{endpoint}/metrics", HEALTH_LIMIT_SECONDS, key)
+        except ProbeFailed:
+            return None
+        if answer.status != 200:
+            return None
+        return llama_output.pulse(answer.body.decode(errors="replace"))
 
     async def in_flight(self, endpoint: str, key: ApiKey | None = None) -> int | None:
         """Requests being served or waiting for a slot; None: it does not tell. Never raises."""
@@ -215,7 +266,7 @@ async def _end(child: asyncio.subprocess.Process) -> None:
                 await child.communicate()
 
 
-def _first_request(model: Model, *, embedding: bool) -> tuple[str, dict[str, Any]]:
+def _first_request(model: Model, *, embedding: bool, tokens: int) -> tuple[str, dict[str, Any]]:
     """Path and body of a small request of the kind that the model is for."""
     if model.kind is ModelKind.RERANK:
         return "/v1/rerank", {"query": WARM_UP_TEXT, "documents": [WARM_UP_TEXT]}
@@ -223,7 +274,7 @@ def _first_request(model: Model, *, embedding: bool) -> tuple[str, dict[str, Any
         # Not /v1/embeddings: that refuses models which pool nothing.
         return "/embedding", {"content": WARM_UP_TEXT}
     # Without an end of text, so that the speed is one of all the tokens asked for.
-    length = {"max_tokens": WARM_UP_TOKENS, "ignore_eos": True, "cache_prompt": False}
+    length = {"max_tokens": tokens, "ignore_eos": True, "cache_prompt": False}
     if model.kind is ModelKind.COMPLETION:
         return "/v1/completions", {"prompt": WARM_UP_TEXT, **length}
     messages = [{"role": "user", "content": WARM_UP_TEXT}]

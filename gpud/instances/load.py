@@ -129,7 +129,7 @@ class Load:
         )
         await key_of(self._life)  # a bad one is told before any memory is held
         size, need = format_size(inspection.size_bytes), format_size(footprint.total_bytes)
-        self._life.show(detail=f"{size} of {inspection.architecture.name}, needs {need}")
+        self._life.show(detail=f"{size} of {inspection.form or 'a model'}, needs {need}")
         return inspection
 
     @property
@@ -153,16 +153,17 @@ class Load:
         life, (found, terms) = self._life, self._need(inspection)
         port = _free_port()
         reservation, change = await ask(life, found.request(life.instance, terms))
-        uuid = reservation.grants[0].device
-        footprint = found.on(uuid)
+        uuids = tuple(grant.device for grant in reservation.grants if not grant.beside)
+        footprint = found.on(uuids[0])
         with around("launch.intent"):
             await life.commit(
-                change, gate=Gate.INTENT, devices=(uuid,), footprint=footprint, port=port
+                change, gate=Gate.INTENT, devices=uuids, footprint=footprint, port=port
             )
         if reservation.exclusive and self._house.enforce is not None:
             await self._house.enforce(reservation)
-        aliases = [s.info.alias for s in self._samples() if s.info.uuid == uuid]
-        life.show(detail=f"{format_size(footprint.total_bytes)} on {''.join(aliases) or uuid}")
+        aliases = {s.info.uuid: s.info.alias for s in self._samples()}
+        places = " and ".join(aliases.get(uuid, uuid) for uuid in uuids)
+        life.show(detail=f"{format_size(footprint.total_bytes)} on {places}")
 
     async def _until_ready(self, endpoint: str) -> None:
         """Poll readiness; the limit starts anew with each sign of progress."""
@@ -245,7 +246,7 @@ class Load:
     def _need(self, inspection: Inspection) -> tuple[Need, LoadTerms]:
         """What it needs now, and the terms that this is for."""
         terms = self._settled()
-        return need(inspection, self._life.instance, terms, self._samples()), terms
+        return need(self._engine, inspection, self._life.instance, terms, self._samples()), terms
 
     def _settled(self) -> LoadTerms:
         return self._terms.settled(self._house.promises.ledger.books.reservations)

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from msgspec import structs
 
 from gpud.devices.snapshot import DeviceKind, Sample
+from gpud.engines.engine import Engine
 from gpud.instances.instance import Instance
 from gpud.ledger.reservation import Priority, Reservation, ReserveRequest, Shape, Sharing
 from gpud.models.catalogue import Inspection
-from gpud.models.footprint import DeviceTraits, estimate
-from gpud.models.host_share import host_share
+from gpud.models.footprint import DeviceTraits
 from gpud.models.model import Footprint
 
 _HOST = DeviceTraits(kind=DeviceKind.HOST, model_name="host")
@@ -64,7 +64,8 @@ class LoadTerms:
 class Need:
     """What a load needs, on a card and on the host; None: it may not be placed there.
 
-    On a card that is the most that any of the candidates would take.
+    On a card that is the most that any of the candidates would take; over several devices it is
+    needed on each of them.
     """
 
     cards: tuple[str, ...]  # UUIDs of the cards named; none: all there are, if any
@@ -72,6 +73,7 @@ class Need:
     on_card: Footprint | None
     on_host: Footprint | None
     beside_bytes: int  # RAM beside whatever card it comes to
+    device_count: int = 1
 
     @property
     def dearest(self) -> Footprint:
@@ -93,34 +95,47 @@ class Need:
         """
         if self.on_card is None or self.on_host is None:
             request = terms.request(instance, self.dearest.total_bytes)
-            return structs.replace(request, host_bytes=self.beside_bytes)
+            count = self.device_count if self.on_card is not None else 1
+            return structs.replace(request, host_bytes=self.beside_bytes, device_count=count)
         rest = max(1, self.on_host.total_bytes - self.beside_bytes)
         return structs.replace(
             terms.request(instance, self.on_card.total_bytes),
             devices=self.cards,
+            device_count=self.device_count,
             host_bytes=self.beside_bytes,
             alternatives=(Shape(bytes=rest, devices=self.hosts),),
         )
 
 
 def need(
-    inspection: Inspection, instance: Instance, terms: LoadTerms, samples: Iterable[Sample]
+    engine: Engine,
+    inspection: Inspection,
+    instance: Instance,
+    terms: LoadTerms,
+    samples: Iterable[Sample],
 ) -> Need:
-    """What a load with settled terms needs. Raises GgufInvalid as estimate does."""
+    """What a load with settled terms needs. Raises GgufInvalid as Engine.estimate does."""
     samples = tuple(samples)
     candidates = [each for each in samples if _may_carry(each, terms)]
     cards = [each for each in candidates if each.info.kind is not DeviceKind.HOST]
     hosts = [each for each in candidates if each.info.kind is DeviceKind.HOST]
     traits = {DeviceTraits(kind=card.info.kind, model_name=card.info.model_name) for card in cards}
-    header, options = inspection.header, instance.options
-    footprints = [estimate(header, options, each) for each in traits]
-    on_host = estimate(header, options, _HOST) if hosts or not traits else None
+    options = instance.options
+    footprints = [engine.estimate(inspection, options, each) for each in traits]
+    # Without RAM as a device, or within a standing reservation (which has its own), none is asked.
+    has_host = any(each.info.kind is DeviceKind.HOST for each in samples)
+    beside = [
+        engine.host_bytes(inspection, options, each)
+        for each in traits
+        if has_host and terms.within is None
+    ]
     return Need(
         cards=tuple(card.info.uuid for card in cards) if terms.devices else (),
         hosts=tuple(host.info.uuid for host in hosts),
         on_card=max(footprints, key=lambda each: each.total_bytes, default=None),
-        on_host=on_host,
-        beside_bytes=_beside(inspection, instance, terms, samples) if traits else 0,
+        on_host=engine.estimate(inspection, options, _HOST) if hosts or not traits else None,
+        beside_bytes=max(beside, default=0),
+        device_count=engine.devices_needed(options),
     )
 
 
@@ -128,25 +143,3 @@ def _may_carry(sample: Sample, terms: LoadTerms) -> bool:
     if terms.devices:
         return sample.info.uuid in terms.devices
     return sample.info.kind is not DeviceKind.HOST
-
-
-def _beside(
-    inspection: Inspection, instance: Instance, terms: LoadTerms, samples: tuple[Sample, ...]
-) -> int:
-    """The RAM that it needs beside whatever card it comes to; 0 where RAM is no device.
-
-    A standing reservation has its own RAM, or none.
-    """
-    host = any(each.info.kind is DeviceKind.HOST for each in samples)
-    if terms.within is not None or not host:
-        return 0
-    shares = (
-        host_share(
-            inspection.header,
-            instance.options,
-            DeviceTraits(kind=each.info.kind, model_name=each.info.model_name),
-        )
-        for each in samples
-        if _may_carry(each, terms)
-    )
-    return max(shares, default=0)

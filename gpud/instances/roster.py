@@ -119,7 +119,8 @@ class Roster:
         terms = replace(request.terms, max_wait_seconds=0.0)
         terms = terms.settled(house.promises.ledger.books.reservations)
         snapshot = house.snapshots.latest
-        found = need(inspection, instance, terms, snapshot.samples if snapshot else ())
+        engine = house.engines[instance.engine]
+        found = need(engine, inspection, instance, terms, snapshot.samples if snapshot else ())
         reservation = house.promises.propose(found.request(instance, terms))
         uuid = reservation.grants[0].device
         return found.on(uuid), uuid

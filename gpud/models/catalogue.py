@@ -30,12 +30,28 @@ _SHARD = re.compile(r"(.+)-00001-of-([0-9]{5})\.gguf")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """A model's files as they are now. `header` speaks of all of them together."""
+    """A model's files as they are now; `names` are their paths as they were asked for.
 
+    `header` and `architecture` are of GGUF files, all of them together; None for other forms.
+    """
+
+    names: tuple[str, ...]
     artifacts: tuple[Artifact, ...]
-    header: GgufHeader
-    architecture: Architecture
     kind: ModelKind
+    header: GgufHeader | None = None
+    architecture: Architecture | None = None
+
+    @property
+    def gguf(self) -> GgufHeader:
+        """The header of a GGUF model. Raises GgufInvalid for another form."""
+        if self.header is None:
+            raise GgufInvalid("is no GGUF file")
+        return self.header
+
+    @property
+    def form(self) -> str:
+        """The architecture that its files name; empty where they name none."""
+        return self.architecture.name if self.architecture is not None else ""
 
     @property
     def path(self) -> Path:
@@ -179,12 +195,18 @@ class Catalogue:
 
 def inspect_files(model: Model, roots: Sequence[Path], seen: Inspection | None) -> Inspection:
     """The work of a thread: everything anew, unless no file has changed."""
-    if seen is not None and _current(model, roots, seen.header) == seen.artifacts:
+    if seen is not None and _current(seen.names, roots) == seen.artifacts:
         return seen
+    return _inspect_gguf(model, roots)
+
+
+def _inspect_gguf(model: Model, roots: Sequence[Path]) -> Inspection:
     first, header = _read(model.path, roots)
-    others = [_read(path, roots) for path in _shards(model.path, header)]
+    shards = _shards(model.path, header)
+    others = [_read(path, roots) for path in shards]
     header = _joined(header, [other for _, other in others])
     return Inspection(
+        names=(model.path, *shards),
         artifacts=(first, *(artifact for artifact, _ in others)),
         header=header,
         architecture=Architecture.of(header),
@@ -195,9 +217,8 @@ def inspect_files(model: Model, roots: Sequence[Path], seen: Inspection | None) 
 def hold_files(model: Model, roots: Sequence[Path], seen: Inspection) -> HeldFiles:
     """Open what was inspected; blocks on the disk. Raises ArtifactRefused."""
     held: dict[str, BinaryIO] = {}
-    paths = (model.path, *_shards(model.path, seen.header))
     with ExitStack() as opened:
-        for path, inspected in zip(paths, seen.artifacts, strict=True):
+        for path, inspected in zip(seen.names, seen.artifacts, strict=True):
             with open_artifact(path, roots) as (artifact, file):
                 if artifact != inspected:
                     raise ArtifactRefused(CHANGED)
@@ -207,10 +228,10 @@ def hold_files(model: Model, roots: Sequence[Path], seen: Inspection) -> HeldFil
     return HeldFiles(held)
 
 
-def _current(model: Model, roots: Sequence[Path], header: GgufHeader) -> tuple[Artifact, ...]:
-    """The files as they are now, by the names that the header gave last time."""
+def _current(names: Sequence[str], roots: Sequence[Path]) -> tuple[Artifact, ...]:
+    """The files as they are now, by the names that they had last time."""
     found: list[Artifact] = []
-    for path in (model.path, *_shards(model.path, header)):
+    for path in names:
         with open_artifact(path, roots) as (artifact, _):
             found.append(artifact)
     return tuple(found)

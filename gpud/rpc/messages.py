@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -138,12 +139,10 @@ def checked_devices(names: Iterable[str], snapshot: Snapshot | None) -> tuple[st
 
 def options_from(message: models_pb2.ModelOptions) -> ModelOptions:
     """Options as asked; None where absent. The engine checks their ranges."""
-    return ModelOptions(
-        **{
-            name: getattr(message, name) if message.HasField(name) else None
-            for name in ModelOptions.__dataclass_fields__
-        }
-    )
+    said: dict[str, Any] = {field.name: value for field, value in message.ListFields()}
+    if "tensor_split" in said:
+        said["tensor_split"] = tuple(said["tensor_split"])
+    return ModelOptions(**said)
 
 
 def kind_from(number: int) -> DeviceKind | None:

@@ -9,8 +9,8 @@ from typing import Any
 from gpud.devices.snapshot import DeviceKind, Sample
 from gpud.engines.engine import Engine
 from gpud.errors import ModelFileInvalid
-from gpud.models.catalogue import Catalogue
-from gpud.models.footprint import DeviceTraits, estimate
+from gpud.models.catalogue import Catalogue, Inspection
+from gpud.models.footprint import DeviceTraits
 from gpud.models.model import EngineKind, Model
 from gpud.rpc import messages, paging
 from gpud.rpc.view import View
@@ -49,19 +49,12 @@ class Models(models_pb2_grpc.ModelServiceServicer):
             return pb.GetModelResponse(model=message)
         message.files[0].path = str(inspection.path)
         message.files[0].size_bytes = inspection.size_bytes
-        header, architecture = inspection.header, inspection.architecture
-        message.MergeFrom(
-            pb.Model(
-                kind=f"MODEL_KIND_{inspection.kind.name}",
-                architecture=architecture.name,
-                parameter_count=header.parameter_count,
-                context_length_trained=architecture.context_trained,
-            )
-        )
-        options = self._engines[model.engine].check_options(model.options)
+        message.MergeFrom(_said(inspection))
+        engine = self._engines[model.engine]
+        options = engine.check_options(model.options)
         sample = self._device("")
         footprint = replace(
-            estimate(header, options, _traits(sample)),
+            engine.estimate(inspection, options, _traits(sample)),
             device_uuid=sample.info.uuid if sample is not None else None,
         )
         message.footprint.CopyFrom(messages.footprint(footprint))
@@ -73,10 +66,11 @@ class Models(models_pb2_grpc.ModelServiceServicer):
         """What a load would need on a device."""
         model = self._catalogue.get(messages.checked_name("model", request.model, "models"))
         asked = messages.options_from(request.options).over(model.options)
-        options = self._engines[model.engine].check_options(asked)
+        engine = self._engines[model.engine]
+        options = engine.check_options(asked)
         sample = self._device(messages.checked_text("device", request.device))
         inspection = await self._catalogue.inspect(model)
-        footprint = estimate(inspection.header, options, _traits(sample))
+        footprint = engine.estimate(inspection, options, _traits(sample))
         told = messages.footprint(footprint)
         told.device = f"devices/{sample.info.uuid}" if sample is not None else ""
         return pb.EstimateFootprintResponse(footprint=told)
@@ -89,6 +83,17 @@ class Models(models_pb2_grpc.ModelServiceServicer):
         samples = self._view.samples()
         cards = [sample for sample in samples if sample.info.kind is not DeviceKind.HOST]
         return next(iter((*cards, *samples)), None)
+
+
+def _said(inspection: Inspection) -> pb.Model:
+    """What its files say of themselves."""
+    said = pb.Model(kind=f"MODEL_KIND_{inspection.kind.name}", architecture=inspection.form)
+    if inspection.header is not None and inspection.architecture is not None:
+        said.parameter_count = inspection.header.parameter_count
+        trained = inspection.architecture.context_trained
+        if trained is not None:
+            said.context_length_trained = trained
+    return said
 
 
 def _traits(sample: Sample | None) -> DeviceTraits:

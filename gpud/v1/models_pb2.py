@@ -25,41 +25,41 @@ _sym_db = _symbol_database.Default()
 from gpud.v1 import node_pb2 as gpud_dot_v1_dot_node__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14gpud/v1/models.proto\x12\x07gpud.v1\x1a\x12gpud/v1/node.proto\"\xc2\x03\n\x0cModelOptions\x12\x1b\n\x0e\x63ontext_length\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\x08parallel\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\x05\x62\x61tch\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x13\n\x06ubatch\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12\x19\n\x0c\x63\x61\x63he_type_k\x18\x05 \x01(\tH\x04\x88\x01\x01\x12\x19\n\x0c\x63\x61\x63he_type_v\x18\x06 \x01(\tH\x05\x88\x01\x01\x12\x1c\n\x0f\x66lash_attention\x18\x07 \x01(\tH\x06\x88\x01\x01\x12\x17\n\ngpu_layers\x18\x08 \x01(\x05H\x07\x88\x01\x01\x12\x14\n\x07threads\x18\t \x01(\x05H\x08\x88\x01\x01\x12\x17\n\nkv_unified\x18\n \x01(\x08H\t\x88\x01\x01\x12\x16\n\tembedding\x18\x0b \x01(\x08H\n\x88\x01\x01\x42\x11\n\x0f_context_lengthB\x0b\n\t_parallelB\x08\n\x06_batchB\t\n\x07_ubatchB\x0f\n\r_cache_type_kB\x0f\n\r_cache_type_vB\x12\n\x10_flash_attentionB\r\n\x0b_gpu_layersB\n\n\x08_threadsB\r\n\x0b_kv_unifiedB\x0c\n\n_embedding\"A\n\tModelFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x17\n\nsize_bytes\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_size_bytes\"\xf9\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1f\n\x06\x65ngine\x18\x02 \x01(\x0e\x32\x0f.gpud.v1.Engine\x12 \n\x04kind\x18\x03 \x01(\x0e\x32\x12.gpud.v1.ModelKind\x12&\n\x07options\x18\x04 \x01(\x0b\x32\x15.gpud.v1.ModelOptions\x12!\n\x05\x66iles\x18\x05 \x03(\x0b\x32\x12.gpud.v1.ModelFile\x12\x19\n\x0c\x61rchitecture\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x1c\n\x0fparameter_count\x18\x07 \x01(\x03H\x01\x88\x01\x01\x12#\n\x16\x63ontext_length_trained\x18\x08 \x01(\x03H\x02\x88\x01\x01\x12\x0f\n\x07problem\x18\t \x01(\t\x12%\n\tfootprint\x18\n \x01(\x0b\x32\x12.gpud.v1.FootprintB\x0f\n\r_architectureB\x12\n\x10_parameter_countB\x19\n\x17_context_length_trained\"T\n\rFootprintItem\x12$\n\x04what\x18\x01 \x01(\x0e\x32\x16.gpud.v1.FootprintWhat\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\x12\x0e\n\x06source\x18\x03 \x01(\t\"\xbe\x01\n\tFootprint\x12%\n\x05items\x18\x01 \x03(\x0b\x32\x16.gpud.v1.FootprintItem\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x03\x12\x14\n\x0cmargin_bytes\x18\x03 \x01(\x03\x12\'\n\nconfidence\x18\x04 \x01(\x0e\x32\x13.gpud.v1.Confidence\x12\x17\n\npast_error\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\tB\r\n\x0b_past_error\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"M\n\x12ListModelsResponse\x12\x1e\n\x06models\x18\x01 \x03(\x0b\x32\x0e.gpud.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"1\n\x10GetModelResponse\x12\x1d\n\x05model\x18\x01 \x01(\x0b\x32\x0e.gpud.v1.Model\"a\n\x18\x45stimateFootprintRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x07options\x18\x02 \x01(\x0b\x32\x15.gpud.v1.ModelOptions\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\"B\n\x19\x45stimateFootprintResponse\x12%\n\tfootprint\x18\x01 \x01(\x0b\x32\x12.gpud.v1.Footprint*\x88\x01\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fMODEL_KIND_CHAT\x10\x01\x12\x19\n\x15MODEL_KIND_COMPLETION\x10\x02\x12\x18\n\x14MODEL_KIND_EMBEDDING\x10\x03\x12\x15\n\x11MODEL_KIND_RERANK\x10\x04*\x8f\x02\n\rFootprintWhat\x12\x1e\n\x1a\x46OOTPRINT_WHAT_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x46OOTPRINT_WHAT_WEIGHTS\x10\x01\x12\x1b\n\x17\x46OOTPRINT_WHAT_KV_CACHE\x10\x02\x12\x18\n\x14\x46OOTPRINT_WHAT_STATE\x10\x03\x12\x1a\n\x16\x46OOTPRINT_WHAT_COMPUTE\x10\x04\x12\x19\n\x15\x46OOTPRINT_WHAT_OUTPUT\x10\x05\x12\x1a\n\x16\x46OOTPRINT_WHAT_CONTEXT\x10\x06\x12\x1d\n\x19\x46OOTPRINT_WHAT_HOST_CACHE\x10\x07\x12\x19\n\x15\x46OOTPRINT_WHAT_MARGIN\x10\x08*k\n\nConfidence\x12\x1a\n\x16\x43ONFIDENCE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43ONFIDENCE_MEASURED\x10\x01\x12\x12\n\x0e\x43ONFIDENCE_LAW\x10\x02\x12\x14\n\x10\x43ONFIDENCE_GUESS\x10\x03\x32\xf2\x01\n\x0cModelService\x12\x45\n\nListModels\x12\x1a.gpud.v1.ListModelsRequest\x1a\x1b.gpud.v1.ListModelsResponse\x12?\n\x08GetModel\x12\x18.gpud.v1.GetModelRequest\x1a\x19.gpud.v1.GetModelResponse\x12Z\n\x11\x45stimateFootprint\x12!.gpud.v1.EstimateFootprintRequest\x1a\".gpud.v1.EstimateFootprintResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14gpud/v1/models.proto\x12\x07gpud.v1\x1a\x12gpud/v1/node.proto\"\x80\n\n\x0cModelOptions\x12\x1b\n\x0e\x63ontext_length\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\x08parallel\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\x05\x62\x61tch\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x13\n\x06ubatch\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12\x19\n\x0c\x63\x61\x63he_type_k\x18\x05 \x01(\tH\x04\x88\x01\x01\x12\x19\n\x0c\x63\x61\x63he_type_v\x18\x06 \x01(\tH\x05\x88\x01\x01\x12\x1c\n\x0f\x66lash_attention\x18\x07 \x01(\tH\x06\x88\x01\x01\x12\x17\n\ngpu_layers\x18\x08 \x01(\x05H\x07\x88\x01\x01\x12\x14\n\x07threads\x18\t \x01(\x05H\x08\x88\x01\x01\x12\x17\n\nkv_unified\x18\n \x01(\x08H\t\x88\x01\x01\x12\x16\n\tembedding\x18\x0b \x01(\x08H\n\x88\x01\x01\x12\x1a\n\rthreads_batch\x18\x0c \x01(\x05H\x0b\x88\x01\x01\x12\x14\n\x0ctensor_split\x18\r \x03(\x01\x12\x17\n\nsplit_mode\x18\x0e \x01(\tH\x0c\x88\x01\x01\x12\x11\n\x04mmap\x18\x0f \x01(\x08H\r\x88\x01\x01\x12\x12\n\x05mlock\x18\x10 \x01(\x08H\x0e\x88\x01\x01\x12\x18\n\x0b\x63\x61\x63he_reuse\x18\x11 \x01(\x05H\x0f\x88\x01\x01\x12 \n\x13\x63ontinuous_batching\x18\x12 \x01(\x08H\x10\x88\x01\x01\x12\x1c\n\x0f\x63\x61\x63he_ram_bytes\x18\x13 \x01(\x03H\x11\x88\x01\x01\x12\x14\n\x07pooling\x18\x14 \x01(\tH\x12\x88\x01\x01\x12\x1f\n\x12sleep_idle_seconds\x18\x15 \x01(\x05H\x13\x88\x01\x01\x12\x12\n\x05\x64type\x18\x16 \x01(\tH\x14\x88\x01\x01\x12\x19\n\x0cquantization\x18\x17 \x01(\tH\x15\x88\x01\x01\x12\x1b\n\x0ekv_cache_dtype\x18\x18 \x01(\tH\x16\x88\x01\x01\x12\x19\n\x0cmax_num_seqs\x18\x19 \x01(\x05H\x17\x88\x01\x01\x12#\n\x16max_num_batched_tokens\x18\x1a \x01(\x05H\x18\x88\x01\x01\x12!\n\x14tensor_parallel_size\x18\x1b \x01(\x05H\x19\x88\x01\x01\x12\x1a\n\renforce_eager\x18\x1c \x01(\x08H\x1a\x88\x01\x01\x12\x1b\n\x0ekv_cache_bytes\x18\x1d \x01(\x03H\x1b\x88\x01\x01\x12\x17\n\nsleep_mode\x18\x1e \x01(\x08H\x1c\x88\x01\x01\x42\x11\n\x0f_context_lengthB\x0b\n\t_parallelB\x08\n\x06_batchB\t\n\x07_ubatchB\x0f\n\r_cache_type_kB\x0f\n\r_cache_type_vB\x12\n\x10_flash_attentionB\r\n\x0b_gpu_layersB\n\n\x08_threadsB\r\n\x0b_kv_unifiedB\x0c\n\n_embeddingB\x10\n\x0e_threads_batchB\r\n\x0b_split_modeB\x07\n\x05_mmapB\x08\n\x06_mlockB\x0e\n\x0c_cache_reuseB\x16\n\x14_continuous_batchingB\x12\n\x10_cache_ram_bytesB\n\n\x08_poolingB\x15\n\x13_sleep_idle_secondsB\x08\n\x06_dtypeB\x0f\n\r_quantizationB\x11\n\x0f_kv_cache_dtypeB\x0f\n\r_max_num_seqsB\x19\n\x17_max_num_batched_tokensB\x17\n\x15_tensor_parallel_sizeB\x10\n\x0e_enforce_eagerB\x11\n\x0f_kv_cache_bytesB\r\n\x0b_sleep_mode\"A\n\tModelFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x17\n\nsize_bytes\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_size_bytes\"\xf9\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1f\n\x06\x65ngine\x18\x02 \x01(\x0e\x32\x0f.gpud.v1.Engine\x12 \n\x04kind\x18\x03 \x01(\x0e\x32\x12.gpud.v1.ModelKind\x12&\n\x07options\x18\x04 \x01(\x0b\x32\x15.gpud.v1.ModelOptions\x12!\n\x05\x66iles\x18\x05 \x03(\x0b\x32\x12.gpud.v1.ModelFile\x12\x19\n\x0c\x61rchitecture\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x1c\n\x0fparameter_count\x18\x07 \x01(\x03H\x01\x88\x01\x01\x12#\n\x16\x63ontext_length_trained\x18\x08 \x01(\x03H\x02\x88\x01\x01\x12\x0f\n\x07problem\x18\t \x01(\t\x12%\n\tfootprint\x18\n \x01(\x0b\x32\x12.gpud.v1.FootprintB\x0f\n\r_architectureB\x12\n\x10_parameter_countB\x19\n\x17_context_length_trained\"T\n\rFootprintItem\x12$\n\x04what\x18\x01 \x01(\x0e\x32\x16.gpud.v1.FootprintWhat\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\x12\x0e\n\x06source\x18\x03 \x01(\t\"\xbe\x01\n\tFootprint\x12%\n\x05items\x18\x01 \x03(\x0b\x32\x16.gpud.v1.FootprintItem\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x03\x12\x14\n\x0cmargin_bytes\x18\x03 \x01(\x03\x12\'\n\nconfidence\x18\x04 \x01(\x0e\x32\x13.gpud.v1.Confidence\x12\x17\n\npast_error\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\tB\r\n\x0b_past_error\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"M\n\x12ListModelsResponse\x12\x1e\n\x06models\x18\x01 \x03(\x0b\x32\x0e.gpud.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"1\n\x10GetModelResponse\x12\x1d\n\x05model\x18\x01 \x01(\x0b\x32\x0e.gpud.v1.Model\"a\n\x18\x45stimateFootprintRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12&\n\x07options\x18\x02 \x01(\x0b\x32\x15.gpud.v1.ModelOptions\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\"B\n\x19\x45stimateFootprintResponse\x12%\n\tfootprint\x18\x01 \x01(\x0b\x32\x12.gpud.v1.Footprint*\x88\x01\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fMODEL_KIND_CHAT\x10\x01\x12\x19\n\x15MODEL_KIND_COMPLETION\x10\x02\x12\x18\n\x14MODEL_KIND_EMBEDDING\x10\x03\x12\x15\n\x11MODEL_KIND_RERANK\x10\x04*\x8f\x02\n\rFootprintWhat\x12\x1e\n\x1a\x46OOTPRINT_WHAT_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x46OOTPRINT_WHAT_WEIGHTS\x10\x01\x12\x1b\n\x17\x46OOTPRINT_WHAT_KV_CACHE\x10\x02\x12\x18\n\x14\x46OOTPRINT_WHAT_STATE\x10\x03\x12\x1a\n\x16\x46OOTPRINT_WHAT_COMPUTE\x10\x04\x12\x19\n\x15\x46OOTPRINT_WHAT_OUTPUT\x10\x05\x12\x1a\n\x16\x46OOTPRINT_WHAT_CONTEXT\x10\x06\x12\x1d\n\x19\x46OOTPRINT_WHAT_HOST_CACHE\x10\x07\x12\x19\n\x15\x46OOTPRINT_WHAT_MARGIN\x10\x08*k\n\nConfidence\x12\x1a\n\x16\x43ONFIDENCE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43ONFIDENCE_MEASURED\x10\x01\x12\x12\n\x0e\x43ONFIDENCE_LAW\x10\x02\x12\x14\n\x10\x43ONFIDENCE_GUESS\x10\x03\x32\xf2\x01\n\x0cModelService\x12\x45\n\nListModels\x12\x1a.gpud.v1.ListModelsRequest\x1a\x1b.gpud.v1.ListModelsResponse\x12?\n\x08GetModel\x12\x18.gpud.v1.GetModelRequest\x1a\x19.gpud.v1.GetModelResponse\x12Z\n\x11\x45stimateFootprint\x12!.gpud.v1.EstimateFootprintRequest\x1a\".gpud.v1.EstimateFootprintResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gpud.v1.models_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODELKIND']._serialized_start=1623
-  _globals['_MODELKIND']._serialized_end=1759
-  _globals['_FOOTPRINTWHAT']._serialized_start=1762
-  _globals['_FOOTPRINTWHAT']._serialized_end=2033
-  _globals['_CONFIDENCE']._serialized_start=2035
-  _globals['_CONFIDENCE']._serialized_end=2142
+  _globals['_MODELKIND']._serialized_start=2453
+  _globals['_MODELKIND']._serialized_end=2589
+  _globals['_FOOTPRINTWHAT']._serialized_start=2592
+  _globals['_FOOTPRINTWHAT']._serialized_end=2863
+  _globals['_CONFIDENCE']._serialized_start=2865
+  _globals['_CONFIDENCE']._serialized_end=2972
   _globals['_MODELOPTIONS']._serialized_start=54
-  _globals['_MODELOPTIONS']._serialized_end=504
-  _globals['_MODELFILE']._serialized_start=506
-  _globals['_MODELFILE']._serialized_end=571
-  _globals['_MODEL']._serialized_start=574
-  _globals['_MODEL']._serialized_end=951
-  _globals['_FOOTPRINTITEM']._serialized_start=953
-  _globals['_FOOTPRINTITEM']._serialized_end=1037
-  _globals['_FOOTPRINT']._serialized_start=1040
-  _globals['_FOOTPRINT']._serialized_end=1230
-  _globals['_LISTMODELSREQUEST']._serialized_start=1232
-  _globals['_LISTMODELSREQUEST']._serialized_end=1290
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1292
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1369
-  _globals['_GETMODELREQUEST']._serialized_start=1371
-  _globals['_GETMODELREQUEST']._serialized_end=1402
-  _globals['_GETMODELRESPONSE']._serialized_start=1404
-  _globals['_GETMODELRESPONSE']._serialized_end=1453
-  _globals['_ESTIMATEFOOTPRINTREQUEST']._serialized_start=1455
-  _globals['_ESTIMATEFOOTPRINTREQUEST']._serialized_end=1552
-  _globals['_ESTIMATEFOOTPRINTRESPONSE']._serialized_start=1554
-  _globals['_ESTIMATEFOOTPRINTRESPONSE']._serialized_end=1620
-  _globals['_MODELSERVICE']._serialized_start=2145
-  _globals['_MODELSERVICE']._serialized_end=2387
+  _globals['_MODELOPTIONS']._serialized_end=1334
+  _globals['_MODELFILE']._serialized_start=1336
+  _globals['_MODELFILE']._serialized_end=1401
+  _globals['_MODEL']._serialized_start=1404
+  _globals['_MODEL']._serialized_end=1781
+  _globals['_FOOTPRINTITEM']._serialized_start=1783
+  _globals['_FOOTPRINTITEM']._serialized_end=1867
+  _globals['_FOOTPRINT']._serialized_start=1870
+  _globals['_FOOTPRINT']._serialized_end=2060
+  _globals['_LISTMODELSREQUEST']._serialized_start=2062
+  _globals['_LISTMODELSREQUEST']._serialized_end=2120
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2122
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2199
+  _globals['_GETMODELREQUEST']._serialized_start=2201
+  _globals['_GETMODELREQUEST']._serialized_end=2232
+  _globals['_GETMODELRESPONSE']._serialized_start=2234
+  _globals['_GETMODELRESPONSE']._serialized_end=2283
+  _globals['_ESTIMATEFOOTPRINTREQUEST']._serialized_start=2285
+  _globals['_ESTIMATEFOOTPRINTREQUEST']._serialized_end=2382
+  _globals['_ESTIMATEFOOTPRINTRESPONSE']._serialized_start=2384
+  _globals['_ESTIMATEFOOTPRINTRESPONSE']._serialized_end=2450
+  _globals['_MODELSERVICE']._serialized_start=2975
+  _globals['_MODELSERVICE']._serialized_end=3217
 # @@protoc_insertion_point(module_scope)

@@ -54,7 +54,7 @@ CONFIDENCE_LAW: Confidence
 CONFIDENCE_GUESS: Confidence
 
 class ModelOptions(_message.Message):
-    __slots__ = ("context_length", "parallel", "batch", "ubatch", "cache_type_k", "cache_type_v", "flash_attention", "gpu_layers", "threads", "kv_unified", "embedding")
+    __slots__ = ("context_length", "parallel", "batch", "ubatch", "cache_type_k", "cache_type_v", "flash_attention", "gpu_layers", "threads", "kv_unified", "embedding", "threads_batch", "tensor_split", "split_mode", "mmap", "mlock", "cache_reuse", "continuous_batching", "cache_ram_bytes", "pooling", "sleep_idle_seconds", "dtype", "quantization", "kv_cache_dtype", "max_num_seqs", "max_num_batched_tokens", "tensor_parallel_size", "enforce_eager", "kv_cache_bytes", "sleep_mode")
     CONTEXT_LENGTH_FIELD_NUMBER: _ClassVar[int]
     PARALLEL_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
@@ -66,6 +66,25 @@ class ModelOptions(_message.Message):
     THREADS_FIELD_NUMBER: _ClassVar[int]
     KV_UNIFIED_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    THREADS_BATCH_FIELD_NUMBER: _ClassVar[int]
+    TENSOR_SPLIT_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_MODE_FIELD_NUMBER: _ClassVar[int]
+    MMAP_FIELD_NUMBER: _ClassVar[int]
+    MLOCK_FIELD_NUMBER: _ClassVar[int]
+    CACHE_REUSE_FIELD_NUMBER: _ClassVar[int]
+    CONTINUOUS_BATCHING_FIELD_NUMBER: _ClassVar[int]
+    CACHE_RAM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    POOLING_FIELD_NUMBER: _ClassVar[int]
+    SLEEP_IDLE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    QUANTIZATION_FIELD_NUMBER: _ClassVar[int]
+    KV_CACHE_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    MAX_NUM_SEQS_FIELD_NUMBER: _ClassVar[int]
+    MAX_NUM_BATCHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TENSOR_PARALLEL_SIZE_FIELD_NUMBER: _ClassVar[int]
+    ENFORCE_EAGER_FIELD_NUMBER: _ClassVar[int]
+    KV_CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SLEEP_MODE_FIELD_NUMBER: _ClassVar[int]
     context_length: int
     parallel: int
     batch: int
@@ -77,7 +96,26 @@ class ModelOptions(_message.Message):
     threads: int
     kv_unified: bool
     embedding: bool
-    def __init__(self, context_length: _Optional[int] = ..., parallel: _Optional[int] = ..., batch: _Optional[int] = ..., ubatch: _Optional[int] = ..., cache_type_k: _Optional[str] = ..., cache_type_v: _Optional[str] = ..., flash_attention: _Optional[str] = ..., gpu_layers: _Optional[int] = ..., threads: _Optional[int] = ..., kv_unified: bool = ..., embedding: bool = ...) -> None: ...
+    threads_batch: int
+    tensor_split: _containers.RepeatedScalarFieldContainer[float]
+    split_mode: str
+    mmap: bool
+    mlock: bool
+    cache_reuse: int
+    continuous_batching: bool
+    cache_ram_bytes: int
+    pooling: str
+    sleep_idle_seconds: int
+    dtype: str
+    quantization: str
+    kv_cache_dtype: str
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    tensor_parallel_size: int
+    enforce_eager: bool
+    kv_cache_bytes: int
+    sleep_mode: bool
+    def __init__(self, context_length: _Optional[int] = ..., parallel: _Optional[int] = ..., batch: _Optional[int] = ..., ubatch: _Optional[int] = ..., cache_type_k: _Optional[str] = ..., cache_type_v: _Optional[str] = ..., flash_attention: _Optional[str] = ..., gpu_layers: _Optional[int] = ..., threads: _Optional[int] = ..., kv_unified: bool = ..., embedding: bool = ..., threads_batch: _Optional[int] = ..., tensor_split: _Optional[_Iterable[float]] = ..., split_mode: _Optional[str] = ..., mmap: bool = ..., mlock: bool = ..., cache_reuse: _Optional[int] = ..., continuous_batching: bool = ..., cache_ram_bytes: _Optional[int] = ..., pooling: _Optional[str] = ..., sleep_idle_seconds: _Optional[int] = ..., dtype: _Optional[str] = ..., quantization: _Optional[str] = ..., kv_cache_dtype: _Optional[str] = ..., max_num_seqs: _Optional[int] = ..., max_num_batched_tokens: _Optional[int] = ..., tensor_parallel_size: _Optional[int] = ..., enforce_eager: bool = ..., kv_cache_bytes: _Optional[int] = ..., sleep_mode: bool = ...) -> None: ...
 
 class ModelFile(_message.Message):
     __slots__ = ("path", "size_bytes")

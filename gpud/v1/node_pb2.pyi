@@ -31,6 +31,7 @@ class Engine(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ENGINE_UNSPECIFIED: _ClassVar[Engine]
     ENGINE_LLAMA_CPP: _ClassVar[Engine]
     ENGINE_VLLM: _ClassVar[Engine]
+    ENGINE_COMMAND: _ClassVar[Engine]
 NODE_STATE_UNSPECIFIED: NodeState
 NODE_STATE_RECONCILING: NodeState
 NODE_STATE_READY: NodeState
@@ -43,6 +44,7 @@ ROLE_ADMIN: Role
 ENGINE_UNSPECIFIED: Engine
 ENGINE_LLAMA_CPP: Engine
 ENGINE_VLLM: Engine
+ENGINE_COMMAND: Engine
 
 class Node(_message.Message):
     __slots__ = ("hostname", "version", "boot_id", "state", "state_reason", "policy", "engines", "start_time", "sampling_interval", "tls")
