@@ -31,15 +31,18 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A server that somebody runs, or an address that somebody set, is not what the tasks speak to.
 unexport GPUCTL_ADDRESS
 
-.PHONY: help setup engine demo test check fix proto bench prove clean
+.PHONY: help setup engine vllm demo test test-vllm check fix proto bench prove clean
 
 help: ## List the tasks
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: $(develop) $(generate) engine ## Install all that the other tasks use (each also does so itself)
 
 engine: $(runtime) ## Find, fetch or build a real llama-server and print its path
 	@packaging/get_engine.sh
+
+vllm: ## Find or install a vLLM that runs on the CPU (2.5 GB) and print its path
+	@packaging/vllm/get_vllm.sh
 
 demo: $(runtime) ## Show the main job from start to end, on this machine's RAM and simulated cards
 	@engine=$$(packaging/get_engine.sh | tail -n 1); \
@@ -49,6 +52,11 @@ test: $(develop) $(generate) check ## Run every check, then every test, the real
 	@engine=$$(packaging/get_engine.sh | tail -n 1); \
 	folder=$$(mktemp -d /tmp/gpud-test.XXXXXX); trap 'rm -rf "$$folder"' EXIT; \
 	LLAMA_SERVER=$$engine TMPDIR=$$folder $(bin)/python -m pytest $(TESTS)
+
+test-vllm: $(develop) ## Run the tests on the real vLLM, which is installed for them (minutes, 2.5 GB)
+	@program=$$(packaging/vllm/get_vllm.sh | tail -n 1); \
+	folder=$$(mktemp -d /tmp/gpud-vllm-test.XXXXXX); trap 'rm -rf "$$folder"' EXIT; \
+	VLLM=$$program TMPDIR=$$folder $(bin)/python -m pytest -m vllm tests/vllm
 
 check: $(develop) ## Run the checks alone: lints, format, types, layers, API rules
 	$(bin)/ruff check

@@ -5,16 +5,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from gpuctl.failures import usage
-from gpuctl.messages import enum_prefix
+from gpuctl.messages import enum_prefix, timestamp
 from gpuctl.render import FORMATS
 from gpuctl.session import Session
 from gpuctl.units import parse_size, parse_span
 from gpud.v1.models_pb2 import ModelOptions
+
+if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -29,6 +32,24 @@ def span(text: str) -> float:
     """Seconds of 30s; a usage error says what would be accepted."""
     with _as_usage():
         return parse_span(text)
+
+
+def moment(option: str, text: str, now: float) -> Timestamp:
+    """The moment of a span before `now`, or of an RFC 3339 time. Raises Failure: it is neither."""
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    try:
+        return timestamp(now - parse_span(text))
+    except ValueError:
+        pass
+    told = Timestamp()
+    try:
+        told.FromJsonString(text)
+    except ValueError:
+        raise usage(
+            f"{option} {text!r} is neither a span nor a moment; write 10m or 2026-11-20T21:00:00Z"
+        ) from None
+    return told
 
 
 def label(text: str) -> tuple[str, str]:

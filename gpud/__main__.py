@@ -102,6 +102,7 @@ def _loaded(path: Path | None) -> Config:
     try:
         settings = config.load(path, os.environ)
         _check_cards(settings)
+        _check_models(settings)
     except ConfigInvalid as error:
         _refuse(error)
         raise
@@ -123,8 +124,16 @@ def _check_cards(settings: Config) -> None:
             )
 
 
+def _check_models(settings: Config) -> None:
+    """Refuse profiles, flags and commands that cannot be. Apart from config, which knows none."""
+    if settings.models.entries:
+        from gpud.assembly import models
+
+        models(settings)
+
+
 def _check_files(settings: Config) -> None:
-    """Refuse certificates that could not be served, and a list of the denied that is no good.
+    """Refuse certificates that could not be served, a list of the denied or a program no good.
 
     Not part of each reading of the configuration: only gpud's user may read the key.
     """
@@ -137,6 +146,21 @@ def _check_files(settings: Config) -> None:
         from gpud.access.reloading import read_denied
 
         read_denied(settings.access.denied)
+    for name, entry in settings.models.entries.items():
+        if entry.argv:
+            _check_program(name, entry.argv[0])
+
+
+def _check_program(name: str, path: str) -> None:
+    """Refuse a command that could not be started. Only the host it is for has its program."""
+    from gpud.engines.command.program import ProgramRefused, check_program
+
+    try:
+        check_program(path)
+    except ProgramRefused as error:
+        raise ConfigInvalid(
+            f"cannot use the configuration: models.{name}.argv: {error}"
+        ) from error
 
 
 def _plain(value: object) -> object:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
+from urllib.parse import urlsplit
 
+from gpud.clock import Clock
 from gpud.config import toml_key
 from gpud.devices.bands import Bands
 from gpud.devices.sampling.frames import SamplerSettings
+from gpud.engines.command.spec import check_spec
+from gpud.engines.extra_args import check_extra_args
+from gpud.engines.profiles import BUILT_IN
+from gpud.errors import ConfigInvalid, ModelNotFound, OptionInvalid
+from gpud.instances.instance import Instance
 from gpud.ledger.admission.policy import (
     LedgerSettings,
     OwnerQuota,
@@ -20,9 +29,16 @@ from gpud.ledger.charge import Reserves
 from gpud.ledger.reservation import Sharing
 from gpud.ledger.standing import Standing
 from gpud.models.catalogue import Catalogue
-from gpud.models.model import EngineKind, Model, ModelKind, ModelOptions
-from gpud.settings import Config, ModelEntry, Policy, Quota
+from gpud.models.model import CommandSpec, EngineKind, Model, ModelKind, ModelOptions
+from gpud.models.sources.entry import Places, Said, with_source
+from gpud.models.sources.supplies import Keeping, Supplies
+from gpud.models.sources.transfer.download import Terms
+from gpud.models.sources.transfer.room import Room
+from gpud.settings import Config, ModelEntry, Options, Policy, Quota, Size
+from gpud.units import MIB
 
+# No download takes the last of a disk: the store has to be written, come what may.
+KEEP_FREE_BYTES = 64 * MIB
 # The quota of owners without a table of their own.
 DEFAULT_QUOTA = "default"
 
@@ -102,20 +118,127 @@ def sampler_settings(config: Config) -> SamplerSettings:
 
 
 def catalogue(config: Config) -> Catalogue:
-    """The models of the configuration."""
-    models = {name: _model(name, entry) for name, entry in config.models.entries.items()}
-    return Catalogue(models, tuple(Path(root) for root in config.models.roots))
+    """The models of the configuration. Raises ConfigInvalid."""
+    return Catalogue(models(config), roots(config))
 
 
-def _model(name: str, entry: ModelEntry) -> Model:
-    options = ModelOptions(
-        **{field: getattr(entry, field) for field in ModelOptions.__dataclass_fields__}
+def roots(config: Config) -> tuple[Path, ...]:
+    """Where model files must lie under: the roots, and the folder of downloads."""
+    return (*(Path(root) for root in config.models.roots), places(config).download_dir)
+
+
+def places(config: Config) -> Places:
+    """Where downloads come to lie."""
+    folder = config.models.download_dir or f"{config.node.state_dir}/models"
+    return Places(
+        download_dir=Path(folder),
+        allow_http=config.models.allow_http,
+        profiles=profiles(config),
     )
+
+
+def supplies(config: Config, known: Catalogue, keeping: Keeping, clock: Clock) -> Supplies:
+    """Downloads, sums and registered entries for a catalogue."""
+    terms = Terms(
+        room=Room(KEEP_FREE_BYTES),
+        max_bytes=int(config.models.max_download_bytes),
+        allow_http=config.models.allow_http,
+        stall_seconds=float(config.models.download_stall),
+    )
+    return Supplies(known, places(config), terms, keeping, clock)
+
+
+def models(config: Config) -> dict[str, Model]:
+    """The entries of the configuration, by id. Raises ConfigInvalid."""
+    known, where = profiles(config), places(config)
+    return {
+        name: _with_source(_model(name, entry, known), entry, where)
+        for name, entry in config.models.entries.items()
+    }
+
+
+def _with_source(model: Model, entry: ModelEntry, where: Places) -> Model:
+    said = Said(**{name: getattr(entry, name) for name in Said.__struct_fields__})
+    try:
+        return with_source(model, said, where)
+    except OptionInvalid as error:
+        raise ConfigInvalid(
+            f"cannot use the configuration: models.{toml_key(model.id)}.{error.field}: "
+            f"{error.problem}"
+        ) from error
+
+
+def profiles(config: Config) -> Mapping[str, ModelOptions]:
+    """The profiles there are by name: those of the configuration, and those that gpud brings."""
+    return {**BUILT_IN, **{name: _options(each) for name, each in config.profiles.items()}}
+
+
+def command_at(
+    endpoint: str, instances: Iterable[Instance], known: Catalogue
+) -> CommandSpec | None:
+    """What is told of the server at an endpoint; None: its entry has left the configuration."""
+    port = urlsplit(endpoint).port
+    for instance in instances:
+        if instance.port == port and not instance.ended:
+            with suppress(ModelNotFound):
+                return known.get(instance.model).command
+    return None
+
+
+def _options(said: Options) -> ModelOptions:
+    found = {field: getattr(said, field) for field in ModelOptions.__dataclass_fields__}
+    # Plain numbers, because records are written with them.
+    plain = {name: int(value) for name, value in found.items() if isinstance(value, Size)}
+    return ModelOptions(**found | plain)
+
+
+def _model(name: str, entry: ModelEntry, known: Mapping[str, ModelOptions]) -> Model:
+    """An entry with its profile's options below its own. Raises ConfigInvalid."""
+    engine, options = EngineKind(entry.engine), _options(entry)
+    try:
+        if entry.profile:
+            options = options.over(_profile(entry.profile, known))
+        extra_args = check_extra_args(engine, entry.extra_args)
+        command = _command(entry) if engine is EngineKind.COMMAND else None
+    except OptionInvalid as error:
+        raise ConfigInvalid(
+            f"cannot use the configuration: models.{toml_key(name)}.{error.field}: {error.problem}"
+        ) from error
     return Model(
         id=name,
-        engine=EngineKind(entry.engine),
+        engine=engine,
         kind=ModelKind(entry.kind) if entry.kind else None,
         path=entry.path,
         options=options,
         api_key_file=entry.api_key_file,
+        profile=entry.profile,
+        extra_args=extra_args,
+        command=command,
+        restart=entry.restart == "always",
+        idle_ttl_seconds=None if entry.idle_ttl is None else float(entry.idle_ttl),
+        pinned=entry.pinned,
     )
+
+
+def _profile(name: str, known: Mapping[str, ModelOptions]) -> ModelOptions:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
+        raise OptionInvalid(field="profile", problem=f"there is no profile {name!r}; {hint}")
+    return known[name]
+
+
+def _command(entry: ModelEntry) -> CommandSpec:
+    """Raises OptionInvalid."""
+    told = CommandSpec(
+        argv=entry.argv,
+        health=entry.health,
+        device_bytes=int(entry.device_bytes),
+        host_bytes=int(entry.host_bytes),
+        environment=tuple(entry.environment.items()),
+        metrics=entry.metrics,
+        counters=tuple(entry.counters.items()),
+        served_name=entry.served_name,
+    )
+    check_spec(told)
+    return told

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +17,13 @@ import msgspec
 
 from gpud.errors import ConfigInvalid
 from gpud.listening import NAME_PATTERN, check_absolute, check_listening, require
+from gpud.model_entries import check_choice, check_models, powerful
 from gpud.settings import (
-    CACHE_TYPES,
+    MODELS_KEYS,
     Config,
     LlamaCpp,
     ModelEntry,
+    Profile,
     Quota,
     RoleSocket,
     Section,
@@ -48,12 +51,26 @@ _SPANS = (
     ("preemption_min_tenure", 0.0, 86400.0),
     ("band_hold", 0.0, 3600.0),
 )
+# Those of [health].
+_HEALTH_SPANS = (
+    ("watch", 0.01, 3600.0),
+    ("health", 0.01, 3600.0),
+    ("probe", 0.0, 86400.0),
+    ("stuck", 0.1, 86400.0),
+    ("backoff_first", 0.0, 3600.0),
+    ("backoff_most", 0.0, 86400.0),
+    ("breaker_window", 1.0, 7 * 86400.0),
+    ("healthy_spell", 1.0, 7 * 86400.0),
+)
+# The least of [models.NAME] idle_ttl: below it a model would be gone before its next request.
+MIN_IDLE_SECONDS = 1.0
 # Where an unknown key may stand, as msgspec tells it.
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
     **{field.name: field.type for field in msgspec.structs.fields(Config)},
     "devices.simulated[...]": SimulatedCards,
     "engines.llama_cpp": LlamaCpp,
     "models.NAME": ModelEntry,
+    "profiles.NAME": Profile,
     "reservations.NAME": StandingReservation,
     "quotas.OWNER": Quota,
     "sockets.ROLE": RoleSocket,
@@ -105,6 +122,7 @@ def _anchored(config: Config, path: Path) -> Config:
 def _read(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
+            status = os.fstat(file.fileno())
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigInvalid(
@@ -116,9 +134,25 @@ def _read(path: Path) -> dict[str, Any]:
             f"cannot use {path}: larger than {MAX_FILE_BYTES} bytes; split it into conf.d/"
         )
     try:
-        return tomllib.loads(data.decode())
+        tree = tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigInvalid(f"cannot read {path} as TOML: {error}") from error
+    _check_author(path, status, tree)
+    return tree
+
+
+def _check_author(path: Path, status: os.stat_result, tree: Mapping[str, Any]) -> None:
+    """What is executed with gpud's rights is taken from a file that nobody else may write."""
+    key = next(powerful(tree), None)
+    if key is None:
+        return
+    problem = ""
+    if status.st_uid not in {0, os.geteuid()}:
+        problem = "it belongs to another user: chown root it"
+    elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        problem = "others may write to it: chmod go-w it"
+    if problem:
+        raise ConfigInvalid(f"cannot take {key} from {path}: {problem}")
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -151,24 +185,25 @@ def _scalar(text: str) -> Any:
 
 
 def _with_entries(tree: dict[str, Any]) -> dict[str, Any]:
-    """[models] holds `roots` beside one table per model; apart they can be checked strictly."""
+    """[models] holds its own keys beside one table per model; apart each is checked strictly."""
     models = tree.get("models")
     if not isinstance(models, dict):
         return tree
-    entries = {name: entry for name, entry in models.items() if name != "roots"}
+    entries = {name: entry for name, entry in models.items() if name not in MODELS_KEYS}
     for name, entry in entries.items():
         if not isinstance(entry, dict):
             raise ConfigInvalid(
                 f"cannot use the configuration: models.{name} is not a table; "
-                "model entries are written [models.NAME], and the only other key is `roots`"
+                "model entries are written [models.NAME], and the only other keys are "
+                f"{', '.join(f'`{key}`' for key in sorted(MODELS_KEYS))}"
             )
         if not re.fullmatch(NAME_PATTERN, name):
             raise ConfigInvalid(
                 f"cannot use the configuration: models.{name}: a model's name is made of "
                 "lower-case letters, digits, '.', '_' and '-'"
             )
-    roots = {"roots": models["roots"]} if "roots" in models else {}
-    return {**tree, "models": {**roots, "entries": entries}}
+    own = {name: value for name, value in models.items() if name in MODELS_KEYS}
+    return {**tree, "models": {**own, "entries": entries}}
 
 
 def _decode(kind: type, value: Any) -> Any:
@@ -184,6 +219,7 @@ def _converted(tree: dict[str, Any]) -> Config:
         return msgspec.convert(tree, Config, dec_hook=_decode)
     except msgspec.ValidationError as error:
         text = str(error).replace("$.models.entries[...]", "models.NAME")
+        text = text.replace("$.profiles[...]", "profiles.NAME")
         text = text.replace("$.reservations[...]", "reservations.NAME")
         text = text.replace("$.quotas[...]", "quotas.OWNER")
         text = text.replace("$.sockets[...]", "sockets.ROLE")
@@ -201,7 +237,9 @@ def _suggestion(tree: dict[str, Any], text: str) -> str:
         return ""
     place = re.search(r"at `([^`]*)`", text)
     known = sorted(_SECTIONS.get(place[1] if place else "", Config).__struct_fields__)
-    near = difflib.get_close_matches(match[1], known, n=1, cutoff=0.6)
+    # A key that was cut short is nearer than one that only looks alike.
+    near = [each for each in known if each.startswith(f"{match[1]}_")]
+    near = near or difflib.get_close_matches(match[1], known, n=1, cutoff=0.6)
     return f"; did you mean `{near[0]}`?" if near else f"; known keys: {', '.join(known)}"
 
 
@@ -209,34 +247,16 @@ def _check(config: Config) -> None:
     """What types alone cannot say."""
     _check_sampling(config)
     check_listening(config, config.server.socket or default_socket())
-    _check_models(config)
+    check_models(config)
     check_absolute("node.state_dir", config.node.state_dir)
-    _check_choice("logging.format", config.logging.format, ("auto", "json", "console"))
-    _check_choice("logging.level", config.logging.level, ("debug", "info", "warning", "error"))
+    check_choice("logging.format", config.logging.format, ("auto", "json", "console"))
+    check_choice("logging.level", config.logging.level, ("debug", "info", "warning", "error"))
     _check_policy(config)
+    _check_health(config)
     for name, standing in config.reservations.items():
         _check_standing(name, standing)
     _check_quotas(config)
     _check_audit(config)
-
-
-def _check_models(config: Config) -> None:
-    for name, entry in config.models.entries.items():
-        _check_choice(f"models.{name}.engine", entry.engine, ("llama_cpp", "vllm", "command"))
-        _check_choice(
-            f"models.{name}.kind", entry.kind, ("", "chat", "completion", "embedding", "rerank")
-        )
-        _check_choice(
-            f"models.{name}.flash_attention",
-            entry.flash_attention or "auto",
-            ("on", "off", "auto"),
-        )
-        for key in ("cache_type_k", "cache_type_v"):
-            _check_choice(f"models.{name}.{key}", getattr(entry, key) or "f16", CACHE_TYPES)
-        if entry.api_key_file:
-            check_absolute(f"models.{name}.api_key_file", entry.api_key_file)
-    for root in config.models.roots:
-        check_absolute("models.roots", root)
 
 
 def _check_policy(config: Config) -> None:
@@ -267,6 +287,28 @@ def _check_policy(config: Config) -> None:
         "policy.strict_allocation",
         "false would promise memory that is not there; only true is offered",
     )
+
+
+def _check_health(config: Config) -> None:
+    health = config.health
+    for key, low, high in _HEALTH_SPANS:
+        seconds = getattr(health, key)
+        require(
+            low <= seconds <= high,
+            f"health.{key}",
+            f"{seconds:g} s is not within {low:g} … {high:g} s",
+        )
+    require(
+        health.backoff_first <= health.backoff_most,
+        "health.backoff_first",
+        f"{health.backoff_first:g} s is above health.backoff_most, {health.backoff_most:g} s",
+    )
+    for name, entry in config.models.entries.items():
+        require(
+            entry.idle_ttl is None or entry.idle_ttl >= MIN_IDLE_SECONDS,
+            f"models.{name}.idle_ttl",
+            f"{entry.idle_ttl or 0:g} s is below {MIN_IDLE_SECONDS:g} s; leave it out for never",
+        )
 
 
 def _check_standing(name: str, standing: StandingReservation) -> None:
@@ -315,17 +357,12 @@ def _check_sampling(config: Config) -> None:
     require(
         0.01 <= interval <= 10, "sampling.interval", f"{interval:g} s is not within 10ms … 10s"
     )
-    stall = config.engines.llama_cpp.load_stall
-    require(
-        0.1 <= stall <= 86400,
-        "engines.llama_cpp.load_stall",
-        f"{stall:g} s is not within 100ms … 1d",
-    )
-
-
-def _check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
-    shown = ", ".join(choice for choice in choices if choice)
-    require(value in choices, key, f"{value!r} is none of {shown}")
+    stalls = {
+        "engines.llama_cpp.load_stall": config.engines.llama_cpp.load_stall,
+        "engines.vllm.load_stall": config.engines.vllm.load_stall,
+    }
+    for key, stall in stalls.items():
+        require(0.1 <= stall <= 86400, key, f"{stall:g} s is not within 100ms … 1d")
 
 
 def schema() -> dict[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import random
 import shutil
 import signal
 import socket
@@ -24,15 +25,15 @@ from gpud.devices.sampling.sampler import Sampler
 from gpud.devices.snapshot import Snapshot
 from gpud.devices.topology import nodes
 from gpud.enforcement.guard import Guard, GuardSeams
-from gpud.engines.engine import Engine, EngineProgram
-from gpud.engines.llama_cpp import LlamaCpp
-from gpud.engines.probe import HttpProbe
+from gpud.engines.engine import EngineProgram
+from gpud.engines.known import engines
 from gpud.entrance import Entrance
 from gpud.errors import EngineMissing, GpudError, StateDirectoryRefused
 from gpud.events import Event, Journal
 from gpud.failpoints import around
 from gpud.feed import Feed
 from gpud.http.server import HttpServer
+from gpud.instances.health.oom import Kernel
 from gpud.instances.life import House, StopOrder
 from gpud.instances.roster import Roster
 from gpud.instances.tree import cgroup
@@ -43,7 +44,8 @@ from gpud.ledger.charge import is_stale
 from gpud.ledger.ledger import Ledger
 from gpud.ledger.reservation import MIN_TTL_SECONDS
 from gpud.ledger.standing import requests_of, standing_events
-from gpud.models.model import EngineKind
+from gpud.models.model import CommandSpec, EngineKind
+from gpud.models.sources.supplies import Keeping
 from gpud.notify import Notifier
 from gpud.promises.promises import Promises, note
 from gpud.rpc.node import NodeFacts
@@ -137,9 +139,8 @@ class Daemon:
         self._told_missing: dict[str, list[str]] = {}
         self._snapshots: Feed[Snapshot] = Feed()
         self._sampler = Sampler(assembly.sampler_settings(config), clock, self._see)
-        self._engines: dict[EngineKind, Engine] = {
-            EngineKind.LLAMA_CPP: LlamaCpp(config.engines.llama_cpp.binary, HttpProbe())
-        }
+        self._engines = engines(config.engines, directory / "engines", self._command_at)
+        cgroups = cgroup.find()
         launcher: Launcher = ProcessLauncher(clock, clock.now().boot_id)
         self._house = House(
             promises=self._promises,
@@ -151,11 +152,18 @@ class Daemon:
             list_soon=self._sampler.list_soon,
             directory=directory / "instances",
             load_stall_seconds=float(config.engines.llama_cpp.load_stall),
+            load_stalls={EngineKind.VLLM: float(config.engines.vllm.load_stall)},
             sample_now=self._sampler.sample_now,
             policy=policy,
-            cgroups=cgroup.find(),
+            health=config.health,
+            luck=random.random,
+            kernel=Kernel(cgroups=cgroups),
+            cgroups=cgroups,
             node_count=len(nodes()) or None,
         )
+        self._supplies = assembly.supplies(config, self._house.catalogue, self._keeping(), clock)
+        self._house.fetching = self._supplies.fetching
+        self._house.registry = self._supplies.registry
         self._roster = Roster(self._house, self._store)
         self._guard = Guard(
             GuardSeams(
@@ -193,6 +201,7 @@ class Daemon:
         self._promises.on_notice = self._roster.preempt
         with around("restore.books"):
             self._promises.restore()
+        self._supplies.restore(self._store.read_rows)
         self._guard.attachments.refresh()
         started = Event(wall=self._start_wall, type="node.started", subject="node")
         self._promises.post(note(started))
@@ -377,7 +386,8 @@ class Daemon:
             for engine in self._engines.values():
                 with contextlib.suppress(EngineMissing):  # it is left out; its load says why
                     found.append(await engine.program())
-            self._programs = tuple(found)
+            # A command has no program of its own: each entry names one.
+            self._programs = tuple(program for program in found if program.path)
             await self._clock.sleep(FIND_ENGINES_SECONDS)
 
     async def _watch_state(self) -> None:
@@ -411,6 +421,17 @@ class Daemon:
             self._promises.post(note(event))
 
     # Parts.
+
+    def _keeping(self) -> Keeping:
+        return Keeping(
+            commit=lambda events, rows, durable: self._promises.commit(
+                Change(events=events), rows, durable
+            ),
+            is_writable=lambda: not self._store.read_only_cause,
+        )
+
+    def _command_at(self, endpoint: str) -> CommandSpec | None:
+        return assembly.command_at(endpoint, self._roster.list(), self._house.catalogue)
 
     def _facts(self) -> NodeFacts:
         return NodeFacts(

@@ -167,6 +167,20 @@ class Policy(Section, frozen=True, kw_only=True):
     critical_load_percent: Percent = 95.0
 
 
+class Health(Section, frozen=True, kw_only=True):
+    """[health]: how engines that serve are watched, and started again when they fail."""
+
+    watch: Span = _span(5.0)
+    health: Span = _span(15.0)
+    probe: Span = _span(60.0)
+    stuck: Span = _span(60.0)
+    backoff_first: Span = _span(1.0)
+    backoff_most: Span = _span(300.0)
+    breaker_failures: Annotated[int, msgspec.Meta(ge=1, le=100)] = 5
+    breaker_window: Span = _span(600.0)
+    healthy_spell: Span = _span(600.0)
+
+
 class StandingReservation(Section, frozen=True, kw_only=True):
     """[reservations.NAME]: a fixed share, held from the start."""
 
@@ -185,22 +199,26 @@ class LlamaCpp(Section, frozen=True, kw_only=True):
     load_stall: Span = _span(120.0)
 
 
+class VllmProgram(Section, frozen=True, kw_only=True):
+    """[engines.vllm]: the program and what follows it. Its start is long and often silent."""
+
+    command: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=8)] = (
+        "vllm",
+        "serve",
+    )
+    load_stall: Span = _span(300.0)
+
+
 class Engines(Section, frozen=True, kw_only=True):
     """[engines]."""
 
     llama_cpp: LlamaCpp = msgspec.field(default_factory=LlamaCpp)
+    vllm: VllmProgram = msgspec.field(default_factory=VllmProgram)
 
 
-class ModelEntry(Section, frozen=True, kw_only=True):
-    """[models.NAME]: a catalogue entry and the options it is loaded with.
+class Options(Section, frozen=True, kw_only=True):
+    """The options of an engine, as a model or a profile says them; None: not said here."""
 
-    Its engine asks everybody for the key in `api_key_file`, where one is named.
-    """
-
-    engine: str = "llama_cpp"
-    path: str
-    kind: str = ""
-    api_key_file: str = ""
     context_length: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
     parallel: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
     batch: Annotated[int, msgspec.Meta(ge=1, le=2**20)] | None = None
@@ -233,11 +251,61 @@ class ModelEntry(Section, frozen=True, kw_only=True):
     sleep_mode: bool | None = None
 
 
+class Profile(Options, frozen=True, kw_only=True):
+    """[profiles.NAME]: options that a model takes with `profile = "NAME"`."""
+
+
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+
+
+class ModelEntry(Options, frozen=True, kw_only=True):
+    """[models.NAME]: a catalogue entry and the options it is loaded with.
+
+    Its engine asks everybody for the key in `api_key_file`, where one is named. From `argv` on it
+    is about the engine `command` alone.
+    """
+
+    engine: str = "llama_cpp"
+    path: str = ""
+    url: str = ""
+    sha256: str = ""
+    hub: str = ""
+    revision: str = ""
+    file: str = ""
+    mmproj: str = ""
+    kind: str = ""
+    api_key_file: str = ""
+    restart: Literal["always", "never"] = "always"
+    idle_ttl: Span | None = None
+    pinned: bool = False
+    profile: str = ""
+    extra_args: tuple[Text, ...] = ()
+    argv: tuple[Text, ...] = ()
+    environment: dict[str, str] = {}
+    health: str = ""
+    metrics: str = ""
+    counters: dict[Literal["running", "waiting", "progress", "completed"], str] = {}
+    served_name: str = ""
+    device_bytes: Size = _size(0)
+    host_bytes: Size = _size(0)
+
+
 class Models(msgspec.Struct, frozen=True, kw_only=True):
-    """[models]: the roots that files must lie under, and the entries."""
+    """[models]: the roots that files must lie under, how they are downloaded, and the entries.
+
+    An empty `download_dir` is the folder models of the state directory.
+    """
 
     roots: tuple[str, ...] = ()
+    download_dir: str = ""
+    max_download_bytes: Size = _size(1024 * GIB)
+    download_stall: Span = _span(60.0)
+    allow_http: bool = False
     entries: dict[str, ModelEntry] = {}
+
+
+# What stands in [models] itself, so that no model can be called so.
+MODELS_KEYS = frozenset(Models.__struct_fields__) - {"entries"}
 
 
 class Http(Section, frozen=True, kw_only=True):
@@ -261,8 +329,10 @@ class Config(Section, frozen=True, kw_only=True):
     sampling: Sampling = msgspec.field(default_factory=Sampling)
     devices: Devices = Devices()
     policy: Policy = msgspec.field(default_factory=Policy)
+    health: Health = msgspec.field(default_factory=Health)
     engines: Engines = msgspec.field(default_factory=Engines)
-    models: Models = Models()
+    models: Models = msgspec.field(default_factory=Models)
+    profiles: dict[str, Profile] = {}
     reservations: dict[str, StandingReservation] = {}
     sockets: dict[Literal["operator", "viewer"], RoleSocket] = {}
     tls: Tls = msgspec.field(default_factory=Tls)

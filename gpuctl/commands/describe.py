@@ -39,7 +39,14 @@ def describe(message: Message, *, color: bool = False) -> list[str]:
 
 
 # Absent, or 0, where they say nothing, rather than where nothing is known.
-_MEANT_SOMETIMES = {"queue_position", "memory_node", "host_bytes", "cpu_affinity"}
+_MEANT_SOMETIMES = {
+    "downloaded_bytes",
+    "queue_position",
+    "memory_node",
+    "host_bytes",
+    "cpu_affinity",
+    "busy",
+}
 
 
 def _worth_showing(message: Message, field: FieldDescriptor) -> bool:

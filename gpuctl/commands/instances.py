@@ -1,4 +1,4 @@
-"""`gpuctl load`, `unload`, `instances` and `logs`: engines run inside promises."""
+"""`gpuctl load`, `unload` and `instances`: engines run inside promises."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from gpuctl.options import (
     span,
 )
 from gpuctl.session import Session, request_id
-from gpuctl.tables import Column, clean_line
+from gpuctl.tables import Column
 from gpuctl.units import size_text, span_text
 from gpud.v1.instances_pb2 import (
     GetInstanceRequest,
@@ -35,15 +35,11 @@ from gpud.v1.instances_pb2 import (
     LoadModelRequest,
     LoadModelResponse,
     LoadPhase,
-    TailOutputRequest,
     UnloadModelRequest,
     UnloadModelResponse,
     UnloadPhase,
 )
 from gpud.v1.reservations_pb2 import Priority, Sharing
-
-# As many as gpud keeps at hand.
-LINES = click.IntRange(1, 10_000)
 
 Progress = TypeVar("Progress", LoadModelResponse, UnloadModelResponse)
 
@@ -59,7 +55,12 @@ def _tokens_per_second(instance: Instance) -> str:
 
 
 def _why(instance: Instance) -> str:
-    return instance.failure.message or instance.last_exit.meaning or instance.wait_reason
+    why = instance.failure.message or instance.health.reason or instance.last_exit.meaning
+    return why or instance.wait_reason
+
+
+def _health(instance: Instance) -> str:
+    return word(instance.health, "verdict") if instance.HasField("health") else "-"
 
 
 def instance_columns(aliases: dict[str, str]) -> tuple[Column[Instance], ...]:
@@ -72,6 +73,8 @@ def instance_columns(aliases: dict[str, str]) -> tuple[Column[Instance], ...]:
         *INSTANCE_COLUMNS[:3],
         Column(header="DEVICES", cell=devices),
         *INSTANCE_COLUMNS[3:],
+        Column(header="HEALTH", cell=_health, wide=True),
+        Column(header="RESTARTS", cell=lambda i: str(i.restarts), right=True, wide=True),
         Column(header="PID", cell=lambda i: str(known(i, "pid") or "-"), right=True, wide=True),
         Column(header="LOADED IN", cell=_load_time, right=True, wide=True),
         Column(header="TOKENS/S", cell=_tokens_per_second, right=True, wide=True),
@@ -96,6 +99,8 @@ def _columns(session: Session) -> tuple[Column[Instance], ...]:
 @click.option("--preemptible", is_flag=True, help="May be ended early for a higher class.")
 @click.option("--wait", "wait_seconds", type=wait, metavar="SPAN", help="Queue for the memory.")
 @click.option("--reservation", help="Run in this standing reservation; no memory of its own.")
+@click.option("--idle-ttl", type=span, metavar="SPAN", help="Unload it when unused so long.")
+@click.option("--pinned/--no-pinned", default=None, help="Never unload it for being unused.")
 @click.option("--dry-run", is_flag=True, help="Footprint and placement, promising nothing.")
 @click.option("--detach", is_flag=True, help="Come back once it is under way.")
 def load(
@@ -116,6 +121,7 @@ def load(
         request_id=given_id or request_id(),
         model=qualified("models", model),
         **_promise_fields(options, devices),
+        **_life_fields(options),
         options=options_message(options),
         devices=devices,
         validate_only=dry_run,
@@ -187,6 +193,12 @@ def _promise_fields(options: dict[str, Any], devices: tuple[str, ...]) -> dict[s
     }
 
 
+def _life_fields(options: dict[str, Any]) -> dict[str, Any]:
+    """How long it is to stay; taken out of `options`."""
+    seconds, pinned = options.pop("idle_ttl"), options.pop("pinned")
+    return {"idle_ttl": None if seconds is None else duration(seconds), "pinned": pinned}
+
+
 _UNLOADED_COLUMNS: tuple[Column[UnloadModelResponse], ...] = (
     Column(header="INSTANCE", cell=lambda u: u.instance.name.removeprefix("instances/")),
     Column(header="STATE", cell=lambda u: word(u, "phase")),
@@ -206,7 +218,7 @@ def unload(session: Session, name: str, grace: float | None, force: bool) -> Non
         force=force,
         owner=session.owner(),
     )
-    instance = _instance_named(session, name)
+    instance = instance_or_none(session, name)
     if instance is None:
         request.model = qualified("models", name)
     else:
@@ -220,7 +232,7 @@ def unload(session: Session, name: str, grace: float | None, force: bool) -> Non
         session.output.one(last, _UNLOADED_COLUMNS)
 
 
-def _instance_named(session: Session, name: str) -> str | None:
+def instance_or_none(session: Session, name: str) -> str | None:
     """The full name of an instance; None for what can only be a model's name."""
     if name.startswith("models/"):
         return None
@@ -234,6 +246,13 @@ def _instance_named(session: Session, name: str) -> str | None:
             raise
         return None
     return full
+
+
+def instance_named(session: Session, name: str) -> str:
+    """The full name of an instance, or of the newest of a model."""
+    found = instance_or_none(session, name) or _newest_of(session, name)
+    # Nothing of that name: gpud says so best.
+    return found or qualified("instances", name.removeprefix("models/"))
 
 
 def _newest_of(session: Session, model: str) -> str | None:
@@ -257,31 +276,6 @@ def instances(session: Session, every: bool, model: str) -> None:
     pages = client.pages(client.instances.ListInstances, request)
     found = [i for page in pages for i in page.instances if every or not is_stopped(i)]
     session.output.many("instances", found, _columns(session) if found else ())
-
-
-@command(named=False)
-@click.argument("name", metavar="INSTANCE|MODEL")
-@click.option("--lines", type=LINES, help="How many of the last lines (default: 50).")
-@click.option("-f", "--follow", is_flag=True, help="Go on with those to come, until Ctrl-C.")
-def logs(session: Session, name: str, lines: int | None, follow: bool) -> None:
-    """Print what an engine wrote, without its control characters.
-
-    Of a model: what the newest of its instances wrote.
-    """
-    client, output = session.client, session.output
-    instance = _instance_named(session, name) or _newest_of(session, name)
-    request = TailOutputRequest(
-        # Nothing of that name: gpud says so best.
-        instance=instance or qualified("instances", name.removeprefix("models/")),
-        lines=lines or 0,
-        follow=follow,
-    )
-    with client.stream(client.instances.TailOutput, request) as answers:
-        for answer in answers:
-            if output.is_table:
-                output.lines(clean_line(line) for line in answer.lines)
-            else:
-                output.streamed(answer)
 
 
 # Given the instance's name, empty while it is not known: what to tell who left with Ctrl-C.

@@ -5,16 +5,13 @@ from __future__ import annotations
 from itertools import islice
 
 import click
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from gpuctl.client import PAGE_SIZE
 from gpuctl.commands import status as status_file
-from gpuctl.failures import Failure, usage
-from gpuctl.messages import timestamp
-from gpuctl.options import COUNT, command
+from gpuctl.failures import Failure
+from gpuctl.options import COUNT, command, moment
 from gpuctl.session import Session
 from gpuctl.tables import Column, Table, clean, moment_text
-from gpuctl.units import parse_span
 from gpud import __version__
 from gpud.v1.node_pb2 import Event, GetNodeRequest, ListEventsRequest, WatchEventsRequest
 
@@ -84,7 +81,7 @@ def events(
     request = ListEventsRequest(
         type=event_type or "",
         subject=subject or "",
-        since=_moment(since, session.now()) if since else None,
+        since=moment("--since", since, session.now()) if since else None,
     )
     newest_first = _newest(session, request, limit or _DEFAULT_LIMIT)
     table = session.output.table(EVENT_COLUMNS)
@@ -135,18 +132,3 @@ def _follow(session: Session, table: Table[Event], request: WatchEventsRequest) 
                 header = False
             else:
                 output.streamed(answer.event)
-
-
-def _moment(text: str, now: float) -> Timestamp:
-    try:
-        return timestamp(now - parse_span(text))
-    except ValueError:
-        pass
-    moment = Timestamp()
-    try:
-        moment.FromJsonString(text)
-    except ValueError:
-        raise usage(
-            f"--since {text!r} is neither a span nor a moment; write 10m or 2026-11-20T21:00:00Z"
-        ) from None
-    return moment

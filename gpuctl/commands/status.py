@@ -11,7 +11,12 @@ from gpuctl.render import TERMINAL_WIDTH
 from gpuctl.tables import Column, clean, paint
 from gpuctl.units import UNKNOWN, compact_size, span_text, used_of
 from gpud.v1.devices_pb2 import Device, DeviceHealth, ListDevicesRequest, Thermal
-from gpud.v1.instances_pb2 import Instance, InstanceState, ListInstancesRequest
+from gpud.v1.instances_pb2 import (
+    HealthVerdict,
+    Instance,
+    InstanceState,
+    ListInstancesRequest,
+)
 from gpud.v1.node_pb2 import GetNodeRequest, Node
 from gpud.v1.reservations_pb2 import (
     ListReservationsRequest,
@@ -91,6 +96,16 @@ DEVICE_COLUMNS: tuple[Column[Device], ...] = (
 _ENDED = {InstanceState.INSTANCE_STATE_STOPPED, InstanceState.INSTANCE_STATE_FAILED}
 
 
+_UNWELL = {HealthVerdict.HEALTH_VERDICT_DEGRADED, HealthVerdict.HEALTH_VERDICT_STUCK}
+
+
+def _instance_why(instance: Instance) -> str:
+    """Why it failed, waits to be started again, or does not serve as it should."""
+    is_down = instance.state == InstanceState.INSTANCE_STATE_BACKOFF
+    unwell = is_down or instance.health.verdict in _UNWELL
+    return instance.failure.message or (instance.health.reason if unwell else "")
+
+
 def _instance_memory(instance: Instance) -> str:
     """Used of promised, as `700/752M`; `-/752M` before it is measured, `-` where none is held."""
     if instance.state in _ENDED or not instance.reservation:
@@ -99,9 +114,11 @@ def _instance_memory(instance: Instance) -> str:
 
 
 def _instance_state(instance: Instance) -> str:
-    """With its place in the queue, while it waits for its bytes: QUEUED 2."""
+    """With its place in the queue (QUEUED 2), and where it does not serve as it should."""
     position = known(instance, "queue_position")
     state = word(instance, "state")
+    if instance.health.verdict in _UNWELL:
+        return f"{state} {word(instance.health, 'verdict')}"
     return state if position is None else f"{state} {position}"
 
 
@@ -206,9 +223,9 @@ class Status:
 
     def _instance_problems(self) -> list[str]:
         return [
-            _cut(f"{instance.name.removeprefix('instances/')}: {instance.failure.message}")
+            _cut(f"{instance.name.removeprefix('instances/')}: {why}")
             for instance in self._instances
-            if instance.failure.message
+            if (why := _instance_why(instance))
         ]
 
     def _reservation_line(self) -> str:

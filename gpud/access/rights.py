@@ -15,7 +15,13 @@ _READS = {
         "WatchReservation",
     ),
     "gpud.v1.ModelService": ("ListModels", "GetModel", "EstimateFootprint"),
-    "gpud.v1.InstanceService": ("GetInstance", "ListInstances", "WatchInstance", "TailOutput"),
+    "gpud.v1.InstanceService": (
+        "GetInstance",
+        "ListInstances",
+        "WatchInstance",
+        "TailOutput",
+        "ListBenchmarks",
+    ),
     "grpc.health.v1.Health": ("Check", "List", "Watch"),
     "grpc.reflection.v1.ServerReflection": ("ServerReflectionInfo",),
     "grpc.reflection.v1alpha.ServerReflection": ("ServerReflectionInfo",),
@@ -23,7 +29,8 @@ _READS = {
 # Of these an operator may change only what is its own; the services look whose it is.
 _OPERATES = {
     "gpud.v1.ReservationService": ("Reserve", "Renew", "KeepAlive", "Release", "AttachProcess"),
-    "gpud.v1.InstanceService": ("LoadModel", "UnloadModel"),
+    "gpud.v1.ModelService": ("RegisterModel", "DeleteModel"),
+    "gpud.v1.InstanceService": ("LoadModel", "UnloadModel", "ResetInstance", "BenchmarkModel"),
 }
 _ADMINISTERS = {
     "gpud.v1.NodeService": ("DrainNode", "ResumeNode"),

@@ -36,14 +36,16 @@ ENVIRONMENT_NAMES: Final = frozenset(
 class Command:
     """What to execute. `environment` is whole: nothing is inherited beside it.
 
-    Raises ValueError for a name that is not one of ENVIRONMENT_NAMES.
+    `own_names` are of a server that the configuration alone describes. Raises ValueError for a
+    name that is neither one of them nor one of ENVIRONMENT_NAMES.
     """
 
     argv: tuple[str, ...]
     environment: dict[str, str]
+    own_names: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        strange = self.environment.keys() - ENVIRONMENT_NAMES
+        strange = self.environment.keys() - ENVIRONMENT_NAMES - self.own_names
         if strange:
             raise ValueError(f"no engine is given {', '.join(sorted(strange))}")
 
@@ -63,7 +65,12 @@ class StartRequest:
     visible_devices: tuple[str, ...]
     directory: Path  # the instance's own: TMPDIR, cache
     key_path: Path | None = None
+    mmproj_path: Path | None = None  # a projector beside it
     lock_memory: bool = False  # keep the model from swap; only asked of a build that can
+    key: ApiKey | None = None  # the same key, for engines that take no file
+    inspection: Inspection | None = None  # of the files at `model_path`
+    grant_bytes: int = 0  # promised on each of its devices
+    device_bytes: int | None = None  # of the smallest of its devices, all of its memory
 
 
 class Readiness(enum.Enum):
@@ -95,6 +102,7 @@ class Pulse:
     waiting: int | None = None
     progress: float | None = None
     completed: float | None = None  # requests, or tokens given, since it started
+    tokens: float | None = None  # given since it started; what its speed is made of
     kv_used_fraction: float | None = None
     sleeping: bool = False
 
@@ -183,6 +191,10 @@ class Engine(Protocol):
 
     def load_fraction(self, output_tail: tuple[str, ...]) -> float | None:
         """How far the load is, 0..1, from the engine's last output; None: it does not tell."""
+        ...
+
+    def hopeless(self, output_tail: tuple[str, ...]) -> str:
+        """Why it will never be ready though it still runs, as its last output says; else empty."""
         ...
 
     def explain_exit(self, output_tail: tuple[str, ...]) -> str:

@@ -8,13 +8,13 @@ import shutil
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from gpud.engines import llama_command, llama_output
+from gpud.engines import llama_command, llama_options, llama_output
 from gpud.engines.api_key import ApiKey
 from gpud.engines.engine import Command, EngineProgram, Pulse, Readiness, StartRequest, Warmth
 from gpud.engines.probe import Answer, Probe, ProbeFailed, ProbeFault
@@ -65,7 +65,7 @@ class LlamaCpp:
 
     def check_options(self, options: ModelOptions) -> ModelOptions:
         """The options with this engine's defaults filled in. Raises OptionInvalid."""
-        return llama_command.check_options(options)
+        return llama_options.check_options(options)
 
     def command(self, program: EngineProgram, request: StartRequest) -> Command:
         """Argv and environment, every element from the allow-list.
@@ -91,7 +91,7 @@ class LlamaCpp:
 
         Raises GgufInvalid where the file does not describe a model.
         """
-        return estimate(inspection.gguf, options, device)
+        return estimate(inspection.gguf, options, device, projector=inspection.projector)
 
     def host_bytes(
         self, inspection: Inspection, options: ModelOptions, device: DeviceTraits
@@ -163,7 +163,16 @@ class LlamaCpp:
             return None
         if answer.status != 200:
             return None
-        return llama_output.pulse(answer.body.decode(errors="replace"))
+        told = llama_output.pulse(answer.body.decode(errors="replace"))
+        return replace(told, sleeping=not told.running and await self._is_sleeping(endpoint, key))
+
+    async def _is_sleeping(self, endpoint: str, key: ApiKey | None) -> bool:
+        """Whether it has let its weights go; builds that cannot do not tell. Wakes nobody."""
+        try:
+            answer = await self._probe.get(f"{endpoint}/props", HEALTH_LIMIT_SECONDS, key)
+        except ProbeFailed:
+            return False
+        return _object(answer).get("is_sleeping") is True
 
     async def in_flight(self, endpoint: str, key: ApiKey | None = None) -> int | None:
         """Requests being served or waiting for a slot; None: it does not tell. Never raises."""
@@ -180,6 +189,10 @@ class LlamaCpp:
     def load_fraction(self, output_tail: tuple[str, ...]) -> float | None:
         """How far the load is, 0..1, from the engine's last output; None: it does not tell."""
         return llama_output.load_fraction(output_tail)
+
+    def hopeless(self, output_tail: tuple[str, ...]) -> str:
+        """Nothing: one that cannot load ends."""
+        return ""
 
     def explain_exit(self, output_tail: tuple[str, ...]) -> str:
         """What the last lines mean, in a few words; empty when they say nothing known."""

@@ -80,16 +80,22 @@ def parse_buffers(lines: tuple[str, ...]) -> tuple[Buffer, ...]:
 
 
 def charged_bytes(buffers: tuple[Buffer, ...]) -> int | None:
-    """What counts against the promise: the devices' buffers if there are any, else the host's.
+    """What counts against the promise: the buffers of the dearest device, else the host's.
 
+    Each of several devices was promised what the dearest of them needs. Matrices that are split by
+    rows are told for all devices together, and count evenly.
     Weights that the CPU repacks lie in memory of their own, and the mapped file behind them is
     cache that the kernel may drop: of the two the larger counts. None: no buffers were told.
     """
     if not buffers:
         return None
-    on_devices = [buffer.bytes for buffer in buffers if not buffer.on_host]
-    if on_devices:
-        return sum(on_devices)
+    devices: dict[str, int] = {}
+    for buffer in buffers:
+        if not buffer.on_host:
+            devices[buffer.where] = devices.get(buffer.where, 0) + buffer.bytes
+    by_rows = sum(devices.pop(where) for where in tuple(devices) if where.endswith("_Split"))
+    if devices or by_rows:
+        return max(devices.values(), default=0) + by_rows // max(len(devices), 1)
     weights = [buffer for buffer in buffers if buffer.what is FootprintWhat.WEIGHTS]
     mapped = sum(buffer.bytes for buffer in weights if buffer.where.endswith("_Mapped"))
     anonymous = sum(buffer.bytes for buffer in weights) - mapped
@@ -129,6 +135,7 @@ def pulse(metrics: str) -> Pulse:
         waiting=None if waiting is None else int(waiting),
         progress=sum(work) if work else None,
         completed=found.get("tokens_predicted_total"),
+        tokens=found.get("tokens_predicted_total"),
     )
 
 

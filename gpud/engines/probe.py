@@ -111,8 +111,9 @@ class _Request:
     def encoded(self, target: SplitResult) -> bytes:
         """As it goes over the wire, its body included."""
         shown = f"Authorization: Bearer {self.key.reveal()}\r\n" if self.key is not None else ""
+        query = f"?{target.query}" if target.query else ""
         head = (
-            f"{self.method} {target.path or '/'} HTTP/1.1\r\nHost: {target.netloc}\r\n"
+            f"{self.method} {target.path or '/'}{query} HTTP/1.1\r\nHost: {target.netloc}\r\n"
             f"Connection: close\r\n{shown}"
             f"Content-Type: application/json\r\nContent-Length: {len(self.body)}\r\n\r\n"
         )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from gpud.instances.health.healing import Healing
+from gpud.instances.terms import LoadTerms
 from gpud.models.model import EngineKind, Footprint, ModelOptions
 
 
@@ -22,6 +24,7 @@ class InstanceState(enum.Enum):
     STOPPING = "stopping"
     STOPPED = "stopped"
     FAILED = "failed"
+    BACKOFF = "backoff"  # its engine failed; it waits, within its promise, to be started again
 
 
 class LoadPhase(enum.Enum):
@@ -131,6 +134,11 @@ class Instance:
     memory_node: int | None = None  # that its memory is taken from first
     swap: str = ""  # cgroup, mlock, or why it is not kept from swap; empty before its start
     api_key_file: str = ""  # of the key that its engine asks of everybody; empty: of nobody
+    terms: LoadTerms = field(default_factory=LoadTerms)  # as it was asked for
+    restart: bool = True  # its engine is started again when it fails while it serves
+    healing: Healing = field(default_factory=Healing)
+    idle_ttl_seconds: float | None = None  # unloaded when unused for so long; None: never
+    pinned: bool = False  # never unloaded for being unused
 
     @property
     def name(self) -> str:

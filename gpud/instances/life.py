@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import structs
@@ -18,6 +19,8 @@ from gpud.engines.engine import Engine
 from gpud.errors import GpudError
 from gpud.events import Event
 from gpud.feed import Feed
+from gpud.instances.health.oom import Kernel, OomKills
+from gpud.instances.health.vital import Signs
 from gpud.instances.instance import (
     Failure,
     Instance,
@@ -32,11 +35,17 @@ from gpud.instances.tree.launcher import Launcher, Tree
 from gpud.ledger.change import Change
 from gpud.ledger.reservation import Enforcement, Reservation
 from gpud.models.catalogue import Catalogue
+from gpud.models.learned import Learned
 from gpud.models.model import EngineKind
+from gpud.models.sources.fetching import Fetching
+from gpud.models.sources.registered import Registry
 from gpud.promises.places import Places
 from gpud.promises.promises import Promises
-from gpud.settings import Policy
+from gpud.settings import Health, Policy
 from gpud.store import Committed, Row
+
+if TYPE_CHECKING:
+    from gpud.instances.measuring.learning import Watched
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +55,7 @@ class StopOrder:
     actor: str
     grace_seconds: float
     force: bool
+    reason: str = ""  # for the journal
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,13 +71,21 @@ class House:
     list_soon: Callable[[], None]  # asks the sampler for process lists at its next tick
     directory: Path  # holds one folder per instance
     load_stall_seconds: float
+    load_stalls: Mapping[EngineKind, float] = field(default_factory=dict)  # where it is another
     sample_now: Callable[[], None] = lambda: None  # asks the sampler for a tick at once
     policy: Policy = field(default_factory=Policy)
+    health: Health = field(default_factory=Health)
+    luck: Callable[[], float] = lambda: 0.5  # of the pauses before a restart: 0 … 1
+    kernel: Kernel = field(default_factory=Kernel)
     turns: Turns = field(default_factory=Turns)
     # Has the driver keep others off an exclusive promise's devices.
     enforce: Callable[[Reservation], Awaitable[Enforcement]] | None = None
     cgroups: Cgroups | None = None  # where a memory cgroup is delegated
     node_count: int | None = None  # NUMA nodes with CPUs; None: the kernel tells none
+    # Brings a model's files here and checks them; None: they lie there already.
+    fetching: Fetching | None = None
+    registry: Registry | None = None  # of models that are registered while the daemon runs
+    learned: Learned = field(default_factory=Learned)  # what loads were measured to take
     # Where everybody in the queue stands: found out once, for the loads and for whoever asks.
     places: Places = field(init=False)
 
@@ -100,6 +118,12 @@ class Life:
     began: float = 0.0
     detail: str = ""  # of the present phase
     freed_bytes: int | None = None  # once it has ended
+    signs: Signs | None = None  # of its health, while it serves
+    lost: GpudError | None = None  # why its engine was not found again, where that can be healed
+    oom_kills: OomKills | None = None  # as of when it was last known to live
+    died_of_memory: bool = False  # its engine, the last time
+    woken: asyncio.Event = field(default_factory=asyncio.Event)  # not to wait any longer
+    watched: Watched | None = None  # while its use of its devices is to be learned from
     # Records queued and records durable; what waits for which of them to be told.
     _queued: int = 0
     _settled: int = 0
@@ -118,6 +142,12 @@ class Life:
         self, change: Change, event: Event | None = None, **changes: object
     ) -> asyncio.Future[Committed]:
         """Change the record together with the ledger, in one transaction."""
+        return self.commit_with((), change, event, **changes)
+
+    def commit_with(
+        self, rows: tuple[Row, ...], /, change: Change, event: Event | None, **changes: object
+    ) -> asyncio.Future[Committed]:
+        """The same, together with rows of others."""
         self.instance = replace(self.instance, **changes)  # type: ignore[arg-type]
         instance = self.instance
         if event is not None:
@@ -125,7 +155,7 @@ class Life:
 
         self._queued += 1
         self.newest = self.house.promises.commit(
-            change, (row_of(instance),), partial(self._settle, self._queued, instance)
+            change, (row_of(instance), *rows), partial(self._settle, self._queued, instance)
         )
         return self.newest
 
@@ -138,6 +168,12 @@ class Life:
             self.progress.publish(replace(waiting, instance=instance))
         if not told:
             self.show()
+
+    def stop_with(self, order: StopOrder) -> None:
+        """Order its stop; the newest order counts."""
+        self.order = order
+        if not self.stop.done():
+            self.stop.set_result(order)
 
     async def written(self) -> None:
         """Wait until what was noted is durable, or cannot be: a stop goes on all the same."""

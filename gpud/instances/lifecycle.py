@@ -22,6 +22,8 @@ class Happening(enum.Enum):
     BROKE = "broke"  # a phase failed, or the engine ended by itself
     GONE = "gone"  # the tree is gone and the promise ended, as asked
     GONE_BROKEN = "gone_broken"  # likewise, after a failure
+    AILED = "ailed"  # it failed after it had served: to be started again
+    RESET = "reset"  # an operator has one that was given up loaded anew
 
 
 _S, _H = InstanceState, Happening
@@ -37,13 +39,18 @@ _FORWARD = {
     (_S.DRAINING, _H.DRAINED): _S.STOPPING,
     (_S.STOPPING, _H.GONE): _S.STOPPED,
     (_S.STOPPING, _H.GONE_BROKEN): _S.FAILED,
+    (_S.BACKOFF, _H.PROMISED): _S.STARTING,  # it has its promise still
+    (_S.FAILED, _H.RESET): _S.QUEUED,
 }
 _RISING = (_S.QUEUED, _S.VERIFYING, _S.RESERVING, _S.STARTING, _S.LOADING, _S.WARMING)
+# From where one that had served falls back; from BACKOFF when not even its start could begin.
+_FALLING = (_S.READY, _S.STARTING, _S.LOADING, _S.WARMING, _S.BACKOFF)
 
 TABLE: dict[tuple[InstanceState, Happening], InstanceState] = {
     **_FORWARD,
-    **{(state, _H.STOP_ASKED): _S.STOPPING for state in _RISING},
-    **{(state, _H.BROKE): _S.STOPPING for state in (*_RISING, _S.READY, _S.DRAINING)},
+    **{(state, _H.STOP_ASKED): _S.STOPPING for state in (*_RISING, _S.BACKOFF)},
+    **{(state, _H.BROKE): _S.STOPPING for state in (*_RISING, _S.READY, _S.DRAINING, _S.BACKOFF)},
+    **{(state, _H.AILED): _S.BACKOFF for state in _FALLING},
 }
 
 STATE_OF_PHASE = {
@@ -67,6 +74,7 @@ PHASE_OF_STATE = {
     _S.LOADING: LoadPhase.LOAD,
     _S.WARMING: LoadPhase.LOAD,
     _S.READY: LoadPhase.READY,
+    _S.BACKOFF: LoadPhase.READY,  # what it was before it failed
 }
 
 

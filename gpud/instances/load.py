@@ -19,29 +19,42 @@ from gpud.errors import (
     EngineExited,
     EngineNotReady,
     FootprintExceeded,
+    ModelFileInvalid,
     VramInsufficient,
 )
 from gpud.failpoints import around
 from gpud.instances.allocation import ask
+from gpud.instances.health import oom
+from gpud.instances.health.healing import serving
 from gpud.instances.instance import Exit, Gate, LoadPhase
 from gpud.instances.life import Life
 from gpud.instances.lifecycle import Happening, step
-from gpud.instances.needs import LoadTerms, Need, need
+from gpud.instances.measuring import learning
+from gpud.instances.measuring.estimator import Estimator
+from gpud.instances.measuring.learning import estimator_of
+from gpud.instances.needs import Need, need
 from gpud.instances.race import unless
 from gpud.instances.starting.confinement import LOCKED
 from gpud.instances.starting.handing import key_of
 from gpud.instances.starting.start import LOOPBACK, Start
+from gpud.instances.terms import LoadTerms
 from gpud.instances.tree.launcher import Tree
 from gpud.instances.tree.locking import locked_bytes
-from gpud.instances.tree.output import tail
+from gpud.instances.tree.output import mark, since_mark, tail
 from gpud.ledger.change import Change
 from gpud.models.catalogue import Inspection
-from gpud.models.model import Model, ModelKind
-from gpud.units import format_size
+from gpud.models.model import FootprintWhat, Model, ModelKind
+from gpud.models.sources.jobs import Step
+from gpud.units import MIB, format_size
 
 TAIL_LINES = 40
+# What is read for the meaning: the cause may stand far above the traces that follow from it.
+MEANING_LINES = 400
 EXIT_SECONDS = 1.0
 WARMUP_SECONDS = 300.0  # the weights may still have to come from a slow disk
+# A disk, or a network, that gives less is taken for one that has stopped: the least that a load's
+# weights are expected to come with, where nothing else tells how far it is.
+SLOWEST_BYTES_PER_SECOND = 50 * MIB
 # Readiness is asked often while it may come at once, seldom once the load is clearly long.
 _POLL_SECONDS = ((1.0, 0.005), (10.0, 0.05), (float("inf"), 0.25))
 _WORDS = {
@@ -60,6 +73,8 @@ class Load:
         self._terms = terms
         self._engine: Engine = life.house.engines[life.instance.engine]
         self._model: Model | None = None  # an adopted one may have left the catalogue
+        self._estimator = Estimator(engine=self._engine, learned=self._house.learned, build=None)
+        self._inspection: Inspection | None = None  # None: nobody had to ask its files
 
     async def run(self) -> None:
         """From nothing to READY. Raises GpudError; the caller rolls back."""
@@ -70,6 +85,56 @@ class Load:
         self._life.enter(LoadPhase.ALLOCATE)
         await self._allocate(inspection)
         self._life.enter(LoadPhase.START)
+        await self._start(program, inspection)
+
+    async def go_on(self, tree: Tree) -> None:
+        """The rest of a load that an earlier life of the daemon began: its engine runs."""
+        await self._take_turn()
+        await self._bring_up(tree)
+
+    async def again(self) -> None:
+        """A new engine in the promise of the one before it, to READY. Raises GpudError.
+
+        Nothing of the former may run any more. The port is another one, the name stays.
+        """
+        life = self._life
+        program = await self._engine.program()
+        inspection = await self._inspect()
+        self._check_fits(inspection)
+        await key_of(life)
+        life.began, life.died_of_memory = self._house.clock.now().boottime, False
+        life.progress.begin_anew()
+        with around("heal.start"):
+            await life.commit(
+                Change(),
+                state=step(life.instance.name, life.instance.state, Happening.PROMISED),
+                gate=Gate.INTENT,
+                shim=None,
+                pid=None,
+                port=_free_port(),
+                phase_seconds=(),
+                restarts=life.instance.restarts + 1,
+            )
+        mark(life.folder, f"restart {life.instance.restarts}")
+        life.enter(LoadPhase.START, f"restart {life.instance.restarts}")
+        await self._start(program, inspection)
+
+    def _check_fits(self, inspection: Inspection) -> None:
+        """A file that was replaced by a larger one has no room in the promise of the old one."""
+        instance = self._life.instance
+        found = self._need(inspection)[0].on(instance.devices[0])
+        needed = found.total_bytes - found.margin_bytes
+        promised = instance.footprint.total_bytes if instance.footprint else needed
+        if needed > promised:
+            raise ModelFileInvalid(
+                model=self._entry.name,
+                path=self._entry.path,
+                problem=f"it is another file now and needs {format_size(needed)}, promised were "
+                f"{format_size(promised)}; unload {instance.name} and load it again",
+            )
+
+    async def _start(self, program: EngineProgram, inspection: Inspection) -> None:
+        """From an intent that is durable to READY."""
         start = Start(
             life=self._life,
             engine=self._engine,
@@ -82,10 +147,14 @@ class Load:
         self._life.enter(LoadPhase.LOAD)
         await self._bring_up(tree)
 
-    async def go_on(self, tree: Tree) -> None:
-        """The rest of a load that an earlier life of the daemon began: its engine runs."""
-        await self._take_turn()
-        await self._bring_up(tree)
+    async def model(self) -> Model:
+        """The entry with its kind known: of an adopted instance its file is asked.
+
+        Raises ModelNotFound where it left the catalogue, and as Catalogue.inspect does.
+        """
+        if self._entry.kind is None:
+            await self._inspect()
+        return self._entry
 
     async def _take_turn(self) -> None:
         """Nobody else starts on its devices until it is READY, or its tree is gone."""
@@ -101,8 +170,8 @@ class Load:
     async def _bring_up(self, tree: Tree) -> None:
         """From a started engine to READY."""
         endpoint = f"http://{LOOPBACK}:{self._life.instance.port}"
-        if self._entry.kind is None:
-            await self._inspect()  # adopted: an earlier life of the daemon had asked
+        self._life.oom_kills = self._house.kernel.oom_kills(self._life.instance.id)
+        await self.model()  # adopted: an earlier life of the daemon had asked
         await self._unless_ended(tree, self._until_ready(endpoint))
         self._life.enter(LoadPhase.WARMUP)
         await self._unless_ended(tree, self._warm_up(endpoint))
@@ -122,15 +191,25 @@ class Load:
 
     async def _verify(self) -> Inspection:
         """The file is whole and safe. No memory is held meanwhile."""
+        if self._house.fetching is not None:
+            await self._house.fetching.fetch(self._entry, self._show_step)
         inspection = await self._inspect()
+        if self._house.fetching is not None:
+            await self._house.fetching.check(
+                self._entry, inspection, self._house.catalogue.roots, self._show_step
+            )
         footprint = self._need(inspection)[0].dearest
         self._life.instance = replace(
             self._life.instance, footprint=footprint, api_key_file=self._entry.api_key_file
         )
         await key_of(self._life)  # a bad one is told before any memory is held
         size, need = format_size(inspection.size_bytes), format_size(footprint.total_bytes)
-        self._life.show(detail=f"{size} of {inspection.form or 'a model'}, needs {need}")
+        files = f"{size} of {inspection.form or 'a model'}" if inspection.artifacts else "no files"
+        self._life.show(detail=f"{files}, needs {need}")
         return inspection
+
+    def _show_step(self, step: Step) -> None:
+        self._life.show(detail=str(step), fraction=step.fraction)
 
     @property
     def _entry(self) -> Model:
@@ -142,6 +221,8 @@ class Load:
     async def _inspect(self) -> Inspection:
         """What the file says settles what the entry left open."""
         inspection = await self._house.catalogue.inspect(self._entry)
+        self._inspection = inspection
+        self._estimator = await estimator_of(self._house, self._entry)
         self._model = replace(self._entry, kind=inspection.kind)
         if inspection.kind is ModelKind.EMBEDDING:
             options = replace(self._life.instance.options, embedding=True)
@@ -167,21 +248,33 @@ class Load:
 
     async def _until_ready(self, endpoint: str) -> None:
         """Poll readiness; the limit starts anew with each sign of progress."""
-        clock, limit = self._house.clock, self._house.load_stall_seconds
+        clock, limit = self._house.clock, self._stall_seconds()
         began = progressed = clock.now().boottime
         last_sign: object = None
         while (readiness := await self._engine.readiness(endpoint)) is not Readiness.READY:
             now = clock.now().boottime
-            lines = tail(self._life.folder, TAIL_LINES)
+            lines = since_mark(tail(self._life.folder, MEANING_LINES))
             fraction = self._engine.load_fraction(lines)
             sign = (readiness, fraction, lines[-1:])
             if sign != last_sign:
                 progressed, last_sign = now, sign
                 self._life.show(detail=_WORDS[readiness], fraction=fraction)
+            if problem := self._engine.hopeless(lines):
+                await self._raise_if_ending()
+                raise self._not_ready(problem, None)
             if now - progressed > limit:
                 raise self._not_ready("no progress", limit)
             pause = next(pause for until, pause in _POLL_SECONDS if now - began < until)
             await clock.sleep(pause)
+
+    def _stall_seconds(self) -> float:
+        """How long it may show no progress: longer where there is more to be read."""
+        footprint = self._life.instance.footprint
+        items = footprint.items if footprint is not None else ()
+        weights = sum(item.bytes for item in items if item.what is FootprintWhat.WEIGHTS)
+        house, kind = self._house, self._life.instance.engine
+        base = house.load_stalls.get(kind, house.load_stall_seconds)
+        return base + weights / SLOWEST_BYTES_PER_SECOND
 
     async def _warm_up(self, endpoint: str) -> None:
         life = self._life
@@ -208,7 +301,10 @@ class Load:
             raise self._not_ready("it fell back from ready after its first tokens", None)
         instance = self._life.instance
         promised = instance.footprint.total_bytes if instance.footprint else 0
-        measured = self._engine.measured_bytes(tail(self._life.folder, 10_000))
+        measured = self._engine.measured_bytes(since_mark(tail(self._life.folder, 10_000)))
+        if self._inspection is not None:
+            # First of all: after a load that took too much, the next is promised enough.
+            learning.checked(self._life, self._estimator, self._inspection, measured)
         if measured is not None and measured > promised:
             raise FootprintExceeded(
                 instance=instance.name,
@@ -233,10 +329,15 @@ class Load:
         life, now = self._life, self._house.clock.now()
         life.enter(LoadPhase.READY, endpoint)
         seconds = now.boottime - life.began
+        name = "instance.healed" if life.instance.healing.served else "instance.ready"
         life.instance = replace(
-            life.instance, endpoint=endpoint, ready_wall=now.wall, load_seconds=seconds
+            life.instance,
+            endpoint=endpoint,
+            ready_wall=now.wall,
+            load_seconds=seconds,
+            healing=serving(life.instance.healing, now),
         )
-        event = life.event("instance.ready", endpoint=endpoint, seconds=f"{seconds:.3f}")
+        event = life.event(name, endpoint=endpoint, seconds=f"{seconds:.3f}")
         state = step(life.instance.name, life.instance.state, Happening.WARMED)
         with around("launch.ready"):
             await life.commit(Change(), event, state=state)
@@ -246,7 +347,8 @@ class Load:
     def _need(self, inspection: Inspection) -> tuple[Need, LoadTerms]:
         """What it needs now, and the terms that this is for."""
         terms = self._settled()
-        return need(self._engine, inspection, self._life.instance, terms, self._samples()), terms
+        found = need(self._estimator, inspection, self._life.instance, terms, self._samples())
+        return found, terms
 
     def _settled(self) -> LoadTerms:
         return self._terms.settled(self._house.promises.ledger.books.reservations)
@@ -282,16 +384,19 @@ class Load:
 
 def engine_exited(life: Life, exit_: Exit) -> EngineExited:
     """The end of an engine that was not asked to end, noted and with its meaning."""
-    lines = tail(life.folder, TAIL_LINES)
+    lines = since_mark(tail(life.folder, MEANING_LINES))
     explain = life.house.engines[life.instance.engine].explain_exit
-    meaning = explain(lines) or _MEANING_OF_SIGNAL.get(exit_.signal or 0, "")
+    kills = life.house.kernel.oom_kills(life.instance.id)
+    memory = oom.words(exit_, life.oom_kills, kills, lines)
+    life.died_of_memory = bool(memory)
+    meaning = explain(lines) or memory or _MEANING_OF_SIGNAL.get(exit_.signal or 0, "")
     life.note(last_exit=exit_, exit_meaning=meaning)
     return EngineExited(
         instance=life.instance.name,
         phase=life.phase.name,
         exit_text=str(exit_),
         meaning=meaning,
-        output_tail=lines,
+        output_tail=lines[-TAIL_LINES:],
     )
 
 

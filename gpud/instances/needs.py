@@ -5,59 +5,21 @@ The load and its rehearsal (validate_only) both ask by this, so that they cannot
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from msgspec import structs
 
 from gpud.devices.snapshot import DeviceKind, Sample
-from gpud.engines.engine import Engine
 from gpud.instances.instance import Instance
-from gpud.ledger.reservation import Priority, Reservation, ReserveRequest, Shape, Sharing
+from gpud.instances.measuring.estimator import Estimator
+from gpud.instances.terms import LoadTerms
+from gpud.ledger.reservation import ReserveRequest, Shape
 from gpud.models.catalogue import Inspection
 from gpud.models.footprint import DeviceTraits
 from gpud.models.model import Footprint
 
 _HOST = DeviceTraits(kind=DeviceKind.HOST, model_name="host")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadTerms:
-    """How a load wants its bytes. `devices` are UUIDs to choose among; none: any GPU."""
-
-    devices: tuple[str, ...] = ()
-    sharing: Sharing = Sharing.SHARED
-    priority: Priority = Priority.NORMAL
-    preemptible: bool = False
-    max_wait_seconds: float = 0.0
-    within: str | None = None  # a standing reservation
-
-    def settled(self, reservations: Mapping[str, Reservation]) -> LoadTerms:
-        """With the devices named, where they follow from the standing reservation it is within.
-
-        RAM that this one holds beside its cards is no place for a load.
-        """
-        outer = reservations.get(self.within or "")
-        if outer is None or self.devices:
-            return self
-        return replace(
-            self, devices=tuple(grant.device for grant in outer.grants if not grant.beside)
-        )
-
-    def request(self, instance: Instance, size: int) -> ReserveRequest:
-        """A HELD promise of so many bytes for an instance."""
-        return ReserveRequest(
-            owner=instance.owner,
-            bytes=size,
-            devices=self.devices,
-            sharing=Sharing.SHARED if self.within is not None else self.sharing,
-            priority=self.priority,
-            preemptible=self.preemptible,
-            ttl_seconds=None,
-            max_wait_seconds=self.max_wait_seconds,
-            instance=instance.id,
-            within=self.within,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,24 +70,24 @@ class Need:
 
 
 def need(
-    engine: Engine,
+    estimator: Estimator,
     inspection: Inspection,
     instance: Instance,
     terms: LoadTerms,
     samples: Iterable[Sample],
 ) -> Need:
-    """What a load with settled terms needs. Raises GgufInvalid as Engine.estimate does."""
+    """What a load with settled terms needs. Raises as Engine.estimate does."""
     samples = tuple(samples)
     candidates = [each for each in samples if _may_carry(each, terms)]
     cards = [each for each in candidates if each.info.kind is not DeviceKind.HOST]
     hosts = [each for each in candidates if each.info.kind is DeviceKind.HOST]
     traits = {DeviceTraits(kind=card.info.kind, model_name=card.info.model_name) for card in cards}
     options = instance.options
-    footprints = [engine.estimate(inspection, options, each) for each in traits]
+    footprints = [estimator.estimate(inspection, options, each) for each in traits]
     # Without RAM as a device, or within a standing reservation (which has its own), none is asked.
     has_host = any(each.info.kind is DeviceKind.HOST for each in samples)
     beside = [
-        engine.host_bytes(inspection, options, each)
+        estimator.host_bytes(inspection, options, each)
         for each in traits
         if has_host and terms.within is None
     ]
@@ -133,9 +95,9 @@ def need(
         cards=tuple(card.info.uuid for card in cards) if terms.devices else (),
         hosts=tuple(host.info.uuid for host in hosts),
         on_card=max(footprints, key=lambda each: each.total_bytes, default=None),
-        on_host=engine.estimate(inspection, options, _HOST) if hosts or not traits else None,
+        on_host=estimator.estimate(inspection, options, _HOST) if hosts or not traits else None,
         beside_bytes=max(beside, default=0),
-        device_count=engine.devices_needed(options),
+        device_count=estimator.devices_needed(options),
     )
 
 

@@ -24,11 +24,12 @@ class Progress:
 class Trail:
     """The newest progress of each phase passed, in order; as long as a life has phases.
 
-    A follower that is slow misses steps within a phase, never a phase.
+    A follower that is slow misses steps within a phase, never a phase of the present start.
     """
 
     def __init__(self) -> None:
         self._steps: list[Progress] = []
+        self._forgotten = 0  # steps before these
         self._changed = asyncio.Event()
         self._closed = False
 
@@ -40,6 +41,11 @@ class Trail:
             self._steps.append(progress)
         self._wake()
 
+    def begin_anew(self) -> None:
+        """It is started again: of what was before, only where it is now is told to who comes."""
+        self._forgotten += max(0, len(self._steps) - 1)
+        del self._steps[:-1]
+
     def close(self) -> None:
         """Nothing comes any more: followers end."""
         self._closed = True
@@ -47,14 +53,16 @@ class Trail:
 
     async def follow(self, *, from_start: bool) -> AsyncIterator[Progress]:
         """Every phase from the first, or from the present one, until closed."""
-        at = 0 if from_start else max(0, len(self._steps) - 1)
+        at = self._forgotten + (0 if from_start else max(0, len(self._steps) - 1))
         shown: Progress | None = None
         while True:
             changed = self._changed
-            if at < len(self._steps) and self._steps[at] is not shown:
-                shown = self._steps[at]
+            at = max(at, self._forgotten)
+            index = at - self._forgotten
+            if index < len(self._steps) and self._steps[index] is not shown:
+                shown = self._steps[index]
                 yield shown
-            elif at < len(self._steps) - 1:
+            elif index < len(self._steps) - 1:
                 at += 1
             elif self._closed:
                 return

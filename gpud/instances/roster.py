@@ -5,49 +5,52 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, replace
 
 import structlog
 
-from gpud.errors import GpudError, InstanceLost, InstanceNotFound, OptionInvalid, WrongState
+from gpud.errors import GpudError, InstanceNotFound, OptionInvalid, WrongState
 from gpud.failpoints import around
-from gpud.instances.instance import (
-    Exit,
-    Gate,
-    Instance,
-    InstanceState,
-    LoadPhase,
-    UnloadPhase,
-)
+from gpud.instances.adoption.recovery import Recovery
+from gpud.instances.health.healing import Healing, closed
+from gpud.instances.health.vital import Signs
+from gpud.instances.instance import Instance, InstanceState
 from gpud.instances.life import House, Life, StopOrder, row_of
-from gpud.instances.lifecycle import PHASE_OF_STATE
+from gpud.instances.lifecycle import Happening, step
 from gpud.instances.load import Load
-from gpud.instances.needs import LoadTerms, need
+from gpud.instances.measuring import learning
+from gpud.instances.measuring.learning import estimator_of
+from gpud.instances.needs import need
 from gpud.instances.notice import heed
 from gpud.instances.progress import Progress
 from gpud.instances.supervisor import live
-from gpud.instances.tree.launcher import LaunchFailed, Tree, last_exit
+from gpud.instances.terms import LoadTerms
+from gpud.instances.tree.launcher import Tree
+from gpud.instances.tree.output import mark
 from gpud.ledger.change import Change
 from gpud.ledger.reservation import Reservation
 from gpud.models.model import Footprint, ModelKind, ModelOptions
 from gpud.promises.requests import Call, Remembered
-from gpud.store import Row, SqliteStore
+from gpud.store import Committed, Row, SqliteStore
 
 log = structlog.get_logger()
 
 ENDED_LISTED_SECONDS = 600.0
-_UNSEEN = Exit(code=None, signal=None, wall=None)
+# One that was given up waits for somebody to look at it.
+GIVEN_UP_LISTED_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadRequest:
-    """What a load was asked with."""
+    """What a load was asked with. None: as the catalogue says."""
 
     model: str
     options: ModelOptions
     terms: LoadTerms
     owner: str
+    idle_ttl_seconds: float | None = None
+    pinned: bool | None = None
 
 
 class Roster:
@@ -57,6 +60,8 @@ class Roster:
         self._house = house
         self._store = store
         self._lives: dict[str, Life] = {}
+        # Of the loads that are under way: who asks for the same follows the same.
+        self._asked: dict[str, LoadRequest] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._closing = asyncio.Event()
 
@@ -66,16 +71,19 @@ class Roster:
         """Hold the instances' tasks until cancelled; engines outlive them."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            await self._recover()
+            learning.restore(self._house.learned, self._store)
+            tasks.create_task(learning.watch(self._house, self._lives), name="measuring")
+            await Recovery(self._house, self._lives, self._add, self._start).run()
             recovered.set()
             await self._closing.wait()
 
     def forget_ended(self) -> None:
-        """Drop what ended ten minutes ago, its folder with it."""
-        oldest = self._house.clock.now().wall - ENDED_LISTED_SECONDS
+        """Drop what ended ten minutes ago (what was given up: a day ago), its folder with it."""
+        now = self._house.clock.now().wall
         for life in list(self._lives.values()):
-            ended = life.instance.end_wall
-            if life.instance.ended and ended is not None and ended < oldest:
+            ended, given_up = life.instance.end_wall, life.instance.healing.given_up
+            listed = GIVEN_UP_LISTED_SECONDS if given_up is not None else ENDED_LISTED_SECONDS
+            if life.instance.ended and ended is not None and ended < now - listed:
                 del self._lives[life.instance.id]
                 shutil.rmtree(life.folder, ignore_errors=True)
                 row = Row(kind="instance", id=life.instance.id, body=None)
@@ -105,6 +113,11 @@ class Roster:
         """Why it failed, as long as this life of the daemon knows."""
         return self._life(name).error
 
+    def signs(self, id_: str) -> Signs | None:
+        """How its engine is, while it serves; None: it does not, or was not looked at yet."""
+        life = self._lives.get(id_)
+        return life.signs if life is not None else None
+
     def follow(self, name: str, *, from_start: bool) -> AsyncIterator[Progress]:
         """Every phase from the first, or from where it is, until it has ended."""
         return self._life(name).progress.follow(from_start=from_start)
@@ -119,18 +132,25 @@ class Roster:
         terms = replace(request.terms, max_wait_seconds=0.0)
         terms = terms.settled(house.promises.ledger.books.reservations)
         snapshot = house.snapshots.latest
-        engine = house.engines[instance.engine]
-        found = need(engine, inspection, instance, terms, snapshot.samples if snapshot else ())
+        samples = snapshot.samples if snapshot else ()
+        estimator = await estimator_of(house, house.catalogue.get(request.model))
+        found = need(estimator, inspection, instance, terms, samples)
         reservation = house.promises.propose(found.request(instance, terms))
         uuid = reservation.grants[0].device
         return found.on(uuid), uuid
 
     async def load(self, request: LoadRequest, call: Call) -> str:
-        """Begin a load; its id, once its record is durable. It goes on without the caller."""
+        """Begin a load; its id, once its record is durable. It goes on without the caller.
+
+        Who asks for just what is being loaded already gets that load.
+        """
         known = self._house.promises.requests.find(call)
         if known is not None:
             return self._same_again(call, known)
         self._house.promises.admit()
+        joined = self._under_way(request)
+        if joined is not None:
+            return await self._join(joined, call)
         instance = self._new(request)
         life = self._add(instance)
         now = self._house.clock.now()
@@ -144,9 +164,85 @@ class Roster:
 
         change = Change(events=(life.event("instance.load_asked", actor=instance.owner),))
         done = self._house.promises.commit(change, rows, durable)
+        life.newest, self._asked[instance.id] = done, request
         done.add_done_callback(lambda _: self._forget_unless_durable(life))
         await asyncio.shield(done)
         return instance.id
+
+    def _under_way(self, request: LoadRequest) -> Life | None:
+        """The load that was asked for in the same words, while it has not come to its end."""
+        for id_, asked in list(self._asked.items()):
+            life = self._lives.get(id_)
+            if life is None or life.instance.ended or life.instance.healing.served:
+                del self._asked[id_]
+            elif asked == request and life.order is None and life.error is None:
+                return life
+        return None
+
+    async def _join(self, life: Life, call: Call) -> str:
+        if life.newest is not None and life.durable is None:
+            await asyncio.shield(life.newest)
+        self._house.promises.remember_only(call, life.instance.id)
+        log.info("instance.load_joined", instance=life.instance.name)
+        return life.instance.id
+
+    async def reset(self, name: str, actor: str, call: Call) -> Instance:
+        """Have an instance that was given up, or waits to be started again, start at once.
+
+        Answered once durable. Raises InstanceNotFound, WrongState.
+        """
+        life = self._life(name)
+        known = self._house.promises.requests.find(call)
+        if known is not None:
+            await self._house.promises.requests.settled(call)
+            return self.get(known.result)
+        if life.instance.state is InstanceState.BACKOFF:
+            return await self._start_sooner(life, actor, call)
+        if life.instance.state is not InstanceState.FAILED:
+            advice = "only one that failed or waits to be started again is reset"
+        elif life.instance.healing.given_up is None:
+            advice = f"load it again: `gpuctl load {life.instance.model}`"
+        else:
+            return await self._load_anew(life, actor, call)
+        raise WrongState(name=life.instance.name, state=life.instance.state.name, advice=advice)
+
+    async def _start_sooner(self, life: Life, actor: str, call: Call) -> Instance:
+        now, id_ = self._house.clock.now(), life.instance.id
+        event = life.event("instance.reset", "its failures are forgotten", actor=actor)
+        done = life.commit_with(
+            self._house.promises.remember(call, id_),
+            Change(),
+            event,
+            healing=closed(life.instance.healing, now),
+        )
+        self._house.promises.requests.await_commit(call, done)
+        life.woken.set()
+        await asyncio.shield(done)
+        return self.get(id_)
+
+    async def _load_anew(self, old: Life, actor: str, call: Call) -> Instance:
+        """Of its record what was asked for stays; the load is a new one, with a new promise."""
+        self._house.promises.admit()
+        id_, instance = old.instance.id, _anew(old.instance)
+        mark(old.folder, "reset")
+        life = self._add(instance)
+        life.began = life.phase_began = self._house.clock.now().boottime
+        event = life.event("instance.reset", "it is loaded anew", actor=actor)
+        rows = self._house.promises.remember(call, id_)
+
+        def decided(done: asyncio.Future[Committed]) -> None:
+            # Here and not below: the caller may have left while the record was on its way.
+            if done.cancelled() or done.exception() is not None:
+                self._lives[id_] = old
+            else:
+                self._start(life, Load(life, instance.terms))
+
+        with around("heal.reset"):
+            done = life.commit_with(rows, Change(), event)
+            done.add_done_callback(decided)
+            self._house.promises.requests.await_commit(call, done)
+            await asyncio.shield(done)
+        return self.get(id_)
 
     def stop(self, name: str, order: StopOrder) -> Instance:
         """Order a stop. Raises InstanceNotFound, WrongState."""
@@ -155,7 +251,7 @@ class Roster:
             raise WrongState(
                 name=life.instance.name, state=life.instance.state.name, advice="nothing runs"
             )
-        self._stop(life, order)
+        life.stop_with(order)
         return life.durable or life.instance
 
     def stop_all(self, actor: str, grace_seconds: float) -> int:
@@ -175,8 +271,13 @@ class Roster:
         if life is None or life.instance.ended or life.is_noticed or self._tasks is None:
             return
         life.is_noticed = True
-        heeding = heed(life, reservation.id, lambda order: self._stop(life, order))
+        heeding = heed(life, reservation.id, life.stop_with)
         self._tasks.create_task(heeding, name=f"notice of {life.instance.name}")
+
+    def tend(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        """Do work beside the instances until it ends or is cancelled; it raises nothing else."""
+        assert self._tasks is not None  # noqa: S101 — the server starts after run
+        return self._tasks.create_task(work, name=name)
 
     def of_model(self, model: str) -> Instance:
         """The one instance of a model that has not ended. Raises as stop does."""
@@ -197,11 +298,6 @@ class Roster:
 
     # Inside.
 
-    def _stop(self, life: Life, order: StopOrder) -> None:
-        life.order = order
-        if not life.stop.done():
-            life.stop.set_result(order)
-
     def _life(self, name: str) -> Life:
         life = self._lives.get(name.removeprefix("instances/"))
         if life is None:
@@ -219,6 +315,14 @@ class Roster:
             state=InstanceState.QUEUED,
             options=engine.check_options(request.options.over(model.options)),
             create_wall=self._house.clock.now().wall,
+            terms=request.terms,
+            restart=model.restart,
+            idle_ttl_seconds=(
+                model.idle_ttl_seconds
+                if request.idle_ttl_seconds is None
+                else request.idle_ttl_seconds
+            ),
+            pinned=model.pinned if request.pinned is None else request.pinned,
         )
 
     def _add(self, instance: Instance) -> Life:
@@ -245,107 +349,24 @@ class Roster:
             )
         return known.result
 
-    # Finding again what an earlier life of the daemon ran.
 
-    async def _recover(self) -> None:
-        """Decide the fate of every recorded instance, then of promises that lost theirs."""
-        with around("restore.instances"):
-            await self._recover_all()
-            self._release_orphans()
+def _anew(old: Instance) -> Instance:
+    """A record with what was asked for, and nothing of what became of it.
 
-    async def _recover_all(self) -> None:
-        for instance in self._house.promises.read("instance", Instance).values():
-            life = self._add(instance)
-            life.durable = instance
-            life.began = life.phase_began = self._house.clock.now().boottime
-            if instance.ended:
-                life.phase = UnloadPhase.STOPPED
-                life.show()
-                life.progress.close()
-            else:
-                await self._recover_guarded(life)
-
-    async def _recover_guarded(self, life: Life) -> None:
-        """One record that nobody can make sense of must not keep the daemon from starting."""
-        try:
-            await self._recover_one(life)
-        except Exception:
-            log.exception("instance.bug", instance=life.instance.name)
-            life.error = InstanceLost(instance=life.instance.name, cause="its record is unusable")
-            self._start(life, None)
-
-    async def _recover_one(self, life: Life) -> None:
-        instance = life.instance
-        with around("adopt.find"):
-            tree = await self._find_tree(instance)
-        life.tree = tree
-        life.phase = PHASE_OF_STATE.get(instance.state, life.phase)
-        log.info(
-            "instance.recovering",
-            instance=instance.name,
-            state=instance.state.value,
-            gate=instance.gate.value if instance.gate else "none",
-            alive=tree is not None,
-        )
-        stopping = instance.state in {InstanceState.DRAINING, InstanceState.STOPPING}
-        if tree is not None and instance.gate is Gate.GO and not stopping:
-            self._adopt(life, tree)
-            return
-        if not stopping:
-            cause = _cause(instance, self._house.clock.now().boot_id)
-            life.error = InstanceLost(instance=instance.name, cause=cause)
-            if tree is None and instance.gate is Gate.GO:
-                exit_ = last_exit(self._house.folder(instance.id)) or _UNSEEN
-                life.note(last_exit=instance.last_exit or exit_)
-        elif instance.failure is not None:
-            life.error = InstanceLost(instance=instance.name, cause=instance.failure.message)
-        self._start(life, None)
-
-    async def _find_tree(self, instance: Instance) -> Tree | None:
-        shim, now = instance.shim, self._house.clock.now()
-        if shim is None or shim.boot_id != now.boot_id:
-            return None
-        try:
-            return await self._house.launcher.adopt(shim, self._house.folder(instance.id))
-        except LaunchFailed as error:
-            # What outlives SIGKILL hangs in the kernel: its bytes stay booked as the device shows.
-            log.warning("instance.unkillable", instance=instance.name, problem=str(error))
-            return None
-
-    def _adopt(self, life: Life, tree: Tree) -> None:
-        """It runs on as it was; a load that was under way goes on from there."""
-        instance = life.instance
-        change = self._house.promises.ledger.adopt(instance.reservation or "")
-        event = life.event("instance.adopted", f"found {instance.state.value} after a restart")
-        pid = tree.engine_pid() or instance.pid
-        if instance.state in {InstanceState.STARTING, InstanceState.WARMING}:
-            # Its first tokens are asked again: nobody saw whether they came.
-            life.instance = replace(life.instance, state=InstanceState.LOADING)
-        with around("adopt.record"):
-            _ = life.commit(change, event, pid=pid)
-        life.phase = LoadPhase.READY if instance.state is InstanceState.READY else LoadPhase.LOAD
-        self._start(life, Load(life, LoadTerms()), tree)
-
-    def _release_orphans(self) -> None:
-        """A HELD promise whose instance is not recorded was never started."""
-        promises, now = self._house.promises, self._house.clock.now()
-        if promises.unreadable:
-            return  # its instance's record may be the one that makes no sense
-        for reservation in list(promises.ledger.books.reservations.values()):
-            instance = reservation.instance
-            if (
-                instance is not None
-                and instance not in self._lives
-                and (reservation.booked or reservation.queued)
-            ):
-                _, change = promises.ledger.release(reservation.id, None, now, holder=True)
-                promises.post(change)
-
-
-def _cause(instance: Instance, boot_id: str) -> str:
-    """What became of an instance that is not there any more."""
-    if instance.shim is not None and instance.shim.boot_id != boot_id:
-        return "the host was started anew, nothing of it runs"
-    if instance.gate is not Gate.GO:
-        return "the daemon ended before the engine was started"
-    return "the engine ended while the daemon was away"
+    As long as it has not served again, it may be reset again.
+    """
+    return Instance(
+        id=old.id,
+        model=old.model,
+        engine=old.engine,
+        owner=old.owner,
+        state=step(old.name, old.state, Happening.RESET),
+        options=old.options,
+        create_wall=old.create_wall,
+        restarts=old.restarts + 1,
+        terms=old.terms,
+        restart=old.restart,
+        healing=Healing(given_up=old.healing.given_up),
+        idle_ttl_seconds=old.idle_ttl_seconds,
+        pinned=old.pinned,
+    )

@@ -12,10 +12,11 @@ import structlog
 
 from gpud.errors import GpudError, LoadCancelled, ModelFileInvalid, StoreReadOnly
 from gpud.failpoints import around
+from gpud.instances.health.keeping import Keeping
 from gpud.instances.instance import InstanceState, UnloadPhase
 from gpud.instances.life import Life, StopOrder
 from gpud.instances.lifecycle import Happening, step
-from gpud.instances.load import Load, engine_exited
+from gpud.instances.load import Load
 from gpud.instances.race import unless
 from gpud.instances.starting.handing import key_of
 from gpud.instances.tree.launcher import Tree
@@ -52,25 +53,26 @@ async def live(life: Life, load: Load | None, tree: Tree | None = None) -> None:
 
 
 async def _up(life: Life, load: Load, tree: Tree | None) -> None:
-    """Load, or go on with what was adopted; then watch until the engine ends."""
-    if tree is None:
+    """Load, or go on with what was adopted; then keep it serving for as long as it can be."""
+    has_served = life.instance.healing.served or life.instance.state is InstanceState.READY
+    if tree is None and not has_served:
         await load.run()
-    elif life.instance.state is not InstanceState.READY:
+    elif tree is not None and not has_served:
         await load.go_on(tree)
-    assert life.tree is not None  # noqa: S101 — a load that passed has started one
-    raise engine_exited(life, await life.tree.engine_gone())
+    await Keeping(life, load).run()
 
 
 async def _until_stopped(life: Life, work: Awaitable[None]) -> None:
     """Do the work until it raises or a stop is ordered; then LoadCancelled if it was loading."""
     order = await unless(work, asyncio.shield(life.stop))
-    if order is not None and life.instance.state is not InstanceState.READY:
+    if order is not None and not life.instance.healing.served:
         raise LoadCancelled(instance=life.instance.name, phase=life.phase.name)
 
 
 async def _bring_down(life: Life) -> None:
     """The stop ladder: drain, SIGTERM, SIGTERM, SIGKILL of the tree; then the bytes."""
     life.began = life.house.clock.now().boottime
+    life.signs = None
     failed = life.error is not None and not isinstance(life.error, LoadCancelled)
     if failed and life.error is not None and life.instance.failure is None:
         life.instance = replace(life.instance, failure=life.failure(life.error))
@@ -95,7 +97,8 @@ async def _bring_down(life: Life) -> None:
 
 def _leave_up(life: Life, *, failed: bool) -> None:
     """From whatever state towards STOPPING; told once, with the reason."""
-    reason = life.error.summary if life.error is not None else ""
+    ordered = life.order.reason if life.order is not None else ""
+    reason = life.error.summary if life.error is not None else ordered
     actor = life.order.actor if life.order is not None and not failed else "gpud"
     name = "instance.failed" if failed else "instance.stopping"
     event = life.event(name, reason, actor=actor)

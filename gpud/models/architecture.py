@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,17 +15,26 @@ MAX_WIDTH: Final = 1 << 24
 # build 11669; tests/models/truth.py repeats the comparison.
 VERIFIED: Final = frozenset(
     {
-        "baichuan", "bert", "deci", "deepseek2", "ernie4_5", "exaone", "gemma", "gemma2", "gemma3",
-        "gpt-oss", "granite", "granitemoe", "hunyuan-dense", "internlm2", "lfm2", "llama", "mamba",
-        "mamba2", "minicpm", "mistral3", "phi3", "qwen2", "qwen3", "qwen3moe", "refact", "smollm3",
-        "xverse",
+        "baichuan", "bert", "cohere2", "deci", "deepseek2", "ernie4_5", "exaone", "falcon-h1",
+        "gemma", "gemma2", "gemma3", "gpt-oss", "granite", "granitehybrid", "granitemoe",
+        "hunyuan-dense", "internlm2", "jamba", "lfm2", "llama", "llama4", "mamba", "mamba2",
+        "minicpm", "mistral3", "nemotron_h", "nomic-bert", "olmo2", "phi3", "qwen2", "qwen2moe",
+        "qwen3", "qwen35", "qwen3moe", "qwen3next", "refact", "rwkv7", "smollm3", "xverse",
     }
 )  # fmt: skip
 
 # Every n-th layer sees the whole context, the others a window, where the file does not say so
 # itself. An architecture that is not here is taken to see everything, which errs upwards: so
 # phi3, whose files name a window that llama.cpp leaves aside.
-_WINDOW_PERIODS: Final = {"gemma2": 2, "gemma3": 6, "gpt-oss": 2}
+_WINDOW_PERIODS: Final = {"cohere2": 4, "gemma2": 2, "gemma3": 6, "gpt-oss": 2, "llama4": 4}
+# Windows that are not in the file at all.
+_WINDOWS: Final = {"llama4": 8192}
+# Attention and feed-forward (or state) beside each other: a row of E more waits for the other.
+_SIDE_ROWS: Final = {"cohere2": 1, "falcon-h1": 1}
+# Rows of E in an RWKV layer beside the residual ones: receptance, key, value, decay, …
+_WKV_ROWS: Final = 15
+# Linear attention by gated delta nets; their full attention has a gate as wide as its queries.
+_DELTA_NETS: Final = frozenset({"qwen35", "qwen35moe", "qwen3next"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +60,25 @@ class Latent:
     head_width: int
 
 
+class RecurrenceKind(enum.Enum):
+    """How a layer's state is computed."""
+
+    SCAN = "scan"  # Mamba
+    DELTA = "delta"  # a gated delta net
+    WKV = "wkv"  # RWKV
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recurrence:
-    """Widths of a state-space layer's intermediate results, in elements a token."""
+    """Widths of a recurrent layer's intermediate results, in elements a token.
 
+    `convolution_rows` are what the convolution keeps of the tokens before.
+    """
+
+    kind: RecurrenceKind
     projection_width: int
     convolution_width: int
+    convolution_rows: int
     inner_width: int
 
 
@@ -74,6 +97,9 @@ class Architecture:
     window: int | None
     latent: Latent | None
     recurrence: Recurrence | None
+    side_rows: int  # of E, beside those of a graph of plain blocks
+    gated_attention: bool  # its result is multiplied with a gate as wide as the queries
+    gated_feed_forward: bool
     encoder: bool  # sees all tokens at once and keeps none
     pooled: bool
     vocabulary: int
@@ -113,9 +139,12 @@ class Architecture:
             experts_used=used,
             heads=heads,
             head_width=keys.optional("attention.key_length", embedding // max(heads, 1)),
-            window=keys.optional("attention.sliding_window", 0) or None,
+            window=_window(keys),
             latent=_latent(keys),
-            recurrence=_recurrence(keys),
+            recurrence=_recurrence(keys, embedding),
+            side_rows=_SIDE_ROWS.get(header.architecture, 0),
+            gated_attention=header.architecture in _DELTA_NETS,
+            gated_feed_forward=any(t.name == "blk.0.ffn_gate.weight" for t in header.tensors),
             encoder=encoder,
             pooled=bool(keys.optional("pooling_type", 0)),
             vocabulary=header.count("tokenizer.ggml.tokens") or keys.optional("vocab_size", 0),
@@ -168,7 +197,7 @@ def _refuse_zeros(keys: _Keys, count: int) -> None:
     """
     if keys.header.integer(keys.full("context_length")) == 0:
         raise GgufInvalid(f"has {keys.full('context_length')} = 0")
-    if _recurrence(keys) is not None:
+    if _recurrence(keys, 0) is not None:
         return
     for key in ("attention.head_count", "attention.head_count_kv"):
         if max(keys.per_layer(key, count, 1)) == 0:
@@ -185,7 +214,8 @@ def _layers(keys: _Keys, count: int, embedding: int, *, encoder: bool) -> tuple[
     windowed = _windowed(keys, count)
     state = _state_width(keys, embedding)
     recurrent = _recurrent(keys, kv_heads)
-    parallel = all(recurrent)  # attention beside the state in every layer
+    # Attention beside the state in every layer, unless it is RWKV, which has none.
+    parallel = all(recurrent) and not keys.optional("wkv.head_size", 0)
     # The last layers of some models read the cache of an earlier one.
     own_cache = 0 if encoder else count - keys.optional("attention.shared_kv_layers", 0)
     latent = _latent(keys)
@@ -221,10 +251,16 @@ def _head_widths(keys: _Keys, default: int, *, windowed: bool) -> tuple[int, int
     )
 
 
+def _window(keys: _Keys) -> int | None:
+    """Tokens that a layer with a window sees; None: every layer sees all."""
+    default = _WINDOWS.get(keys.architecture, 0)
+    return keys.optional("attention.sliding_window", default) or None
+
+
 def _windowed(keys: _Keys, count: int) -> tuple[bool, ...]:
     """Which layers see a window of the context only."""
     pattern = keys.full("attention.sliding_window_pattern")
-    if not keys.optional("attention.sliding_window", 0):
+    if _window(keys) is None:
         return (False,) * count
     if flags := keys.header.integers(pattern):
         if len(flags) < count:
@@ -236,28 +272,45 @@ def _windowed(keys: _Keys, count: int) -> tuple[bool, ...]:
 
 def _recurrent(keys: _Keys, kv_heads: tuple[int, ...]) -> tuple[bool, ...]:
     """Which layers keep a state instead of, or beside, a cache."""
+    count = len(kv_heads)
+    if keys.optional("wkv.head_size", 0):
+        return (True,) * count
     if not (keys.optional("ssm.state_size", 0) or keys.optional("shortconv.l_cache", 0)):
-        return (False,) * len(kv_heads)
+        return (False,) * count
     if interval := keys.optional("full_attention_interval", 0):
-        return tuple((index + 1) % interval != 0 for index in range(len(kv_heads)))
+        return tuple((index + 1) % interval != 0 for index in range(count))
     if 0 in kv_heads:
-        return tuple(heads == 0 for heads in kv_heads)
-    return (True,) * len(kv_heads)
+        # Where some layers are but a feed-forward, its width is told layer by layer.
+        each = keys.header.integers(keys.full("feed_forward_length")) is not None
+        widths = keys.per_layer("feed_forward_length", count, 0) if each else (0,) * count
+        return tuple(
+            heads == 0 and width == 0 for heads, width in zip(kv_heads, widths, strict=True)
+        )
+    return (True,) * count
 
 
 def _state_width(keys: _Keys, embedding: int) -> int:
     """Elements of state a slot in a recurrent layer: convolution rows and state-space cells."""
     if rows := keys.optional("shortconv.l_cache", 0):
         return embedding * (rows - 1)
-    recurrence = _recurrence(keys)
+    recurrence = _recurrence(keys, embedding)
     if recurrence is None:
         return 0
-    rows = max(keys.optional("ssm.conv_kernel", 1), 1) - 1
     cells = keys.optional("ssm.state_size", 0) * recurrence.inner_width
-    return rows * recurrence.convolution_width + cells
+    if recurrence.kind is RecurrenceKind.WKV:
+        cells = keys.optional("wkv.head_size", 0) * embedding
+    return recurrence.convolution_rows * recurrence.convolution_width + cells
 
 
-def _recurrence(keys: _Keys) -> Recurrence | None:
+def _recurrence(keys: _Keys, embedding: int) -> Recurrence | None:
+    if keys.optional("wkv.head_size", 0):
+        return Recurrence(
+            kind=RecurrenceKind.WKV,
+            projection_width=_WKV_ROWS * embedding,
+            convolution_width=embedding,
+            convolution_rows=keys.optional("token_shift_count", 2),
+            inner_width=embedding,
+        )
     inner = keys.optional("ssm.inner_size", 0)
     if not inner:
         return None
@@ -265,9 +318,12 @@ def _recurrence(keys: _Keys) -> Recurrence | None:
     convolution = inner + 2 * groups * keys.optional("ssm.state_size", 0)
     # With groups (Mamba 2) the time steps come out of the same projection.
     steps = keys.optional("ssm.time_step_rank", 0) if groups else 0
+    delta = keys.architecture in _DELTA_NETS
     return Recurrence(
+        kind=RecurrenceKind.DELTA if delta else RecurrenceKind.SCAN,
         projection_width=inner + convolution + steps,
         convolution_width=convolution,
+        convolution_rows=max(keys.optional("ssm.conv_kernel", 1), 1) - 1,
         inner_width=inner,
     )
 

@@ -27,7 +27,14 @@ _NAME = re.compile(r"[\w.][\w.+@=,~ -]*")
 
 
 class ArtifactRefused(Exception):
-    """No file that may be loaded lies at the path; the text is the problem in words."""
+    """No file that may be loaded lies at the path; the text is the problem in words.
+
+    `missing`: nothing lies there at all.
+    """
+
+    def __init__(self, problem: str, *, missing: bool = False) -> None:
+        super().__init__(problem)
+        self.missing = missing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +67,8 @@ def open_artifact(
         finally:
             os.close(place)
     except OSError as error:
-        raise ArtifactRefused(_words(error, roots)) from error
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        raise ArtifactRefused(_words(error, roots), missing=missing) from error
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         yield artifact, file
 

@@ -7,8 +7,8 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final, TypeVar
 
@@ -16,7 +16,10 @@ from gpud.errors import ModelFileInvalid, ModelNotFound
 from gpud.models.architecture import Architecture
 from gpud.models.artifact import Artifact, ArtifactRefused, open_artifact
 from gpud.models.gguf import GgufHeader, GgufInvalid, read_header
-from gpud.models.model import Model, ModelKind
+from gpud.models.hugging_face.config import HfModel
+from gpud.models.hugging_face.folder import read_folder
+from gpud.models.hugging_face.safetensors import SafetensorsInvalid
+from gpud.models.model import CommandSpec, EngineKind, Model, ModelKind
 
 # A disk that answers needs far less than a second; a share that hangs must not hang a load.
 INSPECTION_SECONDS: Final = 10.0
@@ -33,13 +36,21 @@ class Inspection:
     """A model's files as they are now; `names` are their paths as they were asked for.
 
     `header` and `architecture` are of GGUF files, all of them together; None for other forms.
+    `hf` is of a folder in the form of the transformers library, at the path `folder`. `projector`
+    is of the last file, where the model has one for images. A server that the configuration runs
+    by itself, as `command` says, may have no files at all, and `kind` is None where its entry
+    does not say what it is for.
     """
 
     names: tuple[str, ...]
     artifacts: tuple[Artifact, ...]
-    kind: ModelKind
+    kind: ModelKind | None
     header: GgufHeader | None = None
     architecture: Architecture | None = None
+    hf: HfModel | None = None
+    folder: str = ""
+    projector: GgufHeader | None = None
+    command: CommandSpec | None = None
 
     @property
     def gguf(self) -> GgufHeader:
@@ -51,6 +62,8 @@ class Inspection:
     @property
     def form(self) -> str:
         """The architecture that its files name; empty where they name none."""
+        if self.hf is not None:
+            return self.hf.architecture
         return self.architecture.name if self.architecture is not None else ""
 
     @property
@@ -70,9 +83,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class HeldFiles:
-    """The open files of a model, by the names that belong to them, the first one first."""
+    """The open files of a model, by the names that belong to them, the first one first.
+
+    `by_path` are the files of a folder instead, by their names in it. Its engine is of several
+    processes, which inherit nothing from each other, so it is led to their real paths.
+    """
 
     by_name: Mapping[str, BinaryIO]
+    by_path: Mapping[str, Path] = field(default_factory=dict)
+    projector: str = ""  # the name of the one for images, the last of them
 
     def close(self) -> None:
         """Let them go; whoever inherited them keeps them."""
@@ -91,13 +110,17 @@ class Catalogue:
         limit_seconds: float = INSPECTION_SECONDS,
         look: Look | None = None,
     ) -> None:
-        """`look` reads a model's files; another one stands in for a disk that misbehaves."""
+        """`models` are of the configuration, by id; `roots` are where files must lie under.
+
+        `look` reads a model's files; another one stands in for a disk that misbehaves.
+        """
         self._limit_seconds = limit_seconds
         self._look: Look = look or inspect_files
-        self._models = dict(models)
+        self._configured = dict(models)
+        self._registered: dict[str, Model] = {}
         self._roots = tuple(roots)
         # Valid while the artifacts are the same; by what an entry's inspection depends on.
-        self._seen: dict[tuple[str, ModelKind | None], Inspection] = {}
+        self._seen: dict[tuple[EngineKind, str, str, ModelKind | None], Inspection] = {}
         self._parsing = asyncio.Semaphore(_PARSES_AT_ONCE)
         # Paths that a thread looks at, and those of them that took longer than anybody waits.
         self._looked_at: set[str] = set()
@@ -105,21 +128,48 @@ class Catalogue:
 
     def get(self, name: str) -> Model:
         """The entry of `tiny` or `models/tiny`. Raises ModelNotFound."""
-        model = self._models.get(name.removeprefix("models/"))
+        id_ = name.removeprefix("models/")
+        model = self._configured.get(id_) or self._registered.get(id_)
         if model is None:
             raise ModelNotFound(name=name)
         return model
 
     def list(self) -> tuple[Model, ...]:
-        """All entries, by id."""
-        return tuple(self._models[id_] for id_ in sorted(self._models))
+        """All entries, by id; one of the configuration hides a registered one of its name."""
+        models = {**self._registered, **self._configured}
+        return tuple(models[id_] for id_ in sorted(models))
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """The folders that model files must lie under."""
+        return self._roots
+
+    def configure(self, models: Mapping[str, Model], roots: Sequence[Path]) -> None:
+        """Take another configuration's entries and roots instead; registered ones stay."""
+        self._configured, self._roots = dict(models), tuple(roots)
+
+    def configured(self, id_: str) -> Model | None:
+        """The entry of the configuration, if there is one."""
+        return self._configured.get(id_)
+
+    def registered(self, id_: str) -> Model | None:
+        """The registered entry, whether or not one of the configuration hides it."""
+        return self._registered.get(id_)
+
+    def register(self, model: Model) -> None:
+        """Add an entry, or put it in the place of the registered one of its name."""
+        self._registered[model.id] = model
+
+    def unregister(self, id_: str) -> None:
+        """Forget a registered entry; nothing where there is none."""
+        self._registered.pop(id_, None)
 
     async def inspect(self, model: Model) -> Inspection:
         """Open and read the model's files, off the loop; again only after one has changed.
 
         Raises ModelFileInvalid.
         """
-        key = (model.path, model.kind)
+        key = (model.engine, model.path, model.mmproj, model.kind)
         seen = self._seen.get(key)
         found = await self._bounded(model, lambda: self._look(model, self._roots, seen))
         self._seen[key] = found
@@ -150,7 +200,7 @@ class Catalogue:
             if model.path in self._looked_at:
                 self._overdue.add(model.path)
             problem = f"could not be read within {self._limit_seconds:g} s: its disk hangs"
-        except (ArtifactRefused, GgufInvalid) as error:
+        except (ArtifactRefused, GgufInvalid, SafetensorsInvalid) as error:
             problem = str(error)
         except OSError as error:
             problem = f"cannot be read: {error.strerror}"
@@ -195,9 +245,37 @@ class Catalogue:
 
 def inspect_files(model: Model, roots: Sequence[Path], seen: Inspection | None) -> Inspection:
     """The work of a thread: everything anew, unless no file has changed."""
+    if model.engine is EngineKind.COMMAND:
+        return _inspect_command(model, roots)
     if seen is not None and _current(seen.names, roots) == seen.artifacts:
         return seen
+    if model.engine is EngineKind.VLLM:
+        return _inspect_folder(model, roots)
     return _inspect_gguf(model, roots)
+
+
+def _inspect_command(model: Model, roots: Sequence[Path]) -> Inspection:
+    """Its file, if its entry names one: whatever is in it, the server alone understands."""
+    names = (model.path,) if model.path else ()
+    return Inspection(
+        names=names, artifacts=_current(names, roots), kind=model.kind, command=model.command
+    )
+
+
+def _inspect_folder(model: Model, roots: Sequence[Path]) -> Inspection:
+    """Every file of it that a server needs, each opened beneath the roots as any other."""
+
+    def opened(name: str) -> AbstractContextManager[tuple[Artifact, BinaryIO]]:
+        return open_artifact(f"{model.path}/{name}", roots)
+
+    found = read_folder(opened)
+    return Inspection(
+        names=tuple(f"{model.path}/{name}" for name in found.artifacts),
+        artifacts=tuple(found.artifacts.values()),
+        hf=found.model,
+        folder=model.path,
+        kind=model.kind or found.kind,
+    )
 
 
 def _inspect_gguf(model: Model, roots: Sequence[Path]) -> Inspection:
@@ -205,10 +283,13 @@ def _inspect_gguf(model: Model, roots: Sequence[Path]) -> Inspection:
     shards = _shards(model.path, header)
     others = [_read(path, roots) for path in shards]
     header = _joined(header, [other for _, other in others])
+    projector = _read(model.mmproj, roots) if model.mmproj else None
+    beside = () if projector is None else (projector[0],)
     return Inspection(
-        names=(model.path, *shards),
-        artifacts=(first, *(artifact for artifact, _ in others)),
+        names=(model.path, *shards, *((model.mmproj,) if beside else ())),
+        artifacts=(first, *(artifact for artifact, _ in others), *beside),
         header=header,
+        projector=None if projector is None else projector[1],
         architecture=Architecture.of(header),
         kind=model.kind or _kind(header),
     )
@@ -216,16 +297,26 @@ def _inspect_gguf(model: Model, roots: Sequence[Path]) -> Inspection:
 
 def hold_files(model: Model, roots: Sequence[Path], seen: Inspection) -> HeldFiles:
     """Open what was inspected; blocks on the disk. Raises ArtifactRefused."""
+    if seen.folder:
+        if _current(seen.names, roots) != seen.artifacts:
+            raise ArtifactRefused(CHANGED)
+        within = [name.removeprefix(f"{seen.folder}/") for name in seen.names]
+        paths = [artifact.path for artifact in seen.artifacts]
+        return HeldFiles({}, dict(zip(within, paths, strict=True)))
     held: dict[str, BinaryIO] = {}
+    name = ""
     with ExitStack() as opened:
         for path, inspected in zip(seen.names, seen.artifacts, strict=True):
             with open_artifact(path, roots) as (artifact, file):
                 if artifact != inspected:
                     raise ArtifactRefused(CHANGED)
                 own = os.fdopen(os.dup(file.fileno()), "rb", buffering=0)
-            held[PurePosixPath(path).name] = opened.enter_context(own)
+            name = PurePosixPath(path).name
+            while name in held:  # a projector of another folder may be called as the model is
+                name = f"other-{name}"
+            held[name] = opened.enter_context(own)
         opened.pop_all()
-    return HeldFiles(held)
+    return HeldFiles(held, projector=name if seen.projector is not None else "")
 
 
 def _current(names: Sequence[str], roots: Sequence[Path]) -> tuple[Artifact, ...]:

@@ -7,6 +7,9 @@ from typing import Final
 from gpud.devices.snapshot import DeviceKind
 from gpud.models.footprint import DeviceTraits, estimate
 from gpud.models.gguf import GgufHeader
+from gpud.models.llama.compute import host_compute_bytes
+from gpud.models.llama.plan import Plan, shares
+from gpud.models.llama.weights import host_weights
 from gpud.models.model import Footprint, FootprintWhat, ModelOptions
 from gpud.units import MIB
 
@@ -14,24 +17,29 @@ from gpud.units import MIB
 CUDA_HOST_BYTES: Final = 256 * MIB
 MARGIN: Final = 0.1
 # What a card cannot take over from the host.
-_STAYS: Final = (FootprintWhat.CONTEXT, FootprintWhat.OUTPUT)
-# What lies on the host as far as the card does not carry it (layers that were not offloaded).
-_MOVES: Final = (FootprintWhat.WEIGHTS, FootprintWhat.KV_CACHE, FootprintWhat.STATE)
+_STAYS: Final = (FootprintWhat.CONTEXT, FootprintWhat.OUTPUT, FootprintWhat.HOST_CACHE)
+# What lies on the host as far as no card carries it (layers that were not offloaded).
+_MOVES: Final = (FootprintWhat.KV_CACHE, FootprintWhat.STATE)
+_HOST: Final = DeviceTraits(kind=DeviceKind.HOST, model_name="host")
 
 
 def host_share(header: GgufHeader, options: ModelOptions, device: DeviceTraits) -> int:
     """Bytes of RAM; 0 on the host itself, whose footprint has them all.
 
-    The process with its vocabulary and logits, and the share of the weights and caches that is not
-    on the card; weights are read through the page cache, but count here because instances keep
-    them from swap by locking them. Raises GgufInvalid as estimate does.
+    The process with its vocabulary and logits, the prompts that it keeps, the inputs' tensors and
+    buffers, and what of weights and caches is not on any card. Weights are read through the page
+    cache, once for all instances of a file, but count here because instances keep them from swap
+    by locking them. Raises GgufInvalid as estimate does.
     """
     if device.kind is DeviceKind.HOST:
         return 0
-    whole = estimate(header, options, DeviceTraits(kind=DeviceKind.HOST, model_name="host"))
-    card = estimate(header, options, device)
+    whole = estimate(header, options, _HOST)
+    cards = [estimate(header, options, device, share) for share in shares(options)]
+    plan = Plan.of(header, options, on_host=False, share=shares(options)[0])
     size = sum(_bytes(whole, what) for what in _STAYS)
-    size += sum(max(0, _bytes(whole, what) - _bytes(card, what)) for what in _MOVES)
+    size += host_weights(header, plan) + host_compute_bytes(plan)
+    for what in _MOVES:
+        size += max(0, _bytes(whole, what) - sum(_bytes(card, what) for card in cards))
     if device.kind is not DeviceKind.SIMULATED:
         size += CUDA_HOST_BYTES
     return int(size * (1 + MARGIN))

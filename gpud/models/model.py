@@ -99,8 +99,9 @@ class CommandSpec:
     """A server of any kind, as the configuration of this host tells it.
 
     `argv` and `environment` may hold ${PORT}, ${DEVICES}, ${MODEL}, ${DIRECTORY}; `health` and
-    `metrics` are paths on its port, `metrics` empty where it has none. Bytes are what it needs on
-    one device, and in the host's memory beside a card.
+    `metrics` are paths on its port, `metrics` empty where it has none. `counters` are fields of a
+    Pulse, each with the metric that tells it. Bytes are what it needs on one device, and in the
+    host's memory beside a card. `served_name` is what requests call its model; empty: the id.
     """
 
     argv: tuple[str, ...]
@@ -109,6 +110,8 @@ class CommandSpec:
     host_bytes: int = 0
     environment: tuple[tuple[str, str], ...] = ()
     metrics: str = ""
+    counters: tuple[tuple[str, str], ...] = ()
+    served_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +146,7 @@ class Model:
     preload: bool = False
     pinned: bool = False
     idle_ttl_seconds: float | None = None
+    restart: bool = True  # its engine is started again when it fails while it serves
     limits: Limits = Limits()
     owner: str = ""
 
@@ -184,11 +188,15 @@ class FootprintItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Footprint:
-    """The itemised bytes that a load needs on one device, its margin among the items."""
+    """The itemised bytes that a load needs on one device, its margin among the items.
+
+    `past_error` is of the last load like it: measured ÷ estimated − 1; None: none was measured.
+    """
 
     items: tuple[FootprintItem, ...]
     confidence: Confidence
     device_uuid: str | None = None
+    past_error: float | None = None
 
     @property
     def total_bytes(self) -> int:

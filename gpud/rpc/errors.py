@@ -10,8 +10,10 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from gpud import errors
 from gpud.access.refusals import AccessRefused, IdentityMissing
+from gpud.benchmarking.refusals import BenchmarkFailed
 from gpud.errors import DeviceShortage, GpudError
 from gpud.instances.starting import admission
+from gpud.models.sources import refusals
 
 DOMAIN = "gpud"
 # A status travels in headers, 8 KiB of which clients take: its words, with all but plain ASCII
@@ -36,10 +38,14 @@ CODES: dict[type[GpudError], grpc.StatusCode] = {
     errors.GenerationMismatch: grpc.StatusCode.ABORTED,
     errors.WrongState: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ModelFileInvalid: grpc.StatusCode.FAILED_PRECONDITION,
+    refusals.DownloadRefused: grpc.StatusCode.FAILED_PRECONDITION,
+    refusals.DownloadFailed: grpc.StatusCode.UNAVAILABLE,
+    refusals.DiskInsufficient: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.EngineMissing: grpc.StatusCode.FAILED_PRECONDITION,
     errors.EngineFailed: grpc.StatusCode.ABORTED,
     errors.FootprintExceeded: grpc.StatusCode.ABORTED,
     errors.InstanceLost: grpc.StatusCode.ABORTED,
+    BenchmarkFailed: grpc.StatusCode.ABORTED,
     admission.MemoryTaken: grpc.StatusCode.RESOURCE_EXHAUSTED,
     admission.ContextsRefused: grpc.StatusCode.FAILED_PRECONDITION,
     errors.LoadCancelled: grpc.StatusCode.ABORTED,

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any
 
 from gpud.access.identity import CALLER
 from gpud.access.refusals import NotOwner
+from gpud.benchmarking.benchmarks import Benchmarks
 from gpud.errors import (
     InstanceLost,
-    InstanceNotFound,
     OptionInvalid,
     ReservationNotFound,
     WrongState,
 )
+from gpud.instances.health.vital import Verdict
 from gpud.instances.instance import Instance, InstanceState, LoadPhase, UnloadPhase
 from gpud.instances.life import House, StopOrder
-from gpud.instances.needs import LoadTerms
 from gpud.instances.roster import LoadRequest, Roster
-from gpud.instances.tree.output import follow, tail
+from gpud.instances.terms import LoadTerms
 from gpud.rpc import messages, paging
+from gpud.rpc.benchmarks import BenchmarkMethods
+from gpud.rpc.output import OutputMethods
 from gpud.rpc.reservation_messages import MAX_WAIT_SECONDS, priority_from, sharing_from
 from gpud.rpc.reservations import call_of
 from gpud.rpc.view import View
@@ -30,14 +31,16 @@ from gpud.v1.reservations_pb2 import SHARING_EXCLUSIVE
 
 DEFAULT_GRACE_SECONDS = 5.0
 MAX_GRACE_SECONDS = 3600.0
-DEFAULT_LINES = 50
-MAX_LINES = 10_000
+MIN_IDLE_SECONDS = 1.0
+MAX_IDLE_SECONDS = 365 * 86400.0
 
 
-class Instances(instances_pb2_grpc.InstanceServiceServicer):
+class Instances(BenchmarkMethods, OutputMethods, instances_pb2_grpc.InstanceServiceServicer):
     """Engine processes run inside promises. The roster owns them; clients may come and go."""
 
     def __init__(self, view: View, roster: Roster, house: House) -> None:
+        BenchmarkMethods.__init__(self, Benchmarks(house, roster))
+        OutputMethods.__init__(self, roster, house)
         self._view = view
         self._roster = roster
         self._house = house
@@ -51,6 +54,10 @@ class Instances(instances_pb2_grpc.InstanceServiceServicer):
             options=messages.options_from(request.options),
             terms=self._terms(request),
             owner=messages.acting_for(request.owner),
+            idle_ttl_seconds=messages.checked_span(
+                "idle_ttl", request, MIN_IDLE_SECONDS, MAX_IDLE_SECONDS
+            ),
+            pinned=request.pinned if request.HasField("pinned") else None,
         )
         if request.validate_only:
             yield await self._proposed(asked)
@@ -123,32 +130,28 @@ class Instances(instances_pb2_grpc.InstanceServiceServicer):
     async def WatchInstance(
         self, request: pb.WatchInstanceRequest, context: Any
     ) -> AsyncIterator[pb.WatchInstanceResponse]:
-        """The instance at each durable change, until it has ended."""
+        """The instance at each durable change and each new verdict, until it has ended."""
         name = messages.checked_name("name", request.name, "instances")
-        last: Instance | None = None
+        last: tuple[Instance, Verdict | None] | None = None
         async for progress in self._roster.follow(name, from_start=False):
-            if progress.instance != last:
-                last = progress.instance
-                yield pb.WatchInstanceResponse(instance=self._view.instance(last))
+            signs = self._roster.signs(progress.instance.id)
+            now = (progress.instance, signs.verdict if signs is not None else None)
+            if now != last:
+                last = now
+                yield pb.WatchInstanceResponse(instance=self._view.instance(progress.instance))
 
-    async def TailOutput(
-        self, request: pb.TailOutputRequest, context: Any
-    ) -> AsyncIterator[pb.TailOutputResponse]:
-        """What its engine printed."""
-        name = messages.checked_name("instance", request.instance, "instances")
-        if not 0 <= request.lines <= MAX_LINES:
-            raise OptionInvalid(
-                field="lines", problem=f"{request.lines} is not within 0 … {MAX_LINES}"
-            )
-        id_ = self._roster.get(name).id
-        folder = self._house.folder(id_)
-        count = request.lines or DEFAULT_LINES
-        if not request.follow:
-            yield pb.TailOutputResponse(lines=tail(folder, count))
-            return
-        ended = partial(self._ended, id_)
-        async for lines in follow(folder, self._house.clock, count, ended):
-            yield pb.TailOutputResponse(lines=lines)
+    async def ResetInstance(
+        self, request: pb.ResetInstanceRequest, context: Any
+    ) -> pb.ResetInstanceResponse:
+        """Have one that was given up, or waits to be started again, start at once."""
+        name = messages.checked_name("name", request.name, "instances")
+        actor = messages.acting_for(request.owner)
+        instance = self._roster.get(name)
+        if not CALLER.get().may_change(instance.owner):
+            raise NotOwner(name=instance.name)
+        call = call_of("ResetInstance", request.request_id, instance.id)
+        instance = await self._roster.reset(name, actor, call)
+        return pb.ResetInstanceResponse(instance=self._view.instance(instance))
 
     def _terms(self, request: pb.LoadModelRequest) -> LoadTerms:
         """Raises OptionInvalid, DeviceNotFound, Reconciling, ReservationNotFound."""
@@ -186,12 +189,6 @@ class Instances(instances_pb2_grpc.InstanceServiceServicer):
             phase=pb.LOAD_PHASE_ALLOCATE,
             detail="only validated: nothing was promised",
         )
-
-    def _ended(self, id_: str) -> bool:
-        try:
-            return self._roster.get(id_).ended
-        except InstanceNotFound:
-            return True
 
     def _stop(self, name: str, request: pb.UnloadModelRequest, *, again: bool) -> None:
         """Order the stop.

@@ -284,6 +284,7 @@ def footprint(value: Footprint) -> models_pb2.Footprint:
         total_bytes=value.total_bytes,
         margin_bytes=value.margin_bytes,
         confidence=f"CONFIDENCE_{value.confidence.name}",
+        past_error=value.past_error,
         device=f"devices/{value.device_uuid}" if value.device_uuid else "",
     )
 

@@ -12,7 +12,14 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from gpud.errors import OptionInvalid
-from gpud.v1 import devices_pb2, instances_pb2, models_pb2, node_pb2, reservations_pb2
+from gpud.v1 import (
+    benchmarks_pb2,
+    devices_pb2,
+    instances_pb2,
+    models_pb2,
+    node_pb2,
+    reservations_pb2,
+)
 
 T = TypeVar("T")
 
@@ -23,6 +30,7 @@ MAX_PAGE = 1000
 Paged = (
     devices_pb2.ListDevicesRequest
     | instances_pb2.ListInstancesRequest
+    | benchmarks_pb2.ListBenchmarksRequest
     | models_pb2.ListModelsRequest
     | node_pb2.ListEventsRequest
     | reservations_pb2.ListReservationsRequest

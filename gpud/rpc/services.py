@@ -40,6 +40,7 @@ def services(
         clock=house.clock,
         enforce=enforce,
         places=house.places,
+        signs=roster.signs,
     )
     return (
         Registration(
@@ -64,7 +65,7 @@ def services(
         ),
         Registration(
             name="gpud.v1.ModelService",
-            servicer=Models(view, house.catalogue, house.engines),
+            servicer=Models(view, house, roster),
             add=models_pb2_grpc.add_ModelServiceServicer_to_server,
         ),
         Registration(

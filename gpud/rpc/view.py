@@ -9,12 +9,13 @@ from gpud.clock import Clock
 from gpud.devices.snapshot import Sample, Snapshot
 from gpud.enforcement.relations import relations, slices_of
 from gpud.feed import Feed
+from gpud.instances.health.vital import Signs
 from gpud.instances.instance import Instance
 from gpud.ledger.charge import Charge
 from gpud.ledger.reservation import Enforcement, Reservation
 from gpud.promises.places import Places
 from gpud.promises.promises import Promises
-from gpud.rpc import messages, reservation_messages
+from gpud.rpc import health_messages, messages, reservation_messages
 from gpud.v1 import devices_pb2, instances_pb2, reservations_pb2
 
 
@@ -27,6 +28,7 @@ class View:
     clock: Clock
     enforce: Callable[[Reservation], Awaitable[Enforcement]]
     places: Places
+    signs: Callable[[str], Signs | None]  # of an instance's engine, by the instance's id
 
     def charges(self) -> dict[str, Charge]:
         """Every device's terms, on the durable promises."""
@@ -84,6 +86,7 @@ class View:
         """An instance as told."""
         terms = self.promises.ledger.charges_of(value.devices, self.promises.durable)
         message = messages.instance(value, terms)
+        health_messages.add_health(message, value, self.signs(value.id))
         held = self.promises.durable.queued.get(value.reservation or "")
         if held is not None and (place := self.places.place(held)) is not None:
             message.queue_position = place.position

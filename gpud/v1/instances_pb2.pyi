@@ -2,6 +2,7 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from gpud.v1 import benchmarks_pb2 as _benchmarks_pb2
 from gpud.v1 import models_pb2 as _models_pb2
 from gpud.v1 import node_pb2 as _node_pb2
 from gpud.v1 import reservations_pb2 as _reservations_pb2
@@ -29,6 +30,16 @@ class InstanceState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     INSTANCE_STATE_STOPPED: _ClassVar[InstanceState]
     INSTANCE_STATE_FAILED: _ClassVar[InstanceState]
     INSTANCE_STATE_BACKOFF: _ClassVar[InstanceState]
+
+class HealthVerdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    HEALTH_VERDICT_UNSPECIFIED: _ClassVar[HealthVerdict]
+    HEALTH_VERDICT_HEALTHY: _ClassVar[HealthVerdict]
+    HEALTH_VERDICT_BUSY: _ClassVar[HealthVerdict]
+    HEALTH_VERDICT_IDLE: _ClassVar[HealthVerdict]
+    HEALTH_VERDICT_SLEEPING: _ClassVar[HealthVerdict]
+    HEALTH_VERDICT_DEGRADED: _ClassVar[HealthVerdict]
+    HEALTH_VERDICT_STUCK: _ClassVar[HealthVerdict]
 
 class LoadPhase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -64,6 +75,13 @@ INSTANCE_STATE_STOPPING: InstanceState
 INSTANCE_STATE_STOPPED: InstanceState
 INSTANCE_STATE_FAILED: InstanceState
 INSTANCE_STATE_BACKOFF: InstanceState
+HEALTH_VERDICT_UNSPECIFIED: HealthVerdict
+HEALTH_VERDICT_HEALTHY: HealthVerdict
+HEALTH_VERDICT_BUSY: HealthVerdict
+HEALTH_VERDICT_IDLE: HealthVerdict
+HEALTH_VERDICT_SLEEPING: HealthVerdict
+HEALTH_VERDICT_DEGRADED: HealthVerdict
+HEALTH_VERDICT_STUCK: HealthVerdict
 LOAD_PHASE_UNSPECIFIED: LoadPhase
 LOAD_PHASE_DETECT: LoadPhase
 LOAD_PHASE_VERIFY: LoadPhase
@@ -80,6 +98,24 @@ UNLOAD_PHASE_TERMINATE: UnloadPhase
 UNLOAD_PHASE_KILL: UnloadPhase
 UNLOAD_PHASE_FREE: UnloadPhase
 UNLOAD_PHASE_STOPPED: UnloadPhase
+
+class InstanceHealth(_message.Message):
+    __slots__ = ("verdict", "reason", "ready", "requests_running", "requests_waiting", "kv_used_percent", "failures")
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_RUNNING_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_WAITING_FIELD_NUMBER: _ClassVar[int]
+    KV_USED_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    verdict: HealthVerdict
+    reason: str
+    ready: bool
+    requests_running: int
+    requests_waiting: int
+    kv_used_percent: float
+    failures: int
+    def __init__(self, verdict: _Optional[_Union[HealthVerdict, str]] = ..., reason: _Optional[str] = ..., ready: bool = ..., requests_running: _Optional[int] = ..., requests_waiting: _Optional[int] = ..., kv_used_percent: _Optional[float] = ..., failures: _Optional[int] = ...) -> None: ...
 
 class ExitInfo(_message.Message):
     __slots__ = ("code", "signal", "time", "meaning")
@@ -112,7 +148,7 @@ class Failure(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., phase: _Optional[_Union[LoadPhase, str]] = ...) -> None: ...
 
 class Instance(_message.Message):
-    __slots__ = ("name", "model", "engine", "state", "reservation", "endpoint", "pid", "devices", "footprint", "measured_bytes", "load_duration", "restarts", "last_exit", "create_time", "ready_time", "end_time", "options", "phases", "tokens_per_second", "time_to_first_token", "failure", "containment", "owner", "engine_bytes", "cpu_affinity", "memory_node", "swap", "queue_position", "wait_reason", "endpoint_needs_key")
+    __slots__ = ("name", "model", "engine", "state", "reservation", "endpoint", "pid", "devices", "footprint", "measured_bytes", "load_duration", "restarts", "last_exit", "create_time", "ready_time", "end_time", "options", "phases", "tokens_per_second", "time_to_first_token", "failure", "containment", "owner", "engine_bytes", "cpu_affinity", "memory_node", "swap", "queue_position", "wait_reason", "endpoint_needs_key", "busy", "last_progress_time", "health", "idle_ttl", "idle_deadline", "pinned", "retry_time")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
@@ -143,6 +179,13 @@ class Instance(_message.Message):
     QUEUE_POSITION_FIELD_NUMBER: _ClassVar[int]
     WAIT_REASON_FIELD_NUMBER: _ClassVar[int]
     ENDPOINT_NEEDS_KEY_FIELD_NUMBER: _ClassVar[int]
+    BUSY_FIELD_NUMBER: _ClassVar[int]
+    LAST_PROGRESS_TIME_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_FIELD_NUMBER: _ClassVar[int]
+    IDLE_TTL_FIELD_NUMBER: _ClassVar[int]
+    IDLE_DEADLINE_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
+    RETRY_TIME_FIELD_NUMBER: _ClassVar[int]
     name: str
     model: str
     engine: _node_pb2.Engine
@@ -173,10 +216,17 @@ class Instance(_message.Message):
     queue_position: int
     wait_reason: str
     endpoint_needs_key: bool
-    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., engine: _Optional[_Union[_node_pb2.Engine, str]] = ..., state: _Optional[_Union[InstanceState, str]] = ..., reservation: _Optional[str] = ..., endpoint: _Optional[str] = ..., pid: _Optional[int] = ..., devices: _Optional[_Iterable[str]] = ..., footprint: _Optional[_Union[_models_pb2.Footprint, _Mapping]] = ..., measured_bytes: _Optional[int] = ..., load_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., restarts: _Optional[int] = ..., last_exit: _Optional[_Union[ExitInfo, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ready_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., options: _Optional[_Union[_models_pb2.ModelOptions, _Mapping]] = ..., phases: _Optional[_Iterable[_Union[PhaseTiming, _Mapping]]] = ..., tokens_per_second: _Optional[float] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., containment: _Optional[str] = ..., owner: _Optional[str] = ..., engine_bytes: _Optional[int] = ..., cpu_affinity: _Optional[str] = ..., memory_node: _Optional[int] = ..., swap: _Optional[str] = ..., queue_position: _Optional[int] = ..., wait_reason: _Optional[str] = ..., endpoint_needs_key: bool = ...) -> None: ...
+    busy: bool
+    last_progress_time: _timestamp_pb2.Timestamp
+    health: InstanceHealth
+    idle_ttl: _duration_pb2.Duration
+    idle_deadline: _timestamp_pb2.Timestamp
+    pinned: bool
+    retry_time: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., engine: _Optional[_Union[_node_pb2.Engine, str]] = ..., state: _Optional[_Union[InstanceState, str]] = ..., reservation: _Optional[str] = ..., endpoint: _Optional[str] = ..., pid: _Optional[int] = ..., devices: _Optional[_Iterable[str]] = ..., footprint: _Optional[_Union[_models_pb2.Footprint, _Mapping]] = ..., measured_bytes: _Optional[int] = ..., load_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., restarts: _Optional[int] = ..., last_exit: _Optional[_Union[ExitInfo, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ready_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., options: _Optional[_Union[_models_pb2.ModelOptions, _Mapping]] = ..., phases: _Optional[_Iterable[_Union[PhaseTiming, _Mapping]]] = ..., tokens_per_second: _Optional[float] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., containment: _Optional[str] = ..., owner: _Optional[str] = ..., engine_bytes: _Optional[int] = ..., cpu_affinity: _Optional[str] = ..., memory_node: _Optional[int] = ..., swap: _Optional[str] = ..., queue_position: _Optional[int] = ..., wait_reason: _Optional[str] = ..., endpoint_needs_key: bool = ..., busy: bool = ..., last_progress_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., health: _Optional[_Union[InstanceHealth, _Mapping]] = ..., idle_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., idle_deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pinned: bool = ..., retry_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class LoadModelRequest(_message.Message):
-    __slots__ = ("request_id", "model", "options", "devices", "validate_only", "owner", "priority", "sharing", "preemptible", "max_wait", "reservation")
+    __slots__ = ("request_id", "model", "options", "devices", "validate_only", "owner", "priority", "sharing", "preemptible", "max_wait", "reservation", "idle_ttl", "pinned")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
@@ -188,6 +238,8 @@ class LoadModelRequest(_message.Message):
     PREEMPTIBLE_FIELD_NUMBER: _ClassVar[int]
     MAX_WAIT_FIELD_NUMBER: _ClassVar[int]
     RESERVATION_FIELD_NUMBER: _ClassVar[int]
+    IDLE_TTL_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     options: _models_pb2.ModelOptions
@@ -199,7 +251,9 @@ class LoadModelRequest(_message.Message):
     preemptible: bool
     max_wait: _duration_pb2.Duration
     reservation: str
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., options: _Optional[_Union[_models_pb2.ModelOptions, _Mapping]] = ..., devices: _Optional[_Iterable[str]] = ..., validate_only: bool = ..., owner: _Optional[str] = ..., priority: _Optional[_Union[_reservations_pb2.Priority, str]] = ..., sharing: _Optional[_Union[_reservations_pb2.Sharing, str]] = ..., preemptible: bool = ..., max_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reservation: _Optional[str] = ...) -> None: ...
+    idle_ttl: _duration_pb2.Duration
+    pinned: bool
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., options: _Optional[_Union[_models_pb2.ModelOptions, _Mapping]] = ..., devices: _Optional[_Iterable[str]] = ..., validate_only: bool = ..., owner: _Optional[str] = ..., priority: _Optional[_Union[_reservations_pb2.Priority, str]] = ..., sharing: _Optional[_Union[_reservations_pb2.Sharing, str]] = ..., preemptible: bool = ..., max_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reservation: _Optional[str] = ..., idle_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., pinned: bool = ...) -> None: ...
 
 class LoadModelResponse(_message.Message):
     __slots__ = ("instance", "phase", "fraction", "detail", "elapsed")
@@ -290,17 +344,35 @@ class WatchInstanceResponse(_message.Message):
     def __init__(self, instance: _Optional[_Union[Instance, _Mapping]] = ...) -> None: ...
 
 class TailOutputRequest(_message.Message):
-    __slots__ = ("instance", "lines", "follow")
+    __slots__ = ("instance", "lines", "follow", "since")
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     LINES_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
     instance: str
     lines: int
     follow: bool
-    def __init__(self, instance: _Optional[str] = ..., lines: _Optional[int] = ..., follow: bool = ...) -> None: ...
+    since: _timestamp_pb2.Timestamp
+    def __init__(self, instance: _Optional[str] = ..., lines: _Optional[int] = ..., follow: bool = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class TailOutputResponse(_message.Message):
     __slots__ = ("lines",)
     LINES_FIELD_NUMBER: _ClassVar[int]
     lines: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, lines: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ResetInstanceRequest(_message.Message):
+    __slots__ = ("request_id", "name", "owner")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    name: str
+    owner: str
+    def __init__(self, request_id: _Optional[str] = ..., name: _Optional[str] = ..., owner: _Optional[str] = ...) -> None: ...
+
+class ResetInstanceResponse(_message.Message):
+    __slots__ = ("instance",)
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    instance: Instance
+    def __init__(self, instance: _Optional[_Union[Instance, _Mapping]] = ...) -> None: ...

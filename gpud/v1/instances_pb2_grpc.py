@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from gpud.v1 import benchmarks_pb2 as gpud_dot_v1_dot_benchmarks__pb2
 from gpud.v1 import instances_pb2 as gpud_dot_v1_dot_instances__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
@@ -65,6 +66,21 @@ class InstanceServiceStub(object):
                 request_serializer=gpud_dot_v1_dot_instances__pb2.TailOutputRequest.SerializeToString,
                 response_deserializer=gpud_dot_v1_dot_instances__pb2.TailOutputResponse.FromString,
                 _registered_method=True)
+        self.BenchmarkModel = channel.unary_stream(
+                '/gpud.v1.InstanceService/BenchmarkModel',
+                request_serializer=gpud_dot_v1_dot_benchmarks__pb2.BenchmarkModelRequest.SerializeToString,
+                response_deserializer=gpud_dot_v1_dot_benchmarks__pb2.BenchmarkModelResponse.FromString,
+                _registered_method=True)
+        self.ListBenchmarks = channel.unary_unary(
+                '/gpud.v1.InstanceService/ListBenchmarks',
+                request_serializer=gpud_dot_v1_dot_benchmarks__pb2.ListBenchmarksRequest.SerializeToString,
+                response_deserializer=gpud_dot_v1_dot_benchmarks__pb2.ListBenchmarksResponse.FromString,
+                _registered_method=True)
+        self.ResetInstance = channel.unary_unary(
+                '/gpud.v1.InstanceService/ResetInstance',
+                request_serializer=gpud_dot_v1_dot_instances__pb2.ResetInstanceRequest.SerializeToString,
+                response_deserializer=gpud_dot_v1_dot_instances__pb2.ResetInstanceResponse.FromString,
+                _registered_method=True)
 
 
 class InstanceServiceServicer(object):
@@ -111,6 +127,28 @@ class InstanceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BenchmarkModel(self, request, context):
+        """Measures a READY instance by requests of its own: a message at each step, the last with the
+        result as it is stored. Leaving the stream stops it. One at a time per instance.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBenchmarks(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetInstance(self, request, context):
+        """Closes the breaker: one that was given up (RESTART_LOOP, OOM) is loaded anew, one that waits in
+        BACKOFF is started at once. Its failures are forgotten.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InstanceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -143,6 +181,21 @@ def add_InstanceServiceServicer_to_server(servicer, server):
                     servicer.TailOutput,
                     request_deserializer=gpud_dot_v1_dot_instances__pb2.TailOutputRequest.FromString,
                     response_serializer=gpud_dot_v1_dot_instances__pb2.TailOutputResponse.SerializeToString,
+            ),
+            'BenchmarkModel': grpc.unary_stream_rpc_method_handler(
+                    servicer.BenchmarkModel,
+                    request_deserializer=gpud_dot_v1_dot_benchmarks__pb2.BenchmarkModelRequest.FromString,
+                    response_serializer=gpud_dot_v1_dot_benchmarks__pb2.BenchmarkModelResponse.SerializeToString,
+            ),
+            'ListBenchmarks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBenchmarks,
+                    request_deserializer=gpud_dot_v1_dot_benchmarks__pb2.ListBenchmarksRequest.FromString,
+                    response_serializer=gpud_dot_v1_dot_benchmarks__pb2.ListBenchmarksResponse.SerializeToString,
+            ),
+            'ResetInstance': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetInstance,
+                    request_deserializer=gpud_dot_v1_dot_instances__pb2.ResetInstanceRequest.FromString,
+                    response_serializer=gpud_dot_v1_dot_instances__pb2.ResetInstanceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -308,6 +361,87 @@ class InstanceService(object):
             '/gpud.v1.InstanceService/TailOutput',
             gpud_dot_v1_dot_instances__pb2.TailOutputRequest.SerializeToString,
             gpud_dot_v1_dot_instances__pb2.TailOutputResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BenchmarkModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/gpud.v1.InstanceService/BenchmarkModel',
+            gpud_dot_v1_dot_benchmarks__pb2.BenchmarkModelRequest.SerializeToString,
+            gpud_dot_v1_dot_benchmarks__pb2.BenchmarkModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBenchmarks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpud.v1.InstanceService/ListBenchmarks',
+            gpud_dot_v1_dot_benchmarks__pb2.ListBenchmarksRequest.SerializeToString,
+            gpud_dot_v1_dot_benchmarks__pb2.ListBenchmarksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetInstance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpud.v1.InstanceService/ResetInstance',
+            gpud_dot_v1_dot_instances__pb2.ResetInstanceRequest.SerializeToString,
+            gpud_dot_v1_dot_instances__pb2.ResetInstanceResponse.FromString,
             options,
             channel_credentials,
             insecure,

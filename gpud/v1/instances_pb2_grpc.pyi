@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from gpud.v1 import benchmarks_pb2 as _benchmarks_pb2
 from gpud.v1 import instances_pb2 as _instances_pb2
 from grpc import aio as _aio
 import abc as _abc_1
@@ -44,6 +45,15 @@ class InstanceServiceStub:
     WatchInstance: _grpc.UnaryStreamMultiCallable[_instances_pb2.WatchInstanceRequest, _instances_pb2.WatchInstanceResponse]
     """The instance now, and at each change; ends when it has ended."""
     TailOutput: _grpc.UnaryStreamMultiCallable[_instances_pb2.TailOutputRequest, _instances_pb2.TailOutputResponse]
+    BenchmarkModel: _grpc.UnaryStreamMultiCallable[_benchmarks_pb2.BenchmarkModelRequest, _benchmarks_pb2.BenchmarkModelResponse]
+    """Measures a READY instance by requests of its own: a message at each step, the last with the
+    result as it is stored. Leaving the stream stops it. One at a time per instance.
+    """
+    ListBenchmarks: _grpc.UnaryUnaryMultiCallable[_benchmarks_pb2.ListBenchmarksRequest, _benchmarks_pb2.ListBenchmarksResponse]
+    ResetInstance: _grpc.UnaryUnaryMultiCallable[_instances_pb2.ResetInstanceRequest, _instances_pb2.ResetInstanceResponse]
+    """Closes the breaker: one that was given up (RESTART_LOOP, OOM) is loaded anew, one that waits in
+    BACKOFF is started at once. Its failures are forgotten.
+    """
 
 @_typing.type_check_only
 class InstanceServiceAsyncStub(InstanceServiceStub):
@@ -61,6 +71,15 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
     WatchInstance: _aio.UnaryStreamMultiCallable[_instances_pb2.WatchInstanceRequest, _instances_pb2.WatchInstanceResponse]  # type: ignore[assignment]
     """The instance now, and at each change; ends when it has ended."""
     TailOutput: _aio.UnaryStreamMultiCallable[_instances_pb2.TailOutputRequest, _instances_pb2.TailOutputResponse]  # type: ignore[assignment]
+    BenchmarkModel: _aio.UnaryStreamMultiCallable[_benchmarks_pb2.BenchmarkModelRequest, _benchmarks_pb2.BenchmarkModelResponse]  # type: ignore[assignment]
+    """Measures a READY instance by requests of its own: a message at each step, the last with the
+    result as it is stored. Leaving the stream stops it. One at a time per instance.
+    """
+    ListBenchmarks: _aio.UnaryUnaryMultiCallable[_benchmarks_pb2.ListBenchmarksRequest, _benchmarks_pb2.ListBenchmarksResponse]  # type: ignore[assignment]
+    ResetInstance: _aio.UnaryUnaryMultiCallable[_instances_pb2.ResetInstanceRequest, _instances_pb2.ResetInstanceResponse]  # type: ignore[assignment]
+    """Closes the breaker: one that was given up (RESTART_LOOP, OOM) is loaded anew, one that waits in
+    BACKOFF is started at once. Its failures are forgotten.
+    """
 
 class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Engine processes run inside promises."""
@@ -111,5 +130,32 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instances_pb2.TailOutputRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_instances_pb2.TailOutputResponse], _abc.AsyncIterator[_instances_pb2.TailOutputResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def BenchmarkModel(
+        self,
+        request: _benchmarks_pb2.BenchmarkModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_benchmarks_pb2.BenchmarkModelResponse], _abc.AsyncIterator[_benchmarks_pb2.BenchmarkModelResponse]]:
+        """Measures a READY instance by requests of its own: a message at each step, the last with the
+        result as it is stored. Leaving the stream stops it. One at a time per instance.
+        """
+
+    @_abc_1.abstractmethod
+    def ListBenchmarks(
+        self,
+        request: _benchmarks_pb2.ListBenchmarksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_benchmarks_pb2.ListBenchmarksResponse, _abc.Awaitable[_benchmarks_pb2.ListBenchmarksResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ResetInstance(
+        self,
+        request: _instances_pb2.ResetInstanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_instances_pb2.ResetInstanceResponse, _abc.Awaitable[_instances_pb2.ResetInstanceResponse]]:
+        """Closes the breaker: one that was given up (RESTART_LOOP, OOM) is loaded anew, one that waits in
+        BACKOFF is started at once. Its failures are forgotten.
+        """
 
 def add_InstanceServiceServicer_to_server(servicer: InstanceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

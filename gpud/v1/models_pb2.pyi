@@ -1,3 +1,6 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from gpud.v1 import node_pb2 as _node_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -118,15 +121,29 @@ class ModelOptions(_message.Message):
     def __init__(self, context_length: _Optional[int] = ..., parallel: _Optional[int] = ..., batch: _Optional[int] = ..., ubatch: _Optional[int] = ..., cache_type_k: _Optional[str] = ..., cache_type_v: _Optional[str] = ..., flash_attention: _Optional[str] = ..., gpu_layers: _Optional[int] = ..., threads: _Optional[int] = ..., kv_unified: bool = ..., embedding: bool = ..., threads_batch: _Optional[int] = ..., tensor_split: _Optional[_Iterable[float]] = ..., split_mode: _Optional[str] = ..., mmap: bool = ..., mlock: bool = ..., cache_reuse: _Optional[int] = ..., continuous_batching: bool = ..., cache_ram_bytes: _Optional[int] = ..., pooling: _Optional[str] = ..., sleep_idle_seconds: _Optional[int] = ..., dtype: _Optional[str] = ..., quantization: _Optional[str] = ..., kv_cache_dtype: _Optional[str] = ..., max_num_seqs: _Optional[int] = ..., max_num_batched_tokens: _Optional[int] = ..., tensor_parallel_size: _Optional[int] = ..., enforce_eager: bool = ..., kv_cache_bytes: _Optional[int] = ..., sleep_mode: bool = ...) -> None: ...
 
 class ModelFile(_message.Message):
-    __slots__ = ("path", "size_bytes")
+    __slots__ = ("path", "size_bytes", "sha256")
     PATH_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
     path: str
     size_bytes: int
-    def __init__(self, path: _Optional[str] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+    sha256: str
+    def __init__(self, path: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
+
+class ModelSource(_message.Message):
+    __slots__ = ("url", "hub", "revision", "file")
+    URL_FIELD_NUMBER: _ClassVar[int]
+    HUB_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    url: str
+    hub: str
+    revision: str
+    file: str
+    def __init__(self, url: _Optional[str] = ..., hub: _Optional[str] = ..., revision: _Optional[str] = ..., file: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "engine", "kind", "options", "files", "architecture", "parameter_count", "context_length_trained", "problem", "footprint")
+    __slots__ = ("name", "engine", "kind", "options", "files", "architecture", "parameter_count", "context_length_trained", "problem", "footprint", "source", "sha256", "owner", "registered", "downloaded_bytes", "mmproj", "create_time", "notice", "profile", "extra_args")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -137,6 +154,16 @@ class Model(_message.Message):
     CONTEXT_LENGTH_TRAINED_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
     FOOTPRINT_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    REGISTERED_FIELD_NUMBER: _ClassVar[int]
+    DOWNLOADED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MMPROJ_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    NOTICE_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    EXTRA_ARGS_FIELD_NUMBER: _ClassVar[int]
     name: str
     engine: _node_pb2.Engine
     kind: ModelKind
@@ -147,7 +174,17 @@ class Model(_message.Message):
     context_length_trained: int
     problem: str
     footprint: Footprint
-    def __init__(self, name: _Optional[str] = ..., engine: _Optional[_Union[_node_pb2.Engine, str]] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., options: _Optional[_Union[ModelOptions, _Mapping]] = ..., files: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., architecture: _Optional[str] = ..., parameter_count: _Optional[int] = ..., context_length_trained: _Optional[int] = ..., problem: _Optional[str] = ..., footprint: _Optional[_Union[Footprint, _Mapping]] = ...) -> None: ...
+    source: ModelSource
+    sha256: str
+    owner: str
+    registered: bool
+    downloaded_bytes: int
+    mmproj: str
+    create_time: _timestamp_pb2.Timestamp
+    notice: str
+    profile: str
+    extra_args: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., engine: _Optional[_Union[_node_pb2.Engine, str]] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., options: _Optional[_Union[ModelOptions, _Mapping]] = ..., files: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., architecture: _Optional[str] = ..., parameter_count: _Optional[int] = ..., context_length_trained: _Optional[int] = ..., problem: _Optional[str] = ..., footprint: _Optional[_Union[Footprint, _Mapping]] = ..., source: _Optional[_Union[ModelSource, _Mapping]] = ..., sha256: _Optional[str] = ..., owner: _Optional[str] = ..., registered: bool = ..., downloaded_bytes: _Optional[int] = ..., mmproj: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., notice: _Optional[str] = ..., profile: _Optional[str] = ..., extra_args: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class FootprintItem(_message.Message):
     __slots__ = ("what", "bytes", "source")
@@ -218,3 +255,65 @@ class EstimateFootprintResponse(_message.Message):
     FOOTPRINT_FIELD_NUMBER: _ClassVar[int]
     footprint: Footprint
     def __init__(self, footprint: _Optional[_Union[Footprint, _Mapping]] = ...) -> None: ...
+
+class RegisterModelRequest(_message.Message):
+    __slots__ = ("request_id", "validate_only", "owner", "name", "engine", "kind", "options", "path", "url", "hub", "revision", "file", "sha256", "mmproj", "profile")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
+    HUB_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    MMPROJ_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    validate_only: bool
+    owner: str
+    name: str
+    engine: _node_pb2.Engine
+    kind: ModelKind
+    options: ModelOptions
+    path: str
+    url: str
+    hub: str
+    revision: str
+    file: str
+    sha256: str
+    mmproj: str
+    profile: str
+    def __init__(self, request_id: _Optional[str] = ..., validate_only: bool = ..., owner: _Optional[str] = ..., name: _Optional[str] = ..., engine: _Optional[_Union[_node_pb2.Engine, str]] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., options: _Optional[_Union[ModelOptions, _Mapping]] = ..., path: _Optional[str] = ..., url: _Optional[str] = ..., hub: _Optional[str] = ..., revision: _Optional[str] = ..., file: _Optional[str] = ..., sha256: _Optional[str] = ..., mmproj: _Optional[str] = ..., profile: _Optional[str] = ...) -> None: ...
+
+class RegisterModelResponse(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
+
+class DeleteModelRequest(_message.Message):
+    __slots__ = ("request_id", "name", "owner", "validate_only", "keep_files")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FILES_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    name: str
+    owner: str
+    validate_only: bool
+    keep_files: bool
+    def __init__(self, request_id: _Optional[str] = ..., name: _Optional[str] = ..., owner: _Optional[str] = ..., validate_only: bool = ..., keep_files: bool = ...) -> None: ...
+
+class DeleteModelResponse(_message.Message):
+    __slots__ = ("model", "freed_bytes")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    FREED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    freed_bytes: int
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., freed_bytes: _Optional[int] = ...) -> None: ...

@@ -50,6 +50,16 @@ class ModelServiceStub(object):
                 request_serializer=gpud_dot_v1_dot_models__pb2.EstimateFootprintRequest.SerializeToString,
                 response_deserializer=gpud_dot_v1_dot_models__pb2.EstimateFootprintResponse.FromString,
                 _registered_method=True)
+        self.RegisterModel = channel.unary_unary(
+                '/gpud.v1.ModelService/RegisterModel',
+                request_serializer=gpud_dot_v1_dot_models__pb2.RegisterModelRequest.SerializeToString,
+                response_deserializer=gpud_dot_v1_dot_models__pb2.RegisterModelResponse.FromString,
+                _registered_method=True)
+        self.DeleteModel = channel.unary_unary(
+                '/gpud.v1.ModelService/DeleteModel',
+                request_serializer=gpud_dot_v1_dot_models__pb2.DeleteModelRequest.SerializeToString,
+                response_deserializer=gpud_dot_v1_dot_models__pb2.DeleteModelResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer(object):
@@ -75,6 +85,20 @@ class ModelServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RegisterModel(self, request, context):
+        """Adds an entry that outlives restarts. Its files are looked at, or fetched at its first load.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteModel(self, request, context):
+        """Forgets a registered entry, and what was downloaded for it. One that is loaded stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -92,6 +116,16 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.EstimateFootprint,
                     request_deserializer=gpud_dot_v1_dot_models__pb2.EstimateFootprintRequest.FromString,
                     response_serializer=gpud_dot_v1_dot_models__pb2.EstimateFootprintResponse.SerializeToString,
+            ),
+            'RegisterModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterModel,
+                    request_deserializer=gpud_dot_v1_dot_models__pb2.RegisterModelRequest.FromString,
+                    response_serializer=gpud_dot_v1_dot_models__pb2.RegisterModelResponse.SerializeToString,
+            ),
+            'DeleteModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteModel,
+                    request_deserializer=gpud_dot_v1_dot_models__pb2.DeleteModelRequest.FromString,
+                    response_serializer=gpud_dot_v1_dot_models__pb2.DeleteModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -176,6 +210,60 @@ class ModelService(object):
             '/gpud.v1.ModelService/EstimateFootprint',
             gpud_dot_v1_dot_models__pb2.EstimateFootprintRequest.SerializeToString,
             gpud_dot_v1_dot_models__pb2.EstimateFootprintResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegisterModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpud.v1.ModelService/RegisterModel',
+            gpud_dot_v1_dot_models__pb2.RegisterModelRequest.SerializeToString,
+            gpud_dot_v1_dot_models__pb2.RegisterModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpud.v1.ModelService/DeleteModel',
+            gpud_dot_v1_dot_models__pb2.DeleteModelRequest.SerializeToString,
+            gpud_dot_v1_dot_models__pb2.DeleteModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

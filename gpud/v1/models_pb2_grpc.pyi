@@ -37,6 +37,10 @@ class ModelServiceStub:
     GetModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]
     """Reads the file's header, so a bad file shows here."""
     EstimateFootprint: _grpc.UnaryUnaryMultiCallable[_models_pb2.EstimateFootprintRequest, _models_pb2.EstimateFootprintResponse]
+    RegisterModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.RegisterModelRequest, _models_pb2.RegisterModelResponse]
+    """Adds an entry that outlives restarts. Its files are looked at, or fetched at its first load."""
+    DeleteModel: _grpc.UnaryUnaryMultiCallable[_models_pb2.DeleteModelRequest, _models_pb2.DeleteModelResponse]
+    """Forgets a registered entry, and what was downloaded for it. One that is loaded stays."""
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
@@ -47,6 +51,10 @@ class ModelServiceAsyncStub(ModelServiceStub):
     GetModel: _aio.UnaryUnaryMultiCallable[_models_pb2.GetModelRequest, _models_pb2.GetModelResponse]  # type: ignore[assignment]
     """Reads the file's header, so a bad file shows here."""
     EstimateFootprint: _aio.UnaryUnaryMultiCallable[_models_pb2.EstimateFootprintRequest, _models_pb2.EstimateFootprintResponse]  # type: ignore[assignment]
+    RegisterModel: _aio.UnaryUnaryMultiCallable[_models_pb2.RegisterModelRequest, _models_pb2.RegisterModelResponse]  # type: ignore[assignment]
+    """Adds an entry that outlives restarts. Its files are looked at, or fetched at its first load."""
+    DeleteModel: _aio.UnaryUnaryMultiCallable[_models_pb2.DeleteModelRequest, _models_pb2.DeleteModelResponse]  # type: ignore[assignment]
+    """Forgets a registered entry, and what was downloaded for it. One that is loaded stays."""
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """What can be loaded, and what it costs."""
@@ -72,5 +80,21 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.EstimateFootprintRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.EstimateFootprintResponse, _abc.Awaitable[_models_pb2.EstimateFootprintResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RegisterModel(
+        self,
+        request: _models_pb2.RegisterModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.RegisterModelResponse, _abc.Awaitable[_models_pb2.RegisterModelResponse]]:
+        """Adds an entry that outlives restarts. Its files are looked at, or fetched at its first load."""
+
+    @_abc_1.abstractmethod
+    def DeleteModel(
+        self,
+        request: _models_pb2.DeleteModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.DeleteModelResponse, _abc.Awaitable[_models_pb2.DeleteModelResponse]]:
+        """Forgets a registered entry, and what was downloaded for it. One that is loaded stays."""
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

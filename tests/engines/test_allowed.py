@@ -17,7 +17,7 @@ from gpud.errors import ConfigInvalid, ModelNotFound, OptionInvalid
 from gpud.models.artifact import ArtifactRefused, check_path
 from gpud.models.model import ModelKind
 from gpud.rpc.messages import options_from
-from gpud.v1 import models_pb2
+from gpud.v1 import instances_pb2, models_pb2
 from tests.engines.test_llama_command import NEWER, OLDER, parsed
 from tests.fakes.probe import FakeProbe
 
@@ -39,6 +39,8 @@ def value_of(field: Any) -> st.SearchStrategy[Any]:
         return anything
     if field.type == field.TYPE_BOOL:
         return st.booleans()
+    if field.type == field.TYPE_DOUBLE:
+        return st.lists(st.floats(), max_size=20)
     bits = 64 if field.type == field.TYPE_INT64 else 32
     return st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) | st.integers(0, 5000)
 
@@ -56,7 +58,18 @@ GOOD: dict[str, tuple[Any, ...]] = {
     "threads": (1, 4),
     "kv_unified": (True, False),
     "embedding": (True, False),
+    "threads_batch": (1, 4),
+    "split_mode": ("layer", "row"),
+    "mmap": (True, False),
+    "mlock": (True, False),
+    "cache_reuse": (0, 256),
+    "continuous_batching": (True, False),
+    "cache_ram_bytes": (0, 2**30),
+    "pooling": ("mean", "cls"),
+    "sleep_idle_seconds": (0, 60),
 }
+# Of the wire alone: an environment variable holds no list.
+SPLITS = st.sampled_from([[1.0, 1.0], [3.0, 0.001]])
 good_options = {name: st.sampled_from(values) for name, values in GOOD.items()}
 
 
@@ -71,7 +84,7 @@ def over(*layers: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[s
 
 
 asked = over(
-    st.fixed_dictionaries({}, optional=good_options),
+    st.fixed_dictionaries({}, optional=good_options | {"tensor_split": SPLITS}),
     few({field.name: value_of(field) for field in FIELDS}),
 )
 written = over(
@@ -122,19 +135,20 @@ def test_nothing_but_the_allow_list_is_ever_executed(
         return
     program, flash_attention = build
     key = FOLDER / "key" / "api-key" if model.api_key_file and program is NEWER else None
-    command = engine.command(
-        program,
-        StartRequest(
-            model=model,
-            options=checked,
-            model_path=FOLDER / "model" / PurePosixPath(model.path).name,
-            host="127.0.0.1",
-            port=18080,
-            visible_devices=devices,
-            directory=FOLDER,
-            key_path=key,
-        ),
+    request = StartRequest(
+        model=model,
+        options=checked,
+        model_path=FOLDER / "model" / PurePosixPath(model.path).name,
+        host="127.0.0.1",
+        port=18080,
+        visible_devices=devices,
+        directory=FOLDER,
+        key_path=key,
     )
+    try:
+        command = engine.command(program, request)
+    except OptionInvalid:
+        return  # this build has no flag for it
     found = parsed(command.argv, flash_attention)
     assert re.fullmatch(rf"{FOLDER}/model/[\w.][^/\x00-\x1f]*", found["--model"] or "")
     assert found["--host"] == "127.0.0.1"
@@ -143,6 +157,19 @@ def test_nothing_but_the_allow_list_is_ever_executed(
     assert command.environment.keys() <= ENVIRONMENT_NAMES
     assert "canary" not in repr(command)
     assert command.environment["LD_LIBRARY_PATH"] == "/opt/cuda/lib64"
+
+
+def test_no_request_brings_a_flag_or_a_command() -> None:
+    """Those are the configuration's alone; a client names typed options."""
+    messages = [
+        message
+        for file in (models_pb2, instances_pb2)
+        for name, message in file.DESCRIPTOR.message_types_by_name.items()
+        if name.endswith("Request")
+    ]
+    fields = {field.name for message in messages for field in message.fields} | set(NAMES)
+    assert {"model", "options", "threads"} <= fields
+    assert not fields & {"extra_args", "args", "argv", "command", "environment", "flags"}
 
 
 def test_some_of_it_is_executed() -> None:

@@ -12,17 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpud.engines.engine import EngineProgram, StartRequest
+from gpud.engines.extra_args import REVIEWED, check_extra_args
 from gpud.engines.llama_command import (
-    DEFAULTS,
-    PLAIN_CACHE_TYPES,
-    QUANTIZED_CACHE_TYPES,
-    RANGES,
     arguments,
-    check_options,
     environment,
     lock_flags,
     read_flags,
     read_version,
+)
+from gpud.engines.llama_options import (
+    CHOICES,
+    DEFAULTS,
+    PLAIN_CACHE_TYPES,
+    QUANTIZED_CACHE_TYPES,
+    RANGES,
+    check_options,
 )
 from gpud.errors import OptionInvalid
 from gpud.models.model import EngineKind, Model, ModelKind, ModelOptions
@@ -60,7 +64,20 @@ GRAMMAR: dict[str, str | None] = {
     "--threads": NUMBER,
     "--device": "none",
     "--fit": "off",
-    "--cache-ram": "0",
+    "--cache-ram": NUMBER,
+    "--threads-batch": NUMBER,
+    "--cache-reuse": NUMBER,
+    "--sleep-idle-seconds": NUMBER,
+    "--split-mode": "none|layer|row",
+    "--tensor-split": r"\d{1,5}(\.\d{1,3})?(,\d{1,5}(\.\d{1,3})?)*",
+    "--pooling": "none|mean|cls|last|rank",
+    "--cont-batching": None,
+    "--no-cont-batching": None,
+    "--no-mmap": None,
+    "--mmproj": r"/.*",
+    # What the configuration may add is of its own grammar, of which this build knows two.
+    "--rope-scaling": "none|linear|yarn",
+    "--yarn-orig-ctx": r"[0-9]{1,9}",
     "--verbosity": "4",
     "--kv-unified": None,
     "--no-kv-unified": None,
@@ -70,7 +87,7 @@ GRAMMAR: dict[str, str | None] = {
     "--no-ui": None,
     "--no-webui": None,
     "--offline": None,
-    "--load-mode": r"mmap\+mlock",
+    "--load-mode": r"mmap\+mlock|mmap|mlock|none",
     "--mlock": None,
     "--api-key-file": r"/.*",
 }
@@ -95,16 +112,26 @@ any_options = st.builds(
     **{name: st.none() | st.integers(least, most) for name, (least, most) in RANGES.items()},
     cache_type_k=st.none() | st.sampled_from(PLAIN_CACHE_TYPES + QUANTIZED_CACHE_TYPES),
     cache_type_v=st.none() | st.sampled_from((*QUANTIZED_CACHE_TYPES, "f16")),
-    flash_attention=st.none() | st.sampled_from(["on", "off", "auto"]),
-    kv_unified=st.none() | st.booleans(),
-    embedding=st.none() | st.booleans(),
+    **{
+        name: st.none() | st.sampled_from(CHOICES[name])
+        for name in ("flash_attention", "split_mode", "pooling")
+    },
+    **dict.fromkeys(
+        ("kv_unified", "embedding", "mmap", "mlock", "continuous_batching"),
+        st.none() | st.booleans(),
+    ),
+    tensor_split=st.none() | st.lists(st.floats(0.001, 10_000), min_size=1, max_size=4).map(tuple),
 )
 wild_options = st.builds(
     ModelOptions,
     **dict.fromkeys(RANGES, st.none() | st.integers()),
-    **dict.fromkeys(
-        ("cache_type_k", "cache_type_v", "flash_attention"), st.none() | st.text(max_size=20)
-    ),
+    **dict.fromkeys(CHOICES, st.none() | st.text(max_size=20)),
+    tensor_split=st.none() | st.lists(st.floats(), max_size=20).map(tuple),
+)
+any_words = st.lists(
+    st.sampled_from([*REVIEWED[EngineKind.LLAMA_CPP], "yarn", "4096", "-1", "--host", "--rpc"])
+    | st.text(max_size=12),
+    max_size=6,
 )
 any_paths = st.text(string.printable, min_size=1).map(lambda text: Path("/models") / f"_{text}")
 
@@ -117,6 +144,7 @@ any_paths = st.text(string.printable, min_size=1).map(lambda text: Path("/models
     build=st.sampled_from([(NEWER, "on|off|auto"), (OLDER, None)]),
     lock_memory=st.booleans(),
     key_path=st.none() | st.just(Path("/run/i/key/api-key")),
+    extra_args=any_words | st.just(["--rope-scaling", "yarn", "--yarn-orig-ctx", "4096"]),
 )
 def test_every_argv_is_of_the_grammar(
     options: ModelOptions,
@@ -126,13 +154,20 @@ def test_every_argv_is_of_the_grammar(
     build: tuple[EngineProgram, str | None],
     lock_memory: bool,
     key_path: Path | None,
+    extra_args: list[str],
 ) -> None:
     try:
         checked = check_options(options)
+        extra = check_extra_args(EngineKind.LLAMA_CPP, extra_args)
     except OptionInvalid:
         return
     model = Model(
-        id="tiny", engine=EngineKind.LLAMA_CPP, kind=kind, path="x", options=ModelOptions()
+        id="tiny",
+        engine=EngineKind.LLAMA_CPP,
+        kind=kind,
+        path="x",
+        options=ModelOptions(),
+        extra_args=extra,
     )
     request = StartRequest(
         model=model,
@@ -146,7 +181,11 @@ def test_every_argv_is_of_the_grammar(
         key_path=key_path if build[0] is NEWER else None,
     )
     engine, flash_attention = build
-    found = parsed(arguments(engine, request), flash_attention)
+    try:
+        argv = arguments(engine, request)
+    except OptionInvalid:
+        return  # this build has no flag for it
+    found = parsed(argv, flash_attention)
     assert set(found) <= set(engine.flags), "a flag that this build does not know"
     assert found["--model"] == str(model_path)
     assert int(found["--ubatch-size"] or 0) <= int(found["--batch-size"] or 0)
@@ -169,12 +208,12 @@ def test_newer_build_on_the_host(request_for: Request) -> None:
 
 
 def test_older_build_on_a_device(request_for: Request) -> None:
-    options = ModelOptions(gpu_layers=20, threads=2, cache_type_v="q8_0", kv_unified=True)
+    options = ModelOptions(gpu_layers=20, threads=2, cache_type_v="q8_0", mmap=False)
     argv = arguments(OLDER, request_for(options=options, devices=("GPU-1",)))
     assert argv[13:] == (
         "--batch-size", "2048", "--ubatch-size", "512",
         "--cache-type-k", "f16", "--cache-type-v", "q8_0", "--flash-attn",
-        "--n-gpu-layers", "20", "--threads", "2", "--metrics", "--no-webui",
+        "--n-gpu-layers", "20", "--threads", "2", "--no-mmap", "--metrics", "--no-webui",
     )  # fmt: skip
 
 
@@ -220,12 +259,110 @@ def test_kind_of_model_chooses_what_is_served(
         (ModelOptions(cache_type_v="f16;reboot"), "cache_type_v"),
         (ModelOptions(cache_type_v="q8_0", flash_attention="off"), "cache_type_v"),
         (ModelOptions(flash_attention="1"), "flash_attention"),
+        (ModelOptions(threads_batch=0), "threads_batch"),
+        (ModelOptions(cache_reuse=-1), "cache_reuse"),
+        (ModelOptions(cache_ram_bytes=-1), "cache_ram_bytes"),
+        (ModelOptions(cache_ram_bytes=2**45), "cache_ram_bytes"),
+        (ModelOptions(sleep_idle_seconds=2**31), "sleep_idle_seconds"),
+        (ModelOptions(pooling="all"), "pooling"),
+        (ModelOptions(split_mode="tensor"), "split_mode"),
+        (ModelOptions(split_mode="none", tensor_split=(1.0, 1.0)), "split_mode"),
+        (ModelOptions(tensor_split=()), "tensor_split"),
+        (ModelOptions(tensor_split=(1.0,) * 17), "tensor_split"),
+        (ModelOptions(tensor_split=(1.0, 0.0)), "tensor_split"),
+        (ModelOptions(tensor_split=(1.0, float("nan"))), "tensor_split"),
+        (ModelOptions(tensor_split=(float("inf"),)), "tensor_split"),
+        (ModelOptions(max_num_seqs=4), "max_num_seqs"),
+        (ModelOptions(tensor_parallel_size=2), "tensor_parallel_size"),
     ],
 )
 def test_bad_options_name_their_field(options: ModelOptions, field: str) -> None:
     with pytest.raises(OptionInvalid) as refused:
         check_options(options)
     assert refused.value.field == field
+
+
+def test_an_option_of_another_engine_is_told_as_that() -> None:
+    with pytest.raises(OptionInvalid, match="an option of vllm, not of llama_cpp"):
+        check_options(ModelOptions(max_num_seqs=4))
+
+
+NEW_FLAGS = [
+    (ModelOptions(threads_batch=3), ("--threads-batch", "3")),
+    (ModelOptions(cache_reuse=256), ("--cache-reuse", "256")),
+    (ModelOptions(pooling="mean"), ("--pooling", "mean")),
+    (ModelOptions(sleep_idle_seconds=60), ("--sleep-idle-seconds", "60")),
+    (ModelOptions(continuous_batching=True), ("--cont-batching",)),
+    (ModelOptions(continuous_batching=False), ("--no-cont-batching",)),
+    (ModelOptions(kv_unified=True), ("--kv-unified",)),
+    (ModelOptions(cache_ram_bytes=6 * 2**20 + 1), ("7",)),  # MiB, rounded up, for the rule's 0
+    (ModelOptions(mmap=True), ("--load-mode", "mmap")),
+    (ModelOptions(mmap=False), ("--load-mode", "none")),
+    (ModelOptions(mlock=True), ("--load-mode", "mmap+mlock")),
+    (ModelOptions(mmap=False, mlock=True), ("--load-mode", "mlock")),
+    (ModelOptions(split_mode="row"), ("--split-mode", "row")),
+    (ModelOptions(tensor_split=(3.0, 0.25)), ("--tensor-split", "3,0.25")),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), NEW_FLAGS)
+def test_each_option_becomes_its_flag(
+    options: ModelOptions, words: tuple[str, ...], request_for: Request
+) -> None:
+    cards = ("GPU-1", "GPU-2")
+    plain = arguments(NEWER, request_for(devices=cards))
+    asked = arguments(NEWER, request_for(options=options, devices=cards))
+    assert tuple(word for word in asked if word not in plain) == words
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        (ModelOptions(threads_batch=3), "threads_batch"),
+        (ModelOptions(cache_reuse=256), "cache_reuse"),
+        (ModelOptions(sleep_idle_seconds=60), "sleep_idle_seconds"),
+        (ModelOptions(continuous_batching=False), "continuous_batching"),
+        (ModelOptions(kv_unified=True), "kv_unified"),
+        (ModelOptions(cache_ram_bytes=2**20), "cache_ram_bytes"),
+        (ModelOptions(split_mode="row"), "split_mode"),
+        (ModelOptions(tensor_split=(3.0, 1.0)), "tensor_split"),
+    ],
+)
+def test_an_option_that_a_build_has_no_flag_for_is_refused(
+    options: ModelOptions, field: str, request_for: Request
+) -> None:
+    """Rather than left out without a word."""
+    with pytest.raises(OptionInvalid, match=r"llama-server \(1\) has no flag for it") as refused:
+        arguments(OLDER, request_for(options=options, devices=("GPU-1", "GPU-2")))
+    assert refused.value.field == field
+
+
+def test_what_a_build_does_anyway_needs_no_flag(request_for: Request) -> None:
+    options = ModelOptions(
+        continuous_batching=True, mmap=True, mlock=False, cache_ram_bytes=0, kv_unified=False
+    )
+    assert arguments(OLDER, request_for(options=options)) == arguments(OLDER, request_for())
+
+
+def test_the_policy_locks_what_is_mapped_or_not(request_for: Request) -> None:
+    for mapped, mode in ((None, "mmap+mlock"), (True, "mmap+mlock"), (False, "mlock")):
+        request = request_for(options=ModelOptions(mmap=mapped, mlock=False))
+        argv = arguments(NEWER, replace(request, lock_memory=True))
+        assert argv[argv.index("--load-mode") + 1] == mode
+    # A build that cannot lock without mapping is not kept from starting by the policy alone.
+    flags = NEWER.flags | {"--load-mode": "MODE - none: no - mmap: map - mmap+mlock: both"}
+    request = request_for(options=ModelOptions(mmap=False))
+    argv = arguments(replace(NEWER, flags=flags), replace(request, lock_memory=True))
+    assert argv[argv.index("--load-mode") + 1] == "none"
+
+
+def test_a_projector_is_named_beside_the_model(request_for: Request) -> None:
+    request = replace(request_for(), mmproj_path=Path("/i/model/mmproj.gguf"))
+    argv = arguments(NEWER, request)
+    assert argv[argv.index("--mmproj") + 1] == "/i/model/mmproj.gguf"
+    with pytest.raises(OptionInvalid) as refused:
+        arguments(OLDER, request)
+    assert refused.value.field == "mmproj"
 
 
 def test_what_is_not_said_has_a_default() -> None:

@@ -58,6 +58,24 @@ def test_a_device_is_charged_with_what_lies_on_it() -> None:
     assert charged_bytes(parse_buffers(CUDA_LINES)) == on_device
 
 
+def test_of_several_devices_the_dearest_counts() -> None:
+    second = (
+        "load_tensors:        CUDA1 model buffer size =  5000.00 MiB",
+        "llama_kv_cache_unified:      CUDA1 KV buffer size =   128.00 MiB",
+    )
+    assert charged_bytes(parse_buffers((*CUDA_LINES, *second))) == 5128 * MIB
+
+
+def test_matrices_split_by_rows_count_evenly() -> None:
+    rows = (
+        "load_tensors:   CUDA_Split model buffer size =  4000.00 MiB",
+        "load_tensors:        CUDA0 model buffer size =     2.00 MiB",
+        "load_tensors:        CUDA1 model buffer size =     1.00 MiB",
+    )
+    assert charged_bytes(parse_buffers(rows)) == 2002 * MIB
+    assert charged_bytes(parse_buffers(rows[:1])) == 4000 * MIB
+
+
 def test_the_host_is_charged_with_everything() -> None:
     assert charged_bytes(parse_buffers(HOST_LINES)) == int((153.75 + 0.25 + 48 + 30.5) * MIB)
 

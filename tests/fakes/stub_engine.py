@@ -34,6 +34,7 @@ HELP = """\
 -h,    --help, --usage                  print usage and exit
 --version                               show version and build info
 -t,    --threads N                      number of threads
+-tb,   --threads-batch N                number of threads of prompts
 -c,    --ctx-size N                     size of the prompt context
 -b,    --batch-size N                   logical maximum batch size
 -ub,   --ubatch-size N                  physical maximum batch size
@@ -44,9 +45,13 @@ HELP = """\
 -ngl,  --gpu-layers, --n-gpu-layers N   number of layers to store in VRAM
 -fit,  --fit [on|off]                   whether to adjust unset arguments to fit in device memory
 -lm,   --load-mode MODE                 model loading mode (default: auto)
+                                        - auto: mmap, unless a device does not support it
+                                        - none: no special loading mode
                                         - mmap: memory-map model
                                         - mlock: force system to keep model in RAM
                                         - mmap+mlock: both
+-sm,   --split-mode {none,layer,row}    how to split the model across multiple GPUs
+-ts,   --tensor-split N0,N1,N2,...      fraction of the model to offload to each GPU
 -m,    --model FNAME                    model path to load
 --offline                               Offline mode
 -lv,   --verbosity, --log-verbosity N   Set the verbosity threshold. Values:
@@ -58,7 +63,13 @@ HELP = """\
 -cram, --cache-ram N                    maximum cache size in MiB
 -kvu,  --kv-unified, -no-kvu, --no-kv-unified
                                         use single unified KV buffer shared across all sequences
+--pooling {none,mean,cls,last,rank}     pooling type for embeddings
 -np,   --parallel N                     number of server slots
+-cb,   --cont-batching, -nocb, --no-cont-batching
+                                        whether to enable continuous batching
+-mm,   --mmproj FILE                    path to a multimodal projector file
+--rope-scaling {none,linear,yarn}       RoPE frequency scaling method
+--yarn-orig-ctx N                       YaRN: original context size of model
 -a,    --alias STRING                   set model name aliases
 --host HOST                             IP address to listen on
 --port PORT                             port to listen
@@ -66,6 +77,8 @@ HELP = """\
 --embedding, --embeddings               restrict to only support embedding use case
 --rerank, --reranking                   enable reranking endpoint on server
 --api-key-file FNAME                    path to file containing API keys
+--cache-reuse N                         min chunk size to attempt reusing from the cache
+--sleep-idle-seconds SECONDS            idleness after which the server will sleep
 --metrics                               enable prometheus compatible metrics endpoint
 """
 VERSION = "version: 0.0.1 (build 1, commit stub)\n"

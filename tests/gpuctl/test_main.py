@@ -18,7 +18,7 @@ from tests.gpuctl.conftest import Gpuctl
 COMMANDS = [
     "status", "devices", "watch", "reserve", "renew", "release", "reservations", "explain",
     "run", "models",
-    "estimate", "load", "unload", "instances", "logs", "show", "events", "cordon", "uncordon",
+    "estimate", "load", "unload", "reset", "instances", "logs", "show", "events", "cordon", "uncordon",
     "drain", "resume", "context", "version",
 ]  # fmt: skip
 

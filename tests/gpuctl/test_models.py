@@ -6,7 +6,17 @@ from collections.abc import Callable
 import pytest
 
 from gpuctl.options import _MODEL_OPTIONS, model_options
-from gpud.v1.models_pb2 import EstimateFootprintResponse, ModelOptions
+from gpud.v1.models_pb2 import (
+    MODEL_KIND_CHAT,
+    DeleteModelResponse,
+    EstimateFootprintResponse,
+    ListModelsResponse,
+    ModelOptions,
+    ModelSource,
+    RegisterModelRequest,
+    RegisterModelResponse,
+)
+from gpud.v1.node_pb2 import ENGINE_VLLM
 from tests.fakes.daemon import FakeDaemon
 from tests.gpuctl import samples
 from tests.gpuctl.conftest import Gpuctl
@@ -49,7 +59,11 @@ def test_options_that_were_given_travel_and_no_others(gpuctl: Gpuctl, daemon: Fa
     gpuctl(
         "estimate tiny --context-length 4096 --parallel 2 --batch 512 --ubatch 128 "
         "--cache-type-k q8_0 --cache-type-v f16 --flash-attention on --gpu-layers 0 --threads 4 "
-        "--no-kv-unified --embedding"
+        "--no-kv-unified --embedding --threads-batch 3 --tensor-split 3,1 --split-mode layer "
+        "--no-mmap --mlock --cache-reuse 256 --continuous-batching --cache-ram-bytes 1MiB "
+        "--pooling mean --sleep-idle-seconds 60 --dtype auto --quantization awq "
+        "--kv-cache-dtype fp8 --max-num-seqs 8 --max-num-batched-tokens 2048 "
+        "--tensor-parallel-size 2 --enforce-eager --kv-cache-bytes 2GiB --no-sleep-mode"
     )
     bare, full = daemon.requests["EstimateFootprint"]
     assert bare.model == full.model == "models/tiny"
@@ -67,4 +81,95 @@ def test_options_that_were_given_travel_and_no_others(gpuctl: Gpuctl, daemon: Fa
         threads=4,
         kv_unified=False,
         embedding=True,
+        threads_batch=3,
+        tensor_split=[3.0, 1.0],
+        split_mode="layer",
+        mmap=False,
+        mlock=True,
+        cache_reuse=256,
+        continuous_batching=True,
+        cache_ram_bytes=samples.MIB,
+        pooling="mean",
+        sleep_idle_seconds=60,
+        dtype="auto",
+        quantization="awq",
+        kv_cache_dtype="fp8",
+        max_num_seqs=8,
+        max_num_batched_tokens=2048,
+        tensor_parallel_size=2,
+        enforce_eager=True,
+        kv_cache_bytes=2 * 1024 * samples.MIB,
+        sleep_mode=False,
     )
+    said = {field.name for field, _ in full.options.ListFields()}
+    assert said == {field.name for field in ModelOptions.DESCRIPTOR.fields}, "all of them"
+
+
+# Adding to the catalogue, and taking from it.
+
+
+def test_a_model_is_registered_with_all_that_was_said(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    made = samples.model()
+    made.source.url = "https://example.com/tiny.gguf"
+    daemon.answers["RegisterModel"] = RegisterModelResponse(model=made)
+    ended = gpuctl(
+        f"models register tiny --url https://example.com/tiny.gguf?key=1 --sha256 {'0' * 64} "
+        "--engine vllm --kind chat --profile p106-100 --mmproj eye.gguf --parallel 2 --dry-run "
+        "--request-id again"
+    )
+    (request,) = daemon.requests["RegisterModel"]
+    assert ended.code == 0
+    assert "https://example.com/tiny.gguf" in ended.out
+    assert request.owner
+    request.owner = ""
+    assert request == RegisterModelRequest(
+        request_id="again",
+        validate_only=True,
+        name="models/tiny",
+        engine=ENGINE_VLLM,
+        kind=MODEL_KIND_CHAT,
+        options=ModelOptions(parallel=2),
+        url="https://example.com/tiny.gguf?key=1",
+        sha256="0" * 64,
+        mmproj="eye.gguf",
+        profile="p106-100",
+    )
+
+
+def test_a_model_of_a_hub_is_registered(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    made = samples.model()
+    made.source.MergeFrom(ModelSource(hub="org/tiny", revision="main", file="q8.gguf"))
+    daemon.answers["RegisterModel"] = RegisterModelResponse(model=made)
+    ended = gpuctl("models register models/tiny --hub org/tiny --revision main --file q8.gguf")
+    (request,) = daemon.requests["RegisterModel"]
+    assert (request.hub, request.revision, request.file) == ("org/tiny", "main", "q8.gguf")
+    assert not request.validate_only
+    assert "hub:org/tiny@main q8.gguf" in ended.out
+
+
+def test_a_model_is_deleted(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    daemon.answers["DeleteModel"] = DeleteModelResponse(
+        model=samples.model(), freed_bytes=2 * samples.MIB
+    )
+    ended = gpuctl("models delete tiny --keep-files")
+    (request,) = daemon.requests["DeleteModel"]
+    assert (request.name, request.keep_files, request.validate_only) == (
+        "models/tiny",
+        True,
+        False,
+    )
+    assert ended.out.split() == ["MODEL", "FREED", "tiny", "2", "MiB"]
+
+
+def test_the_group_alone_lists_in_every_form(gpuctl: Gpuctl) -> None:
+    assert json.loads(gpuctl("models", "-o", "json").out)["models"][0]["name"] == "models/tiny"
+    assert gpuctl("-o", "name", "models").out == "models/tiny\n"
+    assert gpuctl("models", "nonsense").code == 2
+    assert "register" in gpuctl("models", "--help").out
+
+
+def test_what_an_entry_hides_is_told(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    made = samples.model()
+    made.notice = "hides the one that ada@rig registered under this name"
+    daemon.answers["ListModels"] = ListModelsResponse(models=[made])
+    assert "hides the one that ada@rig" in gpuctl("models").out

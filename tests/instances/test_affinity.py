@@ -22,9 +22,9 @@ from gpud.engines.probe import HttpProbe
 from gpud.feed import Feed
 from gpud.instances.instance import Instance, InstanceState
 from gpud.instances.life import House, StopOrder
-from gpud.instances.needs import LoadTerms
 from gpud.instances.progress import Progress
 from gpud.instances.roster import LoadRequest, Roster
+from gpud.instances.terms import LoadTerms
 from gpud.instances.tree.launcher import ProcessLauncher
 from gpud.ledger.admission.policy import LedgerSettings
 from gpud.ledger.charge import Reserves

@@ -16,7 +16,7 @@ import pytest
 from gpud.clock import SystemClock
 from gpud.errors import ModelFileInvalid
 from gpud.instances.instance import InstanceState
-from gpud.instances.needs import LoadTerms
+from gpud.instances.terms import LoadTerms
 from gpud.instances.tree.launcher import LaunchFailed, LaunchSpec, ProcessLauncher
 from gpud.models.catalogue import Catalogue
 from tests.fakes.cards import sample

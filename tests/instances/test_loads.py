@@ -15,8 +15,8 @@ from gpud.devices.snapshot import DeviceKind, Pressure, Sample, Thermal
 from gpud.errors import DeviceUnavailable, GpudError
 from gpud.instances.instance import InstanceState
 from gpud.instances.life import StopOrder
-from gpud.instances.needs import LoadTerms
 from gpud.instances.roster import LoadRequest
+from gpud.instances.terms import LoadTerms
 from gpud.instances.tree.launcher import LaunchSpec
 from gpud.ledger.change import Change
 from gpud.ledger.ledger import Ledger
@@ -271,7 +271,7 @@ async def test_the_turn_is_kept_until_the_failed_tree_is_gone(
     async with town(tmp_path, tiny_model, (CARD,)) as place:
         place.house.launcher = witness = Witness(place.clock)
         place.engine.ready = False
-        names = [await place.load(ON_CARD) for _ in range(2)]
+        names = [await place.load(ON_CARD, owner=owner) for owner in ("anna", "bert")]
         for name in names:
             assert (await place.until(name, *ENDED)).state is InstanceState.FAILED
         assert witness.seen == [[], [False]]

@@ -10,7 +10,7 @@ import pytest
 
 from gpud.instances.instance import Instance, InstanceState
 from gpud.instances.life import StopOrder
-from gpud.instances.needs import LoadTerms
+from gpud.instances.terms import LoadTerms
 from gpud.ledger.reservation import Priority
 from gpud.promises.requests import Call
 from tests.fakes.cards import GIB, sample

@@ -16,8 +16,8 @@ from gpud.errors import StoreReadOnly
 from gpud.feed import Feed
 from gpud.instances.instance import Instance, InstanceState
 from gpud.instances.life import House
-from gpud.instances.needs import LoadTerms
 from gpud.instances.roster import LoadRequest, Roster
+from gpud.instances.terms import LoadTerms
 from gpud.ledger.admission.policy import LedgerSettings
 from gpud.ledger.charge import Reserves
 from gpud.ledger.ledger import Ledger

@@ -16,19 +16,32 @@ from gpud.engines.api_key import ApiKey
 from gpud.engines.engine import (
     Command,
     EngineProgram,
+    Pulse,
     Readiness,
     StartRequest,
     Warmth,
 )
+from gpud.engines.probe import ProbeFailed, ProbeFault
+from gpud.errors import EngineMissing
 from gpud.feed import Feed
 from gpud.instances.instance import Instance, InstanceState
 from gpud.instances.life import House
-from gpud.instances.needs import LoadTerms
 from gpud.instances.progress import Progress
 from gpud.instances.roster import LoadRequest, Roster
+from gpud.instances.terms import LoadTerms
 from gpud.ledger.ledger import Ledger
-from gpud.models.catalogue import Catalogue
-from gpud.models.model import EngineKind, Model, ModelOptions
+from gpud.models.catalogue import Catalogue, Inspection
+from gpud.models.footprint import DeviceTraits, estimate
+from gpud.models.host_share import host_share
+from gpud.models.model import (
+    Confidence,
+    EngineKind,
+    Footprint,
+    FootprintItem,
+    FootprintWhat,
+    Model,
+    ModelOptions,
+)
 from gpud.promises.promises import Promises
 from gpud.promises.requests import Call
 from gpud.settings import Policy
@@ -48,8 +61,15 @@ class ToldEngine:
 
     def __init__(self) -> None:
         self.ready = True
+        self.told: Pulse | None = Pulse(running=0, waiting=0, progress=1.0)
+        self.probes = 0
+        self.probe_fails = False
+        self.missing = False
+        self.weights = 0  # in all, where it is not as the file says
 
     async def program(self) -> EngineProgram:
+        if self.missing:
+            raise EngineMissing(engine="llama_cpp", program="/bin/engine", problem="gone")
         return EngineProgram(kind=self.kind, path="/bin/engine", version="1", flags={})
 
     def check_options(self, options: ModelOptions) -> ModelOptions:
@@ -57,6 +77,22 @@ class ToldEngine:
 
     def command(self, program: EngineProgram, request: StartRequest) -> Command:
         return Command(argv=(program.path,), environment={})
+
+    def estimate(
+        self, inspection: Inspection, options: ModelOptions, device: DeviceTraits
+    ) -> Footprint:
+        if not self.weights:
+            return estimate(inspection.gguf, options, device)
+        item = FootprintItem(what=FootprintWhat.WEIGHTS, bytes=self.weights, source="told")
+        return Footprint(items=(item,), confidence=Confidence.LAW)
+
+    def host_bytes(
+        self, inspection: Inspection, options: ModelOptions, device: DeviceTraits
+    ) -> int:
+        return host_share(inspection.gguf, options, device)
+
+    def devices_needed(self, options: ModelOptions) -> int:
+        return 1
 
     def can_lock(self, program: EngineProgram) -> bool:
         return False
@@ -72,6 +108,16 @@ class ToldEngine:
     ) -> Warmth:
         return Warmth(tokens_per_second=None, time_to_first_token_seconds=None)
 
+    async def pulse(self, endpoint: str, key: ApiKey | None = None) -> Pulse | None:
+        return self.told
+
+    async def probe(
+        self, endpoint: str, model: Model, options: ModelOptions, key: ApiKey | None = None
+    ) -> None:
+        self.probes += 1
+        if self.probe_fails:
+            raise ProbeFailed(url=endpoint, fault=ProbeFault.TIMEOUT, detail="as told")
+
     async def in_flight(self, endpoint: str, key: ApiKey | None = None) -> int | None:
         return 0
 
@@ -80,6 +126,9 @@ class ToldEngine:
 
     def load_fraction(self, output_tail: tuple[str, ...]) -> float | None:
         return None
+
+    def hopeless(self, output_tail: tuple[str, ...]) -> str:
+        return ""
 
     def explain_exit(self, output_tail: tuple[str, ...]) -> str:
         return ""
@@ -118,9 +167,10 @@ class Town:
         self.clock.advance(0.01)
         self.show()
 
-    async def load(self, terms: LoadTerms, owner: str = "anna") -> str:
+    async def load(self, terms: LoadTerms, owner: str = "anna", **more: Any) -> str:
         """Begin one; its id."""
-        request = LoadRequest(model="tiny", options=ModelOptions(), terms=terms, owner=owner)
+        said = {"options": ModelOptions(), **more}
+        request = LoadRequest(model="tiny", terms=terms, owner=owner, **said)
         return await self.roster.load(request, Call(method="LoadModel"))
 
     async def waits(self, name: str, detail: str = "waits, ") -> str:

@@ -19,7 +19,9 @@ import numpy as np
 ROOT = Path(__file__).parents[2]
 Shapes = dict[str, tuple[int, ...]]  # outermost dimension first, as gguf-py has it
 # Small matrices that every build wants as floats.
-FLOATS = ("_norm", ".bias", "conv", "ssm_a", "ssm_d", "ffn_gate_inp", "sinks", "token_types")
+FLOATS = (
+    "_norm", ".bias", "conv", "ssm_a", "ssm_d", "ffn_gate_inp", "sinks", "token_types", "lerp",
+)  # fmt: skip
 
 
 def write_tiny(path: Path, *options: str) -> None:
@@ -41,6 +43,11 @@ def write_phantom(
     add_tokenizer(writer, architecture, vocabulary)
     for name, value in keys.items():
         add_key(writer, f"{architecture}.{name}", value)
+    write_tensors(writer, path, shapes, kind)
+
+
+def write_tensors(writer: gguf.GGUFWriter, path: Path, shapes: Shapes, kind: str) -> None:
+    """The rest of the file: the tensors' names, and room for their bytes."""
     for name, shape in shapes.items():
         add_tensor(writer, name, shape, "F32" if is_float(name, shape) else kind)
     writer.write_header_to_file()
@@ -59,7 +66,8 @@ def is_float(name: str, shape: tuple[int, ...]) -> bool:
 
 
 def add_tokenizer(writer: gguf.GGUFWriter, architecture: str, vocabulary: int) -> None:
-    if architecture == "bert":
+    wordpiece = "bert" in architecture
+    if wordpiece:
         special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
         writer.add_tokenizer_model("bert")
         writer.add_token_type_count(2)
@@ -68,7 +76,7 @@ def add_tokenizer(writer: gguf.GGUFWriter, architecture: str, vocabulary: int) -
         writer.add_tokenizer_model("llama")
     words = [f"\u2581t{number}" for number in range(vocabulary - len(special))]
     kinds = [3] * len(special) + [1] * len(words)
-    if architecture != "bert":
+    if not wordpiece:
         kinds[0], kinds[3:259] = 2, [6] * 256
     writer.add_tokenizer_pre("default")
     writer.add_token_list([piece.encode() for piece in special + words])
@@ -76,7 +84,7 @@ def add_tokenizer(writer: gguf.GGUFWriter, architecture: str, vocabulary: int) -
     writer.add_token_types(kinds)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
-    writer.add_unk_token_id(1 if architecture == "bert" else 0)
+    writer.add_unk_token_id(1 if wordpiece else 0)
 
 
 def add_key(writer: gguf.GGUFWriter, name: str, value: Any) -> None:
@@ -357,7 +365,7 @@ def short_convolution(path: Path) -> None:
     write_phantom(path, "lfm2", keys, shapes)
 
 
-def encoder(path: Path) -> None:
+def encoder(path: Path, *, pooling: int = 1, extra: Shapes | None = None) -> None:
     """The proportions of bge-small: sees all at once, keeps nothing."""
     embd, ff = 384, 1536
     keys = {
@@ -368,7 +376,7 @@ def encoder(path: Path) -> None:
         "attention.head_count": 12,
         "attention.layer_norm_epsilon": 1e-12,
         "attention.causal": False,
-        "pooling_type": 1,
+        "pooling_type": pooling,
     }
     parts: Shapes = {"ffn_up": (ff, embd), "ffn_down": (embd, ff)}
     parts |= {"ffn_up.bias": (ff,), "ffn_down.bias": (embd,)}
@@ -382,6 +390,7 @@ def encoder(path: Path) -> None:
         "position_embd.weight": (512, embd),
         "token_embd_norm.weight": (embd,),
         "token_embd_norm.bias": (embd,),
+        **(extra or {}),
     }
     for number in range(12):
         shapes |= block(

@@ -1,8 +1,9 @@
 """The estimate beside what llama-server itself says that it allocated.
 
-    LLAMA_SERVER=… python -m tests.models.truth
+    LLAMA_SERVER=… python -m tests.models.truth [--items]
 
-prints the table. The server loads phantoms (phantoms.py), so a cell takes a fraction of a second.
+prints the table of the whole grid (grid/cells.py), in two minutes. The server loads phantoms
+(phantoms.py), so a cell takes a fraction of a second.
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from gpud.devices.snapshot import DeviceKind
@@ -23,7 +23,7 @@ from gpud.engines.llama_output import parse_buffers
 from gpud.models.footprint import DeviceTraits, estimate
 from gpud.models.gguf import read_header
 from gpud.models.model import Footprint, FootprintWhat, ModelOptions
-from tests.models import phantoms
+from tests.models.grid.cells import GRID, MODELS, Cell
 from tests.real_engine import MISSING, find_server
 
 LOAD_SECONDS = 30.0
@@ -37,14 +37,6 @@ FLAGS = {
 # Buffers as large as the file says and nothing beside them, each told.
 QUIET = ("-lv", "4", "--no-warmup", "--no-repack", "--cache-ram", "0", "-fit", "off")
 LOADED = re.compile(r"model loaded|exiting due to|couldn't bind|error: ")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """A model and the options that it is loaded with."""
-
-    model: str
-    options: ModelOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,59 +63,22 @@ class Comparison:
         return sum(self.printed.values()) - sum(self.estimated.values())
 
 
-MODELS: dict[str, Callable[[Path], None]] = {
-    "tiny": phantoms.write_tiny,
-    "llama-1b": partial(
-        phantoms.decoder,
-        embd=2048, layers=16, ff=8192, heads=32, kv_heads=8,
-        vocabulary=32_000, kind="Q8_0", tied=True,
-    ),
-    "qwen3-0.6b": partial(
-        phantoms.qwen3, layers=28, ff=3072, kv_heads=8, head=128, vocabulary=16_000, tied=True
-    ),
-    "narrow-ff": partial(phantoms.decoder, ff=768),
-    "wide-heads": partial(phantoms.decoder, heads=32, head=128, kv_heads=16),
-    "qwen3-moe": phantoms.qwen3_experts,
-    "gemma3-1b": phantoms.gemma3,
-    "gpt-oss": phantoms.gpt_oss,
-    "deepseek-mla": phantoms.latent,
-    "mamba2": phantoms.mamba2,
-    "lfm2": phantoms.short_convolution,
-    "bge-small": phantoms.encoder,
-}  # fmt: skip
+EXACT = (FootprintWhat.WEIGHTS, FootprintWhat.KV_CACHE, FootprintWhat.STATE)
+PRINTED_BYTES = 25_000  # the server prints hundredths of a MiB, a line a buffer
 
 
-def cell(model: str, context_length: int, parallel: int = 1, **options: object) -> Cell:
-    said = {"context_length": context_length, "parallel": parallel, **options}
-    return Cell(model=model, options=ModelOptions(**said))  # type: ignore[arg-type]
-
-
-CELLS = (
-    cell("tiny", 512),
-    cell("tiny", 2048, 4),
-    cell("tiny", 2048, 4, kv_unified=True, ubatch=128),
-    cell("tiny", 2048, cache_type_k="q8_0", cache_type_v="q4_0"),
-    cell("llama-1b", 8192),
-    cell("llama-1b", 16384, 4, cache_type_k="q8_0", cache_type_v="q8_0"),
-    cell("llama-1b", 4096, flash_attention="off"),
-    cell("llama-1b", 4100, 3, ubatch=2048),
-    cell("qwen3-0.6b", 4096, 16),
-    cell("qwen3-0.6b", 2048, embedding=True),
-    cell("qwen3-0.6b", 4096, cache_type_k="f32", cache_type_v="f32"),
-    cell("narrow-ff", 4096),
-    cell("wide-heads", 4096),
-    cell("wide-heads", 2048, flash_attention="off"),
-    cell("qwen3-moe", 4096, 2),
-    cell("gemma3-1b", 8192, 2),
-    cell("gemma3-1b", 8192, 4, kv_unified=True),
-    cell("gemma3-1b", 4096, flash_attention="off"),
-    cell("gpt-oss", 16384, 4),
-    cell("deepseek-mla", 8192),
-    cell("deepseek-mla", 4096, flash_attention="off"),
-    cell("mamba2", 4096, 4),
-    cell("lfm2", 8192, 4),
-    cell("bge-small", 512, 4, embedding=True),
-)
+def wrong(told: Comparison) -> list[str]:
+    """What of a cell is not as it should be."""
+    found = []
+    if not 0.95 <= told.ratio <= 1.05:
+        found.append(f"{told.cell.name}: {told.ratio:.3f} of what the server took")
+    if told.short_bytes > told.footprint.margin_bytes:
+        found.append(f"{told.cell.name}: {told.short_bytes} B short, more than the margin")
+    for exact in EXACT:
+        ours, theirs = told.estimated.get(exact, 0), told.printed.get(exact, 0)
+        if abs(ours - theirs) > PRINTED_BYTES:
+            found.append(f"{told.cell.name}: {exact.value} {ours}, the server says {theirs}")
+    return found
 
 
 class Workbench:
@@ -189,33 +144,33 @@ class Workbench:
                 (self.folder / "socket.sock").unlink()
 
 
-def table(comparisons: list[Comparison]) -> str:
-    """A row an item, then the sum, for each cell."""
-    rows = [f"{'model':13} {'options':44} {'item':9} {'ours':>12} {'server':>12} {'ratio':>6}"]
+def table(comparisons: list[Comparison], *, items: bool = False) -> str:
+    """A row a cell, its parts too if wanted, and the furthest of them all."""
+    rows = [f"{'cell':58} {'estimate':>13} {'server':>13} {'ratio':>6}"]
     for each in comparisons:
-        options = ModelOptions.__dataclass_fields__
-        said = {name: getattr(each.cell.options, name) for name in options}
-        words = " ".join(f"{SHORT.get(n, n)}={v}" for n, v in said.items() if v is not None)
-        for what in FootprintWhat:
-            ours, theirs = each.estimated.get(what, 0), each.printed.get(what, 0)
-            if ours or theirs:
-                rows.append(row(each.cell.model, words, what.value, ours, theirs))
-        ours, theirs = sum(each.estimated.values()), sum(each.printed.values())
-        rows.append(row(each.cell.model, words, "SUM", ours, theirs))
-    worst = max(comparisons, key=lambda each: abs(each.ratio - 1))
-    rows.append(f"{len(comparisons)} cells; furthest from 1: {worst.cell.model} {worst.ratio:.3f}")
-    return "\n".join(rows)
+        ours, theirs = each.estimated, each.printed
+        rows.append(row(each.cell.name, sum(ours.values()), sum(theirs.values())))
+        for what in FootprintWhat if items else ():
+            if ours.get(what) or theirs.get(what):
+                rows.append(row(f"    {what.value}", ours.get(what, 0), theirs.get(what, 0)))
+    return "\n".join((*rows, summary(comparisons)))
 
 
-SHORT = {
-    "context_length": "c", "parallel": "np", "ubatch": "ub", "cache_type_k": "k",
-    "cache_type_v": "v", "flash_attention": "fa", "kv_unified": "kvu",
-}  # fmt: skip
+def summary(comparisons: list[Comparison]) -> str:
+    """How many there are, and the furthest above and below the truth."""
+    over = max(comparisons, key=lambda each: each.ratio)
+    under = min(comparisons, key=lambda each: each.ratio)
+    beyond = [each for each in comparisons if each.short_bytes > each.footprint.margin_bytes]
+    return (
+        f"{len(comparisons)} cells of {len({each.cell.model for each in comparisons})} models; "
+        f"furthest over {over.ratio:.4f} ({over.cell.name}), "
+        f"under {under.ratio:.4f} ({under.cell.name}); {len(beyond)} short of more than the margin"
+    )
 
 
-def row(model: str, options: str, what: str, ours: int, theirs: int) -> str:
+def row(name: str, ours: int, theirs: int) -> str:
     ratio = f"{ours / theirs:6.3f}" if theirs else "     –"
-    return f"{model:13} {options:44} {what:9} {ours:12} {theirs:12} {ratio}"
+    return f"{name:58} {ours:13} {theirs:13} {ratio}"
 
 
 def main() -> None:
@@ -224,7 +179,8 @@ def main() -> None:
         sys.exit(MISSING)
     with tempfile.TemporaryDirectory() as folder:
         workbench = Workbench(server, Path(folder))
-        print(table([workbench.compare(wanted) for wanted in CELLS]))
+        done = [workbench.compare(wanted) for wanted in GRID]
+        print(table(done, items="--items" in sys.argv))
 
 
 if __name__ == "__main__":

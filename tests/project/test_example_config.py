@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gpud import config
+from gpud import assembly, config
 from gpud.settings import Config
+from gpud.units import GIB
 from tests.project.tree import PACKAGING
 
 EXAMPLE = PACKAGING / "gpud.toml"
@@ -19,8 +20,10 @@ EXAMPLE = PACKAGING / "gpud.toml"
 COMMENTED_OUT = re.compile(r'^#(?=[a-z0-9_]+ = |"[^"]+" = |\[)', re.MULTILINE)
 
 # Names that people choose: of a table, and of what a table of values holds.
-TABLE_NAME = re.compile(r"^(models|reservations|sockets|tokens|quotas)\.[^.]+(?=\.)")
-FREE_KEY = re.compile(r"(^identities|\.labels)\..*")
+TABLE_NAME = re.compile(r"^(models|profiles|reservations|sockets|tokens|quotas)\.[^.]+(?=\.)")
+FREE_KEY = re.compile(r"(^identities|\.(labels|environment|counters))\..*")
+# A profile has a model's options, which are explained there.
+OF_PROFILES = re.compile(r"^profiles\.")
 
 
 @pytest.fixture
@@ -68,13 +71,18 @@ def test_as_it_stands_it_is_the_defaults() -> None:
 def test_uncommented_it_loads(uncommented: Path) -> None:
     loaded = config.load(uncommented, {})
     assert loaded.devices.simulated[0].count == 8
-    assert list(loaded.models.entries) == ["llama-8b"]
+    assert list(loaded.models.entries) == ["llama-8b", "qwen", "gemma", "whisper"]
+    made = assembly.models(loaded)["whisper"]
+    assert made.command is not None
+    assert made.command.device_bytes == 2 * GIB
 
 
 def test_it_names_every_key(uncommented: Path) -> None:
     named = keys_in(tomllib.loads(uncommented.read_text()))
     named = {TABLE_NAME.sub(r"\1.*", FREE_KEY.sub(r"\1", name)) for name in named}
-    assert named == keys_of(Config)
+    assert any(map(OF_PROFILES.match, named))
+    known = {OF_PROFILES.sub("models.", name) for name in keys_of(Config)}
+    assert {OF_PROFILES.sub("models.", name) for name in named} == known
 
 
 def test_each_table_explains_its_first_key() -> None:

@@ -46,7 +46,7 @@ def test_make_alone_lists_the_tasks() -> None:
     listed = run("make", "--no-print-directory")
     assert listed.returncode == 0, listed.stderr
     assert "make demo " in listed.stdout
-    assert len(listed.stdout.splitlines()) == len(re.findall(r"^[a-z]+:.*##", MAKEFILE, re.M))
+    assert len(listed.stdout.splitlines()) == len(re.findall(r"^[a-z-]+:.*##", MAKEFILE, re.M))
 
 
 def test_the_tools_keep_their_caches_in_the_project() -> None:
@@ -55,9 +55,9 @@ def test_the_tools_keep_their_caches_in_the_project() -> None:
     assert "cache := $(CURDIR)/.build/cache" in MAKEFILE
 
 
-def test_the_whole_check_is_make_test() -> None:
+def test_the_whole_check_is_make_test_and_that_of_vllm() -> None:
     script = (ROOT / ".ci" / "run").read_text()
-    assert script.splitlines()[-1].endswith(" make test")
+    assert script.splitlines()[-1].endswith(" bash -c 'make test && make test-vllm'")
 
 
 # --- scripts ------------------------------------------------------------------------------------

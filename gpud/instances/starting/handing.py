@@ -8,7 +8,7 @@ checked is not opened a second time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import BinaryIO, Final
 
 from gpud.engines.api_key import ApiKey, KeyRefused, read_key, sealed
 from gpud.errors import ModelFileInvalid
+from gpud.instances.instance import Instance
 from gpud.instances.life import Life
 from gpud.instances.tree.launcher import LaunchFailed
 from gpud.instances.tree.shim import FIRST_HANDED
@@ -37,6 +38,8 @@ class Handed:
     files: tuple[BinaryIO, ...]
     model_path: Path
     key_path: Path | None
+    mmproj_path: Path | None = None
+    key: ApiKey | None = None
 
     def __enter__(self) -> Handed:
         return self
@@ -64,18 +67,34 @@ def _handed(life: Life, held: HeldFiles, key: ApiKey | None) -> Handed:
         opened.callback(held.close)
         life.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         files = list(held.by_name.values())
-        model_path = _link(life.folder / MODEL_FOLDER, held.by_name, FIRST_HANDED)
+        model_path = life.folder / MODEL_FOLDER
+        if held.by_path:
+            _link_paths(model_path, held.by_path)
+        elif held.by_name:
+            model_path = _link(model_path, held.by_name, FIRST_HANDED)
         key_path = None
         if key is not None:
             key_path = _link(life.folder / KEY_FOLDER, ("api-key",), FIRST_HANDED + len(files))
             files.append(opened.enter_context(sealed(key)))
         opened.pop_all()
-    return Handed(files=tuple(files), model_path=model_path, key_path=key_path)
+    mmproj_path = life.folder / MODEL_FOLDER / held.projector if held.projector else None
+    return Handed(
+        files=tuple(files),
+        model_path=model_path,
+        key_path=key_path,
+        mmproj_path=mmproj_path,
+        key=key,
+    )
 
 
 async def key_of(life: Life) -> ApiKey | None:
     """The key that the instance's engine asks for; None: none. Raises ModelFileInvalid."""
-    path = life.instance.api_key_file
+    return await key_for(life.instance)
+
+
+async def key_for(instance: Instance) -> ApiKey | None:
+    """The same for one whose life is another's to lead."""
+    path = instance.api_key_file
     if not path:
         return None
     try:
@@ -86,8 +105,17 @@ async def key_of(life: Life) -> ApiKey | None:
     except KeyRefused as refused:
         problem = str(refused)
     raise ModelFileInvalid(
-        model=f"models/{life.instance.model}", path="api_key_file", problem=problem
+        model=f"models/{instance.model}", path="api_key_file", problem=problem
     )
+
+
+def _link_paths(folder: Path, paths: Mapping[str, Path]) -> None:
+    """A folder of links to the files of a model's folder, and to nothing else that lies there."""
+    for name, path in paths.items():
+        link = folder / name
+        link.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        link.unlink(missing_ok=True)
+        link.symlink_to(path)
 
 
 def _link(folder: Path, names: Iterable[str], first: int) -> Path:

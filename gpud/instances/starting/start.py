@@ -111,11 +111,17 @@ class Start:
             limit_bytes=locking.limit_bytes(),
         )
         swap = swap_words(life.house.policy, terms, in_cgroup=bool(cgroup))
+        totals = [
+            sample.info.memory_total_bytes
+            for sample in self._samples()
+            if sample.info.memory_total_bytes is not None
+        ]
         request = StartRequest(
             model=self.model,
             options=instance.options,
             model_path=handed.model_path,
             key_path=handed.key_path,
+            mmproj_path=handed.mmproj_path,
             host=LOOPBACK,
             port=instance.port or 0,
             visible_devices=tuple(
@@ -125,6 +131,10 @@ class Start:
             ),
             directory=life.folder,
             lock_memory=swap == LOCKED,
+            key=handed.key,
+            inspection=self.inspection,
+            grant_bytes=instance.footprint.total_bytes if instance.footprint else 0,
+            device_bytes=min(totals, default=None),
         )
         command = self.engine.command(self.program, request)
         spec = LaunchSpec(
@@ -138,7 +148,7 @@ class Start:
                 cpus=tuple(sorted(near.cpus)),
                 memory_node=near.memory_node,
                 cgroup=cgroup,
-                lock_memory=swap == LOCKED,
+                lock_memory=swap == LOCKED or bool(instance.options.mlock),
             ),
             files=tuple(file.fileno() for file in handed.files),
         )

@@ -40,6 +40,10 @@ class Cgroups:
         with suppress(OSError):
             self._own(instance).rmdir()
 
+    def events(self, instance: str) -> Path:
+        """Where the kernel counts what befell its memory: high, max, oom, oom_kill."""
+        return self._own(instance) / "memory.events"
+
     def _own(self, instance: str) -> Path:
         return self._folder / f"{PREFIX}{instance}"
 

@@ -221,6 +221,7 @@ class ProcessTree:
         """SIGKILL to the whole tree, repeated by the shim until none is left."""
         # Before the gate is open the shim is the whole tree, and takes no orders yet.
         self._signal(signal.SIGKILL if self._shut_gate() else signal.SIGUSR1)
+        self._signal(signal.SIGCONT)  # somebody may have stopped it with its tree
 
     def _signal(self, number: signal.Signals) -> None:
         if not self._shim_ended.is_set():

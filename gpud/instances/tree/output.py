@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+import os
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from gpud.clock import Clock
+from gpud.instances.tree.times import start_of
 
 OUTPUT_NAME = "output.log"
 OLDER_OUTPUT_NAME = "output.log.1"
+# What gpud writes between two engines of one instance.
+MARK = "gpud: the engine is started again"
 _TAIL_BYTES = 256 * 1024
 _FOLLOW_SECONDS = 0.2
 _LINE_CHARS = 2000
+# Escape sequences are dropped whole (CSI, OSC), then every other control character but tabs, C1
+# included: what an engine printed commands nobody's terminal.
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?")
+_CONTROLS = dict.fromkeys((*range(0x09), *range(0x0A, 0x20), *range(0x7F, 0xA0)), "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which of it: at most the last so many `lines`, and only those since a moment."""
+
+    lines: int | None = None
+    since_wall: float | None = None
 
 
 def tail(directory: Path, lines: int) -> tuple[str, ...]:
@@ -20,37 +41,136 @@ def tail(directory: Path, lines: int) -> tuple[str, ...]:
     return _lines(text)[-lines:] if lines > 0 else ()
 
 
-async def follow(
-    directory: Path, clock: Clock, lines: int, ended: Callable[[], bool]
-) -> AsyncIterator[tuple[str, ...]]:
-    """The last lines, then each whole line that comes after, none twice and none left out.
+def mark(directory: Path, text: str) -> None:
+    """Divide what comes from what was, while no engine writes; a full disk keeps no mark."""
+    with suppress(OSError), (directory / OUTPUT_NAME).open("a") as file:
+        file.write(f"{MARK}: {text}\n")
 
-    Ends when nobody writes any more, or the file is gone.
+
+def since_mark(lines: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that the present engine wrote."""
+    marks = [at for at, line in enumerate(lines) if line.startswith(MARK)]
+    return lines[marks[-1] + 1 :] if marks else lines
+
+
+async def past(directory: Path, wanted: Wanted) -> AsyncIterator[tuple[str, ...]]:
+    """What was printed until now, in parts. A last line that has no end yet is told as it is."""
+    cursor = _Cursor(directory=directory)
+    async for lines in cursor.past(wanted):
+        yield lines
+    if cursor.rest:
+        yield _lines(cursor.rest)
+
+
+async def follow(
+    directory: Path, clock: Clock, wanted: Wanted, ended: Callable[[], bool]
+) -> AsyncIterator[tuple[str, ...]]:
+    """What was printed until now, then each whole line that comes after.
+
+    None twice, and none left out unless 8 MiB come between two looks. Ends when nobody writes any
+    more, or the file is gone.
     """
-    path = directory / OUTPUT_NAME
-    offset, inode = _end(path)
-    complete, _, rest = _last_text(directory, lines, offset).rpartition(b"\n")
-    yield _lines(complete)[-lines:]
+    cursor = _Cursor(directory=directory)
+    async for lines in cursor.past(wanted):
+        yield lines
     while True:
         over = ended()  # asked before the read: what was written until then is still told
         if not over:
-            await clock.sleep(_FOLLOW_SECONDS)
-        _, present = _end(path)
-        if not present:
+            await clock.sleep(0 if cursor.has_moved else _FOLLOW_SECONDS)
+        if not _end(directory / OUTPUT_NAME)[1]:
             return
-        before = b""
-        if present != inode:  # the shim has turned the file: first what the old one still got
-            before = _read_from(directory / OLDER_OUTPUT_NAME, offset)
-            offset, inode = 0, present
-        chunk = _read_from(path, offset)
-        offset += len(chunk)
-        complete, _, rest = (rest + before + chunk).rpartition(b"\n")
-        if complete:
-            yield _lines(complete)
-        if over and not chunk:
-            if rest:
-                yield _lines(rest)
+        more = cursor.more()
+        if more:
+            yield more
+        if over and not cursor.has_moved:
+            if cursor.rest:
+                yield _lines(cursor.rest)
             return
+
+
+@dataclass(slots=True, kw_only=True)
+class _Cursor:
+    """Where a reader is: in which file, how far, and what it read of a line without an end."""
+
+    directory: Path
+    inode: int = 0
+    offset: int = 0
+    rest: bytes = b""
+    has_moved: bool = False
+
+    async def past(self, wanted: Wanted) -> AsyncIterator[tuple[str, ...]]:
+        """Whole lines up to the end that there is now; the rest is kept."""
+        self.offset, self.inode = _end(self.directory / OUTPUT_NAME)
+        if wanted.since_wall is None:
+            count = wanted.lines or 0
+            text = _last_text(self.directory, count, self.offset)
+            told = _lines(self._whole(text))
+            yield told[-count:] if count else told
+            return
+        if wanted.lines is None:
+            async for part in self._since(wanted.since_wall):
+                yield part
+            return
+        last: deque[str] = deque(maxlen=wanted.lines)
+        async for part in self._since(wanted.since_wall):
+            last.extend(part)
+        yield tuple(last)
+
+    def more(self) -> tuple[str, ...]:
+        """Whole lines of what came since the last look, or of some of it."""
+        path, older = self.directory / OUTPUT_NAME, self.directory / OLDER_OUTPUT_NAME
+        size, present = _end(path)
+        chunk = b""
+        if present == self.inode and size >= self.offset:
+            chunk = _read_from(path, self.offset)
+        elif _end(older)[1] == self.inode:  # the shim has turned the file
+            chunk = _read_from(older, self.offset)
+        if not chunk and present != self.inode:
+            self.offset, self.inode = 0, present
+            chunk = _read_from(path, 0)
+        self.offset += len(chunk)
+        self.has_moved = bool(chunk)
+        return _lines(self._whole(chunk))
+
+    async def _since(self, wall: float) -> AsyncIterator[tuple[str, ...]]:
+        with _opened(self.directory) as files:
+            for file in files:
+                size = os.fstat(file).st_size
+                at = await asyncio.to_thread(start_of, self.directory, file, wall)
+                while at < size:
+                    chunk = os.pread(file, min(_TAIL_BYTES, size - at), at)
+                    if not chunk:
+                        break
+                    at += len(chunk)
+                    yield _lines(self._whole(chunk))
+                self.offset, self.inode = at, os.fstat(file).st_ino
+
+    def _whole(self, text: bytes) -> bytes:
+        """The text up to its last line end; what stands after it is kept for the next.
+
+        A line without an end in sight is cut where it is too long to be told anyway.
+        """
+        complete, end, self.rest = (self.rest + text).rpartition(b"\n")
+        if len(self.rest) > _TAIL_BYTES:
+            complete, self.rest = complete + end + self.rest, b""
+        return complete
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[list[int]]:
+    """Both files, the older first: held open, they stay what they are while they are read."""
+    files: list[int] = []
+    try:
+        # The newer first: turned in between, it would be both.
+        for name in (OUTPUT_NAME, OLDER_OUTPUT_NAME):
+            with suppress(OSError):
+                files.insert(0, os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC))
+        if len({os.fstat(file).st_ino for file in files}) < len(files):
+            os.close(files.pop(0))
+        yield files
+    finally:
+        for file in files:
+            os.close(file)
 
 
 def _last_text(directory: Path, lines: int, end: int) -> bytes:
@@ -64,7 +184,11 @@ def _last_text(directory: Path, lines: int, end: int) -> bytes:
 
 def _lines(text: bytes) -> tuple[str, ...]:
     decoded = text.decode(errors="replace")
-    return tuple(line[:_LINE_CHARS] for line in decoded.splitlines())
+    return tuple(_clean(line)[:_LINE_CHARS] for line in decoded.splitlines())
+
+
+def _clean(line: str) -> str:
+    return line if line.isprintable() else _ESCAPES.sub("", line).translate(_CONTROLS)
 
 
 def _last_bytes(path: Path, end: int) -> bytes:

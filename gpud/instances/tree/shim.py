@@ -46,8 +46,12 @@ EXIT_FILE = "exit.json"
 NEWS_FIFO = "news"
 OUTPUT_FILE = "output.log"
 OLDER_OUTPUT_FILE = "output.log.1"
+# When the output was written: a line "INODE OFFSET WALL" for the first of it in each second.
+TIMES_FILE = "output.times"
+OLDER_TIMES_FILE = "output.times.1"
 
-OUTPUT_LIMIT_BYTES = 4 * 1024 * 1024  # of each of the two output files
+OUTPUT_LIMIT_BYTES = 4 * 1024 * 1024  # of each of the two output files, with its times
+STAMP_SECONDS = 1.0
 CHUNK_BYTES = 64 * 1024
 KILL_TICK_MILLISECONDS = 2  # between two looks at a tree that is killed, but not gone yet
 KILL_PASSES = 64  # in one go, before what died is reaped
@@ -92,25 +96,51 @@ class Output:
     """The engine's output in two files of bounded size, the older one replaced by rotation."""
 
     def __init__(self) -> None:
+        self._stamped = 0.0  # when the last was; wall seconds
         self._open()
 
     def write(self, data: bytes) -> None:
         """Append; on a full disk the data is lost rather than the engine held up."""
         with contextlib.suppress(OSError):
-            if self._size + len(data) > OUTPUT_LIMIT_BYTES:
-                os.replace(OUTPUT_FILE, OLDER_OUTPUT_FILE)
-                full = self._fd
-                self._open()
-                os.close(full)
+            if self._size + self._times_size + len(data) > OUTPUT_LIMIT_BYTES:
+                self._turn()
+            self._stamp()
             while data:
                 written = os.write(self._fd, data)
                 self._size += written
                 data = data[written:]
 
+    def _turn(self) -> None:
+        os.replace(OUTPUT_FILE, OLDER_OUTPUT_FILE)
+        full, its_times = self._fd, self._times
+        with contextlib.suppress(OSError):
+            os.replace(TIMES_FILE, OLDER_TIMES_FILE)
+        self._open()
+        os.close(full)
+        with contextlib.suppress(OSError):
+            os.close(its_times)
+
+    def _stamp(self) -> None:
+        """Say when what comes next was written; a clock that was set back is believed too."""
+        now = time.time()
+        if 0 <= now - self._stamped < STAMP_SECONDS:
+            return
+        # Without room for it, or a file, the output is still written.
+        with contextlib.suppress(OSError):
+            line = b"%d %d %.3f\n" % (self._inode, self._size, now)
+            self._times_size += os.write(self._times, line)
+            self._stamped = now
+
     def _open(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._fd = os.open(OUTPUT_FILE, flags, 0o600)
-        self._size = os.fstat(self._fd).st_size
+        status = os.fstat(self._fd)
+        self._size, self._inode = status.st_size, status.st_ino
+        self._times, self._times_size = -1, 0
+        self._stamped = 0.0
+        with contextlib.suppress(OSError):
+            self._times = os.open(TIMES_FILE, flags, 0o600)
+            self._times_size = os.fstat(self._times).st_size
 
 
 class Shim:

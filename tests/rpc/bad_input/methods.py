@@ -11,6 +11,8 @@ from tests.rpc.bad_input.leases import reservations
 from tests.rpc.bad_input.method import HOUR_SECONDS, WEEK_SECONDS, Method, World, paged
 from tests.rpc.bad_input.values import INT64_MAX, Values, invalid, not_found
 
+DAY_SECONDS = 86400
+
 
 def methods(world: World) -> dict[str, Method]:
     """By full name."""
@@ -133,6 +135,23 @@ def _options() -> Values:
         ("flash_attention", ("perhaps", "--host", "ON ")),
         ("gpu_layers", (-1, -2)),
         ("threads", (0, -1, 100_000)),
+        ("threads_batch", (0, -1, 100_000)),
+        ("tensor_split", ([0.0], [-1.0, 1.0], [float("nan")], [float("inf")], [1.0] * 17)),
+        ("split_mode", ("", "tensor", "--host", "layer\0")),
+        ("cache_reuse", (-1, 2**31 - 1)),
+        ("cache_ram_bytes", (-1, 2**63 - 1)),
+        ("pooling", ("", "sum", "--host")),
+        ("sleep_idle_seconds", (-1, 2**31 - 1)),
+        # Of vLLM, and the model is of llama.cpp.
+        ("dtype", ("auto", "--host")),
+        ("quantization", ("awq",)),
+        ("kv_cache_dtype", ("auto",)),
+        ("max_num_seqs", (4, 0)),
+        ("max_num_batched_tokens", (2048,)),
+        ("tensor_parallel_size", (2,)),
+        ("enforce_eager", (True,)),
+        ("kv_cache_bytes", (2**30,)),
+        ("sleep_mode", (False,)),
     ):
         for value in wrong:
             told = models_pb2.ModelOptions(**{option: value})
@@ -188,6 +207,15 @@ def _instances(world: World) -> dict[str, Method]:
                 ),
             ),
         ),
+        "ResetInstance": Method(
+            request=instances_pb2.ResetInstanceRequest,
+            base={"name": "none"},
+            fields={
+                "request_id": values.request_id,
+                "name": named("name"),
+                "owner": lambda: values.text("owner"),
+            },
+        ),
         "GetInstance": Method(
             request=instances_pb2.GetInstanceRequest, fields={"name": named("name")}
         ),
@@ -226,10 +254,11 @@ def _load(world: World) -> Method:
             "priority": lambda: values.enum("priority", 4),
             "sharing": lambda: values.enum("sharing", 2),
             "max_wait": lambda: values.span("max_wait", 0, WEEK_SECONDS),
+            "idle_ttl": lambda: values.span("idle_ttl", 1, 365 * DAY_SECONDS),
             "reservation": lambda: values.optional_name(
                 "reservation", "reservations", "RESERVATION"
             ),
         },
-        free=frozenset({"validate_only", "preemptible"}),
+        free=frozenset({"validate_only", "preemptible", "pinned"}),
         more=(("exclusive within a share", inside, invalid("sharing")),),
     )

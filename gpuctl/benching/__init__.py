@@ -1,0 +1,1 @@
+"""What `gpuctl bench` shows of benchmarks."""

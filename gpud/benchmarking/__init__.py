@@ -1,0 +1,1 @@
+"""How fast an instance serves: asked, measured from outside, judged, kept."""

@@ -1,0 +1,1 @@
+"""The engine `command`: any server that the configuration of this host tells how to run."""

@@ -1,0 +1,1 @@
+"""How to speak to vLLM: options, command line, output, program, server."""

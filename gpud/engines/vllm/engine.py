@@ -1,0 +1,254 @@
+"""vLLM's server: found, started, asked, understood, sent to sleep."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from gpud.engines.api_key import ApiKey
+from gpud.engines.engine import (
+    Command,
+    EngineProgram,
+    Pulse,
+    Readiness,
+    StartRequest,
+    Warmth,
+)
+from gpud.engines.probe import Answer, Probe, ProbeFailed, ProbeFault
+from gpud.engines.vllm import command, options, output
+from gpud.engines.vllm.program import Programs
+from gpud.models.catalogue import Inspection
+from gpud.models.footprint import DeviceTraits
+from gpud.models.hugging_face import footprint
+from gpud.models.hugging_face.config import HfModel
+from gpud.models.hugging_face.safetensors import SafetensorsInvalid
+from gpud.models.model import EngineKind, Footprint, Model, ModelKind, ModelOptions
+
+HEALTH_LIMIT_SECONDS: Final = 1.0
+METRICS_LIMIT_SECONDS: Final = 2.0  # 50 kB of text, made by the loop that serves requests too
+# The first request may compile what no start did.
+WARM_UP_LIMIT_SECONDS: Final = 300.0
+PROBE_LIMIT_SECONDS: Final = 15.0
+SLEEP_LIMIT_SECONDS: Final = 120.0  # weights go to RAM, or come back from it
+WARM_UP_TOKENS: Final = 4
+WARM_UP_TEXT: Final = "Say hello."
+
+
+class Vllm:
+    """The engine `vllm`. `words` are the command: the program, and what follows it (`serve`).
+
+    `folder` is its own in the state directory: what was read of its --help, and compiled code.
+    """
+
+    kind = EngineKind.VLLM
+
+    def __init__(self, words: Sequence[str], folder: Path, probe: Probe) -> None:
+        self._words = tuple(words)
+        self._folder = folder
+        self._programs = Programs(self._words, folder)
+        self._probe = probe
+
+    async def program(self) -> EngineProgram:
+        """The program on this host, its --help read once for each build. Raises EngineMissing."""
+        return await self._programs.find()
+
+    def check_options(self, options_: ModelOptions) -> ModelOptions:
+        """The options with this engine's defaults filled in. Raises OptionInvalid."""
+        return options.check_options(options_)
+
+    def command(self, program: EngineProgram, request: StartRequest) -> Command:
+        """Argv and environment, every element from the allow-list. Raises OptionInvalid."""
+        model = _model(request.inspection)
+        cache, library_path = str(self._folder), os.environ.get("LD_LIBRARY_PATH")
+        environment = command.environment(request, library_path, cache)
+        return Command(
+            argv=tuple(command.arguments(program, self._words[1:], request, model)),
+            environment=environment,
+            own_names=command.OWN_NAMES,
+        )
+
+    def can_lock(self, program: EngineProgram) -> bool:
+        """It cannot lock its memory."""
+        return False
+
+    def estimate(
+        self, inspection: Inspection, options_: ModelOptions, device: DeviceTraits
+    ) -> Footprint:
+        """The bytes that a load needs on each of its devices.
+
+        Raises SafetensorsInvalid for what is no folder of a model, OptionInvalid.
+        """
+        model = _model(inspection)
+        return footprint.estimate(model, options.settle(options_, model), device)
+
+    def host_bytes(
+        self, inspection: Inspection, options_: ModelOptions, device: DeviceTraits
+    ) -> int:
+        """The RAM that its processes need beside a card; 0 on the host itself."""
+        model = _model(inspection)
+        return footprint.host_bytes(model, options.settle(options_, model), device)
+
+    def devices_needed(self, options_: ModelOptions) -> int:
+        """As many as its ranks."""
+        return options_.tensor_parallel_size or 1
+
+    def contexts_per_device(self, options_: ModelOptions) -> int:
+        """One: only the worker of a rank opens its device."""
+        return 1
+
+    async def readiness(self, endpoint: str) -> Readiness:
+        """What the server at `endpoint` says of itself; never raises.
+
+        It listens only once it is ready; 503 is a server whose engine core died, which will end.
+        """
+        try:
+            answer = await self._probe.get(f"{endpoint}/health", HEALTH_LIMIT_SECONDS)
+        except ProbeFailed as failure:
+            silent = {ProbeFault.REFUSED: Readiness.REFUSED, ProbeFault.TIMEOUT: Readiness.LOADING}
+            return silent.get(failure.fault, Readiness.BROKEN)
+        return Readiness.READY if answer.status == 200 else Readiness.BROKEN
+
+    async def warm_up(
+        self, endpoint: str, model: Model, options_: ModelOptions, key: ApiKey | None = None
+    ) -> Warmth:
+        """Make it produce first tokens (or an embedding). Raises ProbeFailed.
+
+        An answer has no times in it, so they are what the server's own sums grew by.
+        """
+        before = await self._speed(endpoint, key)
+        request = _request(model, embedding=bool(options_.embedding), tokens=WARM_UP_TOKENS)
+        await self._ask(endpoint, request, WARM_UP_LIMIT_SECONDS, key)
+        after = await self._speed(endpoint, key)
+        if before is None or after is None:
+            return Warmth(tokens_per_second=None, time_to_first_token_seconds=None)
+        seconds = after.later_seconds - before.later_seconds
+        tokens = after.later_tokens - before.later_tokens
+        firsts = after.first_tokens - before.first_tokens
+        waited = after.first_token_seconds - before.first_token_seconds
+        return Warmth(
+            tokens_per_second=tokens / seconds if tokens > 0 and seconds > 0 else None,
+            time_to_first_token_seconds=waited / firsts if firsts > 0 else None,
+        )
+
+    async def probe(
+        self, endpoint: str, model: Model, options_: ModelOptions, key: ApiKey | None = None
+    ) -> None:
+        """Have it produce one token (or an embedding), when it is idle. Raises ProbeFailed."""
+        request = _request(model, embedding=bool(options_.embedding), tokens=1)
+        await self._ask(endpoint, request, PROBE_LIMIT_SECONDS, key)
+
+    async def pulse(self, endpoint: str, key: ApiKey | None = None) -> Pulse | None:
+        """What its counters say; asking for them does not wake a server that sleeps."""
+        metrics = await self._metrics(endpoint, key)
+        return None if metrics is None else output.pulse(metrics)
+
+    async def in_flight(self, endpoint: str, key: ApiKey | None = None) -> int | None:
+        """Requests being served or waiting; None: it does not tell. Never raises."""
+        pulse = await self.pulse(endpoint, key)
+        if pulse is None or pulse.running is None:
+            return None
+        return pulse.running + (pulse.waiting or 0)
+
+    async def sleep(self, endpoint: str, level: int, key: ApiKey | None = None) -> None:
+        """Send it to sleep: at level 1 its weights go to RAM, at level 2 they are forgotten.
+
+        Only a server that was loaded with `sleep_mode` can. On a CPU it says that it sleeps, and
+        frees nothing. Raises ProbeFailed.
+        """
+        url = f"{endpoint}/sleep?level={level}"
+        _check(url, await self._probe.post_json(url, {}, SLEEP_LIMIT_SECONDS, key))
+
+    async def wake(self, endpoint: str, key: ApiKey | None = None) -> None:
+        """Wake it; it serves as before once this returns. Raises ProbeFailed."""
+        url = f"{endpoint}/wake_up"
+        _check(url, await self._probe.post_json(url, {}, SLEEP_LIMIT_SECONDS, key))
+
+    async def is_sleeping(self, endpoint: str, key: ApiKey | None = None) -> bool | None:
+        """Whether it sleeps; None: it was not loaded with `sleep_mode`, or does not answer."""
+        try:
+            answer = await self._probe.get(f"{endpoint}/is_sleeping", HEALTH_LIMIT_SECONDS, key)
+        except ProbeFailed:
+            return None
+        said = _object(answer).get("is_sleeping") if answer.status == 200 else None
+        return said if isinstance(said, bool) else None
+
+    async def cache_config(self, endpoint: str, key: ApiKey | None = None) -> dict[str, str]:
+        """What it says of its cache; empty where it does not answer. Never raises."""
+        return output.cache_config(await self._metrics(endpoint, key) or "")
+
+    def measured_bytes(self, output_: tuple[str, ...]) -> int | None:
+        """What the engine says that it allocated; None: its output does not tell."""
+        return output.measured_bytes(output_)
+
+    def load_fraction(self, output_tail: tuple[str, ...]) -> float | None:
+        """How far the load is, 0..1, from the engine's last output; None: it does not tell."""
+        return output.load_fraction(output_tail)
+
+    def hopeless(self, output_tail: tuple[str, ...]) -> str:
+        """Why it will never be ready though it still runs, as its last output says; else empty."""
+        return output.hopeless(output_tail)
+
+    def explain_exit(self, output_tail: tuple[str, ...]) -> str:
+        """What the last lines mean, in a few words; empty when they say nothing known."""
+        return output.explain_exit(output_tail)
+
+    async def _metrics(self, endpoint: str, key: ApiKey | None) -> str | None:
+        try:
+            answer = await self._probe.get(f"{endpoint}/metrics", METRICS_LIMIT_SECONDS, key)
+        except ProbeFailed:
+            return None
+        return answer.body.decode(errors="replace") if answer.status == 200 else None
+
+    async def _speed(self, endpoint: str, key: ApiKey | None) -> output.Speed | None:
+        return output.speed(await self._metrics(endpoint, key) or "")
+
+    async def _ask(
+        self,
+        endpoint: str,
+        request: tuple[str, dict[str, Any]],
+        limit_seconds: float,
+        key: ApiKey | None,
+    ) -> None:
+        path, body = request
+        url = endpoint + path
+        _check(url, await self._probe.post_json(url, body, limit_seconds, key))
+
+
+def _model(inspection: Inspection | None) -> HfModel:
+    if inspection is None or inspection.hf is None:
+        raise SafetensorsInvalid("is no folder with a config.json and safetensors")
+    return inspection.hf
+
+
+def _check(url: str, answer: Answer) -> None:
+    if answer.status != 200:
+        detail = f"{answer.status} {answer.body[:200].decode(errors='replace')}"
+        raise ProbeFailed(url=url, fault=ProbeFault.STATUS, detail=detail)
+
+
+def _request(model: Model, *, embedding: bool, tokens: int) -> tuple[str, dict[str, Any]]:
+    """Path and body of a small request of the kind that the model is for."""
+    if model.kind is ModelKind.RERANK:
+        asked = {"query": WARM_UP_TEXT, "documents": [WARM_UP_TEXT]}
+        return "/v1/rerank", {"model": model.id, **asked}
+    if embedding or model.kind is ModelKind.EMBEDDING:
+        return "/v1/embeddings", {"model": model.id, "input": WARM_UP_TEXT}
+    # Without an end of text, so that the speed is one of all the tokens asked for.
+    length = {"model": model.id, "max_tokens": tokens, "ignore_eos": True}
+    if model.kind is ModelKind.COMPLETION:
+        return "/v1/completions", {"prompt": WARM_UP_TEXT, **length}
+    messages = [{"role": "user", "content": WARM_UP_TEXT}]
+    return "/v1/chat/completions", {"messages": messages, **length}
+
+
+def _object(answer: Answer) -> dict[str, Any]:
+    """The JSON object of an answer; empty when it is none."""
+    try:
+        said = msgspec.json.decode(answer.body)
+    except msgspec.DecodeError:
+        return {}
+    return said if isinstance(said, dict) else {}

@@ -1,0 +1,198 @@
+"""Pure: what vLLM prints and counts, understood: progress, bytes, pulse, and why it ended."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from gpud.engines.engine import Pulse
+from gpud.units import GIB
+
+# `vllm:num_requests_running{engine="0",model_name="tiny"} 1.0`; one line for each engine core.
+_SAMPLE = re.compile(r"^vllm:(\w+)(?:\{([^}]*)\})? ([0-9.eE+-]+)$", re.MULTILINE)
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
+# Tokens that went through a step, then those of prompts that were finished and those given. All of
+# them only grow, so their sum does with any work that is done.
+_WORK: Final = ("iteration_tokens_total_sum", "generation_tokens_total", "prompt_tokens_total")
+
+# Lines in the order in which a start prints them, and how far it then is. Time goes into imports,
+# three times over, more than into the weights of anything small; so these are marks, not shares.
+_MARKS: Final = (
+    (re.compile(r"non-default args:"), 0.2),
+    (re.compile(r"Resolved architecture:"), 0.35),
+    (re.compile(r"Initializing a V1 LLM engine"), 0.45),
+    (re.compile(r"Starting to load model"), 0.5),
+    (re.compile(r"Loading weights took"), 0.8),
+    (re.compile(r"KV cache size:"), 0.9),
+    (re.compile(r"init engine .* took"), 0.95),
+    (re.compile(r"Application startup complete"), 1.0),
+)
+_SHARDS = re.compile(r"Loading safetensors checkpoint shards: +([0-9]{1,3})% Completed")
+_WEIGHTS_FROM, _WEIGHTS_TO = 0.5, 0.8
+
+# It goes on living after these, some for ten minutes, but never becomes ready.
+_HOPELESS: Final = (
+    "EngineCore failed to start",
+    "WorkerProc failed to start",
+    "Engine core initialization failed",
+    "EngineCore encountered a fatal error",
+)
+
+# Tried in this order, causes before what follows from them. From failures that were provoked on
+# 0.32 on a CPU, and the texts of its source for CUDA.
+_MEANINGS: Final = {
+    r"CUDA out of memory|OutOfMemoryError|HIP out of memory": "it ran out of device memory",
+    r"Free memory on device .* is less than desired GPU memory": (
+        "less of the card is free than its promise"
+    ),
+    r"is less than requested memory for kv|No available memory for the cache blocks": (
+        "its KV cache does not fit into memory"
+    ),
+    r"KV cache is needed, which is larger than the available KV cache": (
+        "its KV cache does not hold one sequence of context_length tokens"
+    ),
+    r"is greater than the derived max_model_len": "the model was trained on fewer tokens",
+    r"SafetensorError|safetensors.*(?:incomplete|corrupt)": "a file of its weights is damaged",
+    r"Model architectures .* are not supported": "this vLLM does not know the architecture",
+    r"Quantization method .* (?:is not|specified)|not supported .*quantization": (
+        "this vLLM cannot serve this quantization here"
+    ),
+    r"Sleep mode is not supported": "it cannot sleep on this platform",
+    r"Address already in use": "its port is taken",
+    r"unrecognized arguments|invalid choice|expected one argument": (
+        "this build refuses an argument"
+    ),
+    r"does not appear to have a file named|LocalEntryNotFoundError": "a file of its is missing",
+    r"Can't load tokenizer|Couldn't instantiate the backend tokenizer": "its tokenizer is missing",
+    r"No module named": "its installation is not complete",
+    r"\[shutdown\] API server: shutdown triggered": "it was told to stop",
+    r"exited unexpectedly|died unexpectedly|EngineDeadError|EngineCore encountered a fatal error": (
+        "one of its own processes ended"
+    ),
+    r"^cannot execute ": "the program cannot be executed",
+    r"Engine core initialization failed|failed to start": "its engine could not start",
+}
+# The worker's line of the error itself, rather than the trace around it.
+_CAUSE = re.compile(r"ERROR .*\] (?:\w+\.)*(\w*(?:Error|Exception)): (.{1,300})")
+
+
+def hopeless(lines: tuple[str, ...]) -> str:
+    """What says that it will never be ready, though it may still run; empty: nothing does."""
+    if not any(sign in line for line in lines for sign in _HOPELESS):
+        return ""
+    causes = [match for line in lines if (match := _CAUSE.search(line))]
+    meaning = explain_exit(lines)
+    detail = causes[0][2].strip() if causes else ""
+    return f"{meaning}: {detail}" if meaning and detail else meaning or detail or "it failed"
+
+
+def explain_exit(lines: tuple[str, ...]) -> str:
+    """What the last lines mean, in a few words; empty when they say nothing known."""
+    for pattern, meaning in _MEANINGS.items():
+        if any(re.search(pattern, line) for line in lines):
+            return meaning
+    return ""
+
+
+def load_fraction(lines: tuple[str, ...]) -> float | None:
+    """How far the start is, 0..1: by the last of the lines that mark it, and shards that came."""
+    for line in reversed(lines):
+        if shards := _SHARDS.search(line):
+            share = min(int(shards[1]), 100) / 100
+            return _WEIGHTS_FROM + share * (_WEIGHTS_TO - _WEIGHTS_FROM)
+        for mark, fraction in _MARKS:
+            if mark.search(line):
+                return fraction
+    return None
+
+
+_MODEL_TOOK = re.compile(r"Model loading took ([0-9.]+) GiB")
+_GRAPHS_TOOK = re.compile(r"Graph capturing finished in .* took (-?[0-9.]+) GiB")
+_CACHE_TOOK = re.compile(r"'kv_cache_memory_bytes': ([0-9]+)")
+
+
+def measured_bytes(lines: tuple[str, ...]) -> int | None:
+    """Weights, cache and graphs of the card with the most, as told while it started.
+
+    None where it does not tell: on a CPU it never does.
+    """
+    weights = [float(found[1]) for line in lines if (found := _MODEL_TOOK.search(line))]
+    if not weights:
+        return None
+    graphs = [float(found[1]) for line in lines if (found := _GRAPHS_TOOK.search(line))]
+    cache = [int(found[1]) for line in lines if (found := _CACHE_TOOK.search(line))]
+    size = max(weights) + max([*graphs, 0.0])
+    return round(size * GIB) + max(cache, default=0)
+
+
+def _samples(metrics: str) -> dict[str, list[tuple[dict[str, str], float]]]:
+    found: dict[str, list[tuple[dict[str, str], float]]] = {}
+    for name, labels, value in _SAMPLE.findall(metrics):
+        found.setdefault(name, []).append((dict(_LABEL.findall(labels)), float(value)))
+    return found
+
+
+def pulse(metrics: str) -> Pulse:
+    """From the text of /metrics; what a build does not have stays None."""
+    samples = _samples(metrics)
+
+    def total(name: str) -> float | None:
+        return sum(value for _, value in samples[name]) if name in samples else None
+
+    running, waiting = total("num_requests_running"), total("num_requests_waiting")
+    work = [value for name in _WORK if (value := total(name)) is not None]
+    used = [value for _, value in samples.get("kv_cache_usage_perc", [])]
+    asleep = [
+        value
+        for labels, value in samples.get("engine_sleep_state", [])
+        if labels.get("sleep_state") == "awake"
+    ]
+    return Pulse(
+        running=None if running is None else int(running),
+        waiting=None if waiting is None else int(waiting),
+        progress=sum(work) if work else None,
+        completed=total("request_success_total"),
+        tokens=total("generation_tokens_total"),
+        kv_used_fraction=max(used, default=None),
+        sleeping=bool(asleep) and min(asleep) == 0,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """Sums of all requests since the server started, for the difference of two moments."""
+
+    first_tokens: float
+    first_token_seconds: float
+    later_tokens: float
+    later_seconds: float
+
+
+def speed(metrics: str) -> Speed | None:
+    """From the text of /metrics; None where a build counts otherwise."""
+    samples = _samples(metrics)
+    names = (
+        "time_to_first_token_seconds_count",
+        "time_to_first_token_seconds_sum",
+        "inter_token_latency_seconds_count",
+        "inter_token_latency_seconds_sum",
+    )
+    if any(name not in samples for name in names):
+        return None
+    totals = [sum(value for _, value in samples[name]) for name in names]
+    return Speed(
+        first_tokens=totals[0],
+        first_token_seconds=totals[1],
+        later_tokens=totals[2],
+        later_seconds=totals[3],
+    )
+
+
+def cache_config(metrics: str) -> dict[str, str]:
+    """What it says of its cache; empty where it says nothing.
+
+    Among it kv_cache_memory_bytes, kv_cache_size_tokens and block_size.
+    """
+    found = _samples(metrics).get("cache_config_info", [])
+    return found[0][0] if found else {}

@@ -1,0 +1,1 @@
+"""What an earlier life of the daemon ran, found again."""

@@ -1,0 +1,247 @@
+"""Pure: how an engine that serves is, from what it was heard to say; busy told from stuck.
+
+Each reading makes a new Vital from the one before; `judge` says what they come to. Moments are
+seconds of CLOCK_BOOTTIME. The rules are those of research: alive, then its own counters, then a
+request for one token when it is idle; a health check that times out while the counters advance is
+a busy server's.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+
+from gpud.engines.engine import Pulse, Readiness
+from gpud.settings import Health
+
+# An idle server that gave no token to so many requests in a row is stuck; one may be bad luck.
+PROBE_FAILURES = 3
+# A step of the model may take minutes on a slow host, and some servers tell no counters meanwhile:
+# while the health still answers, silent counters are borne so much longer.
+SILENCE_FACTOR = 5
+# A reading that is late by so many rounds is told.
+LATE_ROUNDS = 3
+
+
+class Verdict(enum.Enum):
+    """How an engine is."""
+
+    HEALTHY = "healthy"  # it answers, and does not tell what it does
+    BUSY = "busy"
+    IDLE = "idle"
+    SLEEPING = "sleeping"
+    DEGRADED = "degraded"  # it serves, but not as it should
+    STUCK = "stuck"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vital:
+    """What is known of one engine since it became READY, or was found again."""
+
+    since: float
+    answered: float  # its counters or its health
+    unblocked: float  # it worked, or had nothing to do
+    used: float  # somebody used it, not counting our own probes
+    pulse: Pulse | None = None  # the newest it told
+    pulsed: float | None = None  # and when
+    worked: float | None = None  # its counters advanced
+    readiness: Readiness | None = None
+    asked: float | None = None  # whether it is ready
+    unready: float | None = None  # since when it is not, without a break
+    probed: float | None = None
+    probe_failures: int = 0  # in a row
+    probe_cost: float | None = None  # of progress, by the cheapest probe
+    tokens_per_second: float | None = None  # when it last gave any
+    degraded: str = ""  # why, where it does not run as it should
+
+    @property
+    def in_flight(self) -> int | None:
+        """Requests served and waiting, as it last told; None: it does not tell."""
+        if self.pulse is None or (self.pulse.running is None and self.pulse.waiting is None):
+            return None
+        return (self.pulse.running or 0) + (self.pulse.waiting or 0)
+
+
+def begun(now: float) -> Vital:
+    """It is READY: it has just been used, by its warm-up."""
+    return Vital(since=now, answered=now, unblocked=now, used=now)
+
+
+def felt(vital: Vital, pulse: Pulse | None, now: float) -> Vital:
+    """After its counters were asked for; None: no answer in time."""
+    if pulse is None:
+        return vital
+    before = vital.pulse
+    moved = before is not None and _differs(before.progress, pulse.progress)
+    new = replace(vital, pulse=pulse, pulsed=now, answered=now)
+    is_used = moved or bool(new.in_flight)
+    # From when the requests were seen first; they may have come at any time since the last look.
+    is_free = moved or not new.in_flight or not vital.in_flight or pulse.sleeping
+    return replace(
+        new,
+        worked=now if moved else vital.worked,
+        used=now if is_used else vital.used,
+        unblocked=now if is_free else vital.unblocked,
+        tokens_per_second=_rate(vital, pulse, now) or vital.tokens_per_second,
+    )
+
+
+def _differs(before: float | None, now: float | None) -> bool:
+    """A count that is lower began anew, which is a sign of life too."""
+    return before is not None and now is not None and before != now
+
+
+def _rate(vital: Vital, pulse: Pulse, now: float) -> float | None:
+    before = vital.pulse.tokens if vital.pulse is not None else None
+    if before is None or pulse.tokens is None or vital.pulsed is None or now <= vital.pulsed:
+        return None
+    return (pulse.tokens - before) / (now - vital.pulsed) if pulse.tokens > before else None
+
+
+def asked(vital: Vital, readiness: Readiness, now: float) -> Vital:
+    """After it was asked whether it is ready."""
+    if readiness is Readiness.READY:
+        return replace(vital, readiness=readiness, asked=now, unready=None, answered=now)
+    unready = vital.unready if vital.unready is not None else now
+    return replace(vital, readiness=readiness, asked=now, unready=unready)
+
+
+def probed(vital: Vital, pulse: Pulse | None, now: float, *, passed: bool) -> Vital:
+    """After it was asked for one token when idle; `pulse` is from just after.
+
+    A failure counts only where nothing else can have kept it from an answer: another's request in
+    flight, or work that went on.
+    """
+    before = vital.pulse.progress if vital.pulse is not None else None
+    after = pulse.progress if pulse is not None else None
+    cost = after - before if before is not None and after is not None and after > before else None
+    least = min((each for each in (cost, vital.probe_cost) if each is not None), default=None)
+    new = vital if pulse is None else replace(vital, pulse=pulse, pulsed=now, answered=now)
+    others = bool(new.in_flight) or (cost is not None and least is not None and cost > least)
+    new = replace(new, probed=now, probe_cost=least, used=now if others else vital.used)
+    if passed:
+        return replace(new, probe_failures=0, worked=now, unblocked=now, answered=now)
+    if others or cost is not None:
+        return replace(new, probe_failures=0, worked=now)
+    return replace(new, probe_failures=vital.probe_failures + 1)
+
+
+def unprobed(vital: Vital, now: float) -> Vital:
+    """It could not be asked for a token, for a reason that is not its own: try again later."""
+    return replace(vital, probed=now)
+
+
+def placed(vital: Vital, why_not: str) -> Vital:
+    """After its devices were looked at; empty where its bytes are in their place."""
+    return vital if vital.degraded == why_not else replace(vital, degraded=why_not)
+
+
+def wants_readiness(vital: Vital, limits: Health, now: float) -> bool:
+    """Whether it is time to ask whether it is ready: sooner where its counters are silent."""
+    is_silent = vital.pulsed is not None and vital.pulsed != now
+    return vital.asked is None or is_silent or now - vital.asked >= limits.health
+
+
+def wants_probe(vital: Vital, limits: Health, now: float) -> bool:
+    """Whether it is to be asked for a token: it is idle, awake, and was left alone for long."""
+    if (
+        not limits.probe
+        or vital.pulsed != now
+        or vital.in_flight != 0
+        or vital.unready is not None
+    ):
+        return False
+    if vital.pulse is not None and vital.pulse.sleeping:
+        return False
+    pause = limits.health if vital.probe_failures else limits.probe
+    last = max(vital.used, vital.since if vital.probed is None else vital.probed)
+    return now - last >= pause
+
+
+def stuck(vital: Vital, limits: Health, now: float) -> str:
+    """Why it is stuck; empty when it is not known to be."""
+    limit, worked = limits.stuck, vital.worked if vital.worked is not None else vital.since
+    if vital.in_flight and vital.pulsed is not None and vital.pulsed - vital.unblocked >= limit:
+        span = vital.pulsed - vital.unblocked
+        return f"{_requests(vital)}, and no progress for {span:.3g} s"
+    if now - max(vital.answered, worked) >= limit:
+        span = now - max(vital.answered, worked)
+        flight = f", with {_requests(vital)}" if vital.in_flight else ""
+        return f"no answer to anything for {span:.3g} s{flight}"
+    if vital.unready is not None and now - max(vital.unready, worked) >= limit:
+        said = vital.readiness.value if vital.readiness is not None else "nothing"
+        return f"its health has been {said} for {now - vital.unready:.3g} s, without progress"
+    if vital.pulsed is not None and now - vital.pulsed >= limit * SILENCE_FACTOR:
+        return f"its counters have not answered for {now - vital.pulsed:.3g} s"
+    if vital.probe_failures >= PROBE_FAILURES:
+        return f"idle, it gave no token to {vital.probe_failures} requests in a row"
+    return ""
+
+
+def judge(vital: Vital, limits: Health, now: float) -> tuple[Verdict, str]:
+    """How it is, and why."""
+    why = stuck(vital, limits, now)
+    if why:
+        return Verdict.STUCK, why
+    if vital.degraded:
+        return Verdict.DEGRADED, vital.degraded
+    if vital.unready is not None:
+        return _unready(vital, limits, now)
+    if vital.pulse is None or vital.pulsed is None or vital.in_flight is None:
+        return Verdict.HEALTHY, ""
+    if vital.pulse.sleeping:
+        return Verdict.SLEEPING, "it has let its weights go until somebody asks"
+    if now - vital.pulsed > limits.watch * LATE_ROUNDS:
+        return Verdict.BUSY, f"its health answers, its counters not for {now - vital.pulsed:.3g} s"
+    return (Verdict.BUSY, _requests(vital)) if vital.in_flight else (Verdict.IDLE, "")
+
+
+def _unready(vital: Vital, limits: Health, now: float) -> tuple[Verdict, str]:
+    """Not ready for a while, and not yet stuck: a busy server lets its health wait."""
+    since = vital.unready if vital.unready is not None else now
+    said = vital.readiness.value if vital.readiness is not None else "silent"
+    span = f"{now - since:.3g} s"
+    if now - since < limits.health:
+        return Verdict.HEALTHY, f"its health is {said} just now"
+    if vital.worked is not None and vital.worked >= since:
+        return Verdict.BUSY, f"its health has been {said} for {span}, its counters advance"
+    return Verdict.DEGRADED, f"its health has been {said} for {span}"
+
+
+def _requests(vital: Vital) -> str:
+    pulse = vital.pulse
+    running, waiting = (pulse.running or 0, pulse.waiting or 0) if pulse is not None else (0, 0)
+    return f"{running} requests in flight" + (f" and {waiting} waiting" if waiting else "")
+
+
+def idle_deadline(vital: Vital, ttl_seconds: float | None, *, pinned: bool) -> float | None:
+    """When it is to be unloaded for being unused; None: not while things stand as they do.
+
+    Counted from the last sign that somebody used it. None while a request is in flight, and for
+    one that does not tell whether any is.
+    """
+    if ttl_seconds is None or pinned or vital.in_flight != 0:
+        return None
+    return vital.used + ttl_seconds
+
+
+def is_idle_too_long(vital: Vital, ttl_seconds: float | None, now: float, *, pinned: bool) -> bool:
+    """Whether its deadline has come, by counters that were read at this very moment."""
+    deadline = idle_deadline(vital, ttl_seconds, pinned=pinned)
+    return deadline is not None and vital.pulsed == now and now >= deadline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signs:
+    """What is told of an engine's health. Times are wall seconds; None: unknown."""
+
+    verdict: Verdict
+    reason: str = ""
+    ready: bool | None = None
+    busy: bool | None = None
+    running: int | None = None
+    waiting: int | None = None
+    kv_used_fraction: float | None = None
+    tokens_per_second: float | None = None
+    last_progress_wall: float | None = None
+    idle_deadline_wall: float | None = None

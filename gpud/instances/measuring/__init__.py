@@ -1,0 +1,1 @@
+"""What loads are expected to take, and what they were seen to take."""

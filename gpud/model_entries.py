@@ -1,0 +1,80 @@
+"""Pure: what [models.NAME] and [profiles.NAME] may say, beyond what types alone can tell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gpud.listening import NAME_PATTERN, check_absolute, require
+from gpud.settings import CACHE_TYPES, Config, ModelEntry, Options
+
+ENGINES = ("llama_cpp", "vllm", "command")
+KINDS = ("", "chat", "completion", "embedding", "rerank")
+# What runs a program of somebody's choice, or with flags of somebody's choice.
+POWERFUL_KEYS = ("extra_args", "argv", "environment")
+_OF_COMMANDS = ("argv", "environment", "health", "metrics", "counters", "served_name")
+_BYTES_OF_COMMANDS = ("device_bytes", "host_bytes")
+
+
+def check_models(config: Config) -> None:
+    """Raise ConfigInvalid for an entry, a profile or a root that cannot be."""
+    for name, profile in config.profiles.items():
+        _check_name("profiles", name)
+        _check_options(f"profiles.{name}", profile)
+    for name, entry in config.models.entries.items():
+        _check_entry(f"models.{name}", entry)
+    models = config.models
+    for root in models.roots:
+        check_absolute("models.roots", root)
+    if models.download_dir:
+        check_absolute("models.download_dir", models.download_dir)
+    require(models.max_download_bytes > 0, "models.max_download_bytes", "is not above 0")
+    stall = models.download_stall
+    require(0.1 <= stall <= 3600, "models.download_stall", f"{stall:g} s is not within 100ms … 1h")
+
+
+def check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise ConfigInvalid for what is none of the choices; an empty one is not shown."""
+    shown = ", ".join(choice for choice in choices if choice)
+    require(value in choices, key, f"{value!r} is none of {shown}")
+
+
+def powerful(tree: Mapping[str, Any]) -> Iterator[str]:
+    """The keys of a file's text that only root or gpud's own user may have written."""
+    models = tree.get("models")
+    for name, entry in models.items() if isinstance(models, dict) else ():
+        if isinstance(entry, dict):
+            yield from (f"models.{name}.{key}" for key in POWERFUL_KEYS if key in entry)
+
+
+def _check_name(table: str, name: str) -> None:
+    require(
+        re.fullmatch(NAME_PATTERN, name) is not None,
+        f"{table}.{name}",
+        "a name is made of lower-case letters, digits, '.', '_' and '-'",
+    )
+
+
+def _check_entry(key: str, entry: ModelEntry) -> None:
+    check_choice(f"{key}.engine", entry.engine, ENGINES)
+    check_choice(f"{key}.kind", entry.kind, KINDS)
+    _check_options(key, entry)
+    if entry.api_key_file:
+        check_absolute(f"{key}.api_key_file", entry.api_key_file)
+    if entry.engine == "command":
+        require(bool(entry.argv), f"{key}.argv", "is missing: the program and its arguments")
+        require(not entry.profile, f"{key}.profile", "a command has no options; write its argv")
+        return
+    said = bool(entry.path or entry.url or entry.hub)
+    require(said, f"{key}.path", "is missing: where its files lie; or say a url, or a hub")
+    for name in (*_OF_COMMANDS, *_BYTES_OF_COMMANDS):
+        require(not getattr(entry, name), f"{key}.{name}", 'is of engine = "command" alone')
+
+
+def _check_options(key: str, options: Options) -> None:
+    check_choice(
+        f"{key}.flash_attention", options.flash_attention or "auto", ("on", "off", "auto")
+    )
+    for name in ("cache_type_k", "cache_type_v"):
+        check_choice(f"{key}.{name}", getattr(options, name) or "f16", CACHE_TYPES)

@@ -1,0 +1,1 @@
+"""Models that are a folder of safetensors beside a config.json."""

@@ -1,0 +1,1 @@
+"""The laws of llama-server's memory, one file for each kind of bytes."""

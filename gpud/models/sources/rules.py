@@ -1,0 +1,142 @@
+"""Pure: what a source may be written as, where its files come to lie, and what is told of it."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from typing import Final
+from urllib.parse import urljoin, urlsplit
+
+from gpud.models.model import HttpSource, HubSource, Source
+from gpud.models.sources.refusals import SourceInvalid
+
+MAX_URL_CHARACTERS: Final = 2048
+MAX_REDIRECTS: Final = 5
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# As the hub has it: at most 96 characters, no two of "--" or ".." in a row, none at the ends.
+_REPOSITORY = re.compile(r"(?:[\w][\w.-]{0,95}/)?[\w][\w.-]{0,95}", re.ASCII)
+_REVISION = re.compile(r"[\w][\w./-]{0,127}", re.ASCII)
+_FILE_PART = re.compile(r"[\w.][\w.+@=,~ -]{0,254}")
+_PRINTABLE_ASCII = re.compile(r"[!-~]+")
+
+
+def check_url(url: str, *, allow_http: bool) -> str:
+    """The URL itself. Raises SourceInvalid.
+
+    https, or http to this host; http to others where the configuration allows it. Without a user
+    or a password: a URL is told in logs, and they would be.
+    """
+    if not _PRINTABLE_ASCII.fullmatch(url) or len(url) > MAX_URL_CHARACTERS:
+        raise SourceInvalid(
+            f"is not a URL of 1 to {MAX_URL_CHARACTERS} printable ASCII characters; "
+            "write others as %XX"
+        )
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise SourceInvalid(f"is not a URL: {error}") from error
+    if parts.scheme not in {"https", "http"} or not host or port == 0:
+        raise SourceInvalid("is not a URL of the form https://HOST/PATH")
+    if "@" in parts.netloc or "\\" in url:
+        raise SourceInvalid("may not hold a user, a password or a backslash")
+    if parts.scheme == "http" and not allow_http and not is_loopback(host):
+        raise SourceInvalid(
+            "is not encrypted: write https://, or set allow_http = true in [models]"
+        )
+    return url
+
+
+def check_redirect(before: str, location: str, *, allow_http: bool) -> str:
+    """Where a redirect leads to. Raises SourceInvalid.
+
+    By the same rules; and from elsewhere none leads to this host, where a server may trust
+    whoever reaches it, nor from https to http.
+    """
+    after = check_url(urljoin(before, location), allow_http=allow_http)
+    old, new = urlsplit(before), urlsplit(after)
+    if old.scheme == "https" and new.scheme == "http":
+        raise SourceInvalid(f"is redirected from https to {shown_url(after)}, which is not")
+    if is_loopback(new.hostname or "") and not is_loopback(old.hostname or ""):
+        raise SourceInvalid(f"is redirected to this host itself ({shown_url(after)})")
+    return after
+
+
+def same_place(first: str, second: str) -> bool:
+    """Whether two URLs are of one server: what proves who asks is told to that one alone."""
+    one, other = urlsplit(first), urlsplit(second)
+    return (one.scheme, one.hostname, one.port) == (other.scheme, other.hostname, other.port)
+
+
+def shown_url(url: str) -> str:
+    """The URL as it may be told: a query may hold a signature, a netloc a password."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}{'?…' if parts.query else ''}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name, or address, is this host's own."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+def check_sha256(text: str) -> str:
+    """The sum in lower case. Raises SourceInvalid."""
+    digits = text.lower()
+    if not _SHA256.fullmatch(digits):
+        raise SourceInvalid("is not a SHA-256: write 64 hexadecimal digits, as sha256sum does")
+    return digits
+
+
+def check_hub(source: HubSource) -> HubSource:
+    """The source itself. Raises SourceInvalid naming what is no good."""
+    name = source.repository
+    if not _REPOSITORY.fullmatch(name) or "--" in name or ".." in name:
+        raise SourceInvalid(f"{name[:100]!r} is not a repository: write owner/name")
+    if not _REVISION.fullmatch(source.revision) or ".." in source.revision:
+        raise SourceInvalid(f"{source.revision[:100]!r} is not a branch, a tag or a commit")
+    if source.file:
+        check_file(source.file)
+    return source
+
+
+def check_file(name: str) -> str:
+    """The name of a file in a repository, its folders before it. Raises SourceInvalid."""
+    parts = name.split("/")
+    if len(name) > 512 or any(
+        part in {".", ".."} or not _FILE_PART.fullmatch(part) for part in parts
+    ):
+        raise SourceInvalid(f"{name[:100]!r} is not the name of a file in a repository")
+    return name
+
+
+def place_of(source: Source) -> str:
+    """Where its files come to lie, under the folder of downloads.
+
+    A file is called by its sum, so that what lies there is what was promised, for whichever entry.
+    """
+    if isinstance(source, HttpSource):
+        return f"sha256-{source.sha256}.gguf"
+    return f"{folder_of(source)}/{source.file}" if source.file else folder_of(source)
+
+
+def folder_of(source: HubSource) -> str:
+    """The folder of what was taken of a repository."""
+    whole = f"{source.repository}@{source.revision}:{source.file}"
+    name = source.repository.rpartition("/")[2].lower()
+    return f"hub/{name}-{hashlib.sha256(whole.encode()).hexdigest()[:12]}"
+
+
+def words_of(source: Source) -> str:
+    """The source in a few words, as it may be told."""
+    if isinstance(source, HttpSource):
+        return shown_url(source.url)
+    file = f" {source.file}" if source.file else ""
+    return f"hub:{source.repository}@{source.revision}{file}"

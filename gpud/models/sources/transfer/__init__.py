@@ -1,0 +1,1 @@
+"""One file over HTTP: asked for, resumed, bounded, verified, put in its place."""

@@ -1,0 +1,145 @@
+"""What vLLM 0.32 printed on a CPU, read: each text is of a real run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gpud.engines.vllm import output
+from gpud.units import GIB
+
+GOLDEN = Path(__file__).parents[2] / "golden/vllm"
+
+
+def lines(name: str) -> tuple[str, ...]:
+    return tuple((GOLDEN / f"{name}.txt").read_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("name", "meaning"),
+    [
+        ("no_room_for_cache", "its KV cache does not fit into memory"),
+        (
+            "cache_too_small",
+            "its KV cache does not hold one sequence of context_length tokens",
+        ),
+        ("cut_weights", "a file of its weights is damaged"),
+        ("core_killed", "one of its own processes ended"),
+        ("told_to_stop", "it was told to stop"),
+        ("start", ""),
+    ],
+)
+def test_an_end_is_explained(name: str, meaning: str) -> None:
+    assert output.explain_exit(lines(name)) == meaning
+
+
+@pytest.mark.parametrize(
+    ("line", "meaning"),
+    [
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried", "it ran out of device memory"),
+        (
+            "ValueError: Free memory on device cuda:0 (3/80 GiB) on startup is less than desired "
+            "GPU memory utilization",
+            "less of the card is free than its promise",
+        ),
+        ("OSError: [Errno 98] Address already in use", "its port is taken"),
+        ("vllm: error: unrecognized arguments: --bogus", "this build refuses an argument"),
+        (
+            "ValueError: Model architectures ['X'] are not supported for now.",
+            "this vLLM does not know the architecture",
+        ),
+        ("Sleep mode is not supported on current platform.", "it cannot sleep on this platform"),
+        ("all is well", ""),
+    ],
+)
+def test_a_line_is_explained(line: str, meaning: str) -> None:
+    assert output.explain_exit((line,)) == meaning
+
+
+def test_one_that_will_never_be_ready_is_known_by_its_words_while_it_lives() -> None:
+    found = output.hopeless(lines("no_room_for_cache"))
+    assert found.startswith("its KV cache does not fit into memory: Available memory on node 0")
+    assert output.hopeless(lines("cache_too_small")).startswith("its KV cache does not hold one")
+    assert output.hopeless(lines("cut_weights")).startswith("a file of its weights is damaged")
+    assert output.hopeless(lines("start")) == ""
+    assert output.hopeless(lines("told_to_stop")) == ""
+
+
+def test_it_is_known_at_the_worker_s_own_words() -> None:
+    """Within the very lines of the worker, before the API server has noticed."""
+    text = lines("cut_weights")
+    first = next(at for at, line in enumerate(text) if "WorkerProc failed to start" in line)
+    assert output.hopeless(text[: first + 1])
+    assert not output.hopeless(text[:first])
+
+
+def test_a_start_gets_further_line_by_line() -> None:
+    text = lines("start")
+    told = [output.load_fraction(text[: end + 1]) for end in range(len(text))]
+    known = [fraction for fraction in told if fraction is not None]
+    assert told[0] is None
+    assert known == sorted(known)
+    assert known[-1] == 1.0
+    assert len(set(known)) >= 7
+
+
+def test_shards_count_between_the_start_of_the_weights_and_their_end() -> None:
+    line = "Loading safetensors checkpoint shards:  50% Completed | 2/4 [00:01<00:01,  1.9it/s]"
+    assert output.load_fraction((line,)) == pytest.approx(0.65)
+
+
+def test_bytes_of_a_card_are_weights_cache_and_graphs() -> None:
+    text = (
+        "(APIServer pid=1) INFO non-default args: {'kv_cache_memory_bytes': 1073741824}",
+        "(Worker_TP0 pid=2) INFO Model loading took 14.99 GiB memory and 3.2 seconds",
+        "(Worker_TP1 pid=3) INFO Model loading took 15.25 GiB memory and 3.2 seconds",
+        "(Worker_TP0 pid=2) INFO Graph capturing finished in 21 secs, took 0.50 GiB",
+    )
+    assert output.measured_bytes(text) == round(15.75 * GIB) + GIB
+    assert output.measured_bytes(lines("start")) is None
+
+
+def test_the_pulse_tells_work_from_waiting() -> None:
+    idle, busy = (
+        output.pulse("\n".join(lines(name))) for name in ("metrics_idle", "metrics_busy")
+    )
+    assert (idle.running, idle.waiting, idle.progress, idle.completed) == (0, 0, 0.0, 0.0)
+    assert (busy.running, busy.waiting, busy.tokens) == (1, 0, 43.0)
+    assert busy.progress is not None
+    assert busy.progress > 0
+    assert busy.kv_used_fraction == pytest.approx(1 / 255)
+    assert not busy.sleeping
+
+
+def test_a_server_that_sleeps_says_so() -> None:
+    text = 'vllm:engine_sleep_state{engine="0",model_name="t",sleep_state="%s"} %s.0'
+    asleep = "\n".join(text % (state, int(state != "awake")) for state in ("awake", "discard_all"))
+    assert output.pulse(asleep).sleeping
+    assert not output.pulse(asleep.replace("} 0.0", "} 1.0")).sleeping
+
+
+def test_counters_of_several_cores_are_summed_and_missing_ones_unknown() -> None:
+    text = (
+        'vllm:num_requests_running{engine="0"} 2.0\nvllm:num_requests_running{engine="1"} 1.0\n'
+        'vllm:generation_tokens_total{engine="0"} 1e3\n'
+    )
+    found = output.pulse(text)
+    assert (found.running, found.waiting, found.progress) == (3, None, 1000.0)
+    empty = output.pulse("")
+    assert (empty.running, empty.progress, empty.sleeping) == (None, None, False)
+
+
+def test_speed_is_made_of_sums() -> None:
+    found = output.speed("\n".join(lines("metrics_busy")))
+    assert found is not None
+    assert (found.first_tokens, found.later_tokens) == (1.0, 42.0)
+    assert found.later_tokens / found.later_seconds == pytest.approx(38.2, rel=0.01)
+    assert output.speed("vllm:num_requests_running 1.0") is None
+
+
+def test_the_cache_tells_its_size() -> None:
+    told = output.cache_config("\n".join(lines("metrics_idle")))
+    assert (told["kv_cache_memory_bytes"], told["kv_cache_size_tokens"]) == ("16777216", "32768")
+    assert told["block_size"] == "128"
+    assert output.cache_config("") == {}

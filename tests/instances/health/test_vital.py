@@ -1,0 +1,231 @@
+"""Busy told from stuck, and idle from used: readings in, verdicts out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gpud.engines.engine import Pulse, Readiness
+from gpud.instances.health import vital
+from gpud.instances.health.vital import PROBE_FAILURES, SILENCE_FACTOR, Verdict, Vital
+from gpud.settings import Health
+
+LIMITS = Health()
+START = 100.0
+IDLE = Pulse(running=0, waiting=0, progress=50.0, tokens=10.0)
+
+
+def told(running: int = 1, progress: float = 50.0, **more: object) -> Pulse:
+    return replace(IDLE, running=running, progress=progress, **more)  # type: ignore[arg-type]
+
+
+def after(*readings: tuple[float, Pulse | Readiness | None]) -> Vital:
+    """A watch that heard these, each so many seconds after its start."""
+    seen = vital.begun(START)
+    for at, heard in readings:
+        if isinstance(heard, Readiness):
+            seen = vital.asked(seen, heard, START + at)
+        else:
+            seen = vital.felt(seen, heard, START + at)
+    return seen
+
+
+def verdict(seen: Vital, at: float) -> Verdict:
+    return vital.judge(seen, LIMITS, START + at)[0]
+
+
+def test_one_that_works_is_busy_however_long_it_takes() -> None:
+    seen = after(*((5.0 * n, told(2, 50.0 + n)) for n in range(1, 200)))
+    assert vital.judge(seen, LIMITS, START + 995) == (Verdict.BUSY, "2 requests in flight")
+    assert vital.stuck(seen, LIMITS, START + 995) == ""
+
+
+def test_in_flight_without_progress_is_stuck_after_a_minute_and_not_before() -> None:
+    readings = [(5.0 * n, told()) for n in range(1, 14)]
+    assert verdict(after(*readings[:12]), 60.0) is Verdict.BUSY  # in flight since 5 s
+    seen, why = vital.judge(after(*readings), LIMITS, START + 65.0)
+    assert seen is Verdict.STUCK
+    assert why == "1 requests in flight, and no progress for 60 s"
+
+
+def test_a_step_that_ends_in_time_starts_the_minute_anew() -> None:
+    readings = [(5.0 * n, told(1, 50.0 if n < 10 else 51.0)) for n in range(1, 22)]
+    assert verdict(after(*readings[:20]), 100.0) is Verdict.BUSY
+    assert verdict(after(*readings, (110.0, told(1, 51.0))), 110.0) is Verdict.STUCK
+
+
+def test_waiting_requests_that_get_no_slot_are_in_flight_too() -> None:
+    readings = [(5.0 * n, told(0, waiting=3)) for n in range(1, 15)]
+    assert verdict(after(*readings), 70.0) is Verdict.STUCK
+
+
+def test_a_health_check_that_times_out_while_counters_advance_is_a_busy_server_s() -> None:
+    readings: list[tuple[float, Pulse | Readiness | None]] = []
+    for n in range(1, 40):
+        readings += [(5.0 * n, told(4, 50.0 + n)), (5.0 * n, Readiness.LOADING)]
+    seen, why = vital.judge(after(*readings), LIMITS, START + 195.0)
+    assert seen is Verdict.BUSY
+    assert "its counters advance" in why
+
+
+@pytest.mark.parametrize("said", [Readiness.LOADING, Readiness.REFUSED, Readiness.BROKEN])
+def test_a_health_that_stays_bad_without_progress_is_stuck(said: Readiness) -> None:
+    """As with vLLM whose core died: its counters answer on, its health does not."""
+    readings: list[tuple[float, Pulse | Readiness | None]] = []
+    for n in range(1, 14):
+        readings += [(5.0 * n, IDLE), (5.0 * n, said)]
+    early = after(*readings[:6])
+    assert verdict(early, 15.0) is Verdict.HEALTHY
+    assert verdict(early, 21.0) is Verdict.DEGRADED
+    assert verdict(after(*readings), 64.9) is Verdict.DEGRADED
+    assert verdict(after(*readings), 65.0) is Verdict.STUCK
+
+
+def test_no_answer_to_anything_for_a_minute_is_stuck() -> None:
+    seen = after((5.0, told()), *((5.0 * n, Readiness.LOADING) for n in range(2, 14)))
+    assert verdict(seen, 60.0) is Verdict.DEGRADED
+    found, why = vital.judge(seen, LIMITS, START + 65.0)
+    assert found is Verdict.STUCK
+    assert why == "no answer to anything for 60 s, with 1 requests in flight"
+
+
+def test_counters_that_are_silent_while_the_health_answers_are_borne_longer() -> None:
+    """A prompt on a slow CPU: one step of minutes, in which llama-server tells no counters."""
+    limit = LIMITS.stuck * SILENCE_FACTOR
+    ready = [(5.0 * n, Readiness.READY) for n in range(2, int(limit / 5) + 2)]
+    seen = after((5.0, told()), *ready)
+    assert verdict(seen, 200.0) is Verdict.BUSY
+    assert verdict(seen, 5.0 + limit) is Verdict.STUCK
+
+
+def test_one_that_tells_no_counters_is_known_by_its_health_alone() -> None:
+    ready = [(15.0 * n, Readiness.READY) for n in range(1, 100)]
+    assert verdict(after(*ready), 1485.0) is Verdict.HEALTHY
+    assert not vital.wants_probe(after(*ready), LIMITS, START + 1485.0)
+
+
+def test_counters_without_progress_do_not_make_a_server_stuck_that_is_idle() -> None:
+    assert verdict(after(*((5.0 * n, IDLE) for n in range(1, 500))), 2495.0) is Verdict.IDLE
+
+
+def test_counters_that_began_anew_are_a_sign_of_life() -> None:
+    seen = after((5.0, told(1, 500.0)), (60.0, told(1, 3.0)), (100.0, told(1, 3.0)))
+    assert verdict(seen, 100.0) is Verdict.BUSY
+
+
+def test_a_sleeping_one_is_left_alone() -> None:
+    seen = after(*((5.0 * n, replace(IDLE, sleeping=True)) for n in range(1, 100)))
+    assert verdict(seen, 495.0) is Verdict.SLEEPING
+    assert not vital.wants_probe(seen, LIMITS, START + 495.0)
+
+
+def test_its_speed_is_of_when_it_last_gave_any() -> None:
+    seen = after((5.0, told(1, 60.0, tokens=100.0)), (10.0, told(1, 70.0, tokens=160.0)))
+    assert seen.tokens_per_second == pytest.approx(12.0)
+    assert vital.felt(seen, told(0, 70.0, tokens=160.0), START + 15).tokens_per_second == 12.0
+
+
+# Probes.
+
+
+@pytest.mark.parametrize(
+    ("pulse", "at", "wanted"),
+    [
+        (IDLE, 59.0, False),
+        (IDLE, 60.0, True),
+        (told(1), 60.0, False),
+        (told(0, waiting=1), 60.0, False),
+        (told(0, 51.0), 60.0, False),  # it worked just now
+        (replace(IDLE, running=None, waiting=None), 60.0, False),
+    ],
+)
+def test_only_one_that_was_idle_for_long_is_probed(pulse: Pulse, at: float, wanted: bool) -> None:
+    seen = after((1.0, IDLE), (at, pulse))
+    assert vital.wants_probe(seen, LIMITS, START + at) is wanted
+
+
+def test_probes_can_be_switched_off() -> None:
+    off = Health(probe=type(LIMITS.probe)(0.0))
+    assert not vital.wants_probe(after((100.0, IDLE)), off, START + 100)
+
+
+def test_it_is_not_probed_when_its_counters_do_not_answer_now() -> None:
+    assert not vital.wants_probe(after((60.0, IDLE), (65.0, None)), LIMITS, START + 65.0)
+
+
+def test_failed_probes_are_repeated_sooner_and_three_are_stuck() -> None:
+    seen, at = after((60.0, IDLE)), 60.0
+    for number in range(1, PROBE_FAILURES + 1):
+        assert vital.wants_probe(seen, LIMITS, START + at)
+        seen = vital.probed(seen, IDLE, START + at, passed=False)
+        assert seen.probe_failures == number
+        assert not vital.wants_probe(seen, LIMITS, START + at)
+        at += LIMITS.health
+        seen = vital.felt(seen, IDLE, START + at)
+    assert verdict(seen, at) is Verdict.STUCK
+
+
+def test_a_probe_that_passes_makes_good_for_those_before() -> None:
+    seen = vital.probed(after((60.0, IDLE)), IDLE, START + 60, passed=False)
+    seen = vital.probed(seen, told(0, 52.0), START + 75, passed=True)
+    assert (seen.probe_failures, verdict(seen, 75.0)) == (0, Verdict.IDLE)
+
+
+@pytest.mark.parametrize("pulse", [told(1), told(0, 70.0)])
+def test_a_probe_that_had_to_wait_for_others_says_nothing(pulse: Pulse) -> None:
+    seen = vital.probed(after((60.0, IDLE)), pulse, START + 75, passed=False)
+    assert seen.probe_failures == 0
+
+
+# Idle.
+
+
+def test_a_probe_is_no_use_and_somebody_beside_it_is() -> None:
+    first = vital.probed(after((60.0, IDLE)), told(0, 62.0), START + 60, passed=True)
+    assert first.used == START
+    again = vital.felt(first, told(0, 62.0), START + 119)
+    ours = vital.probed(again, told(0, 74.0), START + 120, passed=True)
+    assert ours.used == START
+    others = vital.probed(again, told(0, 99.0), START + 120, passed=True)
+    assert others.used == START + 120
+
+
+@pytest.mark.parametrize(
+    ("ttl", "pinned", "pulse", "deadline"),
+    [
+        (30.0, False, IDLE, START + 30.0),
+        (30.0, True, IDLE, None),
+        (None, False, IDLE, None),
+        (30.0, False, told(1), None),
+        (30.0, False, None, None),  # it does not tell
+        (30.0, False, told(0, 51.0), START + 42.0),
+    ],
+)
+def test_the_idle_deadline(
+    ttl: float | None, pinned: bool, pulse: Pulse | None, deadline: float | None
+) -> None:
+    seen = after((6.0, None if pulse is None else IDLE), (12.0, pulse))
+    assert vital.idle_deadline(seen, ttl, pinned=pinned) == deadline
+
+
+def test_nothing_is_unloaded_by_old_counters() -> None:
+    seen = after((29.0, IDLE), (34.0, None))
+    assert not vital.is_idle_too_long(seen, 30.0, START + 34.0, pinned=False)
+    fresh = vital.felt(seen, IDLE, START + 39.0)
+    assert vital.is_idle_too_long(fresh, 30.0, START + 39.0, pinned=False)
+    used = vital.felt(seen, told(0, 51.0), START + 39.0)
+    assert not vital.is_idle_too_long(used, 30.0, START + 39.0, pinned=False)
+
+
+def test_readiness_is_asked_seldom_but_at_once_where_counters_fall_silent() -> None:
+    seen = after((5.0, IDLE), (5.0, Readiness.READY), (10.0, IDLE))
+    assert not vital.wants_readiness(seen, LIMITS, START + 10.0)
+    assert vital.wants_readiness(vital.felt(seen, None, START + 15.0), LIMITS, START + 15.0)
+    assert vital.wants_readiness(vital.felt(seen, IDLE, START + 20.0), LIMITS, START + 20.0)
+
+
+def test_bytes_that_are_elsewhere_are_told_before_what_it_does() -> None:
+    seen = vital.placed(after((5.0, told(1))), "it runs on the CPU")
+    assert vital.judge(seen, LIMITS, START + 5) == (Verdict.DEGRADED, "it runs on the CPU")
+    assert verdict(vital.placed(seen, ""), 5.0) is Verdict.BUSY

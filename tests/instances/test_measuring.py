@@ -1,0 +1,227 @@
+"""What a load was seen to take is known to the next, and to the next life of the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gpud.devices.snapshot import DeviceKind, ProcessUse, Sample
+from gpud.instances.instance import Instance, InstanceState
+from gpud.instances.measuring import learning
+from gpud.instances.measuring.learning import LOADS, PROCESSES, SETTLED_SECONDS, estimator_of
+from gpud.instances.terms import LoadTerms
+from gpud.ledger.change import Change
+from gpud.models.footprint import DeviceTraits
+from gpud.models.learned import Drift, Learned, Measurement, Overhead
+from gpud.models.model import Confidence, Footprint, FootprintWhat, ModelOptions
+from gpud.units import GIB, MIB
+from tests.fakes import cards
+from tests.instances.town import PATIENCE_SECONDS, ToldEngine, Town, town
+
+ANYWHERE = LoadTerms()
+CARD = DeviceTraits(kind=DeviceKind.GPU, model_name="card")
+
+
+class Telling(ToldEngine):
+    """One that says what it allocated."""
+
+    def __init__(self, size: int | None) -> None:
+        super().__init__()
+        self.size = size
+
+    def measured_bytes(self, output: tuple[str, ...]) -> int | None:
+        return self.size
+
+
+class Heard(Learned):
+    """Tells whenever it learns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: asyncio.Queue[str] = asyncio.Queue()
+
+    def record(self, key: str, told: Measurement) -> Drift | None:
+        self.heard.put_nowait(key)
+        return super().record(key, told)
+
+    def observe(self, key: str, seen_bytes: int, wall: float) -> Overhead:
+        self.heard.put_nowait(key)
+        return super().observe(key, seen_bytes, wall)
+
+
+def telling(place: Town, size: int | None) -> Telling:
+    engine = Telling(size)
+    place.house.learned = Heard()
+    place.house.engines = {engine.kind: engine}
+    return engine
+
+
+async def ready(place: Town, terms: LoadTerms = ANYWHERE) -> Instance:
+    name = await place.load(terms)
+    return await place.until(name, InstanceState.READY)
+
+
+async def expected(place: Town) -> Footprint:
+    model = place.house.catalogue.get("tiny")
+    estimator = await estimator_of(place.house, model)
+    options = estimator.engine.check_options(ModelOptions())
+    return estimator.estimate(await place.house.catalogue.inspect(model), options, CARD)
+
+
+def shown(place: Town, instance: Instance, *processes: ProcessUse) -> None:
+    """The instance's card with these processes, a moment later."""
+    place.clock.advance(1.0)
+    place.show(
+        *(
+            replace(card, processes=processes) if card.info.uuid in instance.devices else card
+            for card in place.cards
+        )
+    )
+
+
+async def learned(place: Town) -> None:
+    """Once something more was learned, and is durable."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        assert isinstance(place.house.learned, Heard)
+        await place.house.learned.heard.get()
+        await place.promises.commit(Change())
+
+
+def rows(place: Town, kind: str) -> list[dict[str, object]]:
+    return [msgspec.json.decode(body) for _, body in place.promises._store.read_rows(kind)]
+
+
+def types(place: Town) -> list[str]:
+    found = place.promises._store.read_entries("1", (), 1000, newest_first=False)
+    return [entry[2] for entry in found]
+
+
+def part(told: Footprint, what: FootprintWhat) -> int:
+    return sum(item.bytes for item in told.items if item.what is what)
+
+
+def process(instance: Instance, size: int | None) -> ProcessUse:
+    return cards.process(7, size, claim=instance.reservation)
+
+
+async def test_what_an_engine_says_is_what_its_next_load_is_promised(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    async with town(tmp_path, tiny_model, (cards.sample(),)) as place:
+        engine = telling(place, 20 * MIB)
+        law = await expected(place)
+        first = await ready(place)
+        assert first.footprint is not None
+        assert first.footprint.confidence is Confidence.LAW
+        told = await expected(place)
+        assert told.confidence is Confidence.MEASURED
+        assert told.total_bytes - told.margin_bytes == 20 * MIB + part(law, FootprintWhat.CONTEXT)
+        second = await ready(place)
+        assert second.footprint == replace(told, device_uuid=second.devices[0])
+        engine.size = 22 * MIB
+        await ready(place)
+        for _ in range(3):
+            await learned(place)
+        assert types(place).count("footprint.drift") == 1
+        last = await expected(place)
+        assert last.past_error == pytest.approx(0.1)
+        assert [row["count"] for row in rows(place, LOADS)] == [3]
+
+
+async def test_after_a_load_that_took_too_much_the_next_is_promised_enough(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    async with town(tmp_path, tiny_model, (cards.sample(),)) as place:
+        telling(place, 2 * GIB)
+        name = await place.load(ANYWHERE)
+        failed = await place.until(name, InstanceState.FAILED)
+        assert failed.failure is not None
+        assert failed.failure.reason == "FOOTPRINT_EXCEEDED"
+        instance = await ready(place)
+        assert instance.footprint is not None
+        assert 2 * GIB < instance.footprint.total_bytes < 3 * GIB
+        assert instance.footprint.past_error is not None
+        assert instance.footprint.past_error > 1
+
+
+async def test_what_a_process_takes_beside_its_buffers_is_learned_from_the_driver(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    async with town(tmp_path, tiny_model, (cards.sample(),)) as place:
+        telling(place, 20 * MIB)
+        instance = await ready(place)
+        shown(place, instance, process(instance, None))  # refused: nothing is learned
+        assert rows(place, PROCESSES) == []
+        await learned(place)
+        shown(place, instance, process(instance, 330 * MIB))
+        await learned(place)
+        assert [row["measured_bytes"] for row in rows(place, PROCESSES)] == [310 * MIB]
+        assert part(await expected(place), FootprintWhat.CONTEXT) == 310 * MIB
+        restored = Learned()
+        learning.restore(restored, place.promises._store)
+        assert restored._processes == place.house.learned._processes
+        assert restored._loads == place.house.learned._loads
+
+
+async def test_where_the_engine_says_nothing_the_devices_do_once_it_has_settled(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    async with town(tmp_path, tiny_model, (cards.sample(),)) as place:
+        telling(place, None)
+        instance = await ready(place)
+        shown(place, instance, process(instance, 100 * MIB))
+        await asyncio.sleep(0)
+        assert (await expected(place)).confidence is Confidence.LAW
+        place.clock.advance(SETTLED_SECONDS)
+        shown(place, instance, process(instance, 90 * MIB))
+        await learned(place)
+        assert [row["is_whole"] for row in rows(place, LOADS)] == [True]
+        told = await expected(place)
+        assert told.total_bytes - told.margin_bytes == 100 * MIB  # the most that was seen
+        shown(place, instance, process(instance, 200 * MIB))
+        await learned(place)
+        assert "footprint.drift" in types(place)
+        told = await expected(place)
+        assert told.total_bytes - told.margin_bytes == 200 * MIB
+
+
+def on_host(used: int) -> Sample:
+    return cards.sample(kind=DeviceKind.HOST, used=used)
+
+
+async def test_touched_pages_of_the_host_never_make_a_process_smaller(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    async with town(tmp_path, tiny_model, (on_host(0),)) as place:
+        telling(place, 20 * MIB)
+        instance = await ready(place, LoadTerms(devices=("U-host",)))
+        life = place.roster._lives[instance.id]
+        assert life.watched is not None
+        shown(place, instance, process(instance, 21 * MIB))
+        await asyncio.sleep(0)
+        assert life.watched is None  # it was looked at
+        assert place.house.learned._processes == {}
+
+
+async def test_rows_that_make_no_sense_cost_nothing_but_themselves(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    async with town(tmp_path, tiny_model, (cards.sample(),)) as place:
+        telling(place, 20 * MIB)
+        await ready(place)
+        await learned(place)
+        store = place.promises._store
+        ((key, body),) = store.read_rows(LOADS)
+        good = msgspec.json.decode(body, type=Measurement)
+
+        class Odd:
+            def read_rows(self, kind: str) -> list[tuple[str, bytes]]:
+                return [("bad", b"{}"), (key, body)] if kind == LOADS else []
+
+        restored = Learned()
+        learning.restore(restored, Odd())  # type: ignore[arg-type]
+        assert restored._loads == {key: good}

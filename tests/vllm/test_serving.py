@@ -1,0 +1,168 @@
+"""One real vLLM on the host, from its load to the death of its engine core, in this order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpud.engines.api_key import ApiKey
+from gpud.engines.engine import Readiness
+from gpud.engines.probe import HttpProbe
+from gpud.engines.vllm import output
+from gpud.engines.vllm.engine import Vllm
+from gpud.models.model import EngineKind, Model, ModelKind, ModelOptions
+from gpud.v1 import instances_pb2 as pb
+from tests.end_to_end.driving import reaches, streaming
+from tests.running import calling
+from tests.vllm.conftest import KEY, Serving
+from tests.vllm.processes import descendants, lives, name, resident_bytes, wait_until
+
+Json = dict[str, Any]
+
+
+def fetch(url: str, key: str = "") -> tuple[int, str]:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as a:
+            return a.status, a.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, ""
+
+
+def item(instance: Json, what: str) -> int:
+    items = instance["footprint"]["items"]
+    return sum(each["bytes"] for each in items if each["what"] == what)
+
+
+@pytest.fixture
+def engine(serving: Serving, tmp_path: Path) -> Vllm:
+    return Vllm((str(serving.python.parent / "vllm"), "serve"), tmp_path, HttpProbe())
+
+
+def test_a_load_goes_through_its_phases_and_says_what_runs(tiny: Json, serving: Serving) -> None:
+    assert tiny["state"] == "INSTANCE_STATE_READY"
+    assert tiny["engine"] == "ENGINE_VLLM"
+    assert len(tiny["phases"]) == 8
+    assert tiny["tokens_per_second"] > 0
+    assert tiny["time_to_first_token"]
+    names = {name(pid) for pid in descendants(tiny["pid"])}
+    assert {"vllm", "VLLM::EngineCor", "VLLM::Worker"} <= names
+    found = serving.json("status")
+    assert "0.32" in str(found) or "vllm" in str(found).lower()
+
+
+def test_it_stays_in_its_promise_and_takes_what_was_estimated(tiny: Json) -> None:
+    used = resident_bytes(descendants(tiny["pid"]))
+    footprint = tiny["footprint"]
+    assert used <= footprint["total_bytes"]
+    assert footprint["total_bytes"] - footprint["margin_bytes"] == pytest.approx(used, rel=0.10)
+
+
+def test_its_cache_is_what_was_promised_for_it(tiny: Json) -> None:
+    _, metrics = fetch(f"{tiny['endpoint']}/metrics")
+    told = output.cache_config(metrics)
+    promised = item(tiny, "FOOTPRINT_WHAT_KV_CACHE")
+    assert int(told["kv_cache_memory_bytes"]) == promised
+    # Four sequences of 512 tokens, and the block that vLLM keeps for itself.
+    assert int(told["kv_cache_size_tokens"]) == 4 * 512 + int(told["block_size"])
+
+
+def test_it_asks_for_the_key_which_no_argument_shows(tiny: Json) -> None:
+    assert fetch(f"{tiny['endpoint']}/v1/models")[0] == 401
+    assert fetch(f"{tiny['endpoint']}/v1/models", KEY)[0] == 200
+    for pid in descendants(tiny["pid"]):
+        assert KEY.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_it_is_told_nothing_of_the_daemon_s_own_environment(tiny: Json) -> None:
+    environment = Path(f"/proc/{tiny['pid']}/environ").read_text().split("\0")
+    names = {each.partition("=")[0] for each in environment if each}
+    assert "HF_HUB_OFFLINE" in names
+    assert not names & {"PYTHONPATH", "NOTIFY_SOCKET", "VLLM_CPU_KVCACHE_SPACE", "USER"}
+
+
+def test_the_openai_client_chats_with_it(tiny: Json, serving: Serving) -> None:
+    whole = serving.openai(
+        "said = client.chat.completions.create(model='tiny', max_tokens=8,\n"
+        "    messages=[{'role': 'user', 'content': 'hello'}], extra_body={'ignore_eos': True})\n"
+        "print(json.dumps(said.usage.completion_tokens))",
+        tiny["endpoint"],
+    )
+    assert whole == 8
+    streamed = serving.openai(
+        "pieces = client.chat.completions.create(model='tiny', max_tokens=8, stream=True,\n"
+        "    messages=[{'role': 'user', 'content': 'hello'}], extra_body={'ignore_eos': True},\n"
+        "    stream_options={'include_usage': True})\n"
+        "pieces = list(pieces)\n"
+        "print(json.dumps([len(pieces), pieces[-1].usage.completion_tokens]))",
+        tiny["endpoint"],
+    )
+    assert streamed[0] > 2
+    assert streamed[1] == 8
+
+
+async def test_its_pulse_beats_with_the_work(tiny: Json, engine: Vllm) -> None:
+    endpoint, key = tiny["endpoint"], ApiKey(KEY)
+    before = await engine.pulse(endpoint, key)
+    assert before is not None
+    assert before.running == before.waiting == 0
+    async with streaming(endpoint, 480, KEY) as pieces:
+        assert await anext(pieces)
+        assert await engine.in_flight(endpoint, key) == 1
+        async for _ in pieces:
+            pass
+    after = await engine.pulse(endpoint, key)
+    assert after is not None
+    assert after.progress is not None
+    assert before.progress is not None
+    assert after.progress >= before.progress + 480
+    assert after.completed == (before.completed or 0) + 1
+    assert await engine.in_flight(endpoint, key) == 0
+
+
+async def test_it_is_sent_to_sleep_and_woken(tiny: Json, engine: Vllm) -> None:
+    """On a CPU nothing is freed, but every word of the protocol is the real one."""
+    endpoint, key = tiny["endpoint"], ApiKey(KEY)
+    model = Model(
+        id="tiny",
+        engine=EngineKind.VLLM,
+        kind=ModelKind.CHAT,
+        path="tiny",
+        options=ModelOptions(),
+    )
+    for level in (1, 2):
+        await engine.sleep(endpoint, level, key)
+        assert await engine.is_sleeping(endpoint, key) is True
+        pulse = await engine.pulse(endpoint, key)
+        assert pulse is not None
+        assert pulse.sleeping
+        assert await engine.readiness(endpoint) is Readiness.READY
+        await engine.wake(endpoint, key)
+        assert await engine.is_sleeping(endpoint, key) is False
+    await engine.probe(endpoint, model, ModelOptions(), key)
+
+
+async def test_it_outlives_its_daemon(tiny: Json, serving: Serving) -> None:
+    serving.gpud.restart()
+    async with calling(serving.gpud) as api:
+        again = await reaches(api, tiny["name"], pb.INSTANCE_STATE_READY)
+    assert again.pid == tiny["pid"]
+    assert fetch(f"{tiny['endpoint']}/v1/models", KEY)[0] == 200
+
+
+async def test_its_core_is_killed_and_the_end_with_code_0_is_a_failure(
+    tiny: Json, serving: Serving
+) -> None:
+    tree = descendants(tiny["pid"])
+    core = next(pid for pid in tree if name(pid) == "VLLM::EngineCor")
+    os.kill(core, signal.SIGKILL)
+    async with calling(serving.gpud) as api:
+        ended = await reaches(api, tiny["name"], pb.INSTANCE_STATE_FAILED)
+        assert "one of its own processes ended" in str(ended)
+        wait_until("its processes are gone", lambda: not any(map(lives, tree)))
