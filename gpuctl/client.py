@@ -175,12 +175,14 @@ class Client:
         then: Callable[[], None] | None = None,
         *,
         within_seconds: float | None = None,
+        at_least_seconds: float = 0.0,
     ) -> Callable[[], Answer]:
         """Start a call; what comes back waits for its answer. Several may be under way at once.
 
         `then` is called, in a thread of gRPC's, once the answer is there or the call has failed.
         """
         limit = min(within_seconds or self._timeout_seconds, self._timeout_seconds)
+        limit = max(limit, at_least_seconds)
         sent = self._bearer.token()
         call = method.future(request, timeout=limit, metadata=_metadata(sent))
         if then is not None:
@@ -206,9 +208,12 @@ class Client:
         request: Request,
         *,
         within_seconds: float | None = None,
+        at_least_seconds: float = 0.0,
     ) -> Answer:
-        """One call and its answer, within the timeout, or a shorter time."""
-        return self.begin(method, request, within_seconds=within_seconds)()
+        """One call and its answer, within the timeout, or a shorter time, or what it needs."""
+        return self.begin(
+            method, request, within_seconds=within_seconds, at_least_seconds=at_least_seconds
+        )()
 
     def pages(
         self,

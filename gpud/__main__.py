@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
+import functools
 import json
 import logging
 import os
@@ -50,7 +51,7 @@ def _with_config(command: Callable[..., Any]) -> Callable[..., Any]:
 def run(path: Path | None) -> None:
     """Serve until SIGTERM or SIGINT. Running engines are left running."""
     try:
-        _run(_loaded(path))
+        _run(_loaded(path), functools.partial(_read, path))
     except (ConfigInvalid, StateDirectoryRefused) as error:
         _refuse(error)
 
@@ -97,15 +98,20 @@ def version() -> None:
 
 
 def _loaded(path: Path | None) -> Config:
-    if path is None and DEFAULT_FILE.exists():
-        path = DEFAULT_FILE
     try:
-        settings = config.load(path, os.environ)
-        _check_cards(settings)
-        _check_models(settings)
+        return _read(path)
     except ConfigInvalid as error:
         _refuse(error)
         raise
+
+
+def _read(path: Path | None) -> Config:
+    """As it is now, checked whole. Raises ConfigInvalid."""
+    if path is None and DEFAULT_FILE.exists():
+        path = DEFAULT_FILE
+    settings = config.load(path, os.environ)
+    _check_cards(settings)
+    _check_models(settings)
     return settings
 
 
@@ -173,11 +179,12 @@ def _refuse(error: Exception) -> None:
     sys.exit(2)
 
 
-def _run(settings: Config) -> None:
+def _run(settings: Config, reread: Callable[[], Config]) -> None:
     # Imported late: `gpud version` and `gpud config` need none of it.
     from gpud.clock import SystemClock
-    from gpud.daemon import Daemon, state_directory
+    from gpud.daemon import Daemon
     from gpud.rpc.server import check_addresses
+    from gpud.state_directory import state_directory
 
     _set_up_logs(settings.logging)
 
@@ -185,7 +192,7 @@ def _run(settings: Config) -> None:
         # Where an address is taken, nothing has begun: no store, no sampler.
         socket = Path(settings.server.socket or config.default_socket())
         check_addresses(socket, (settings.server.listen, settings.http.listen))
-        await Daemon(settings, directory, SystemClock()).run()
+        await Daemon(settings, directory, SystemClock(), reread).run()
 
     with (
         state_directory(Path(settings.node.state_dir)) as directory,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
+from gpud import settings
 from gpud.clock import Clock
 from gpud.config import toml_key
 from gpud.devices.bands import Bands
@@ -29,7 +31,7 @@ from gpud.ledger.charge import Reserves
 from gpud.ledger.reservation import Sharing
 from gpud.ledger.standing import Standing
 from gpud.models.catalogue import Catalogue
-from gpud.models.model import CommandSpec, EngineKind, Model, ModelKind, ModelOptions
+from gpud.models.model import CommandSpec, EngineKind, Limits, Model, ModelKind, ModelOptions
 from gpud.models.sources.entry import Places, Said, with_source
 from gpud.models.sources.supplies import Keeping, Supplies
 from gpud.models.sources.transfer.download import Terms
@@ -139,20 +141,27 @@ def places(config: Config) -> Places:
 
 def supplies(config: Config, known: Catalogue, keeping: Keeping, clock: Clock) -> Supplies:
     """Downloads, sums and registered entries for a catalogue."""
-    terms = Terms(
+    return Supplies(known, places(config), download_terms(config), keeping, clock)
+
+
+def download_terms(config: Config) -> Terms:
+    """What holds for every download."""
+    return Terms(
         room=Room(KEEP_FREE_BYTES),
         max_bytes=int(config.models.max_download_bytes),
         allow_http=config.models.allow_http,
         stall_seconds=float(config.models.download_stall),
     )
-    return Supplies(known, places(config), terms, keeping, clock)
 
 
 def models(config: Config) -> dict[str, Model]:
     """The entries of the configuration, by id. Raises ConfigInvalid."""
     known, where = profiles(config), places(config)
     return {
-        name: _with_source(_model(name, entry, known), entry, where)
+        name: replace(
+            _with_source(_model(name, entry, known), entry, where),
+            limits=_limits(entry.limits or config.limits.default),
+        )
         for name, entry in config.models.entries.items()
     }
 
@@ -174,14 +183,20 @@ def profiles(config: Config) -> Mapping[str, ModelOptions]:
 
 
 def command_at(
-    endpoint: str, instances: Iterable[Instance], known: Catalogue
+    endpoint: str,
+    instances: Iterable[Instance],
+    known: Catalogue,
+    kept: Mapping[str, CommandSpec] = MappingProxyType({}),
 ) -> CommandSpec | None:
-    """What is told of the server at an endpoint; None: its entry has left the configuration."""
+    """What is told of the server at an endpoint; None: its entry has left the configuration.
+
+    `kept`, by instance, are of those that were started by another configuration.
+    """
     port = urlsplit(endpoint).port
     for instance in instances:
         if instance.port == port and not instance.ended:
             with suppress(ModelNotFound):
-                return known.get(instance.model).command
+                return kept.get(instance.id) or known.get(instance.model).command
     return None
 
 
@@ -217,7 +232,14 @@ def _model(name: str, entry: ModelEntry, known: Mapping[str, ModelOptions]) -> M
         restart=entry.restart == "always",
         idle_ttl_seconds=None if entry.idle_ttl is None else float(entry.idle_ttl),
         pinned=entry.pinned,
+        preload=entry.preload,
+        preload_devices=entry.preload_devices,
     )
+
+
+def _limits(said: settings.Limits) -> Limits:
+    memory = None if said.memory is None else int(said.memory)
+    return Limits(cpus=said.cpus, memory_bytes=memory)
 
 
 def _profile(name: str, known: Mapping[str, ModelOptions]) -> ModelOptions:

@@ -21,6 +21,7 @@ from gpud.model_entries import check_choice, check_models, powerful
 from gpud.settings import (
     MODELS_KEYS,
     Config,
+    Limits,
     LlamaCpp,
     ModelEntry,
     Profile,
@@ -39,6 +40,7 @@ from gpud.units import parse_size, parse_span
 # 258 MiB), so the file stays small and is only ever the administrator's.
 MAX_FILE_BYTES = 64 * 1024
 MIN_AUDIT_BYTES = 64 * 1024
+MIN_MEMORY_BYTES = 16 * 1024 * 1024
 
 _S = TypeVar("_S", bound=Section)
 
@@ -69,6 +71,8 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     **{field.name: field.type for field in msgspec.structs.fields(Config)},
     "devices.simulated[...]": SimulatedCards,
     "engines.llama_cpp": LlamaCpp,
+    "limits.default": Limits,
+    "models.NAME.limits": Limits,
     "models.NAME": ModelEntry,
     "profiles.NAME": Profile,
     "reservations.NAME": StandingReservation,
@@ -253,6 +257,7 @@ def _check(config: Config) -> None:
     check_choice("logging.level", config.logging.level, ("debug", "info", "warning", "error"))
     _check_policy(config)
     _check_health(config)
+    _check_limits(config)
     for name, standing in config.reservations.items():
         _check_standing(name, standing)
     _check_quotas(config)
@@ -311,6 +316,28 @@ def _check_health(config: Config) -> None:
         )
 
 
+def _check_limits(config: Config) -> None:
+    said = {"limits.default": config.limits.default}
+    said |= {
+        f"models.{name}.limits": entry.limits
+        for name, entry in config.models.entries.items()
+        if entry.limits is not None
+    }
+    for key, limits in said.items():
+        memory = limits.memory
+        require(
+            memory is None or memory >= MIN_MEMORY_BYTES,
+            f"{key}.memory",
+            f"{memory} bytes are too few for any engine; give it 16MiB at least",
+        )
+    for name, entry in config.models.entries.items():
+        require(
+            entry.preload or not entry.preload_devices,
+            f"models.{name}.preload_devices",
+            "says where to load what is not loaded at the start; add preload = true",
+        )
+
+
 def _check_standing(name: str, standing: StandingReservation) -> None:
     key = f"reservations.{name}"
     require(
@@ -363,6 +390,12 @@ def _check_sampling(config: Config) -> None:
     }
     for key, stall in stalls.items():
         require(0.1 <= stall <= 86400, key, f"{stall:g} s is not within 100ms … 1d")
+    # What a load may take is in flags that follow; one that stands before them would count less.
+    require(
+        config.engines.vllm.command[-1] == "serve",
+        "engines.vllm.command",
+        "does not end with serve: flags belong to a model's options, or its extra_args",
+    )
 
 
 def schema() -> dict[str, Any]:

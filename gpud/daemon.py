@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import random
-import shutil
 import signal
 import socket
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -28,7 +26,7 @@ from gpud.enforcement.guard import Guard, GuardSeams
 from gpud.engines.engine import EngineProgram
 from gpud.engines.known import engines
 from gpud.entrance import Entrance
-from gpud.errors import EngineMissing, GpudError, StateDirectoryRefused
+from gpud.errors import EngineMissing, GpudError
 from gpud.events import Event, Journal
 from gpud.failpoints import around
 from gpud.feed import Feed
@@ -37,17 +35,19 @@ from gpud.instances.health.oom import Kernel
 from gpud.instances.life import House, StopOrder
 from gpud.instances.roster import Roster
 from gpud.instances.tree import cgroup
-from gpud.instances.tree.launcher import Launcher, ProcessLauncher
+from gpud.instances.tree.launcher import ProcessLauncher
 from gpud.ledger.books import Cordon
 from gpud.ledger.change import Change
 from gpud.ledger.charge import is_stale
 from gpud.ledger.ledger import Ledger
 from gpud.ledger.reservation import MIN_TTL_SECONDS
-from gpud.ledger.standing import requests_of, standing_events
+from gpud.ledger.standing import Standing, requests_of, standing_events
 from gpud.models.model import CommandSpec, EngineKind
-from gpud.models.sources.supplies import Keeping
+from gpud.models.sources.supplies import Keeping, Supplies
 from gpud.notify import Notifier
+from gpud.preloading import Preloader
 from gpud.promises.promises import Promises, note
+from gpud.reloading import Reloaded, Reloader
 from gpud.rpc.node import NodeFacts
 from gpud.rpc.server import RpcServer
 from gpud.rpc.services import services
@@ -56,7 +56,6 @@ from gpud.store import Committed, SqliteStore
 
 log = structlog.get_logger()
 
-MARKER = "gpud-state"
 _NOT_SERVING = frozenset({"RECONCILING", "DEGRADED"})
 EXPIRE_SECONDS = 0.05
 HOUSEKEEPING_SECONDS = 10.0
@@ -71,61 +70,13 @@ RESTART_GRACE_SECONDS = 2.0
 OVERUSE_GRACE_SECONDS = 5.0
 
 
-@contextlib.contextmanager
-def state_directory(path: Path) -> Iterator[Path]:
-    """The state directory, ours and locked. Raises StateDirectoryRefused.
-
-    Another program of the same name keeps its own files under /var/lib: without our marker a
-    folder that holds anything is not ours.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _make_ours(path)
-        lock = (path / "lock").open("w")
-    except OSError as error:
-        raise StateDirectoryRefused(
-            f"cannot use {path}: {(error.strerror or str(error)).lower()}; set node.state_dir"
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StateDirectoryRefused(
-                f"cannot use {path}: another gpud holds it; stop that one, or set node.state_dir"
-            ) from error
-        yield path
-
-
-def _make_ours(path: Path) -> None:
-    """Our marker in the folder, and both safe from a loss of power before anything else is."""
-    marker = path / MARKER
-    if not marker.exists():
-        if any(path.iterdir()):
-            raise StateDirectoryRefused(
-                f"cannot use {path}: it holds files that are not gpud's; "
-                "name an empty folder as node.state_dir"
-            )
-        for folder in path.resolve().parents:
-            with contextlib.suppress(PermissionError):
-                _sync(folder)
-        with around("state.marker"):
-            marker.write_text("The state of gpud. Removing this folder forgets all promises.\n")
-    _sync(path)
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in a folder durable; syncing a file promises nothing about its name."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 class Daemon:
     """One gpud: all its parts, and the order of their lives."""
 
-    def __init__(self, config: Config, directory: Path, clock: Clock) -> None:
+    def __init__(
+        self, config: Config, directory: Path, clock: Clock, reread: Callable[[], Config]
+    ) -> None:
+        """`reread` reads and checks the configuration anew. Raises ConfigInvalid."""
         self._config = config
         self._clock = clock
         self._stop = asyncio.Event()
@@ -137,49 +88,23 @@ class Daemon:
         self._promises = Promises(ledger, self._store, clock)
         self._standing = assembly.standing(config)
         self._told_missing: dict[str, list[str]] = {}
+        # Of commands that run, as they were started, where their entries may have changed since.
+        self._commands: dict[str, CommandSpec] = {}
         self._snapshots: Feed[Snapshot] = Feed()
         self._sampler = Sampler(assembly.sampler_settings(config), clock, self._see)
         self._engines = engines(config.engines, directory / "engines", self._command_at)
-        cgroups = cgroup.find()
-        launcher: Launcher = ProcessLauncher(clock, clock.now().boot_id)
-        self._house = House(
-            promises=self._promises,
-            catalogue=assembly.catalogue(config),
-            engines=self._engines,
-            launcher=launcher,
-            clock=clock,
-            snapshots=self._snapshots,
-            list_soon=self._sampler.list_soon,
-            directory=directory / "instances",
-            load_stall_seconds=float(config.engines.llama_cpp.load_stall),
-            load_stalls={EngineKind.VLLM: float(config.engines.vllm.load_stall)},
-            sample_now=self._sampler.sample_now,
-            policy=policy,
-            health=config.health,
-            luck=random.random,
-            kernel=Kernel(cgroups=cgroups),
-            cgroups=cgroups,
-            node_count=len(nodes()) or None,
-        )
-        self._supplies = assembly.supplies(config, self._house.catalogue, self._keeping(), clock)
-        self._house.fetching = self._supplies.fetching
-        self._house.registry = self._supplies.registry
+        self._house = self._build_house(directory / "instances")
+        self._supplies = self._supply()
         self._roster = Roster(self._house, self._store)
-        self._guard = Guard(
-            GuardSeams(
-                promises=self._promises,
-                store=self._store,
-                snapshots=self._snapshots,
-                sampler=self._sampler,
-                clock=clock,
-                stop_instance=self._stop_instance,
-            ),
-            policy,
-        )
+        self._guard = Guard(self._guard_seams(), policy)
         self._house.enforce = self._guard.enforce
         self._start_wall = clock.now().wall
         self._socket = config.server.socket or default_socket()
         self._entrance = Entrance(config, Path(self._socket), directory, clock, self._tell)
+        self._preloader = Preloader(
+            self._house, self._roster, lambda: self._state()[0] == "READY", self._tell
+        )
+        self._reloader = Reloader(config, reread, self._reloaded())
         self._rpc = RpcServer(
             services(self._facts(), self._journal, self._house, self._roster, self._guard.enforce),
             self._entrance.access,
@@ -195,8 +120,8 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reloader.ask)
         self._house.directory.mkdir(exist_ok=True, mode=0o700)
-        self._remove_stray_folders()
         self._store.start(self._committed, self._rebuild)
         self._promises.on_notice = self._roster.preempt
         with around("restore.books"):
@@ -231,6 +156,9 @@ class Daemon:
                     self._config.http.listen, lambda: self._told_state, self._entrance.metrics
                 )
                 self._http.start()
+            # In the order of the file, where each of the configuration stands.
+            entries = assembly.models(self._config).values()
+            self._preloader.want(tuple(model for model in entries if model.preload))
             log.info("daemon.listening", socket=self._socket, tcp=self._config.server.listen)
             for work in (
                 self._expire(),
@@ -239,6 +167,8 @@ class Daemon:
                 self._watch_state(),
                 self._entrance.watch(),
                 self._guard.run(),
+                self._preloader.run(),
+                self._reloader.run(),
             ):
                 running.append(tasks.create_task(work))  # noqa: PERF401
             await self._stop.wait()
@@ -422,16 +352,70 @@ class Daemon:
 
     # Parts.
 
-    def _keeping(self) -> Keeping:
-        return Keeping(
+    def _build_house(self, directory: Path) -> House:
+        config, cgroups = self._config, cgroup.find()
+        return House(
+            promises=self._promises,
+            catalogue=assembly.catalogue(config),
+            engines=self._engines,
+            launcher=ProcessLauncher(self._clock, self._clock.now().boot_id),
+            clock=self._clock,
+            snapshots=self._snapshots,
+            list_soon=self._sampler.list_soon,
+            directory=directory,
+            load_stall_seconds=float(config.engines.llama_cpp.load_stall),
+            load_stalls={EngineKind.VLLM: float(config.engines.vllm.load_stall)},
+            sample_now=self._sampler.sample_now,
+            policy=config.policy,
+            health=config.health,
+            luck=random.random,
+            kernel=Kernel(cgroups=cgroups),
+            cgroups=cgroups,
+            node_count=len(nodes()) or None,
+        )
+
+    def _guard_seams(self) -> GuardSeams:
+        return GuardSeams(
+            promises=self._promises,
+            store=self._store,
+            snapshots=self._snapshots,
+            sampler=self._sampler,
+            clock=self._clock,
+            stop_instance=self._stop_instance,
+        )
+
+    def _reloaded(self) -> Reloaded:
+        return Reloaded(
+            house=self._house,
+            sampler=self._sampler,
+            guard=self._guard,
+            access=self._entrance.access,
+            clock=self._clock,
+            tell=self._tell,
+            stand=self._stand_by,
+            preload=self._preloader.want,
+            commands=self._commands,
+        )
+
+    def _stand_by(self, standing: tuple[Standing, ...]) -> None:
+        """Hold these from the next snapshot on, and no others."""
+        self._standing = standing
+
+    def _supply(self) -> Supplies:
+        """Downloads, sums of files, registered models: for the house, kept in the store."""
+        keeping = Keeping(
             commit=lambda events, rows, durable: self._promises.commit(
                 Change(events=events), rows, durable
             ),
             is_writable=lambda: not self._store.read_only_cause,
         )
+        supplies = assembly.supplies(self._config, self._house.catalogue, keeping, self._clock)
+        self._house.fetching, self._house.registry = supplies.fetching, supplies.registry
+        return supplies
 
     def _command_at(self, endpoint: str) -> CommandSpec | None:
-        return assembly.command_at(endpoint, self._roster.list(), self._house.catalogue)
+        instances, kept = self._roster.list(), self._commands
+        return assembly.command_at(endpoint, instances, self._house.catalogue, kept)
 
     def _facts(self) -> NodeFacts:
         return NodeFacts(
@@ -439,15 +423,11 @@ class Daemon:
             version=__version__,
             boot_id=self._clock.now().boot_id,
             start_wall=self._start_wall,
-            config=self._config,
+            config=lambda: self._reloader.config,
             state=self._shown_state,
             programs=lambda: self._programs,
             certificates=self._entrance.certificate_state,
+            reload=lambda actor, validate_only: self._reloader.reload(
+                actor, validate_only=validate_only
+            ),
         )
-
-    def _remove_stray_folders(self) -> None:
-        """Folders of instances that no record names: nothing can be read from them any more."""
-        recorded = {id_ for id_, _ in self._store.read_rows("instance")}
-        for folder in self._house.directory.iterdir():
-            if folder.name not in recorded:
-                shutil.rmtree(folder, ignore_errors=True)

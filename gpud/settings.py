@@ -192,6 +192,19 @@ class StandingReservation(Section, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
 
 
+class Limits(Section, frozen=True, kw_only=True):
+    """[limits.default], [models.NAME.limits]: what one instance may take of the host."""
+
+    cpus: Annotated[float, msgspec.Meta(ge=0.1, le=4096)] | None = None
+    memory: Size | None = None
+
+
+class DefaultLimits(Section, frozen=True, kw_only=True):
+    """[limits]: `default` is of models without limits of their own."""
+
+    default: Limits = Limits()
+
+
 class LlamaCpp(Section, frozen=True, kw_only=True):
     """[engines.llama_cpp]. `load_stall` bounds a load that shows no progress."""
 
@@ -278,6 +291,9 @@ class ModelEntry(Options, frozen=True, kw_only=True):
     restart: Literal["always", "never"] = "always"
     idle_ttl: Span | None = None
     pinned: bool = False
+    preload: bool = False
+    preload_devices: tuple[str, ...] = ()
+    limits: Limits | None = None
     profile: str = ""
     extra_args: tuple[Text, ...] = ()
     argv: tuple[Text, ...] = ()
@@ -333,6 +349,7 @@ class Config(Section, frozen=True, kw_only=True):
     engines: Engines = msgspec.field(default_factory=Engines)
     models: Models = msgspec.field(default_factory=Models)
     profiles: dict[str, Profile] = {}
+    limits: DefaultLimits = DefaultLimits()
     reservations: dict[str, StandingReservation] = {}
     sockets: dict[Literal["operator", "viewer"], RoleSocket] = {}
     tls: Tls = msgspec.field(default_factory=Tls)

@@ -121,6 +121,25 @@ WRONG = {
     "model that is no table": ("[models]\na = 5", ["models.a", "[models.NAME]"]),
     "engine": ("[models.a]\npath = 'a'\nengine = 'onnx'", ["models.a.engine", "llama_cpp"]),
     "cache type": ("[models.a]\npath = 'a'\ncache_type_k = 'q1'", ["models.a.cache_type_k"]),
+    "flags of vLLM": (
+        "[engines.vllm]\ncommand = ['vllm', 'serve', '--trust-remote-code']",
+        ["engines.vllm.command", "extra_args"],
+    ),
+    "no command of vLLM": ("[engines.vllm]\ncommand = []", ["engines.vllm.command"]),
+    "impatience with vLLM": (
+        "[engines.vllm]\nload_stall = '1ms'", ["engines.vllm.load_stall", "100ms"],
+    ),
+    "a watch without end": ("[health]\nwatch = '1ms'", ["health.watch", "0.01"]),
+    "impatient with a stuck one": ("[health]\nstuck = '10ms'", ["health.stuck", "0.1"]),
+    "pauses that shrink": (
+        "[health]\nbackoff_first = '10m'", ["health.backoff_first", "health.backoff_most, 300 s"],
+    ),
+    "a breaker that is never closed": ("[health]\nbreaker_failures = 0", ["breaker_failures"]),
+    "unknown key of health": ("[health]\nwatsh = '1s'", ["watsh", "did you mean `watch`"]),
+    "idle for no time": (
+        "[models.a]\npath = 'a'\nidle_ttl = '100ms'", ["models.a.idle_ttl", "leave it out"],
+    ),
+    "restart": ("[models.a]\npath = 'a'\nrestart = 'often'", ["restart", "often"]),
     "no TOML": ("[node\n", ["as TOML"]),
     "no UTF-8": ("\udcff", ["as TOML"]),
     "too large": ("#" * 70_000, ["larger than 65536"]),

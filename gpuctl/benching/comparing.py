@@ -8,7 +8,7 @@ from typing import Any
 
 from gpuctl.benching.tables import milliseconds_text, rate_text, span_of
 from gpuctl.messages import known
-from gpuctl.tables import Column
+from gpuctl.tables import Column, clean
 from gpuctl.units import UNKNOWN
 from gpud.v1.benchmarks_pb2 import Benchmark, BenchmarkLevel
 
@@ -75,11 +75,11 @@ def caveats(first: Benchmark, second: Benchmark) -> Iterator[str]:
     """Why the difference may say nothing."""
     for name, each in (("A", first), ("B", second)):
         for reason in each.void_reasons:
-            yield f"{name} is VOID: {reason}"
+            yield f"{name} is VOID: {clean(reason)}"
     for field in _ASKED:
         before, after = getattr(first, field), getattr(second, field)
         if before != after:
-            yield f"{field.replace('_', ' ')} differs: {before} and {after}"
+            yield clean(f"{field.replace('_', ' ')} differs: {before} and {after}")
     if not {level.concurrency for level in first.levels} & {
         level.concurrency for level in second.levels
     }:

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 
 from gpuctl.messages import known, seconds_of, word
-from gpuctl.tables import Column, moment_text
+from gpuctl.tables import Column, clean, moment_text
 from gpuctl.units import UNKNOWN
 from gpud.v1.benchmarks_pb2 import Benchmark, BenchmarkDevice, BenchmarkLevel, BenchmarkReading
 
@@ -191,4 +191,4 @@ def _moved(device: BenchmarkDevice) -> str:
 
 
 def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, subsequent_indent="  ")
+    return textwrap.wrap(clean(text), _WIDTH, subsequent_indent="  ")

@@ -26,6 +26,9 @@ _FILES = {
     "load": "instances",
     "unload": "instances",
     "reset": "healing",
+    "sleep": "resting",
+    "wake": "resting",
+    "orphans": "orphans",
     "instances": "instances",
     "logs": "logs",
     "bench": "bench",
@@ -35,6 +38,7 @@ _FILES = {
     "uncordon": "devices",
     "drain": "drain",
     "resume": "drain",
+    "reload": "reloading",
     "context": "context",
     "version": "node",
 }

@@ -11,7 +11,7 @@ from gpud.access.audit import Audit, AuditEntry, event_of
 from gpud.access.budgets import Allowance, Budgets
 from gpud.access.certificates import PeerCertificate, peer
 from gpud.access.denied import Denied
-from gpud.access.doors import Door, Registry, Shown, identify, is_denied
+from gpud.access.doors import Door, Registry, Shown, identify, is_denied, still_known
 from gpud.access.identity import Caller, Role
 from gpud.access.mint import Mint
 from gpud.access.tokens import Configured, Minted, Tokens, check_minted
@@ -41,7 +41,21 @@ class Access:
         self._audit = audit
         self._tell = tell
         self._mint = mint
-        self._registry = Registry(
+        self._registry = self._known(config)
+        self._streams: dict[asyncio.Task[object], tuple[Caller, Shown]] = {}
+        self._cut: set[asyncio.Task[object]] = set()
+
+    def configure(self, config: Config) -> int:
+        """Know these identities, tokens and allowances from now on; how many streams were cut.
+
+        Cut is what is open of a caller who is known no more, or by another token, or may do less.
+        """
+        self._registry = self._known(config)
+        self.budgets.configure(_allowances(config))
+        return self._cut_off(lambda caller, shown: not still_known(caller, shown, self._registry))
+
+    def _known(self, config: Config) -> Registry:
+        return Registry(
             identities={name: Role[role.upper()] for name, role in config.identities.items()},
             tokens=Tokens(
                 {
@@ -51,8 +65,6 @@ class Access:
             ),
             check_minted=self._check_minted,
         )
-        self._streams: dict[asyncio.Task[object], tuple[Caller, Shown]] = {}
-        self._cut: set[asyncio.Task[object]] = set()
 
     def identify(self, door: Door, shown: Shown) -> Caller:
         """Who calls. Raises AccessRefused."""
@@ -97,11 +109,10 @@ class Access:
     def deny(self, denied: Denied) -> int:
         """Refuse these from now on; how many open streams of theirs were cut."""
         self.denied = denied
-        doomed = [
-            task
-            for task, (caller, shown) in self._streams.items()
-            if is_denied(caller, shown, denied)
-        ]
+        return self._cut_off(lambda caller, shown: is_denied(caller, shown, denied))
+
+    def _cut_off(self, is_out: Callable[[Caller, Shown], bool]) -> int:
+        doomed = [task for task, (caller, shown) in self._streams.items() if is_out(caller, shown)]
         for task in doomed:
             self._cut.add(task)
             task.cancel()

@@ -35,6 +35,10 @@ class Budgets:
         self._call_count = 0
         self._rates: OrderedDict[str, tuple[float, float]] = OrderedDict()  # (tokens, boottime)
 
+    def configure(self, allowance: Callable[[str], Allowance]) -> None:
+        """Allow as much from now on; what is open stays open."""
+        self._allowance = allowance
+
     @property
     def open_streams(self) -> int:
         """How many streams are open."""

@@ -61,6 +61,23 @@ def is_denied(caller: Caller, shown: Shown, denied: Denied) -> bool:
     return denied.covers((caller.name, *shown.names), shown.serial, shown.fingerprint)
 
 
+def still_known(caller: Caller, shown: Shown, registry: Registry) -> bool:
+    """Whether it would be let in as what it was, or more, by what it came with.
+
+    Of a socket or a minted token nothing has changed: neither is of the configuration's tables.
+    """
+    if caller.proof is Proof.CERTIFICATE:
+        found = next((each for each in shown.names if each in registry.identities), "")
+        return found == caller.name and registry.identities[found] >= caller.role
+    if caller.proof is not Proof.TOKEN:
+        return True
+    try:
+        token = registry.tokens.find(shown.token)
+    except IdentityMissing:
+        return False
+    return token.name == caller.name and token.role >= caller.role
+
+
 def _known(door: Door, shown: Shown, registry: Registry) -> Caller:
     if shown.token:
         return _by_token(door, shown, registry)

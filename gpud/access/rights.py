@@ -21,6 +21,7 @@ _READS = {
         "WatchInstance",
         "TailOutput",
         "ListBenchmarks",
+        "ListOrphans",
     ),
     "grpc.health.v1.Health": ("Check", "List", "Watch"),
     "grpc.reflection.v1.ServerReflection": ("ServerReflectionInfo",),
@@ -30,11 +31,19 @@ _READS = {
 _OPERATES = {
     "gpud.v1.ReservationService": ("Reserve", "Renew", "KeepAlive", "Release", "AttachProcess"),
     "gpud.v1.ModelService": ("RegisterModel", "DeleteModel"),
-    "gpud.v1.InstanceService": ("LoadModel", "UnloadModel", "ResetInstance", "BenchmarkModel"),
+    "gpud.v1.InstanceService": (
+        "LoadModel",
+        "UnloadModel",
+        "ResetInstance",
+        "SleepInstance",
+        "WakeInstance",
+        "BenchmarkModel",
+    ),
 }
 _ADMINISTERS = {
-    "gpud.v1.NodeService": ("DrainNode", "ResumeNode"),
+    "gpud.v1.NodeService": ("DrainNode", "ResumeNode", "ReloadConfig"),
     "gpud.v1.DeviceService": ("CordonDevice", "UncordonDevice"),
+    "gpud.v1.InstanceService": ("ReapOrphans",),
 }
 
 # "service/Method" → the least role that may call it.

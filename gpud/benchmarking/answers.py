@@ -13,6 +13,7 @@ from gpud.benchmarking.statistics import Timing
 # some 100 MiB of text, and nobody's benchmark.
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 _DETAIL_CHARS = 200
+REFUSED = "refused"  # kind of a request that was not even taken
 
 
 class RequestFailed(Exception):

@@ -68,15 +68,18 @@ class Benchmarks:
         """To its end; nothing of it may take the instances' tasks along."""
         try:
             benchmark = await run.measured()
-            run.finish(await self._keep(benchmark))
+            run.finish(await self.keep(benchmark))
         except GpudError as error:
             run.fail(error)
         except Exception:
             log.exception("benchmark.bug", instance=run.instance.name)
             run.fail(GpudError("an internal error; the daemon's log has it"))
 
-    async def _keep(self, benchmark: Benchmark) -> Progress:
+    async def keep(self, benchmark: Benchmark) -> Progress:
         """Store it; where that cannot be, it is told all the same."""
+        if not benchmark.levels:
+            detail = "not kept: nothing was measured"
+            return Progress(phase=Phase.DONE, benchmark=benchmark, detail=detail)
         kept = replace(benchmark, id=f"{benchmark.model}-{secrets.token_hex(3)}")
         log.info(
             "benchmark.done",
@@ -98,7 +101,7 @@ class Benchmarks:
         try:
             await self.house.promises.commit(Change(), rows, durable)
         except GpudError as error:
-            return Progress(phase=Phase.DONE, benchmark=benchmark, detail=f"not stored: {error}")
+            return Progress(phase=Phase.DONE, benchmark=benchmark, detail=f"not kept: {error}")
         return Progress(phase=Phase.DONE, benchmark=kept)
 
     def _too_old(self, model: str) -> list[str]:

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
-from gpud.benchmarking.answers import RequestFailed
+from gpud.benchmarking.answers import REFUSED, RequestFailed
 from gpud.benchmarking.statistics import Timing
 from gpud.clock import Clock
 from gpud.engines.api_key import ApiKey
@@ -54,9 +54,9 @@ class Poster:
                 )
                 reader, writer = await opened
         except ConnectionRefusedError:
-            raise RequestFailed("refused", "nothing listens there") from None
+            raise RequestFailed(REFUSED, "nothing listens there") from None
         except (OSError, TimeoutError) as error:
-            raise RequestFailed("refused", str(error)) from error
+            raise RequestFailed(REFUSED, str(error)) from error
         try:
             writer.write(self._encoded(target.netloc, path, body))
             return await self._receive(reader, receiver)
@@ -71,7 +71,9 @@ class Poster:
         except TimeoutError:
             detail = f"nothing came for {self.silence_seconds:g} s"
             raise RequestFailed("timeout", detail) from None
-        except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
+        except EOFError:
+            raise RequestFailed("broken", "the connection was closed early") from None
+        except (OSError, ValueError, asyncio.LimitOverrunError) as error:
             raise RequestFailed("broken", str(error) or type(error).__name__) from error
         return receiver.end(self._now())
 
@@ -153,6 +155,6 @@ async def _exactly(reader: _Silenced, count: int) -> AsyncIterator[bytes]:
     while count:
         part = await reader.some(min(count, _PART_BYTES))
         if not part:
-            raise EOFError("the connection was closed early")
+            raise EOFError
         count -= len(part)
         yield part

@@ -6,6 +6,7 @@ import asyncio
 import enum
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -19,7 +20,7 @@ from gpud.benchmarking.verdict import Scene
 from gpud.benchmarking.witness import Witness
 from gpud.benchmarking.workload import Dialect
 from gpud.engines.api_key import ApiKey
-from gpud.errors import GpudError, OptionInvalid, WrongState
+from gpud.errors import EngineMissing, GpudError, OptionInvalid, WrongState
 from gpud.feed import Feed
 from gpud.instances.instance import Instance
 from gpud.instances.life import House
@@ -100,8 +101,6 @@ class Run:
         if self.plan.drained:
             await self._drain(key)
         runner = await self._runner(key)
-        engine = house.engines[instance.engine]
-        version = (await engine.program()).version
         scene = Scene(uuids=instance.devices)
         witness = Witness(
             house=house,
@@ -113,12 +112,13 @@ class Run:
         )
         await witness.begin()
         await self._measure(runner, witness)
-        await witness.end(runner.output_tokens)
+        failed = any(level.errors for level in runner.levels)
+        await witness.end(None if failed else runner.output_tokens)
         if self.plan.drained and witness.served_others:
             scene.add("others", "the instance served others meanwhile, and was to be drained")
         self._benchmark = replace(
             self._benchmark,
-            engine_version=version,
+            engine_version=await self._version(),
             duration_seconds=self._elapsed(),
             served_others=witness.served_others,
             levels=tuple(runner.levels),
@@ -126,6 +126,12 @@ class Run:
             void_reasons=scene.reasons,
         )
         return self._benchmark
+
+    async def _version(self) -> str:
+        """Empty where its program has been taken away since it was started."""
+        with suppress(EngineMissing):
+            return (await self.house.engines[self.instance.engine].program()).version
+        return ""
 
     async def _drain(self, key: ApiKey | None) -> None:
         """Raises WrongState: others are served for too long; OptionInvalid: it does not tell."""

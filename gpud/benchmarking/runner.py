@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from gpud.benchmarking import workload
-from gpud.benchmarking.answers import RequestFailed, Streamed, Whole
+from gpud.benchmarking.answers import REFUSED, RequestFailed, Streamed, Whole
 from gpud.benchmarking.benchmark import Level, Plan
 from gpud.benchmarking.post import Poster
 from gpud.benchmarking.statistics import Tally, Timing
@@ -17,6 +17,8 @@ from gpud.benchmarking.workload import Dialect
 
 # Guesses at the words of a prompt before the nearest is taken.
 _MAX_GUESSES = 6
+# Where nobody listens the engine is gone, and its instance says so soon: no reason to ask on.
+_REFUSED_SECONDS = 1.0
 # Prompts of the warm-up, and of the guesses, are none of those that are measured.
 _WARM_UP_FROM = 10_000_000
 
@@ -66,6 +68,8 @@ class Runner:
                 tally.add(await self._ask(number, self.plan.output_tokens))
             except RequestFailed as failed:
                 tally.fail(failed.kind, failed.detail)
+                if failed.kind == REFUSED:
+                    await self.poster.clock.sleep(_REFUSED_SECONDS)
             self.on_progress(tally, self.levels)
 
     async def _measure_words(self) -> None:

@@ -21,6 +21,8 @@ SETTLE_SECONDS: Final = 3.0
 # So many looks in a row that count more requests than ours are others': one may be a request of
 # ours that the engine has not put away yet.
 _OTHERS_SEEN: Final = 2
+# That the health watch asks for itself, one every 15 s at most and only of an idle engine.
+_SPARE_TOKENS: Final = 8
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,20 +61,18 @@ class Witness:
             await self._see_others()
             await self._see_neighbours()
 
-    async def end(self, output_tokens: int) -> None:
-        """The state of things after the last; `output_tokens` were given to us since `begin`."""
+    async def end(self, output_tokens: int | None) -> None:
+        """The state of things after the last; `output_tokens` were given to us since `begin`.
+
+        None: not all of them were counted, for some requests failed.
+        """
         self._see()
         pulse = await self._pulse(self.instance)
-        if self._tokens_before is None or pulse is None or pulse.tokens is None:
+        if None in (self._tokens_before, output_tokens) or pulse is None or pulse.tokens is None:
             return
-        # What a request of ours was given before it failed is in none of our counts; the first
-        # token of each is not in those of some builds.
-        given = pulse.tokens - self._tokens_before
-        if given > output_tokens + self._slack(output_tokens):
+        given = pulse.tokens - (self._tokens_before or 0.0)
+        if given > (output_tokens or 0) + _SPARE_TOKENS:
             self.served_others = True
-
-    def _slack(self, output_tokens: int) -> float:
-        return max(16.0, 0.02 * output_tokens)
 
     async def _look_before(self) -> None:
         """Whether its devices work for somebody else."""

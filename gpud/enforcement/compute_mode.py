@@ -107,7 +107,7 @@ class ModeKeeper:
 
     def __init__(self, seams: ModeSeams, *, is_on: bool) -> None:
         self._seams = seams
-        self._is_on = is_on
+        self.is_on = is_on
         self._devices = {
             uuid: _Device(former=former)
             for uuid, former in seams.promises.read(ROW_KIND, Former).items()
@@ -129,7 +129,7 @@ class ModeKeeper:
         one device's limit and the disk.
         """
         uuids = [grant.device for grant in reservation.grants if not grant.beside]
-        if not self._is_on or not reservation.exclusive or not uuids:
+        if not self.is_on or not reservation.exclusive or not uuids:
             return Enforcement.LEDGER
         async with asyncio.TaskGroup() as tasks:
             tries = [tasks.create_task(self._exclude(uuid, reservation)) for uuid in uuids]
@@ -168,9 +168,9 @@ class ModeKeeper:
         uuids = [grant.device for grant in holder.grants if not grant.beside]
         is_noted = any(grant.enforcement is Enforcement.DRIVER for grant in holder.grants)
         has_drifted = any(self._has_drifted(uuid, snapshot) for uuid in uuids)
-        if self._is_on and is_noted and not has_drifted:
+        if self.is_on and is_noted and not has_drifted:
             return
-        if not self._is_on or holder.id in self._hopeless:
+        if not self.is_on or holder.id in self._hopeless:
             if is_noted:
                 await self._note(holder.id, Enforcement.LEDGER)
             return
@@ -304,7 +304,7 @@ class ModeKeeper:
     # Both.
 
     def _is_wanted(self, uuid: str) -> bool:
-        return self._is_on and self._seams.promises.durable.device(uuid).exclusive is not None
+        return self.is_on and self._seams.promises.durable.device(uuid).exclusive is not None
 
     async def _set(self, uuid: str, device: _Device, mode: str) -> ModeOutcome:
         device.is_uncertain = True

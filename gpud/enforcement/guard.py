@@ -48,7 +48,6 @@ class Guard:
             ),
             is_on=policy.exclusive_process_mode,
         )
-        reactions = {TRESPASS: policy.on_trespass, OVERUSE: policy.on_overuse}
         self._patrol = Patrol(
             PatrolSeams(
                 promises=seams.promises,
@@ -58,8 +57,13 @@ class Guard:
                 list_soon=seams.sampler.list_soon,
                 stop_instance=seams.stop_instance,
             ),
-            frozenset(kind for kind, reaction in reactions.items() if reaction == "terminate"),
+            _ended(policy),
         )
+
+    def configure(self, policy: Policy) -> None:
+        """Go by another policy from now on."""
+        self._modes.is_on = policy.exclusive_process_mode
+        self._patrol.ends = _ended(policy)
 
     async def run(self) -> None:
         """Keep at it until cancelled."""
@@ -76,3 +80,9 @@ class Guard:
         entries = (entry for commit in commits for entry in commit.write.entries)
         if any(entry.type == ATTACHED_EVENT for entry in entries):
             self.attachments.refresh()
+
+
+def _ended(policy: Policy) -> frozenset[str]:
+    """The offences for which a process is ended rather than reported."""
+    reactions = {TRESPASS: policy.on_trespass, OVERUSE: policy.on_overuse}
+    return frozenset(kind for kind, reaction in reactions.items() if reaction == "terminate")

@@ -84,7 +84,7 @@ class Patrol:
 
     def __init__(self, seams: PatrolSeams, ends: frozenset[str]) -> None:
         self._seams = seams
-        self._ends = ends
+        self.ends = ends
         self._cases: dict[str, dict[CaseKey, Case]] = {}
         self._listed: dict[str, float] = {}
         # Sent SIGTERM, to be sent SIGKILL.
@@ -135,7 +135,7 @@ class Patrol:
                 case = cases[offence.key] = Case(offence)
                 self._post(offence.type, offence, offence.reason, offence.details)
             case.offence = offence
-            if offence.type in self._ends:
+            if offence.type in self.ends:
                 self._end(case, sample, snapshot)
 
     def _close(self, case: Case, why: str) -> None:

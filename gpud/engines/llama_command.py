@@ -257,6 +257,8 @@ def _house_rules(build: _Build, options: ModelOptions) -> list[str]:
     # Up to 32 copies a slot of a windowed or recurrent model's state, in host memory.
     rules += build.if_known("--ctx-checkpoints", "0")
     rules += build.first("--metrics")
+    # So that gpud may listen beside it and turn new requests away while it is unloaded.
+    rules += build.first("--reuse-port")
     rules += build.first("--no-ui", "--no-webui")
     rules += build.first("--offline")
     if "trace" in build.text("--verbosity"):

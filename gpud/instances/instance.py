@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from gpud.instances.health.healing import Healing
 from gpud.instances.terms import LoadTerms
-from gpud.models.model import EngineKind, Footprint, ModelOptions
+from gpud.models.model import EngineKind, Footprint, Limits, ModelOptions
 
 
 class InstanceState(enum.Enum):
@@ -100,6 +100,15 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sleep:
+    """That it was sent to sleep: at level 1 its weights lie in RAM, at level 2 nowhere."""
+
+    level: int
+    wall: float
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
     """One engine process tree inside one promise. Times are wall seconds, spans are seconds."""
 
@@ -139,6 +148,9 @@ class Instance:
     healing: Healing = field(default_factory=Healing)
     idle_ttl_seconds: float | None = None  # unloaded when unused for so long; None: never
     pinned: bool = False  # never unloaded for being unused
+    limits: Limits = field(default_factory=Limits)
+    limits_enforced: str = ""  # how; empty where there are none, or before its start
+    sleep: Sleep | None = None  # it was sent to sleep; None: it was not
 
     @property
     def name(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -45,6 +45,7 @@ from gpud.settings import Health, Policy
 from gpud.store import Committed, Row
 
 if TYPE_CHECKING:
+    from gpud.instances.draining.door import Door
     from gpud.instances.measuring.learning import Watched
 
 
@@ -84,6 +85,7 @@ class House:
     node_count: int | None = None  # NUMA nodes with CPUs; None: the kernel tells none
     # Brings a model's files here and checks them; None: they lie there already.
     fetching: Fetching | None = None
+    roll: Callable[[], Iterable[Instance]] = tuple  # every instance there is, by newest record
     registry: Registry | None = None  # of models that are registered while the daemon runs
     learned: Learned = field(default_factory=Learned)  # what loads were measured to take
     # Where everybody in the queue stands: found out once, for the loads and for whoever asks.
@@ -123,6 +125,8 @@ class Life:
     oom_kills: OomKills | None = None  # as of when it was last known to live
     died_of_memory: bool = False  # its engine, the last time
     woken: asyncio.Event = field(default_factory=asyncio.Event)  # not to wait any longer
+    door: Door | None = None  # shut before its engine: nobody new gets in
+    resting: asyncio.Lock = field(default_factory=asyncio.Lock)  # one sleeps or wakes it at once
     watched: Watched | None = None  # while its use of its devices is to be learned from
     # Records queued and records durable; what waits for which of them to be told.
     _queued: int = 0

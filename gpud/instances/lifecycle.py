@@ -17,6 +17,7 @@ class Happening(enum.Enum):
     STARTED = "started"
     LOADED = "loaded"
     WARMED = "warmed"
+    MOVED = "moved"  # its port was another's: to be started with one more
     STOP_ASKED = "stop_asked"
     DRAINED = "drained"
     BROKE = "broke"  # a phase failed, or the engine ended by itself
@@ -34,6 +35,8 @@ _FORWARD = {
     (_S.RESERVING, _H.PROMISED): _S.STARTING,
     (_S.STARTING, _H.STARTED): _S.LOADING,
     (_S.LOADING, _H.LOADED): _S.WARMING,
+    (_S.LOADING, _H.MOVED): _S.STARTING,
+    (_S.WARMING, _H.MOVED): _S.STARTING,
     (_S.WARMING, _H.WARMED): _S.READY,
     (_S.READY, _H.STOP_ASKED): _S.DRAINING,
     (_S.DRAINING, _H.DRAINED): _S.STOPPING,

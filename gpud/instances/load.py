@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import socket
 from collections.abc import Awaitable
 from dataclasses import replace
 
@@ -17,9 +16,11 @@ from gpud.engines.engine import Engine, EngineProgram, Readiness
 from gpud.engines.probe import ProbeFailed
 from gpud.errors import (
     EngineExited,
+    EngineFailed,
     EngineNotReady,
     FootprintExceeded,
     ModelFileInvalid,
+    StoreReadOnly,
     VramInsufficient,
 )
 from gpud.failpoints import around
@@ -29,14 +30,18 @@ from gpud.instances.health.healing import serving
 from gpud.instances.instance import Exit, Gate, LoadPhase
 from gpud.instances.life import Life
 from gpud.instances.lifecycle import Happening, step
+from gpud.instances.limits.limits import check_memory
 from gpud.instances.measuring import learning
 from gpud.instances.measuring.estimator import Estimator
 from gpud.instances.measuring.learning import estimator_of
 from gpud.instances.needs import Need, need
 from gpud.instances.race import unless
+from gpud.instances.starting import moving
 from gpud.instances.starting.confinement import LOCKED
 from gpud.instances.starting.handing import key_of
-from gpud.instances.starting.start import LOOPBACK, Start
+from gpud.instances.starting.listening import PORT_TRIES
+from gpud.instances.starting.ports import LOOPBACK, free_port
+from gpud.instances.starting.start import Start
 from gpud.instances.terms import LoadTerms
 from gpud.instances.tree.launcher import Tree
 from gpud.instances.tree.locking import locked_bytes
@@ -55,6 +60,8 @@ WARMUP_SECONDS = 300.0  # the weights may still have to come from a slow disk
 # A disk, or a network, that gives less is taken for one that has stopped: the least that a load's
 # weights are expected to come with, where nothing else tells how far it is.
 SLOWEST_BYTES_PER_SECOND = 50 * MIB
+# Between two looks at who listens on the port of an engine that is not ready.
+LISTENERS_SECONDS = 0.5
 # Readiness is asked often while it may come at once, seldom once the load is clearly long.
 _POLL_SECONDS = ((1.0, 0.005), (10.0, 0.05), (float("inf"), 0.25))
 _WORDS = {
@@ -104,17 +111,22 @@ class Load:
         await key_of(life)
         life.began, life.died_of_memory = self._house.clock.now().boottime, False
         life.progress.begin_anew()
-        with around("heal.start"):
-            await life.commit(
-                Change(),
-                state=step(life.instance.name, life.instance.state, Happening.PROMISED),
-                gate=Gate.INTENT,
-                shim=None,
-                pid=None,
-                port=_free_port(),
-                phase_seconds=(),
-                restarts=life.instance.restarts + 1,
-            )
+        before = life.instance
+        try:
+            with around("heal.start"):
+                await life.commit(
+                    Change(),
+                    state=step(before.name, before.state, Happening.PROMISED),
+                    gate=Gate.INTENT,
+                    shim=None,
+                    pid=None,
+                    port=free_port(self._house.roll()),
+                    phase_seconds=(),
+                    restarts=before.restarts + 1,
+                )
+        except StoreReadOnly:
+            life.instance = before  # it was not started
+            raise
         mark(life.folder, f"restart {life.instance.restarts}")
         life.enter(LoadPhase.START, f"restart {life.instance.restarts}")
         await self._start(program, inspection)
@@ -143,9 +155,19 @@ class Load:
             inspection=inspection,
         )
         await self._take_turn()
-        tree = await start.run()
-        self._life.enter(LoadPhase.LOAD)
-        await self._bring_up(tree)
+        for left in reversed(range(PORT_TRIES)):
+            tree = await start.run()
+            self._life.enter(LoadPhase.LOAD)
+            try:
+                await self._bring_up(tree)
+            except EngineFailed as error:
+                if not await moving.has_lost_its_port(self._life, error):
+                    raise
+                if not left:
+                    raise moving.port_taken(self._life, error.output_tail) from error
+            else:
+                return
+            await moving.elsewhere(self._life, tree)
 
     async def model(self) -> Model:
         """The entry with its kind known: of an adopted instance its file is asked.
@@ -232,7 +254,8 @@ class Load:
     async def _allocate(self, inspection: Inspection) -> None:
         """Promise and intent become durable in one transaction."""
         life, (found, terms) = self._life, self._need(inspection)
-        port = _free_port()
+        check_memory(life.instance, found)
+        port = free_port(self._house.roll())
         reservation, change = await ask(life, found.request(life.instance, terms))
         uuids = tuple(grant.device for grant in reservation.grants if not grant.beside)
         footprint = found.on(uuids[0])
@@ -249,7 +272,7 @@ class Load:
     async def _until_ready(self, endpoint: str) -> None:
         """Poll readiness; the limit starts anew with each sign of progress."""
         clock, limit = self._house.clock, self._stall_seconds()
-        began = progressed = clock.now().boottime
+        began = progressed = looked = clock.now().boottime
         last_sign: object = None
         while (readiness := await self._engine.readiness(endpoint)) is not Readiness.READY:
             now = clock.now().boottime
@@ -264,8 +287,12 @@ class Load:
                 raise self._not_ready(problem, None)
             if now - progressed > limit:
                 raise self._not_ready("no progress", limit)
+            if now - looked > LISTENERS_SECONDS:
+                looked = now
+                await moving.check_listens(self._life)
             pause = next(pause for until, pause in _POLL_SECONDS if now - began < until)
             await clock.sleep(pause)
+        await moving.check_listens(self._life)  # before anything is asked of who answers
 
     def _stall_seconds(self) -> float:
         """How long it may show no progress: longer where there is more to be read."""
@@ -408,10 +435,3 @@ _MEANING_OF_SIGNAL: dict[int, str] = {
     signal.SIGBUS: "it crashed: a file that it maps was cut, or memory failed",
     signal.SIGILL: "built for another processor",
 }
-
-
-def _free_port() -> int:
-    """A port that was free a moment ago; one that is taken meanwhile fails the load's start."""
-    with socket.socket() as listener:
-        listener.bind((LOOPBACK, 0))
-        return int(listener.getsockname()[1])

@@ -11,19 +11,23 @@ from dataclasses import dataclass, replace
 import structlog
 
 from gpud.errors import GpudError, InstanceNotFound, OptionInvalid, WrongState
+from gpud.events import Event
 from gpud.failpoints import around
+from gpud.instances.adoption.orphans import Orphans, Records
 from gpud.instances.adoption.recovery import Recovery
 from gpud.instances.health.healing import Healing, closed
 from gpud.instances.health.vital import Signs
 from gpud.instances.instance import Instance, InstanceState
 from gpud.instances.life import House, Life, StopOrder, row_of
 from gpud.instances.lifecycle import Happening, step
+from gpud.instances.limits.limits import with_threads
 from gpud.instances.load import Load
 from gpud.instances.measuring import learning
 from gpud.instances.measuring.learning import estimator_of
 from gpud.instances.needs import need
 from gpud.instances.notice import heed
 from gpud.instances.progress import Progress
+from gpud.instances.sleeping.sleeping import SleepOrder, fall_asleep, wake_up
 from gpud.instances.supervisor import live
 from gpud.instances.terms import LoadTerms
 from gpud.instances.tree.launcher import Tree
@@ -60,10 +64,12 @@ class Roster:
         self._house = house
         self._store = store
         self._lives: dict[str, Life] = {}
+        self.orphans = Orphans(house, self._records, self._tell)
         # Of the loads that are under way: who asks for the same follows the same.
         self._asked: dict[str, LoadRequest] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._closing = asyncio.Event()
+        house.roll = lambda: [life.instance for life in self._lives.values()]
 
     # The daemon drives these.
 
@@ -244,6 +250,41 @@ class Roster:
             await asyncio.shield(done)
         return self.get(id_)
 
+    async def sleep(self, name: str, order: SleepOrder, call: Call) -> Instance:
+        """Send one to sleep; answered once it sleeps, and goes on without the caller.
+
+        Raises InstanceNotFound, WrongState, EngineNotReady, ModelFileInvalid.
+        """
+        life = self._life(name)
+        if self._house.promises.requests.find(call) is None:
+            rows = self._house.promises.remember(call, life.instance.id)
+            await self._see_through(fall_asleep(life, replace(order, rows=rows)), life)
+        return self.get(life.instance.id)
+
+    async def wake(self, name: str, actor: str, call: Call) -> Instance:
+        """Wake one; answered once it serves. Raises as `sleep` does."""
+        life = self._life(name)
+        if self._house.promises.requests.find(call) is None:
+            rows = self._house.promises.remember(call, life.instance.id)
+            await self._see_through(wake_up(life, actor, rows), life)
+        return self.get(life.instance.id)
+
+    async def _see_through(self, work: Coroutine[None, None, None], life: Life) -> None:
+        """Do it to its end, though the caller may leave. Raises what it raises."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+        async def doing() -> None:
+            try:
+                await work
+            except Exception as error:  # noqa: BLE001 -- it is the caller's
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        _ = self.tend(doing(), f"rest of {life.instance.name}")
+        await asyncio.shield(done)
+
     def stop(self, name: str, order: StopOrder) -> Instance:
         """Order a stop. Raises InstanceNotFound, WrongState."""
         life = self._life(name)
@@ -298,6 +339,18 @@ class Roster:
 
     # Inside.
 
+    def _records(self) -> Records:
+        living = [life for life in self._lives.values() if not life.instance.ended]
+        trees = [life.tree.identity if life.tree else life.instance.shim for life in living]
+        return Records(
+            tokens=frozenset(identity.token for identity in trees if identity is not None),
+            live=frozenset(life.instance.id for life in living),
+        )
+
+    def _tell(self, event: Event) -> None:
+        if not self._store.read_only_cause:  # a full disk keeps its room for releases
+            self._house.promises.post(Change(events=(event,)))
+
     def _life(self, name: str) -> Life:
         life = self._lives.get(name.removeprefix("instances/"))
         if life is None:
@@ -313,7 +366,12 @@ class Roster:
             engine=model.engine,
             owner=request.owner,
             state=InstanceState.QUEUED,
-            options=engine.check_options(request.options.over(model.options)),
+            options=with_threads(
+                engine.check_options(request.options.over(model.options)),
+                model.engine,
+                model.limits,
+            ),
+            limits=model.limits,
             create_wall=self._house.clock.now().wall,
             terms=request.terms,
             restart=model.restart,
@@ -369,4 +427,5 @@ def _anew(old: Instance) -> Instance:
         healing=Healing(given_up=old.healing.given_up),
         idle_ttl_seconds=old.idle_ttl_seconds,
         pinned=old.pinned,
+        limits=old.limits,
     )

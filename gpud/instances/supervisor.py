@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
 import structlog
 
-from gpud.errors import GpudError, LoadCancelled, ModelFileInvalid, StoreReadOnly
+from gpud.errors import GpudError, LoadCancelled, StoreReadOnly
 from gpud.failpoints import around
+from gpud.instances.draining.drain import drain, open_door
 from gpud.instances.health.keeping import Keeping
 from gpud.instances.instance import InstanceState, UnloadPhase
-from gpud.instances.life import Life, StopOrder
+from gpud.instances.life import Life
 from gpud.instances.lifecycle import Happening, step
 from gpud.instances.load import Load
 from gpud.instances.race import unless
-from gpud.instances.starting.handing import key_of
 from gpud.instances.tree.launcher import Tree
 from gpud.ledger.change import Change
 
@@ -29,7 +28,6 @@ T = TypeVar("T")
 TERMINATE_SECONDS = 2.0
 SECOND_TERMINATE_SECONDS = 1.0
 STORE_RETRY_SECONDS = 1.0
-DRAIN_POLL_SECONDS = 0.05
 
 
 async def live(life: Life, load: Load | None, tree: Tree | None = None) -> None:
@@ -81,10 +79,11 @@ async def _bring_down(life: Life) -> None:
     with around("stop.intent"):
         await life.written()
     if life.instance.state is InstanceState.DRAINING:
-        await _drain(life)
+        await drain(life)
     if life.tree is not None:
         with around("stop.tree"):
             await _end_tree(life, life.tree, gently=not failed)
+    open_door(life)
     # What starts next measures free memory: nobody may, as long as this one's tree gives it back.
     await life.turn.aclose()
     if life.house.cgroups is not None:
@@ -105,28 +104,9 @@ def _leave_up(life: Life, *, failed: bool) -> None:
     if life.instance.state in {InstanceState.DRAINING, InstanceState.STOPPING}:
         life.note(event)  # an earlier life of the daemon had begun to stop it
     else:
-        life.happen(Happening.BROKE if failed else Happening.STOP_ASKED, event)
-
-
-async def _drain(life: Life) -> None:
-    """Requests in flight may finish within the grace; a later, shorter order counts at once."""
-    life.enter(UnloadPhase.DRAIN)
-    engine, clock = life.house.engines[life.instance.engine], life.house.clock
-    key = None
-    with suppress(ModelFileInvalid):  # without it the engine does not tell, as one that is stuck
-        key = await key_of(life)
-    began = clock.now().boottime
-    while life.tree is not None and clock.now().boottime < began + _grace(life.order):
-        in_flight = await engine.in_flight(life.instance.endpoint, key)
-        if not in_flight:
-            break
-        life.show(detail=f"{in_flight} requests in flight")
-        await clock.sleep(DRAIN_POLL_SECONDS)
-    life.happen(Happening.DRAINED)
-
-
-def _grace(order: StopOrder | None) -> float:
-    return 0.0 if order is None or order.force else order.grace_seconds
+        # Nobody new is to be led there.
+        happening = Happening.BROKE if failed else Happening.STOP_ASKED
+        life.happen(happening, event, endpoint="")
 
 
 async def _end_tree(life: Life, tree: Tree, *, gently: bool) -> None:

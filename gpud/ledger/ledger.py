@@ -47,6 +47,11 @@ class Ledger(Reader):
         super().__init__(settings)
         self._open_books()
 
+    def configure(self, settings: LedgerSettings) -> None:
+        """Decide by other settings from now on; what is promised stays so, whatever they say."""
+        super().configure(settings)
+        self._returning.deadline_seconds = settings.release_deadline_seconds
+
     def _open_books(self) -> None:
         self.books = Books()
         deadline = self.settings.release_deadline_seconds

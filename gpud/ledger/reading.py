@@ -37,6 +37,11 @@ class Reader:
         self.books = Books()
         self._sight = Sight(settings.reserves)
 
+    def configure(self, settings: LedgerSettings) -> None:
+        """Decide by other settings from now on; what is promised stays so, whatever they say."""
+        self.settings = settings
+        self._sight.reserve(settings.reserves)
+
     def charges(self, books: Books | None = None) -> dict[str, Charge]:
         """Every device's terms by UUID, on the newest decisions or on another's books."""
         return self._sight.charges(books or self.books)

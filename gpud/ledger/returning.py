@@ -30,7 +30,7 @@ class Returning:
     def __init__(self, books: Books, sight: Sight, release_deadline_seconds: float) -> None:
         self._books = books
         self._sight = sight
-        self._deadline_seconds = release_deadline_seconds
+        self.deadline_seconds = release_deadline_seconds
         self._lag = Lag()
         self._leaked_boottime: dict[str, float] = {}  # by device, when bytes of it leaked last
 
@@ -52,7 +52,7 @@ class Returning:
             and max(0, each.residue_bytes - self._lag.of(uuid, reservation.id))
             for uuid, each in terms.items()
         }
-        deadline = Deadline.after(now, self._deadline_seconds)
+        deadline = Deadline.after(now, self.deadline_seconds)
         begun = begin_release(reservation, ending, reason, residues, deadline)
         ended = replace(begun, ended=Deadline.after(now, 0))
         self._books.put(ended)

@@ -19,6 +19,11 @@ class Sight:
         self._baselines: dict[str, int] = {}
         self._reckonings: dict[str, Reckoning] = {}
 
+    def reserve(self, reserves: Reserves) -> None:
+        """Keep so much free from now on."""
+        self.reserves = reserves
+        self._reckonings.clear()
+
     def look(self, snapshot: Snapshot) -> None:
         """Take in the newest snapshot."""
         self.snapshot = snapshot

@@ -200,7 +200,10 @@ class Catalogue:
             if model.path in self._looked_at:
                 self._overdue.add(model.path)
             problem = f"could not be read within {self._limit_seconds:g} s: its disk hangs"
-        except (ArtifactRefused, GgufInvalid, SafetensorsInvalid) as error:
+        except ArtifactRefused as error:
+            to_come = error.missing and model.source is not None
+            problem = "is not here yet: its first load fetches it" if to_come else str(error)
+        except (GgufInvalid, SafetensorsInvalid) as error:
             problem = str(error)
         except OSError as error:
             problem = f"cannot be read: {error.strerror}"
@@ -283,7 +286,7 @@ def _inspect_gguf(model: Model, roots: Sequence[Path]) -> Inspection:
     shards = _shards(model.path, header)
     others = [_read(path, roots) for path in shards]
     header = _joined(header, [other for _, other in others])
-    projector = _read(model.mmproj, roots) if model.mmproj else None
+    projector = _projector(model.mmproj, roots) if model.mmproj else None
     beside = () if projector is None else (projector[0],)
     return Inspection(
         names=(model.path, *shards, *((model.mmproj,) if beside else ())),
@@ -333,6 +336,14 @@ def _read(path: str, roots: Sequence[Path]) -> tuple[Artifact, GgufHeader]:
         return artifact, read_header(file, artifact.size_bytes)
 
 
+def _projector(path: str, roots: Sequence[Path]) -> tuple[Artifact, GgufHeader]:
+    """As any other, but it is not the model's own path that is at fault."""
+    try:
+        return _read(path, roots)
+    except (ArtifactRefused, GgufInvalid) as error:
+        raise GgufInvalid(f"has a projector {path} that {error}") from error
+
+
 def _shards(path: str, header: GgufHeader) -> tuple[str, ...]:
     """The further files of a model that was split, named as llama.cpp names them."""
     count = header.integer("split.count") or 1
@@ -351,7 +362,13 @@ def _joined(first: GgufHeader, others: Sequence[GgufHeader]) -> GgufHeader:
     if not others:
         return first
     parts = (first, *others)
+    for number, part in enumerate(parts):
+        told = part.integer("split.no")
+        if (part.integer("split.count") or 1) != len(parts) or told not in {None, number}:
+            raise GgufInvalid(f"has a part {number + 1} that is of another model, or another part")
     tensors = tuple(tensor for part in parts for tensor in part.tensors)
+    if len({tensor.name for tensor in tensors}) != len(tensors):
+        raise GgufInvalid("has a tensor in more than one of its parts")
     expected = first.integer("split.tensors.count")
     if expected is not None and expected != len(tensors):
         raise GgufInvalid(f"has {len(tensors)} tensors in {len(parts)} parts, not {expected}")

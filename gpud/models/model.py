@@ -144,6 +144,7 @@ class Model:
     extra_args: tuple[str, ...] = ()  # of the configuration alone, each reviewed
     command: CommandSpec | None = None
     preload: bool = False
+    preload_devices: tuple[str, ...] = ()  # by alias or UUID; none: any card
     pinned: bool = False
     idle_ttl_seconds: float | None = None
     restart: bool = True  # its engine is started again when it fails while it serves

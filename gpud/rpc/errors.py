@@ -11,6 +11,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from gpud import errors
 from gpud.access.refusals import AccessRefused, IdentityMissing
 from gpud.benchmarking.refusals import BenchmarkFailed
+from gpud.config_changes import ConfigRefused
 from gpud.errors import DeviceShortage, GpudError
 from gpud.instances.starting import admission
 from gpud.models.sources import refusals
@@ -49,6 +50,7 @@ CODES: dict[type[GpudError], grpc.StatusCode] = {
     admission.MemoryTaken: grpc.StatusCode.RESOURCE_EXHAUSTED,
     admission.ContextsRefused: grpc.StatusCode.FAILED_PRECONDITION,
     errors.LoadCancelled: grpc.StatusCode.ABORTED,
+    ConfigRefused: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpud.instances.health.vital import Signs
+from gpud.instances.health.vital import Signs, Verdict
 from gpud.instances.instance import Instance, InstanceState
 from gpud.rpc.messages import span, stamp
 from gpud.v1 import instances_pb2
@@ -33,6 +33,7 @@ def _serving(value: Instance, signs: Signs) -> instances_pb2.Instance:
         last_progress_time=stamp(signs.last_progress_wall),
         tokens_per_second=signs.tokens_per_second,
         idle_deadline=stamp(signs.idle_deadline_wall),
+        sleeping=signs.verdict is Verdict.SLEEPING,
         health=instances_pb2.InstanceHealth(
             verdict=f"HEALTH_VERDICT_{signs.verdict.name}",
             reason=signs.reason,

@@ -21,9 +21,11 @@ from gpud.instances.roster import LoadRequest, Roster
 from gpud.instances.terms import LoadTerms
 from gpud.rpc import messages, paging
 from gpud.rpc.benchmarks import BenchmarkMethods
+from gpud.rpc.orphans import OrphanMethods
 from gpud.rpc.output import OutputMethods
 from gpud.rpc.reservation_messages import MAX_WAIT_SECONDS, priority_from, sharing_from
 from gpud.rpc.reservations import call_of
+from gpud.rpc.sleeping import SleepMethods
 from gpud.rpc.view import View
 from gpud.v1 import instances_pb2 as pb
 from gpud.v1 import instances_pb2_grpc
@@ -35,12 +37,20 @@ MIN_IDLE_SECONDS = 1.0
 MAX_IDLE_SECONDS = 365 * 86400.0
 
 
-class Instances(BenchmarkMethods, OutputMethods, instances_pb2_grpc.InstanceServiceServicer):
+class Instances(
+    BenchmarkMethods,
+    OrphanMethods,
+    OutputMethods,
+    SleepMethods,
+    instances_pb2_grpc.InstanceServiceServicer,
+):
     """Engine processes run inside promises. The roster owns them; clients may come and go."""
 
     def __init__(self, view: View, roster: Roster, house: House) -> None:
         BenchmarkMethods.__init__(self, Benchmarks(house, roster))
+        OrphanMethods.__init__(self, view, roster.orphans)
         OutputMethods.__init__(self, roster, house)
+        SleepMethods.__init__(self, view, roster)
         self._view = view
         self._roster = roster
         self._house = house
@@ -146,10 +156,10 @@ class Instances(BenchmarkMethods, OutputMethods, instances_pb2_grpc.InstanceServ
         """Have one that was given up, or waits to be started again, start at once."""
         name = messages.checked_name("name", request.name, "instances")
         actor = messages.acting_for(request.owner)
+        call = call_of("ResetInstance", request.request_id, name)
         instance = self._roster.get(name)
         if not CALLER.get().may_change(instance.owner):
             raise NotOwner(name=instance.name)
-        call = call_of("ResetInstance", request.request_id, instance.id)
         instance = await self._roster.reset(name, actor, call)
         return pb.ResetInstanceResponse(instance=self._view.instance(instance))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from gpud.access.identity import CALLER
 from gpud.access.reloading import CertificateState
+from gpud.config_changes import ConfigChange
 from gpud.engines.engine import EngineProgram
 from gpud.errors import OptionInvalid
 from gpud.events import Filter, Journal
@@ -36,13 +37,15 @@ class NodeFacts:
     version: str
     boot_id: str
     start_wall: float
-    config: Config
+    config: Callable[[], Config]  # in force
     # (state without its prefix, why it is not READY)
     state: Callable[[], tuple[str, str]]
     # The engines found on this host.
     programs: Callable[[], Sequence[EngineProgram]]
     # How the certificate of server.listen stands; None without one.
     certificates: Callable[[], CertificateState | None]
+    # By whom, and whether only to validate. Raises ConfigRefused.
+    reload: Callable[[str, bool], Awaitable[Sequence[ConfigChange]]]
 
 
 class Node(node_pb2_grpc.NodeServiceServicer):
@@ -86,9 +89,26 @@ class Node(node_pb2_grpc.NodeServiceServicer):
         await self._view.promises.cordon("", None, actor, call)
         return pb.ResumeNodeResponse(node=self._node())
 
+    async def ReloadConfig(
+        self, request: pb.ReloadConfigRequest, context: Any
+    ) -> pb.ReloadConfigResponse:
+        """What differs from the configuration in force; taken over by now, unless validated."""
+        actor = messages.acting_for(request.owner)
+        messages.checked_text("request_id", request.request_id, 128)
+        found = await self._facts.reload(actor, request.validate_only)
+        told = [
+            pb.ConfigChange(
+                key=each.key,
+                kind=f"CONFIG_CHANGE_KIND_{each.kind.name}",
+                needs_restart=each.needs_restart,
+            )
+            for each in found
+        ]
+        return pb.ReloadConfigResponse(changes=told)
+
     def _node(self) -> pb.Node:
         facts = self._facts
-        policy = facts.config.policy
+        config = facts.config()
         state, reason = facts.state()
         return pb.Node(
             hostname=facts.hostname,
@@ -96,7 +116,7 @@ class Node(node_pb2_grpc.NodeServiceServicer):
             boot_id=facts.boot_id,
             state=f"NODE_STATE_{state}",
             state_reason=reason,
-            policy=_policy(policy),
+            policy=_policy(config.policy),
             engines=[
                 pb.EngineInfo(
                     engine=f"ENGINE_{program.kind.name}",
@@ -106,7 +126,7 @@ class Node(node_pb2_grpc.NodeServiceServicer):
                 for program in facts.programs()
             ],
             start_time=messages.stamp(facts.start_wall),
-            sampling_interval=messages.span(facts.config.sampling.interval),
+            sampling_interval=messages.span(config.sampling.interval),
             tls=_tls(facts.certificates()),
         )
 

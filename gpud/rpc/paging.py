@@ -30,6 +30,7 @@ MAX_PAGE = 1000
 Paged = (
     devices_pb2.ListDevicesRequest
     | instances_pb2.ListInstancesRequest
+    | instances_pb2.ListOrphansRequest
     | benchmarks_pb2.ListBenchmarksRequest
     | models_pb2.ListModelsRequest
     | node_pb2.ListEventsRequest

@@ -15,7 +15,7 @@ from gpud.ledger.charge import Charge
 from gpud.ledger.reservation import Enforcement, Reservation
 from gpud.promises.places import Places
 from gpud.promises.promises import Promises
-from gpud.rpc import health_messages, messages, reservation_messages
+from gpud.rpc import health_messages, life_messages, messages, reservation_messages
 from gpud.v1 import devices_pb2, instances_pb2, reservations_pb2
 
 
@@ -87,6 +87,7 @@ class View:
         terms = self.promises.ledger.charges_of(value.devices, self.promises.durable)
         message = messages.instance(value, terms)
         health_messages.add_health(message, value, self.signs(value.id))
+        life_messages.add_life(message, value)
         held = self.promises.durable.queued.get(value.reservation or "")
         if held is not None and (place := self.places.place(held)) is not None:
             message.queue_position = place.position

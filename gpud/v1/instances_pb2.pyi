@@ -148,7 +148,7 @@ class Failure(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., phase: _Optional[_Union[LoadPhase, str]] = ...) -> None: ...
 
 class Instance(_message.Message):
-    __slots__ = ("name", "model", "engine", "state", "reservation", "endpoint", "pid", "devices", "footprint", "measured_bytes", "load_duration", "restarts", "last_exit", "create_time", "ready_time", "end_time", "options", "phases", "tokens_per_second", "time_to_first_token", "failure", "containment", "owner", "engine_bytes", "cpu_affinity", "memory_node", "swap", "queue_position", "wait_reason", "endpoint_needs_key", "busy", "last_progress_time", "health", "idle_ttl", "idle_deadline", "pinned", "retry_time")
+    __slots__ = ("name", "model", "engine", "state", "reservation", "endpoint", "pid", "devices", "footprint", "measured_bytes", "load_duration", "restarts", "last_exit", "create_time", "ready_time", "end_time", "options", "phases", "tokens_per_second", "time_to_first_token", "failure", "containment", "owner", "engine_bytes", "cpu_affinity", "memory_node", "swap", "queue_position", "wait_reason", "endpoint_needs_key", "busy", "last_progress_time", "health", "idle_ttl", "idle_deadline", "pinned", "retry_time", "sleeping", "sleep", "limits", "limits_enforced")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
@@ -186,6 +186,10 @@ class Instance(_message.Message):
     IDLE_DEADLINE_FIELD_NUMBER: _ClassVar[int]
     PINNED_FIELD_NUMBER: _ClassVar[int]
     RETRY_TIME_FIELD_NUMBER: _ClassVar[int]
+    SLEEPING_FIELD_NUMBER: _ClassVar[int]
+    SLEEP_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_ENFORCED_FIELD_NUMBER: _ClassVar[int]
     name: str
     model: str
     engine: _node_pb2.Engine
@@ -223,7 +227,65 @@ class Instance(_message.Message):
     idle_deadline: _timestamp_pb2.Timestamp
     pinned: bool
     retry_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., engine: _Optional[_Union[_node_pb2.Engine, str]] = ..., state: _Optional[_Union[InstanceState, str]] = ..., reservation: _Optional[str] = ..., endpoint: _Optional[str] = ..., pid: _Optional[int] = ..., devices: _Optional[_Iterable[str]] = ..., footprint: _Optional[_Union[_models_pb2.Footprint, _Mapping]] = ..., measured_bytes: _Optional[int] = ..., load_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., restarts: _Optional[int] = ..., last_exit: _Optional[_Union[ExitInfo, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ready_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., options: _Optional[_Union[_models_pb2.ModelOptions, _Mapping]] = ..., phases: _Optional[_Iterable[_Union[PhaseTiming, _Mapping]]] = ..., tokens_per_second: _Optional[float] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., containment: _Optional[str] = ..., owner: _Optional[str] = ..., engine_bytes: _Optional[int] = ..., cpu_affinity: _Optional[str] = ..., memory_node: _Optional[int] = ..., swap: _Optional[str] = ..., queue_position: _Optional[int] = ..., wait_reason: _Optional[str] = ..., endpoint_needs_key: bool = ..., busy: bool = ..., last_progress_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., health: _Optional[_Union[InstanceHealth, _Mapping]] = ..., idle_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., idle_deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pinned: bool = ..., retry_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    sleeping: bool
+    sleep: Sleep
+    limits: Limits
+    limits_enforced: str
+    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., engine: _Optional[_Union[_node_pb2.Engine, str]] = ..., state: _Optional[_Union[InstanceState, str]] = ..., reservation: _Optional[str] = ..., endpoint: _Optional[str] = ..., pid: _Optional[int] = ..., devices: _Optional[_Iterable[str]] = ..., footprint: _Optional[_Union[_models_pb2.Footprint, _Mapping]] = ..., measured_bytes: _Optional[int] = ..., load_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., restarts: _Optional[int] = ..., last_exit: _Optional[_Union[ExitInfo, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ready_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., options: _Optional[_Union[_models_pb2.ModelOptions, _Mapping]] = ..., phases: _Optional[_Iterable[_Union[PhaseTiming, _Mapping]]] = ..., tokens_per_second: _Optional[float] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., containment: _Optional[str] = ..., owner: _Optional[str] = ..., engine_bytes: _Optional[int] = ..., cpu_affinity: _Optional[str] = ..., memory_node: _Optional[int] = ..., swap: _Optional[str] = ..., queue_position: _Optional[int] = ..., wait_reason: _Optional[str] = ..., endpoint_needs_key: bool = ..., busy: bool = ..., last_progress_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., health: _Optional[_Union[InstanceHealth, _Mapping]] = ..., idle_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., idle_deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pinned: bool = ..., retry_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sleeping: bool = ..., sleep: _Optional[_Union[Sleep, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., limits_enforced: _Optional[str] = ...) -> None: ...
+
+class Sleep(_message.Message):
+    __slots__ = ("level", "time", "actor")
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    level: int
+    time: _timestamp_pb2.Timestamp
+    actor: str
+    def __init__(self, level: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., actor: _Optional[str] = ...) -> None: ...
+
+class Limits(_message.Message):
+    __slots__ = ("cpus", "memory_bytes")
+    CPUS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    cpus: float
+    memory_bytes: int
+    def __init__(self, cpus: _Optional[float] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
+
+class SleepInstanceRequest(_message.Message):
+    __slots__ = ("request_id", "name", "level", "grace", "owner")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    GRACE_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    name: str
+    level: int
+    grace: _duration_pb2.Duration
+    owner: str
+    def __init__(self, request_id: _Optional[str] = ..., name: _Optional[str] = ..., level: _Optional[int] = ..., grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., owner: _Optional[str] = ...) -> None: ...
+
+class SleepInstanceResponse(_message.Message):
+    __slots__ = ("instance",)
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    instance: Instance
+    def __init__(self, instance: _Optional[_Union[Instance, _Mapping]] = ...) -> None: ...
+
+class WakeInstanceRequest(_message.Message):
+    __slots__ = ("request_id", "name", "owner")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    name: str
+    owner: str
+    def __init__(self, request_id: _Optional[str] = ..., name: _Optional[str] = ..., owner: _Optional[str] = ...) -> None: ...
+
+class WakeInstanceResponse(_message.Message):
+    __slots__ = ("instance",)
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    instance: Instance
+    def __init__(self, instance: _Optional[_Union[Instance, _Mapping]] = ...) -> None: ...
 
 class LoadModelRequest(_message.Message):
     __slots__ = ("request_id", "model", "options", "devices", "validate_only", "owner", "priority", "sharing", "preemptible", "max_wait", "reservation", "idle_ttl", "pinned")
@@ -376,3 +438,69 @@ class ResetInstanceResponse(_message.Message):
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     instance: Instance
     def __init__(self, instance: _Optional[_Union[Instance, _Mapping]] = ...) -> None: ...
+
+class Orphan(_message.Message):
+    __slots__ = ("pid", "instance", "command", "start_time", "uid", "uses", "resident_bytes", "provable", "reason")
+    PID_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    USES_FIELD_NUMBER: _ClassVar[int]
+    RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PROVABLE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    pid: int
+    instance: str
+    command: str
+    start_time: _timestamp_pb2.Timestamp
+    uid: int
+    uses: _containers.RepeatedCompositeFieldContainer[OrphanUse]
+    resident_bytes: int
+    provable: bool
+    reason: str
+    def __init__(self, pid: _Optional[int] = ..., instance: _Optional[str] = ..., command: _Optional[str] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., uid: _Optional[int] = ..., uses: _Optional[_Iterable[_Union[OrphanUse, _Mapping]]] = ..., resident_bytes: _Optional[int] = ..., provable: bool = ..., reason: _Optional[str] = ...) -> None: ...
+
+class OrphanUse(_message.Message):
+    __slots__ = ("device", "used_bytes")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    used_bytes: int
+    def __init__(self, device: _Optional[str] = ..., used_bytes: _Optional[int] = ...) -> None: ...
+
+class ListOrphansRequest(_message.Message):
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListOrphansResponse(_message.Message):
+    __slots__ = ("orphans", "next_page_token")
+    ORPHANS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    orphans: _containers.RepeatedCompositeFieldContainer[Orphan]
+    next_page_token: str
+    def __init__(self, orphans: _Optional[_Iterable[_Union[Orphan, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class ReapOrphansRequest(_message.Message):
+    __slots__ = ("request_id", "pids", "owner")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    PIDS_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    pids: _containers.RepeatedScalarFieldContainer[int]
+    owner: str
+    def __init__(self, request_id: _Optional[str] = ..., pids: _Optional[_Iterable[int]] = ..., owner: _Optional[str] = ...) -> None: ...
+
+class ReapOrphansResponse(_message.Message):
+    __slots__ = ("reaped", "refused", "remaining")
+    REAPED_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_FIELD_NUMBER: _ClassVar[int]
+    reaped: _containers.RepeatedCompositeFieldContainer[Orphan]
+    refused: _containers.RepeatedCompositeFieldContainer[Orphan]
+    remaining: _containers.RepeatedCompositeFieldContainer[Orphan]
+    def __init__(self, reaped: _Optional[_Iterable[_Union[Orphan, _Mapping]]] = ..., refused: _Optional[_Iterable[_Union[Orphan, _Mapping]]] = ..., remaining: _Optional[_Iterable[_Union[Orphan, _Mapping]]] = ...) -> None: ...

@@ -81,6 +81,26 @@ class InstanceServiceStub(object):
                 request_serializer=gpud_dot_v1_dot_instances__pb2.ResetInstanceRequest.SerializeToString,
                 response_deserializer=gpud_dot_v1_dot_instances__pb2.ResetInstanceResponse.FromString,
                 _registered_method=True)
+        self.SleepInstance = channel.unary_unary(
+                '/gpud.v1.InstanceService/SleepInstance',
+                request_serializer=gpud_dot_v1_dot_instances__pb2.SleepInstanceRequest.SerializeToString,
+                response_deserializer=gpud_dot_v1_dot_instances__pb2.SleepInstanceResponse.FromString,
+                _registered_method=True)
+        self.WakeInstance = channel.unary_unary(
+                '/gpud.v1.InstanceService/WakeInstance',
+                request_serializer=gpud_dot_v1_dot_instances__pb2.WakeInstanceRequest.SerializeToString,
+                response_deserializer=gpud_dot_v1_dot_instances__pb2.WakeInstanceResponse.FromString,
+                _registered_method=True)
+        self.ListOrphans = channel.unary_unary(
+                '/gpud.v1.InstanceService/ListOrphans',
+                request_serializer=gpud_dot_v1_dot_instances__pb2.ListOrphansRequest.SerializeToString,
+                response_deserializer=gpud_dot_v1_dot_instances__pb2.ListOrphansResponse.FromString,
+                _registered_method=True)
+        self.ReapOrphans = channel.unary_unary(
+                '/gpud.v1.InstanceService/ReapOrphans',
+                request_serializer=gpud_dot_v1_dot_instances__pb2.ReapOrphansRequest.SerializeToString,
+                response_deserializer=gpud_dot_v1_dot_instances__pb2.ReapOrphansResponse.FromString,
+                _registered_method=True)
 
 
 class InstanceServiceServicer(object):
@@ -149,6 +169,36 @@ class InstanceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SleepInstance(self, request, context):
+        """Sends a READY vLLM to sleep that was loaded with sleep_mode; answered once it sleeps. Its
+        promise stays whole; new requests are refused until it wakes. A llama-server goes to sleep by
+        itself, by sleep_idle_seconds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WakeInstance(self, request, context):
+        """Answered once it serves again; one that does not sleep is told as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOrphans(self, request, context):
+        """Processes that say they are an instance's while no record knows them: leftovers of a crash.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReapOrphans(self, request, context):
+        """Ends those that are provably ours, each with its tree; answered once they are gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InstanceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -196,6 +246,26 @@ def add_InstanceServiceServicer_to_server(servicer, server):
                     servicer.ResetInstance,
                     request_deserializer=gpud_dot_v1_dot_instances__pb2.ResetInstanceRequest.FromString,
                     response_serializer=gpud_dot_v1_dot_instances__pb2.ResetInstanceResponse.SerializeToString,
+            ),
+            'SleepInstance': grpc.unary_unary_rpc_method_handler(
+                    servicer.SleepInstance,
+                    request_deserializer=gpud_dot_v1_dot_instances__pb2.SleepInstanceRequest.FromString,
+                    response_serializer=gpud_dot_v1_dot_instances__pb2.SleepInstanceResponse.SerializeToString,
+            ),
+            'WakeInstance': grpc.unary_unary_rpc_method_handler(
+                    servicer.WakeInstance,
+                    request_deserializer=gpud_dot_v1_dot_instances__pb2.WakeInstanceRequest.FromString,
+                    response_serializer=gpud_dot_v1_dot_instances__pb2.WakeInstanceResponse.SerializeToString,
+            ),
+            'ListOrphans': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOrphans,
+                    request_deserializer=gpud_dot_v1_dot_instances__pb2.ListOrphansRequest.FromString,
+                    response_serializer=gpud_dot_v1_dot_instances__pb2.ListOrphansResponse.SerializeToString,
+            ),
+            'ReapOrphans': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReapOrphans,
+                    request_deserializer=gpud_dot_v1_dot_instances__pb2.ReapOrphansRequest.FromString,
+                    response_serializer=gpud_dot_v1_dot_instances__pb2.ReapOrphansResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -442,6 +512,114 @@ class InstanceService(object):
             '/gpud.v1.InstanceService/ResetInstance',
             gpud_dot_v1_dot_instances__pb2.ResetInstanceRequest.SerializeToString,
             gpud_dot_v1_dot_instances__pb2.ResetInstanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SleepInstance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpud.v1.InstanceService/SleepInstance',
+            gpud_dot_v1_dot_instances__pb2.SleepInstanceRequest.SerializeToString,
+            gpud_dot_v1_dot_instances__pb2.SleepInstanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WakeInstance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpud.v1.InstanceService/WakeInstance',
+            gpud_dot_v1_dot_instances__pb2.WakeInstanceRequest.SerializeToString,
+            gpud_dot_v1_dot_instances__pb2.WakeInstanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOrphans(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpud.v1.InstanceService/ListOrphans',
+            gpud_dot_v1_dot_instances__pb2.ListOrphansRequest.SerializeToString,
+            gpud_dot_v1_dot_instances__pb2.ListOrphansResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReapOrphans(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpud.v1.InstanceService/ReapOrphans',
+            gpud_dot_v1_dot_instances__pb2.ReapOrphansRequest.SerializeToString,
+            gpud_dot_v1_dot_instances__pb2.ReapOrphansResponse.FromString,
             options,
             channel_credentials,
             insecure,

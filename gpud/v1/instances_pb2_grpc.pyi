@@ -54,6 +54,17 @@ class InstanceServiceStub:
     """Closes the breaker: one that was given up (RESTART_LOOP, OOM) is loaded anew, one that waits in
     BACKOFF is started at once. Its failures are forgotten.
     """
+    SleepInstance: _grpc.UnaryUnaryMultiCallable[_instances_pb2.SleepInstanceRequest, _instances_pb2.SleepInstanceResponse]
+    """Sends a READY vLLM to sleep that was loaded with sleep_mode; answered once it sleeps. Its
+    promise stays whole; new requests are refused until it wakes. A llama-server goes to sleep by
+    itself, by sleep_idle_seconds.
+    """
+    WakeInstance: _grpc.UnaryUnaryMultiCallable[_instances_pb2.WakeInstanceRequest, _instances_pb2.WakeInstanceResponse]
+    """Answered once it serves again; one that does not sleep is told as it is."""
+    ListOrphans: _grpc.UnaryUnaryMultiCallable[_instances_pb2.ListOrphansRequest, _instances_pb2.ListOrphansResponse]
+    """Processes that say they are an instance's while no record knows them: leftovers of a crash."""
+    ReapOrphans: _grpc.UnaryUnaryMultiCallable[_instances_pb2.ReapOrphansRequest, _instances_pb2.ReapOrphansResponse]
+    """Ends those that are provably ours, each with its tree; answered once they are gone."""
 
 @_typing.type_check_only
 class InstanceServiceAsyncStub(InstanceServiceStub):
@@ -80,6 +91,17 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
     """Closes the breaker: one that was given up (RESTART_LOOP, OOM) is loaded anew, one that waits in
     BACKOFF is started at once. Its failures are forgotten.
     """
+    SleepInstance: _aio.UnaryUnaryMultiCallable[_instances_pb2.SleepInstanceRequest, _instances_pb2.SleepInstanceResponse]  # type: ignore[assignment]
+    """Sends a READY vLLM to sleep that was loaded with sleep_mode; answered once it sleeps. Its
+    promise stays whole; new requests are refused until it wakes. A llama-server goes to sleep by
+    itself, by sleep_idle_seconds.
+    """
+    WakeInstance: _aio.UnaryUnaryMultiCallable[_instances_pb2.WakeInstanceRequest, _instances_pb2.WakeInstanceResponse]  # type: ignore[assignment]
+    """Answered once it serves again; one that does not sleep is told as it is."""
+    ListOrphans: _aio.UnaryUnaryMultiCallable[_instances_pb2.ListOrphansRequest, _instances_pb2.ListOrphansResponse]  # type: ignore[assignment]
+    """Processes that say they are an instance's while no record knows them: leftovers of a crash."""
+    ReapOrphans: _aio.UnaryUnaryMultiCallable[_instances_pb2.ReapOrphansRequest, _instances_pb2.ReapOrphansResponse]  # type: ignore[assignment]
+    """Ends those that are provably ours, each with its tree; answered once they are gone."""
 
 class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Engine processes run inside promises."""
@@ -157,5 +179,40 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         """Closes the breaker: one that was given up (RESTART_LOOP, OOM) is loaded anew, one that waits in
         BACKOFF is started at once. Its failures are forgotten.
         """
+
+    @_abc_1.abstractmethod
+    def SleepInstance(
+        self,
+        request: _instances_pb2.SleepInstanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_instances_pb2.SleepInstanceResponse, _abc.Awaitable[_instances_pb2.SleepInstanceResponse]]:
+        """Sends a READY vLLM to sleep that was loaded with sleep_mode; answered once it sleeps. Its
+        promise stays whole; new requests are refused until it wakes. A llama-server goes to sleep by
+        itself, by sleep_idle_seconds.
+        """
+
+    @_abc_1.abstractmethod
+    def WakeInstance(
+        self,
+        request: _instances_pb2.WakeInstanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_instances_pb2.WakeInstanceResponse, _abc.Awaitable[_instances_pb2.WakeInstanceResponse]]:
+        """Answered once it serves again; one that does not sleep is told as it is."""
+
+    @_abc_1.abstractmethod
+    def ListOrphans(
+        self,
+        request: _instances_pb2.ListOrphansRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_instances_pb2.ListOrphansResponse, _abc.Awaitable[_instances_pb2.ListOrphansResponse]]:
+        """Processes that say they are an instance's while no record knows them: leftovers of a crash."""
+
+    @_abc_1.abstractmethod
+    def ReapOrphans(
+        self,
+        request: _instances_pb2.ReapOrphansRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_instances_pb2.ReapOrphansResponse, _abc.Awaitable[_instances_pb2.ReapOrphansResponse]]:
+        """Ends those that are provably ours, each with its tree; answered once they are gone."""
 
 def add_InstanceServiceServicer_to_server(servicer: InstanceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -32,6 +32,13 @@ class Engine(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ENGINE_LLAMA_CPP: _ClassVar[Engine]
     ENGINE_VLLM: _ClassVar[Engine]
     ENGINE_COMMAND: _ClassVar[Engine]
+
+class ConfigChangeKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CONFIG_CHANGE_KIND_UNSPECIFIED: _ClassVar[ConfigChangeKind]
+    CONFIG_CHANGE_KIND_ADDED: _ClassVar[ConfigChangeKind]
+    CONFIG_CHANGE_KIND_REMOVED: _ClassVar[ConfigChangeKind]
+    CONFIG_CHANGE_KIND_CHANGED: _ClassVar[ConfigChangeKind]
 NODE_STATE_UNSPECIFIED: NodeState
 NODE_STATE_RECONCILING: NodeState
 NODE_STATE_READY: NodeState
@@ -45,6 +52,10 @@ ENGINE_UNSPECIFIED: Engine
 ENGINE_LLAMA_CPP: Engine
 ENGINE_VLLM: Engine
 ENGINE_COMMAND: Engine
+CONFIG_CHANGE_KIND_UNSPECIFIED: ConfigChangeKind
+CONFIG_CHANGE_KIND_ADDED: ConfigChangeKind
+CONFIG_CHANGE_KIND_REMOVED: ConfigChangeKind
+CONFIG_CHANGE_KIND_CHANGED: ConfigChangeKind
 
 class Node(_message.Message):
     __slots__ = ("hostname", "version", "boot_id", "state", "state_reason", "policy", "engines", "start_time", "sampling_interval", "tls")
@@ -244,3 +255,29 @@ class ResumeNodeResponse(_message.Message):
     NODE_FIELD_NUMBER: _ClassVar[int]
     node: Node
     def __init__(self, node: _Optional[_Union[Node, _Mapping]] = ...) -> None: ...
+
+class ReloadConfigRequest(_message.Message):
+    __slots__ = ("request_id", "validate_only", "owner")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    validate_only: bool
+    owner: str
+    def __init__(self, request_id: _Optional[str] = ..., validate_only: bool = ..., owner: _Optional[str] = ...) -> None: ...
+
+class ReloadConfigResponse(_message.Message):
+    __slots__ = ("changes",)
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    changes: _containers.RepeatedCompositeFieldContainer[ConfigChange]
+    def __init__(self, changes: _Optional[_Iterable[_Union[ConfigChange, _Mapping]]] = ...) -> None: ...
+
+class ConfigChange(_message.Message):
+    __slots__ = ("key", "kind", "needs_restart")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NEEDS_RESTART_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    kind: ConfigChangeKind
+    needs_restart: bool
+    def __init__(self, key: _Optional[str] = ..., kind: _Optional[_Union[ConfigChangeKind, str]] = ..., needs_restart: bool = ...) -> None: ...

@@ -60,6 +60,11 @@ class NodeServiceStub(object):
                 request_serializer=gpud_dot_v1_dot_node__pb2.ResumeNodeRequest.SerializeToString,
                 response_deserializer=gpud_dot_v1_dot_node__pb2.ResumeNodeResponse.FromString,
                 _registered_method=True)
+        self.ReloadConfig = channel.unary_unary(
+                '/gpud.v1.NodeService/ReloadConfig',
+                request_serializer=gpud_dot_v1_dot_node__pb2.ReloadConfigRequest.SerializeToString,
+                response_deserializer=gpud_dot_v1_dot_node__pb2.ReloadConfigResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServiceServicer(object):
@@ -99,6 +104,14 @@ class NodeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReloadConfig(self, request, context):
+        """Reads the configuration anew, as SIGHUP does, and takes over what changed and can change while
+        it runs. One that cannot be used is refused whole, and the one in force stays so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -126,6 +139,11 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.ResumeNode,
                     request_deserializer=gpud_dot_v1_dot_node__pb2.ResumeNodeRequest.FromString,
                     response_serializer=gpud_dot_v1_dot_node__pb2.ResumeNodeResponse.SerializeToString,
+            ),
+            'ReloadConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReloadConfig,
+                    request_deserializer=gpud_dot_v1_dot_node__pb2.ReloadConfigRequest.FromString,
+                    response_serializer=gpud_dot_v1_dot_node__pb2.ReloadConfigResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -264,6 +282,33 @@ class NodeService(object):
             '/gpud.v1.NodeService/ResumeNode',
             gpud_dot_v1_dot_node__pb2.ResumeNodeRequest.SerializeToString,
             gpud_dot_v1_dot_node__pb2.ResumeNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReloadConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpud.v1.NodeService/ReloadConfig',
+            gpud_dot_v1_dot_node__pb2.ReloadConfigRequest.SerializeToString,
+            gpud_dot_v1_dot_node__pb2.ReloadConfigResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,10 @@ class NodeServiceStub:
     DrainNode: _grpc.UnaryUnaryMultiCallable[_node_pb2.DrainNodeRequest, _node_pb2.DrainNodeResponse]
     """No new grants on the whole node, across restarts, until ResumeNode. Waiting requests stay queued."""
     ResumeNode: _grpc.UnaryUnaryMultiCallable[_node_pb2.ResumeNodeRequest, _node_pb2.ResumeNodeResponse]
+    ReloadConfig: _grpc.UnaryUnaryMultiCallable[_node_pb2.ReloadConfigRequest, _node_pb2.ReloadConfigResponse]
+    """Reads the configuration anew, as SIGHUP does, and takes over what changed and can change while
+    it runs. One that cannot be used is refused whole, and the one in force stays so.
+    """
 
 @_typing.type_check_only
 class NodeServiceAsyncStub(NodeServiceStub):
@@ -55,6 +59,10 @@ class NodeServiceAsyncStub(NodeServiceStub):
     DrainNode: _aio.UnaryUnaryMultiCallable[_node_pb2.DrainNodeRequest, _node_pb2.DrainNodeResponse]  # type: ignore[assignment]
     """No new grants on the whole node, across restarts, until ResumeNode. Waiting requests stay queued."""
     ResumeNode: _aio.UnaryUnaryMultiCallable[_node_pb2.ResumeNodeRequest, _node_pb2.ResumeNodeResponse]  # type: ignore[assignment]
+    ReloadConfig: _aio.UnaryUnaryMultiCallable[_node_pb2.ReloadConfigRequest, _node_pb2.ReloadConfigResponse]  # type: ignore[assignment]
+    """Reads the configuration anew, as SIGHUP does, and takes over what changed and can change while
+    it runs. One that cannot be used is refused whole, and the one in force stays so.
+    """
 
 class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
     """The host as a whole: who it is, how it stands, what happened on it."""
@@ -96,5 +104,15 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _node_pb2.ResumeNodeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.ResumeNodeResponse, _abc.Awaitable[_node_pb2.ResumeNodeResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ReloadConfig(
+        self,
+        request: _node_pb2.ReloadConfigRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ReloadConfigResponse, _abc.Awaitable[_node_pb2.ReloadConfigResponse]]:
+        """Reads the configuration anew, as SIGHUP does, and takes over what changed and can change while
+        it runs. One that cannot be used is refused whole, and the one in force stays so.
+        """
 
 def add_NodeServiceServicer_to_server(servicer: NodeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -107,6 +107,12 @@ async def test_a_key_goes_with_the_request_and_nothing_goes_without(key_server: 
     ]
 
 
+async def test_a_query_goes_with_the_path(key_server: KeyServer) -> None:
+    url, heads = key_server
+    await HttpProbe().get(f"{url}?level=2", 5.0)
+    assert heads[-1].split(b"\r\n")[0].endswith(b"?level=2 HTTP/1.1")
+
+
 @pytest.mark.parametrize("sent", BROKEN)
 async def test_what_is_no_answer_is_broken(serve: Serve, sent: bytes) -> None:
     probe, url = await serve(sent)

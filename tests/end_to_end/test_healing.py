@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import grpc
 import psutil
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -272,3 +273,25 @@ async def test_two_who_ask_for_the_same_load_get_the_same(healer: MakeGpud) -> N
         assert other.result().name != same[0].result().name
         # What is READY is not under way any more.
         assert (await load(api)).name != same[0].result().name
+
+
+async def test_one_that_lets_its_weights_go_is_left_to_sleep(healer: MakeGpud) -> None:
+    models = '[models.dozer]\npath = "tiny.gguf"\nsleep_idle_seconds = 1\n'
+    daemon = healer(models=models).start()
+    async with calling(daemon) as api:
+        made = await load(api, "dozer")
+        asleep = await verdict(api, made.name, pb.HEALTH_VERDICT_SLEEPING)
+        assert (asleep.state, asleep.health.ready, asleep.restarts) == (READY, True, 0)
+        assert await asyncio.to_thread(complete, made.endpoint) == 8
+
+
+async def test_only_its_owner_or_an_admin_resets_it(healer: MakeGpud) -> None:
+    daemon = healer()
+    path = daemon.directory / "operator.sock"
+    daemon.extra += f'[sockets.operator]\npath = "{path}"\n'
+    daemon.start()
+    async with calling(daemon) as api:
+        made = await load(api, owner="bert")
+        async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
+            asked = Api(channel).instances.ResetInstance(pb.ResetInstanceRequest(name=made.name))
+            assert (await refused(asked)).reason == "NOT_OWNER"

@@ -160,22 +160,15 @@ async def test_a_restart_by_sigterm_keeps_the_engine(daemon: Gpud) -> None:
         await asyncio.to_thread(chat, after.endpoint)
 
 
-async def test_an_engine_killed_by_hand_fails_and_gives_its_bytes_back(daemon: Gpud) -> None:
+async def test_an_engine_that_ended_while_the_daemon_was_away(
+    modelled: MakeGpud, llama_server: Path
+) -> None:
+    """Of a model that is not to be started again."""
+    once = '[models.once]\npath = "tiny.gguf"\nrestart = "never"\n'
+    daemon = modelled(llama_server, models=once).start()
     async with calling(daemon) as api:
         before = await books(api)
-        made = await load(api)
-        os.kill(made.pid, signal.SIGKILL)
-        failed = await reaches(api, made.name, pb.INSTANCE_STATE_FAILED)
-        assert failed.failure.reason == "ENGINE_EXITED"
-        assert failed.last_exit.signal == signal.SIGKILL
-        assert await books(api) == before
-        assert daemon.leftovers() == []
-
-
-async def test_an_engine_that_ended_while_the_daemon_was_away(daemon: Gpud) -> None:
-    async with calling(daemon) as api:
-        before = await books(api)
-        made = await load(api)
+        made = await load(api, "once")
         await asyncio.to_thread(daemon.kill)
         os.kill(made.pid, signal.SIGKILL)
         await asyncio.to_thread(daemon.start)

@@ -12,6 +12,7 @@ from gpud.v1.instances_pb2 import (
     GetInstanceResponse,
     ListInstancesResponse,
     LoadModelResponse,
+    ResetInstanceResponse,
     TailOutputResponse,
 )
 from tests.fakes.daemon import FakeDaemon, Refusal
@@ -267,6 +268,19 @@ def test_logs_are_the_lines_without_their_control_characters(
     assert (request.instance, request.lines, request.follow) == ("instances/tiny-7f3k", 3, True)
 
 
+@pytest.mark.parametrize(
+    ("since", "seconds"), [("5m", samples.NOW - 300), ("2026-11-20T21:00:00Z", 1795208400)]
+)
+def test_logs_since_a_span_or_a_moment(
+    since: str, seconds: int, gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    daemon.answers["GetInstance"] = GetInstanceResponse(instance=samples.instance())
+    assert gpuctl("logs", "tiny-7f3k", "--since", since).code == 0
+    (request,) = daemon.requests["TailOutput"]
+    assert (request.since.seconds, request.lines) == (seconds, 0)
+    assert gpuctl("logs", "tiny-7f3k", "--since", "yesterday").code == 2
+
+
 @pytest.mark.parametrize("name", ["tiny", "models/tiny"])
 def test_logs_of_a_model_are_those_of_its_newest_instance(
     name: str, gpuctl: Gpuctl, daemon: FakeDaemon
@@ -290,3 +304,83 @@ def test_logs_as_lines_keep_what_was_written(gpuctl: Gpuctl) -> None:
     first, _ = gpuctl("logs", "tiny-7f3k", "-o", "jsonl").out.splitlines()
     assert json.loads(first)["lines"][1] == "\x1b[31mred\x1b[0m \x07"
     assert "\x1b" not in first
+
+
+# Health.
+
+
+def unwell(verdict: str, reason: str) -> instances_pb2.Instance:
+    made = samples.instance()
+    made.restarts = 2
+    made.health.verdict = instances_pb2.HealthVerdict.Value(f"HEALTH_VERDICT_{verdict}")
+    made.health.reason = reason
+    return made
+
+
+def test_one_that_serves_as_it_should_says_no_more_than_that(
+    gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    idle = unwell("IDLE", "")
+    daemon.answers["ListInstances"] = ListInstancesResponse(instances=[idle])
+    assert "IDLE" not in gpuctl("instances").out
+    header, row = gpuctl("instances -o wide").out.splitlines()
+    told = dict(zip(header.split(), row.split(), strict=False))
+    assert (told["HEALTH"], told["RESTARTS"]) == ("IDLE", "2")
+
+
+@pytest.mark.parametrize("verdict", ["DEGRADED", "STUCK"])
+def test_one_that_does_not_shows_it_beside_its_state(
+    verdict: str, gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    made = unwell(verdict, "it runs on the CPU")
+    daemon.answers["ListInstances"] = ListInstancesResponse(instances=[made])
+    assert f"READY {verdict}" in gpuctl("instances").out
+    shown = gpuctl("status").out
+    assert f"READY {verdict}" in shown
+    assert "tiny-7f3k: it runs on the CPU" in shown
+
+
+def test_one_that_waits_to_be_started_again_says_why(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    made = samples.instance(instances_pb2.INSTANCE_STATE_BACKOFF)
+    made.health.reason = "its engine was killed by signal 9"
+    made.retry_time.CopyFrom(samples.moment(4))
+    daemon.answers["ListInstances"] = ListInstancesResponse(instances=[made])
+    daemon.answers["GetInstance"] = GetInstanceResponse(instance=made)
+    assert "tiny-7f3k: its engine was killed by signal 9" in gpuctl("status").out
+    assert "retry time:" in gpuctl("show instances/tiny-7f3k").out
+
+
+def test_how_long_it_is_to_stay_travels(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    for words in ("", "--idle-ttl 5m --no-pinned", "--pinned"):
+        assert gpuctl(f"load tiny {words}").code == 0
+    unsaid, brief, pinned = daemon.requests["LoadModel"]
+    assert not unsaid.HasField("idle_ttl")
+    assert not unsaid.HasField("pinned")
+    assert (brief.idle_ttl.seconds, brief.HasField("pinned"), brief.pinned) == (300, True, False)
+    assert pinned.pinned
+
+
+def test_reset_names_the_instance_or_the_newest_of_a_model(
+    gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    older, newer = samples.instance(), samples.instance(instances_pb2.INSTANCE_STATE_FAILED)
+    newer.name = "instances/tiny-new"
+    newer.create_time.CopyFrom(samples.moment(5))
+    daemon.answers["ListInstances"] = ListInstancesResponse(instances=[older, newer])
+    daemon.answers["ResetInstance"] = ResetInstanceResponse(instance=newer)
+    assert gpuctl("reset tiny -o name").out == "instances/tiny-new\n"
+    assert gpuctl("reset instances/tiny-7f3k --request-id once").code == 0
+    first, second = daemon.requests["ResetInstance"]
+    assert (first.name, bool(first.request_id)) == ("instances/tiny-new", True)
+    assert (second.name, second.request_id) == ("instances/tiny-7f3k", "once")
+
+
+def test_a_reset_that_is_refused_says_why(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    daemon.answers["ResetInstance"] = Refusal(
+        code=grpc.StatusCode.FAILED_PRECONDITION,
+        message="cannot do this to instances/tiny-7f3k: it is READY",
+        reason="WRONG_STATE",
+    )
+    ended = gpuctl("reset instances/tiny-7f3k")
+    assert ended.code == 73
+    assert "it is READY" in ended.err

@@ -11,15 +11,15 @@ import pytest
 import yaml
 
 from gpuctl.commands.tree import gpuctl as tree
-from gpud.rpc.instances import MAX_LINES
+from gpud.rpc.output import MAX_LINES
 from tests.fakes.daemon import FakeDaemon
 from tests.gpuctl.conftest import Gpuctl
 
 COMMANDS = [
     "status", "devices", "watch", "reserve", "renew", "release", "reservations", "explain",
     "run", "models",
-    "estimate", "load", "unload", "reset", "instances", "logs", "show", "events", "cordon", "uncordon",
-    "drain", "resume", "context", "version",
+    "estimate", "load", "unload", "reset", "orphans", "instances", "logs", "bench", "show",
+    "events", "cordon", "uncordon", "drain", "resume", "context", "version",
 ]  # fmt: skip
 
 

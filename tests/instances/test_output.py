@@ -1,17 +1,54 @@
-"""What engines printed, read back: whole lines, none twice, none left out."""
+"""What engines printed, read back: whole lines, none twice, none left out, none that commands."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 
-from gpud.instances.tree.output import OLDER_OUTPUT_NAME, OUTPUT_NAME, follow, tail
+import pytest
+
+from gpud.instances.tree.output import (
+    OLDER_OUTPUT_NAME,
+    OUTPUT_NAME,
+    Wanted,
+    follow,
+    mark,
+    past,
+    since_mark,
+    tail,
+)
+from gpud.instances.tree.shim import OLDER_TIMES_FILE, TIMES_FILE
 from tests.fakes.clock import FakeClock
 
+NOW = 1_000_000.0
 
-def write(folder: Path, text: str) -> None:
+
+def write(folder: Path, text: str, at: float | None = None) -> None:
+    """Append, with a stamp as the shim writes it where `at` is given."""
     with (folder / OUTPUT_NAME).open("a") as file:
+        status = os.fstat(file.fileno())
         file.write(text)
+    if at is not None:
+        with (folder / TIMES_FILE).open("a") as stamps:
+            stamps.write(f"{status.st_ino} {status.st_size} {at:.3f}\n")
+
+
+def turn(folder: Path) -> None:
+    """As the shim turns a file that is full."""
+    (folder / OUTPUT_NAME).rename(folder / OLDER_OUTPUT_NAME)
+    if (folder / TIMES_FILE).exists():
+        (folder / TIMES_FILE).rename(folder / OLDER_TIMES_FILE)
+
+
+async def told(folder: Path, wanted: Wanted) -> list[str]:
+    return [line async for lines in past(folder, wanted) for line in lines]
+
+
+async def since(folder: Path, seconds: float, lines: int | None = None) -> list[str]:
+    return await told(folder, Wanted(lines=lines, since_wall=NOW + seconds))
 
 
 def test_the_tail_reaches_into_the_older_file(tmp_path: Path) -> None:
@@ -22,25 +59,144 @@ def test_the_tail_reaches_into_the_older_file(tmp_path: Path) -> None:
     assert tail(tmp_path / "nowhere", 5) == ()
 
 
-async def test_following_through_half_lines_and_a_turned_file(tmp_path: Path) -> None:
-    clock, over = FakeClock(), False
-    write(tmp_path, "one\ntw")
-    lines = follow(tmp_path, clock, 10, lambda: over)
-    assert await anext(lines) == ("one",)
+async def test_control_characters_are_stripped_wherever_it_is_read(tmp_path: Path) -> None:
+    hostile = "\x1b[31mred\x1b[0m\t1\x00\x07 \x1b]0;title\x07x\x9b2Jy\n10%\r20%\r\n"
+    write(tmp_path, hostile, NOW)
+    clean = ("red\t1 x2Jy", "10%", "20%")
+    assert tail(tmp_path, 5) == clean
+    assert tuple(await told(tmp_path, Wanted(lines=5))) == clean
+    assert tuple(await since(tmp_path, -5)) == clean
 
-    async def following() -> tuple[str, ...]:
-        waiting = asyncio.ensure_future(anext(lines))
+
+async def test_lines_are_bounded_and_need_no_end(tmp_path: Path) -> None:
+    write(tmp_path, "x" * 5000 + "\nno end")
+    assert await told(tmp_path, Wanted(lines=5)) == ["x" * 2000, "no end"]
+    write(tmp_path, "y" * 10**6)
+    assert all(len(line) <= 2000 for line in await since(tmp_path, -5))
+
+
+async def test_since_a_moment_is_from_the_line_that_was_being_written_then(tmp_path: Path) -> None:
+    write(tmp_path, "zero\n", NOW)
+    write(tmp_path, "ten\nhalf of", NOW + 10)
+    write(tmp_path, " twenty\nmore\n", NOW + 20)
+    assert await since(tmp_path, -100) == ["zero", "ten", "half of twenty", "more"]
+    assert await since(tmp_path, 9) == ["ten", "half of twenty", "more"]
+    assert await since(tmp_path, 10.9) == ["ten", "half of twenty", "more"]  # to the second
+    assert await since(tmp_path, 12) == ["half of twenty", "more"]
+    assert await since(tmp_path, -100, lines=2) == ["half of twenty", "more"]
+    assert await since(tmp_path, 30) == []
+    assert await since(tmp_path / "nowhere", 0) == []
+
+
+async def test_since_a_moment_reaches_into_the_older_file(tmp_path: Path) -> None:
+    write(tmp_path, "a\n", NOW)
+    write(tmp_path, "b\n", NOW + 10)
+    turn(tmp_path)
+    write(tmp_path, "c\n", NOW + 20)
+    assert await since(tmp_path, 10) == ["b", "c"]
+    assert await since(tmp_path, 15) == ["c"]
+
+
+@pytest.mark.parametrize("stamps", [None, "", "nonsense", "1 2", "9999999 0 5.0\n"])
+async def test_where_nobody_wrote_down_when_all_of_a_file_may_be_meant(
+    stamps: str | None, tmp_path: Path
+) -> None:
+    write(tmp_path, "a\nb\n")
+    if stamps is not None:
+        (tmp_path / TIMES_FILE).write_text(stamps)
+    assert await since(tmp_path, 0) == ["a", "b"]  # the file was written to since then
+    written = (tmp_path / OUTPUT_NAME).stat().st_mtime
+    later = Wanted(since_wall=written + 60)
+    assert await told(tmp_path, later) == []
+
+
+async def test_a_megabyte_since_a_moment_comes_whole_in_parts(tmp_path: Path) -> None:
+    lines = [f"line {number}" for number in range(100_000)]
+    write(tmp_path, "\n".join(lines) + "\n", NOW)
+    parts = [part async for part in past(tmp_path, Wanted(since_wall=NOW))]
+    assert len(parts) > 3
+    assert [line for part in parts for line in part] == lines
+
+
+class Follower:
+    """Follows, with a clock that goes on by itself."""
+
+    def __init__(self, folder: Path, wanted: Wanted) -> None:
+        self.over = False
+        self._clock = FakeClock()
+        self.lines: AsyncIterator[tuple[str, ...]] = follow(
+            folder, self._clock, wanted, lambda: self.over
+        )
+
+    async def next(self) -> tuple[str, ...]:
+        waiting = asyncio.ensure_future(anext(self.lines))
         while not waiting.done():
             await asyncio.sleep(0)
-            clock.advance(1)
+            self._clock.advance(1)
         return waiting.result()
 
+    async def until(self, last: str) -> list[str]:
+        found: list[str] = []
+        while not found or found[-1] != last:
+            found += await self.next()
+        return found
+
+
+async def test_following_through_half_lines_and_a_turned_file(tmp_path: Path) -> None:
+    write(tmp_path, "one\ntw")
+    following = Follower(tmp_path, Wanted(lines=10))
+    assert await anext(following.lines) == ("one",)
     write(tmp_path, "o\nthree\n")
-    assert await following() == ("two", "three")
+    assert await following.next() == ("two", "three")
     write(tmp_path, "last of the old\n")
-    (tmp_path / OUTPUT_NAME).rename(tmp_path / OLDER_OUTPUT_NAME)
+    turn(tmp_path)
     write(tmp_path, "first of the new\nno end")
-    assert await following() == ("last of the old", "first of the new")
-    over = True
-    assert await following() == ("no end",)
-    assert [rest async for rest in lines] == []
+    assert await following.until("first of the new") == ["last of the old", "first of the new"]
+    following.over = True
+    assert await following.until("no end") == ["no end"]
+    with pytest.raises(StopAsyncIteration):
+        await following.next()
+
+
+async def test_following_since_a_moment_goes_on_where_that_ended(tmp_path: Path) -> None:
+    write(tmp_path, "old\n", NOW)
+    write(tmp_path, "new\nha", NOW + 10)
+    following = Follower(tmp_path, Wanted(since_wall=NOW + 10))
+    assert await following.next() == ("new",)
+    write(tmp_path, "lf\n")
+    assert await following.next() == ("half",)
+
+
+async def test_who_follows_a_chatty_engine_misses_nothing_across_a_turn(tmp_path: Path) -> None:
+    write(tmp_path, "begin\n")
+    following = Follower(tmp_path, Wanted(lines=1))
+    assert await anext(following.lines) == ("begin",)
+    old, new = ([f"{name} {number}" for number in range(60_000)] for name in ("old", "new"))
+    write(tmp_path, "\n".join(old) + "\n")  # more than is read in one go
+    turn(tmp_path)
+    write(tmp_path, "\n".join(new) + "\n")
+    assert await following.until(new[-1]) == old + new
+
+
+async def test_a_follower_whose_file_is_gone_ends(tmp_path: Path) -> None:
+    write(tmp_path, "one\n")
+    following = Follower(tmp_path, Wanted(lines=1))
+    async with aclosing(following.lines):  # type: ignore[type-var]
+        assert await anext(following.lines) == ("one",)
+        (tmp_path / OUTPUT_NAME).unlink()
+        with pytest.raises(StopAsyncIteration):
+            await following.next()
+
+
+def test_only_what_the_present_engine_wrote_speaks_of_it(tmp_path: Path) -> None:
+    assert since_mark(("out of memory",)) == ("out of memory",)
+    write(tmp_path, "out of memory\n")
+    mark(tmp_path, "restart 1")
+    write(tmp_path, "loaded\n")
+    assert since_mark(tail(tmp_path, 10)) == ("loaded",)
+    assert tail(tmp_path, 10)[1].endswith("restart 1")
+
+
+def test_where_nothing_was_written_there_is_no_mark(tmp_path: Path) -> None:
+    mark(tmp_path / "gone", "restart 1")
+    assert tail(tmp_path / "gone", 10) == ()

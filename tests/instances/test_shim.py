@@ -167,6 +167,24 @@ async def test_output_is_bounded_and_ends_with_the_last_line(
     assert numbers == list(range(numbers[0], 12_000)), "no line was lost between the two"
 
 
+async def test_output_is_stamped_with_when_it_came_and_the_stamps_turn_with_it(
+    launch: Launch, tmp_path: Path
+) -> None:
+    before = time.time()
+    tree = await launch(*unruly_argv("flood", tmp_path))
+    await tree.engine_gone()
+    for output, times in (
+        (shim.OLDER_OUTPUT_FILE, shim.OLDER_TIMES_FILE),
+        (shim.OUTPUT_FILE, shim.TIMES_FILE),
+    ):
+        stamps = [line.split() for line in (tmp_path / times).read_text().splitlines()]
+        assert {int(inode) for inode, _, _ in stamps} == {(tmp_path / output).stat().st_ino}
+        assert int(stamps[0][1]) == 0
+        assert before <= float(stamps[0][2]) <= time.time()
+        # One for each second, however much comes in it.
+        assert len(stamps) <= 2 + time.time() - before
+
+
 async def test_a_disk_that_takes_no_more_ends_neither_engine_nor_shim(
     launch: Launch, tmp_path: Path
 ) -> None:

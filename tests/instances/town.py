@@ -208,6 +208,7 @@ async def town(
 ) -> AsyncIterator[Town]:
     """A town that runs; `settings` are the ledger's."""
     clock, store = FakeClock(), CrampedStore(directory)
+    (directory / "instances").mkdir(exist_ok=True)
     made = _built(directory, model, cards, promises(ledger(settled(**settings)), store, clock))
     store.start(lambda commits: None, lambda cause: made.promises.restore())
     made.promises.restore()

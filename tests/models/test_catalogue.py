@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gpud.errors import ModelFileInvalid, ModelNotFound
 from gpud.models.catalogue import Catalogue, Inspection, inspect_files
-from gpud.models.model import EngineKind, Model, ModelKind, ModelOptions
+from gpud.models.model import EngineKind, HttpSource, Model, ModelKind, ModelOptions
 from tests.models import gguf_bytes as raw
 from tests.models import phantoms
 
@@ -151,6 +152,66 @@ async def test_a_split_model_must_be_complete_and_named_by_its_first_part(tmp_pa
     (tmp_path / "big-00002-of-00003.gguf").unlink()
     with pytest.raises(ModelFileInvalid, match="is missing"):
         await catalogue(tmp_path).inspect(entry("big-00001-of-00003.gguf"))
+
+
+async def test_parts_of_different_models_make_none(tmp_path: Path) -> None:
+    write_split(tmp_path)
+    first, second, third = (tmp_path / f"big-0000{n}-of-00003.gguf" for n in (1, 2, 3))
+    whole = second.read_bytes()
+    second.write_bytes(third.read_bytes())
+    with pytest.raises(ModelFileInvalid, match="in more than one of its parts"):
+        await catalogue(tmp_path).inspect(entry(first.name))
+    count, total = raw.u32(b"split.count", 3), raw.u32(b"split.tensors.count", 3)
+    for keys in (
+        [raw.u32(b"split.count", 4), total],
+        [total],
+        [count, total, raw.u32(b"split.no", 2)],
+    ):
+        second.write_bytes(raw.file(keys, [raw.tensor(b"t1", (8,), 0)], data_bytes=32))
+        with pytest.raises(ModelFileInvalid, match="a part 2 that is of another model"):
+            await catalogue(tmp_path).inspect(entry(first.name))
+    second.write_bytes(whole)
+    await catalogue(tmp_path).inspect(entry(first.name))
+
+
+async def test_a_projector_is_held_beside_its_model(tmp_path: Path) -> None:
+    (tmp_path / "eye").mkdir()
+    phantoms.write_tiny(tmp_path / "m.gguf")
+    phantoms.write_tiny(tmp_path / "eye" / "m.gguf")
+    shelf, model = catalogue(tmp_path), replace(entry("m.gguf"), mmproj="eye/m.gguf")
+    found = await shelf.inspect(model)
+    assert found.projector is not None
+    assert found.names == ("m.gguf", "eye/m.gguf")
+    held = await shelf.hold(model, found)
+    held.close()
+    assert (list(held.by_name), held.projector) == (["m.gguf", "other-m.gguf"], "other-m.gguf")
+    os.utime(tmp_path / "eye" / "m.gguf", (1, 1))
+    with pytest.raises(ModelFileInvalid, match="changed while"):
+        await shelf.confirm(model, found)
+    (tmp_path / "eye" / "m.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ModelFileInvalid, match=r"a projector eye/m\.gguf that"):
+        await shelf.inspect(model)
+
+
+async def test_a_model_that_is_still_to_come_says_so(tmp_path: Path) -> None:
+    source = HttpSource(url="https://example.com/x", sha256="0" * 64)
+    with pytest.raises(ModelFileInvalid, match="its first load fetches it"):
+        await catalogue(tmp_path).inspect(replace(entry("x.gguf"), source=source))
+
+
+async def test_entries_come_and_go(tmp_path: Path) -> None:
+    shelf = catalogue(tmp_path)
+    shelf.configure({"b": replace(entry("b.gguf"), id="b")}, [tmp_path / "roots"])
+    shelf.register(replace(entry("c.gguf"), id="c", owner="anna"))
+    shelf.register(replace(entry("other.gguf"), id="b", owner="anna"))
+    assert [(each.id, each.path) for each in shelf.list()] == [("b", "b.gguf"), ("c", "c.gguf")]
+    assert shelf.get("models/b").path == "b.gguf"
+    assert shelf.roots == (tmp_path / "roots",)
+    shelf.configure({}, [])
+    assert shelf.get("b").owner == "anna"
+    shelf.unregister("b")
+    with pytest.raises(ModelNotFound):
+        shelf.get("b")
 
 
 async def test_a_disk_that_hangs_holds_up_no_other_model(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess
 def test_every_task_has_a_line_of_help() -> None:
     phony = re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)
     assert phony is not None
-    explained = re.findall(r"^([a-z]+):.*## \S.*$", MAKEFILE, re.MULTILINE)
+    explained = re.findall(r"^([a-z-]+):.*## \S.*$", MAKEFILE, re.MULTILINE)
     assert sorted(explained) == sorted(phony[1].split())
     assert {"setup", "demo", "test", "check", "fix", "proto", "bench"} <= set(explained)
 
@@ -87,6 +87,19 @@ def test_a_named_engine_is_used_as_it_is(stub_server: Path) -> None:
 def test_an_engine_on_the_path_is_used(stub_server: Path) -> None:
     got = run(PACKAGING / "get_engine.sh", PATH=f"{stub_server.parent}:{os.environ['PATH']}")
     assert (got.returncode, got.stdout) == (0, f"{stub_server}\n")
+
+
+def test_a_named_vllm_is_used_as_it_is_and_one_on_the_path_is_found(tmp_path: Path) -> None:
+    program = tmp_path / "vllm"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    script = PACKAGING / "vllm" / "get_vllm.sh"
+    for environment in ({"VLLM": str(program)}, {"PATH": f"{tmp_path}:{os.environ['PATH']}"}):
+        got = run(script, **environment)
+        assert (got.returncode, got.stdout) == (0, f"{program}\n")
+    got = run(script, VLLM=str(tmp_path / "nothing"))
+    assert (got.returncode, got.stdout) == (1, "")
+    assert f"$VLLM is {tmp_path}/nothing, which is no program" in got.stderr
 
 
 @pytest.mark.parametrize("content", [None, "#!/bin/sh\nexit 3\n"], ids=["missing", "broken"])

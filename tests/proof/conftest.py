@@ -24,6 +24,7 @@ def daemon(directory: Path, engine: Path | None = None) -> Gpud:
     extra = (
         f'[engines.llama_cpp]\nbinary = "{program}"\n[models]\nroots = ["{directory}"]\n'
         '[models.tiny]\npath = "tiny.gguf"\ncontext_length = 512\nparallel = 1\n'
+        '[health]\nbreaker_failures = 3\nbackoff_first = "50ms"\nbackoff_most = "100ms"\n'
     )
     return Gpud(directory=directory, cards=4, interval="20ms", extra=extra)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 from contextlib import suppress
 
 import grpc
@@ -9,7 +12,7 @@ import grpc
 from gpud.v1 import instances_pb2 as pb
 from tests.end_to_end.driving import PATIENCE_SECONDS, load, unload
 from tests.proof.operations import Client, Operation
-from tests.proof.witness import instances
+from tests.proof.witness import SETTLED, instances
 
 READY = pb.INSTANCE_STATE_READY
 
@@ -72,6 +75,65 @@ class Adopt(Operation):
         need(now.state == READY, f"I6: {self.label} is {now.state}: {now.failure}")
         need(now.pid == self.before.pid, f"I6: {self.label} runs as another process")
         need(now.endpoint == self.before.endpoint, f"I6: {self.label} has another endpoint")
+        await unload_all(client)
+
+
+class Heal(Operation):
+    """An engine that ends while it serves, its daemon killed at each step of what follows."""
+
+    async def prepare(self, client: Client) -> None:
+        self.before = await load(client.api, device="gpu1")
+
+    async def run(self, client: Client) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.before.pid, signal.SIGKILL)
+        await self._healed(client)
+
+    async def _healed(self, client: Client) -> pb.Instance:
+        """It, once it serves again with another process."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            request = pb.WatchInstanceRequest(name=self.before.name)
+            async for told in client.api.instances.WatchInstance(request):
+                if told.instance.state == READY and told.instance.pid != self.before.pid:
+                    return told.instance
+        raise ValueError(f"{self.before.name} ended: {told.instance.failure}")
+
+    async def settle(self, client: Client, *, answered: bool) -> None:
+        need = client.witness.need
+        now = await self._healed(client)
+        need(now.reservation == self.before.reservation, f"{self.label} has another promise")
+        # A start that the daemon's death cut short is one of them.
+        need(1 <= now.restarts <= 3, f"{self.label} was started again {now.restarts} times")
+        await unload_all(client)
+
+
+class Reset(Operation):
+    """One that was given up is loaded anew: wholly, or it is given up still."""
+
+    async def prepare(self, client: Client) -> None:
+        """Its engine is killed whenever it serves, until that is too much."""
+        self.before = await load(client.api, device="gpu1")
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            request = pb.WatchInstanceRequest(name=self.before.name)
+            async for told in client.api.instances.WatchInstance(request):
+                if told.instance.state == READY:
+                    with suppress(ProcessLookupError):
+                        os.kill(told.instance.pid, signal.SIGKILL)
+
+    async def run(self, client: Client) -> None:
+        await client.api.instances.ResetInstance(self._request)
+
+    @property
+    def _request(self) -> pb.ResetInstanceRequest:
+        return pb.ResetInstanceRequest(name=self.before.name, request_id=self.label)
+
+    async def settle(self, client: Client, *, answered: bool) -> None:
+        need = client.witness.need
+        (now,) = [each for each in await instances(client.api) if each.name == self.before.name]
+        need(now.state in SETTLED, f"{self.label} is {now.state}")
+        again = (await client.api.instances.ResetInstance(self._request)).instance
+        need(again.name == now.name, f"I7: {self.label} is another")
+        await instances(client.api)
         await unload_all(client)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from gpud.failpoints import POINTS
 from tests.proof.killing import Case, Chain
-from tests.proof.lives import Adopt, Load, Unload
+from tests.proof.lives import Adopt, Heal, Load, Reset, Unload
 from tests.proof.operations import (
     Attach,
     Client,
@@ -43,6 +43,8 @@ COMMIT = around("store.transaction", "store.commit", "store.tell")
 STEPS = ("intent", "spawn", "spawned", "go", "gate", "ready")
 LAUNCH = around(*(f"launch.{step}" for step in STEPS))
 STOP = around("stop.intent", "stop.tree", "stop.free", "stop.record")
+HEAL = around("heal.intent", "heal.tree", "heal.start")
+RESET = around("heal.reset")
 RECOVERY = around("restore.books", "restore.instances", "adopt.find", "adopt.record")
 SINGLE = (Reserve, ReserveTwo, Renew, Release, Expire, Queued, Preempt, Attach, Cordon, Drain)
 FULL = around("store.relief", "store.recovery")
@@ -57,6 +59,8 @@ def cases() -> list[Case]:
         *(Case(operation=Load, point=point) for point in LAUNCH),
         *(Case(operation=Load, point=point, number=n) for point in COMMIT[1:4] for n in (2, 4)),
         *(Case(operation=Unload, point=point) for point in STOP),
+        *(Case(operation=Heal, point=point) for point in [*HEAL, *LAUNCH[2:]]),
+        *(Case(operation=Reset, point=point) for point in [*RESET, *LAUNCH[:2]]),
         *(Case(operation=Unload, point=point, number=2) for point in COMMIT[1:4]),
         *(Case(operation=Adopt, second=point) for point in [*RECOVERY, *COMMIT]),
         *(Case(operation=FullDisk, point=point) for point in FULL),
@@ -68,6 +72,8 @@ def cases() -> list[Case]:
         ),
         Case(operation=Load, point="launch.gate.before", second="adopt.find.after"),
         Case(operation=Load, point="launch.gate.after", second="adopt.record.before"),
+        Case(operation=Heal, point="heal.intent.after", second="adopt.find.before"),
+        Case(operation=Heal, point="heal.start.after", second="adopt.find.after"),
         Case(operation=Unload, point="stop.tree.before", second="stop.tree.after"),
         Case(operation=Unload, point="stop.free.before", second="stop.record.after"),
         Case(operation=Reserve, point="store.commit.after", second="store.commit.before"),
@@ -88,7 +94,7 @@ async def test_a_daemon_killed_anywhere_stands_by_what_it_said(
 
 @pytest.mark.engine
 async def test_a_daemon_with_a_real_engine_killed_anywhere(real: Gpud) -> None:
-    lives = [case for case in cases() if case.operation in (Load, Unload, Adopt)]
+    lives = [case for case in cases() if case.operation in (Load, Unload, Adopt, Heal)]
     picked = random.Random(SEED).sample(lives, asked(6, len(lives)))
     await prove([Chain(gpud=real)], picked, "R1 the same with the real llama-server: kills")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +19,7 @@ import pytest
 
 from tests.models.hugging_face.writing import Shape, write_folder
 from tests.running import Gpud
+from tests.vllm.processes import descendants
 
 ROOT = Path(__file__).parents[2]
 MISSING = "no vLLM: run packaging/vllm/get_vllm.sh, or set $VLLM"
@@ -121,7 +124,12 @@ def daemon(vllm_program: Path) -> Iterator[Gpud]:
     try:
         yield gpud.start()
     finally:
+        # vLLM renames its processes, so that nothing in their arguments says whose they are.
+        below = {each for pid in gpud.leftovers() for each in descendants(pid)}
         gpud.end()
+        for pid in below:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -8,7 +8,7 @@ import signal
 
 from gpud.v1 import instances_pb2 as pb
 from tests.end_to_end.driving import books, reaches, unload
-from tests.running import calling, refused_stream
+from tests.running import Api, calling, refused_stream
 from tests.vllm.conftest import LOAD_SECONDS, Serving
 from tests.vllm.processes import descendants, lives, wait_until
 
@@ -37,6 +37,15 @@ async def test_a_cache_too_small_for_one_sequence_fails_the_load_at_its_own_word
     wait_until("nothing of it runs", lambda: len(serving.gpud.leftovers()) == 0)
 
 
+async def says(api: Api, instance: str, words: str) -> bool:
+    """Whether it prints them before it ends."""
+    request = pb.TailOutputRequest(instance=instance, lines=100, follow=True)
+    async for part in api.instances.TailOutput(request):
+        if any(words in line for line in part.lines):
+            return True
+    return False
+
+
 async def test_one_that_starts_and_ignores_sigterm_is_unloaded_whole(serving: Serving) -> None:
     """While its core starts vLLM takes no SIGTERM for half a minute and more."""
     async with calling(serving.gpud) as api, asyncio.timeout(LOAD_SECONDS):
@@ -44,13 +53,8 @@ async def test_one_that_starts_and_ignores_sigterm_is_unloaded_whole(serving: Se
         load = api.instances.LoadModel(pb.LoadModelRequest(model="tiny", devices=["host"]))
         first = await load.read()
         instance = first.instance.name
-        tail = api.instances.TailOutput(
-            pb.TailOutputRequest(instance=instance, lines=100, follow=True)
-        )
         started = await reaches(api, instance, pb.INSTANCE_STATE_LOADING)
-        async for part in tail:
-            if any("Initializing a V1 LLM engine" in line for line in part.lines):
-                break
+        assert await says(api, instance, "Initializing a V1 LLM engine")
         tree = descendants(started.pid)
         assert len(tree) > 1
         told = await unload(api, instance=instance)

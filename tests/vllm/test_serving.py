@@ -53,8 +53,8 @@ def test_a_load_goes_through_its_phases_and_says_what_runs(tiny: Json, serving: 
     assert tiny["time_to_first_token"]
     names = {name(pid) for pid in descendants(tiny["pid"])}
     assert {"vllm", "VLLM::EngineCor", "VLLM::Worker"} <= names
-    found = serving.json("status")
-    assert "0.32" in str(found) or "vllm" in str(found).lower()
+    engines = {each["engine"]: each for each in serving.json("status")["node"]["engines"]}
+    assert engines["ENGINE_VLLM"]["version"][0].isdigit()
 
 
 def test_it_stays_in_its_promise_and_takes_what_was_estimated(tiny: Json) -> None:
@@ -78,6 +78,14 @@ def test_it_asks_for_the_key_which_no_argument_shows(tiny: Json) -> None:
     assert fetch(f"{tiny['endpoint']}/v1/models", KEY)[0] == 200
     for pid in descendants(tiny["pid"]):
         assert KEY.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_each_of_its_processes_still_says_whose_it_is(tiny: Json) -> None:
+    """By its environment, which the names that they give themselves would else be written over."""
+    tree = descendants(tiny["pid"])
+    assert len(tree) >= 3
+    for pid in tree:
+        assert b"GPUD_RESERVATION=" in Path(f"/proc/{pid}/environ").read_bytes(), name(pid)
 
 
 def test_it_is_told_nothing_of_the_daemon_s_own_environment(tiny: Json) -> None:
@@ -136,12 +144,14 @@ async def test_it_is_sent_to_sleep_and_woken(tiny: Json, engine: Vllm) -> None:
         path="tiny",
         options=ModelOptions(),
     )
-    for level in (1, 2):
+    for level, state in ((1, "weights_offloaded"), (2, "discard_all")):
         await engine.sleep(endpoint, level, key)
         assert await engine.is_sleeping(endpoint, key) is True
         pulse = await engine.pulse(endpoint, key)
         assert pulse is not None
         assert pulse.sleeping
+        _, metrics = fetch(f"{endpoint}/metrics", KEY)
+        assert f'sleep_state="{state}"}} 1.0' in metrics
         assert await engine.readiness(endpoint) is Readiness.READY
         await engine.wake(endpoint, key)
         assert await engine.is_sleeping(endpoint, key) is False

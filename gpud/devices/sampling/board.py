@@ -67,7 +67,7 @@ class Board:
     """
 
     def __init__(self, bands: Bands) -> None:
-        self._bands = bands
+        self.bands = bands
         self._infos: dict[str, DeviceInfo] = {}
         self._samples: dict[str, Sample] = {}
         self._standings: dict[str, Standing] = {}
@@ -240,9 +240,9 @@ class Board:
         self, info: DeviceInfo, readings: Readings, boottime: float
     ) -> tuple[Pressure | None, Thermal | None]:
         before = self._standings.get(info.uuid, Standing())
-        standing = before.after(self._bands, info, readings, boottime)
+        standing = before.after(self.bands, info, readings, boottime)
         self._standings[info.uuid] = standing
-        return standing.told(self._bands)
+        return standing.told(self.bands)
 
     def _as_hot_as_its_card(self, sample: Sample) -> Sample:
         """A MIG slice has no sensor of its own."""

@@ -18,6 +18,7 @@ import structlog
 
 from gpud.clock import Clock
 from gpud.devices.attached import AttachmentTable
+from gpud.devices.bands import Bands
 from gpud.devices.driver import HOST, NVML, SIMULATED, ModeOutcome, driver_name
 from gpud.devices.host import host_uuid
 from gpud.devices.host_pressure import HostPressure
@@ -115,6 +116,10 @@ class Sampler:
         self._mode_orders = ModeOrders()
         self._crashes_opening = 0
         self._restart_seconds = self._limits.restart_first
+
+    def judge_by(self, bands: Bands) -> None:
+        """Judge pressure and heat by other edges, from the next sample on."""
+        self._board.bands = bands
 
     def sample_now(self) -> None:
         """Have everything read at once, process lists too, whatever the interval."""

@@ -26,6 +26,7 @@ OWN_NAMES: Final = frozenset(
     {
         "HF_HUB_OFFLINE",
         "DO_NOT_TRACK",
+        "SPT_NOENV",
         "VLLM_NO_USAGE_STATS",
         "VLLM_CACHE_ROOT",
         "VLLM_RPC_BASE_PATH",
@@ -190,6 +191,9 @@ def bare_environment(library_path: str | None, cache: str) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "VLLM_CACHE_ROOT": cache,
+        # Its processes give themselves names, and would write them over their environment, by
+        # which gpud knows whose they are.
+        "SPT_NOENV": "1",
     }
     # An empty part of a library path would be the engine's own folder, which it may write to.
     folders = [part for part in (library_path or "").split(":") if _FOLDER.fullmatch(part)]

@@ -36,6 +36,10 @@ PROBE_LIMIT_SECONDS: Final = 15.0
 SLEEP_LIMIT_SECONDS: Final = 120.0  # weights go to RAM, or come back from it
 WARM_UP_TOKENS: Final = 4
 WARM_UP_TEXT: Final = "Say hello."
+# A whole step is tried where its first tokens say that it takes no longer than this. They say
+# too much rather than too little: a short prompt costs as much as one of a hundred tokens.
+FILL_LIMIT_SECONDS: Final = 20.0
+FILL_TOKEN: Final = 5  # any number that every vocabulary has
 
 
 class Vllm:
@@ -121,18 +125,30 @@ class Vllm:
         """
         before = await self._speed(endpoint, key)
         request = _request(model, embedding=bool(options_.embedding), tokens=WARM_UP_TOKENS)
-        await self._ask(endpoint, request, WARM_UP_LIMIT_SECONDS, key)
-        after = await self._speed(endpoint, key)
-        if before is None or after is None:
-            return Warmth(tokens_per_second=None, time_to_first_token_seconds=None)
-        seconds = after.later_seconds - before.later_seconds
-        tokens = after.later_tokens - before.later_tokens
-        firsts = after.first_tokens - before.first_tokens
-        waited = after.first_token_seconds - before.first_token_seconds
-        return Warmth(
-            tokens_per_second=tokens / seconds if tokens > 0 and seconds > 0 else None,
-            time_to_first_token_seconds=waited / firsts if firsts > 0 else None,
-        )
+        answer = await self._ask(endpoint, request, WARM_UP_LIMIT_SECONDS, key)
+        warmth = output.warmth(before, await self._speed(endpoint, key))
+        first = warmth.time_to_first_token_seconds
+        prompt = output.prompt_tokens(_object(answer))
+        step = options_.max_num_batched_tokens or 0
+        if first is not None and prompt and step * first / prompt <= FILL_LIMIT_SECONDS:
+            await self._fill(endpoint, model, step, key)
+        return warmth
+
+    async def _fill(self, endpoint: str, model: Model, step: int, key: ApiKey | None) -> None:
+        """One step with as many tokens as it may ever have.
+
+        What memory that takes is then taken: a load that lacks it fails now rather than at the
+        first long prompt, and what is measured of it is the whole. Raises ProbeFailed.
+        """
+        listed = await self._probe.get(f"{endpoint}/v1/models", METRICS_LIMIT_SECONDS, key)
+        room = output.longest_prompt(_object(listed)) - 1
+        if min(step, room) < 1:
+            return
+        body = {"model": model.id, "prompt": [FILL_TOKEN] * min(step, room), "max_tokens": 1}
+        url = f"{endpoint}/v1/completions"
+        answer = await self._probe.post_json(url, body, WARM_UP_LIMIT_SECONDS, key)
+        if answer.status >= 500:  # one that takes no such prompt says 400, and is none the worse
+            _check(url, answer)
 
     async def probe(
         self, endpoint: str, model: Model, options_: ModelOptions, key: ApiKey | None = None
@@ -162,10 +178,22 @@ class Vllm:
         url = f"{endpoint}/sleep?level={level}"
         _check(url, await self._probe.post_json(url, {}, SLEEP_LIMIT_SECONDS, key))
 
-    async def wake(self, endpoint: str, key: ApiKey | None = None) -> None:
-        """Wake it; it serves as before once this returns. Raises ProbeFailed."""
-        url = f"{endpoint}/wake_up"
-        _check(url, await self._probe.post_json(url, {}, SLEEP_LIMIT_SECONDS, key))
+    async def wake(self, endpoint: str, key: ApiKey | None = None, level: int = 1) -> None:
+        """Wake it; it serves as before once this returns. Raises ProbeFailed.
+
+        After level 2 there is room for its weights again, but nothing in it: they are read from
+        their files (vLLM, "Sleep Mode").
+        """
+        steps: list[tuple[str, dict[str, str]]] = [("/wake_up", {})]
+        if level > 1:
+            steps = [
+                ("/wake_up?tags=weights", {}),
+                ("/collective_rpc", {"method": "reload_weights"}),
+                ("/wake_up", {}),
+            ]
+        for path, body in steps:
+            url = endpoint + path
+            _check(url, await self._probe.post_json(url, body, SLEEP_LIMIT_SECONDS, key))
 
     async def is_sleeping(self, endpoint: str, key: ApiKey | None = None) -> bool | None:
         """Whether it sleeps; None: it was not loaded with `sleep_mode`, or does not answer."""
@@ -212,10 +240,10 @@ class Vllm:
         request: tuple[str, dict[str, Any]],
         limit_seconds: float,
         key: ApiKey | None,
-    ) -> None:
+    ) -> Answer:
         path, body = request
         url = endpoint + path
-        _check(url, await self._probe.post_json(url, body, limit_seconds, key))
+        return _check(url, await self._probe.post_json(url, body, limit_seconds, key))
 
 
 def _model(inspection: Inspection | None) -> HfModel:
@@ -224,10 +252,11 @@ def _model(inspection: Inspection | None) -> HfModel:
     return inspection.hf
 
 
-def _check(url: str, answer: Answer) -> None:
+def _check(url: str, answer: Answer) -> Answer:
     if answer.status != 200:
         detail = f"{answer.status} {answer.body[:200].decode(errors='replace')}"
         raise ProbeFailed(url=url, fault=ProbeFault.STATUS, detail=detail)
+    return answer
 
 
 def _request(model: Model, *, embedding: bool, tokens: int) -> tuple[str, dict[str, Any]]:

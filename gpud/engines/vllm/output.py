@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from gpud.engines.engine import Pulse
+from gpud.engines.engine import Pulse, Warmth
 from gpud.units import GIB
 
 # `vllm:num_requests_running{engine="0",model_name="tiny"} 1.0`; one line for each engine core.
@@ -67,7 +68,7 @@ _MEANINGS: Final = {
     r"Can't load tokenizer|Couldn't instantiate the backend tokenizer": "its tokenizer is missing",
     r"No module named": "its installation is not complete",
     r"\[shutdown\] API server: shutdown triggered": "it was told to stop",
-    r"exited unexpectedly|died unexpectedly|EngineDeadError|EngineCore encountered a fatal error": (
+    r"(?:exited|died) unexpectedly|EngineDeadError|EngineCore encountered a fatal error": (
         "one of its own processes ended"
     ),
     r"^cannot execute ": "the program cannot be executed",
@@ -187,6 +188,35 @@ def speed(metrics: str) -> Speed | None:
         later_tokens=totals[2],
         later_seconds=totals[3],
     )
+
+
+def warmth(before: Speed | None, after: Speed | None) -> Warmth:
+    """What the requests between two moments showed."""
+    if before is None or after is None:
+        return Warmth(tokens_per_second=None, time_to_first_token_seconds=None)
+    seconds = after.later_seconds - before.later_seconds
+    tokens = after.later_tokens - before.later_tokens
+    firsts = after.first_tokens - before.first_tokens
+    waited = after.first_token_seconds - before.first_token_seconds
+    return Warmth(
+        tokens_per_second=tokens / seconds if tokens > 0 and seconds > 0 else None,
+        time_to_first_token_seconds=waited / firsts if firsts > 0 else None,
+    )
+
+
+def prompt_tokens(answer: Mapping[str, Any]) -> int:
+    """How long the prompt of an answer was, in tokens; 0 where it does not say."""
+    usage = answer.get("usage")
+    count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return count if isinstance(count, int) else 0
+
+
+def longest_prompt(listed: Mapping[str, Any]) -> int:
+    """The context of the first of the models that /v1/models lists; 0 where it does not say."""
+    models = listed.get("data")
+    first = models[0] if isinstance(models, list) and models else None
+    count = first.get("max_model_len") if isinstance(first, dict) else None
+    return count if isinstance(count, int) else 0
 
 
 def cache_config(metrics: str) -> dict[str, str]:

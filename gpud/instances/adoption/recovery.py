@@ -5,19 +5,24 @@ What runs is taken over as it is; what served and is gone is healed; the rest ha
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import structlog
 
 from gpud.errors import InstanceLost
+from gpud.events import Event
 from gpud.failpoints import around
+from gpud.instances.adoption.orphans import remove_strays
 from gpud.instances.health.healing import put_off, serving
 from gpud.instances.instance import Exit, Gate, Instance, InstanceState, LoadPhase, UnloadPhase
 from gpud.instances.life import House, Life
 from gpud.instances.lifecycle import PHASE_OF_STATE, Happening
 from gpud.instances.load import Load
 from gpud.instances.tree.launcher import LaunchFailed, Tree, last_exit
+from gpud.instances.tree.output import last_words
+from gpud.ledger.change import Change
 
 log = structlog.get_logger()
 
@@ -47,6 +52,7 @@ class Recovery:
         with around("restore.instances"):
             await self._recover_all()
             self._release_orphans()
+            await self._remove_strays()
 
     async def _recover_all(self) -> None:
         for instance in self._house.promises.read("instance", Instance).values():
@@ -151,6 +157,8 @@ class Recovery:
     def _lose(self, life: Life) -> None:
         instance = life.instance
         cause = _cause(instance, self._house.clock.now().boot_id)
+        if instance.gate is Gate.GO:
+            cause += last_words(life.folder)
         life.error = InstanceLost(instance=instance.name, cause=cause)
         if life.tree is None and instance.gate is Gate.GO:
             life.note(last_exit=instance.last_exit or self._exit_of(instance))
@@ -173,6 +181,23 @@ class Recovery:
             ):
                 _, change = promises.ledger.release(reservation.id, None, now, holder=True)
                 promises.post(change)
+
+    async def _remove_strays(self) -> None:
+        """Folders of instances that no record names, but for those whose processes still run."""
+        if self._house.promises.unreadable:
+            return  # as above
+        directory, now = self._house.directory, self._house.clock.now()
+        recorded = frozenset(self._lives)
+        kept = await asyncio.to_thread(remove_strays, directory, recorded, now.boot_id)
+        for id_ in kept:
+            log.warning("orphan.found", instance=f"instances/{id_}")
+            event = Event(
+                wall=now.wall,
+                type="orphan.found",
+                subject=f"instances/{id_}",
+                reason="it runs, and no record knows it; `gpuctl orphans` shows its processes",
+            )
+            self._house.promises.post(Change(events=(event,)))
 
 
 def _cause(instance: Instance, boot_id: str) -> str:

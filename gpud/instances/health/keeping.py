@@ -8,6 +8,7 @@ import structlog
 
 from gpud.errors import GpudError, StoreReadOnly
 from gpud.failpoints import around
+from gpud.instances.draining.drain import open_door
 from gpud.instances.health.healing import (
     Fault,
     GivenUp,
@@ -23,6 +24,7 @@ from gpud.instances.life import Life
 from gpud.instances.lifecycle import Happening
 from gpud.instances.load import TAIL_LINES, Load, engine_exited
 from gpud.instances.race import unless
+from gpud.instances.sleeping.sleeping import found_asleep
 from gpud.instances.starting.admission import MemoryTaken
 from gpud.instances.tree.output import since_mark, tail
 
@@ -69,6 +71,7 @@ class Keeping:
         """Until its engine ends. Raises EngineExited, EngineStuck."""
         life = self._life
         assert life.tree is not None  # noqa: S101 — what is READY runs
+        await found_asleep(life)
         exit_ = await unless(Watch(life, self._load).run(), life.tree.engine_gone())
         if exit_ is not None:
             raise engine_exited(life, exit_)
@@ -116,9 +119,10 @@ class Keeping:
         life.phase = LoadPhase.READY
         life.woken.clear()
         with around("heal.intent"):
-            life.happen(Happening.AILED, event, healing=record, endpoint="")
+            life.happen(Happening.AILED, event, healing=record, endpoint="", sleep=None)
             await life.written()
         await self._end_tree()
+        open_door(life)
 
     def _is_ours(self, error: GpudError) -> bool:
         """Whether it says nothing against the engine.
@@ -140,8 +144,9 @@ class Keeping:
                 life.note(last_exit=await tree.engine_gone(), pid=None)
                 await tree.gone()
             life.tree = None
-            self._gone_boottime = self._house.clock.now().boottime
-            self._house.list_soon()
+            if tree.engine_pid() is not None:  # else it never came past its gate, and took nothing
+                self._gone_boottime = self._house.clock.now().boottime
+                self._house.list_soon()
         await life.turn.aclose()
 
     async def _wait_out(self) -> None:

@@ -51,7 +51,7 @@ class Vital:
     probed: float | None = None
     probe_failures: int = 0  # in a row
     probe_cost: float | None = None  # of progress, by the cheapest probe
-    tokens_per_second: float | None = None  # when it last gave any
+    tokens_per_second: float | None = None  # while it was last busy
     degraded: str = ""  # why, where it does not run as it should
 
     @property
@@ -82,7 +82,7 @@ def felt(vital: Vital, pulse: Pulse | None, now: float) -> Vital:
         worked=now if moved else vital.worked,
         used=now if is_used else vital.used,
         unblocked=now if is_free else vital.unblocked,
-        tokens_per_second=_rate(vital, pulse, now) or vital.tokens_per_second,
+        tokens_per_second=_rate(vital, new, now) or vital.tokens_per_second,
     )
 
 
@@ -91,11 +91,14 @@ def _differs(before: float | None, now: float | None) -> bool:
     return before is not None and now is not None and before != now
 
 
-def _rate(vital: Vital, pulse: Pulse, now: float) -> float | None:
-    before = vital.pulse.tokens if vital.pulse is not None else None
-    if before is None or pulse.tokens is None or vital.pulsed is None or now <= vital.pulsed:
+def _rate(before: Vital, after: Vital, now: float) -> float | None:
+    """Tokens in a second, of a span that began and ended with requests in flight."""
+    first = before.pulse.tokens if before.pulse is not None else None
+    last = after.pulse.tokens if after.pulse is not None else None
+    if first is None or last is None or before.pulsed is None or now <= before.pulsed:
         return None
-    return (pulse.tokens - before) / (now - vital.pulsed) if pulse.tokens > before else None
+    is_busy = bool(before.in_flight) and bool(after.in_flight)
+    return (last - first) / (now - before.pulsed) if is_busy and last > first else None
 
 
 def asked(vital: Vital, readiness: Readiness, now: float) -> Vital:

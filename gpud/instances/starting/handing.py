@@ -104,9 +104,7 @@ async def key_for(instance: Instance) -> ApiKey | None:
         problem = f"could not be read within {KEY_SECONDS:g} s: its disk hangs"
     except KeyRefused as refused:
         problem = str(refused)
-    raise ModelFileInvalid(
-        model=f"models/{instance.model}", path="api_key_file", problem=problem
-    )
+    raise ModelFileInvalid(model=f"models/{instance.model}", path="api_key_file", problem=problem)
 
 
 def _link_paths(folder: Path, paths: Mapping[str, Path]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -16,8 +17,9 @@ from gpud.devices.topology import format_cpus
 from gpud.engines.engine import Engine, EngineProgram, StartRequest
 from gpud.errors import DeviceShortage, DeviceUnavailable, EngineMissing
 from gpud.failpoints import around
-from gpud.instances.instance import Gate
+from gpud.instances.instance import Gate, Instance
 from gpud.instances.life import House, Life
+from gpud.instances.limits import limits
 from gpud.instances.starting.admission import Held, check_contexts, check_room
 from gpud.instances.starting.confinement import (
     IN_CGROUP,
@@ -29,6 +31,7 @@ from gpud.instances.starting.confinement import (
     swap_words,
 )
 from gpud.instances.starting.handing import Handed, hand_over
+from gpud.instances.starting.ports import LOOPBACK
 from gpud.instances.tree import locking
 from gpud.instances.tree.binding import Binding
 from gpud.instances.tree.launcher import LaunchFailed, LaunchSpec, Tree
@@ -36,11 +39,10 @@ from gpud.ledger.admission.policy import overload, state_rule
 from gpud.ledger.change import Change
 from gpud.ledger.reservation import Reservation
 from gpud.models.catalogue import Inspection
-from gpud.models.model import Model
+from gpud.models.model import Limits, Model
 
 log = structlog.get_logger()
 
-LOOPBACK = "127.0.0.1"
 # A healthy device is read within milliseconds; one that is not has said so by then.
 FRESH_SECONDS = 2.0
 
@@ -104,7 +106,8 @@ class Start:
     def _prepare(self, near: Nearby, handed: Handed) -> tuple[LaunchSpec, str]:
         """What is spawned, and how it is to be kept from swap."""
         life, instance = self.life, self.life.instance
-        cgroup = _make_cgroup(life.house, instance.id)
+        cgroup = _make_cgroup(life.house, instance)
+        cpus = self._choose_cpus(near)
         terms = LockTerms(
             engine_can=self.engine.can_lock(self.program),
             needed_bytes=self.inspection.size_bytes,
@@ -145,7 +148,7 @@ class Start:
             directory=life.folder,
             token=secrets.token_hex(16),
             binding=Binding(
-                cpus=tuple(sorted(near.cpus)),
+                cpus=cpus,
                 memory_node=near.memory_node,
                 cgroup=cgroup,
                 lock_memory=swap == LOCKED or bool(instance.options.mlock),
@@ -153,6 +156,18 @@ class Start:
             files=tuple(file.fileno() for file in handed.files),
         )
         return spec, swap
+
+    def _choose_cpus(self, near: Nearby) -> tuple[int, ...]:
+        """Those near its devices, or as many of them, and of others, as its limit says."""
+        life, instance = self.life, self.life.instance
+        if instance.limits.cpus is None:
+            return tuple(sorted(near.cpus))
+        others = (each for each in life.house.roll() if each.id != instance.id)
+        allowed = os.sched_getaffinity(0)
+        cpus = limits.choose(instance.limits.cpus, near.cpus, allowed, others)
+        # At once, so that who starts at the same time takes others.
+        life.instance = replace(instance, cpu_affinity=format_cpus(cpus))
+        return cpus
 
     async def _recheck(self, reservation: Reservation) -> None:
         """The bytes that were promised are still there, by samples younger than this call."""
@@ -179,6 +194,16 @@ class Start:
             if rule:
                 raise DeviceUnavailable(shortages=(_unusable(grant.device, sample, rule),))
 
+    def _limit_words(self, bound: Binding) -> str:
+        cgroups, instance = self.life.house.cgroups, self.life.instance
+        kept = limits.Kept(
+            in_cgroup=bool(bound.cgroup),
+            has_quota=cgroups is not None and cgroups.has_quota(instance.id),
+            cpus=bound.cpus,
+            problems=bound.problems,
+        )
+        return limits.words(instance.limits, kept)
+
     def _note_started(self, tree: Tree, pid: int, swap: str, near: Nearby) -> None:
         """What it runs as, and what the shim could bind it to, which may be less than wanted."""
         life, bound = self.life, tree.bound()
@@ -194,20 +219,23 @@ class Start:
             memory_node=bound.memory_node,
             swap=swap,
             containment="cgroup" if bound.cgroup else "session",
+            limits_enforced=self._limit_words(bound),
         )
         words = binding_words(bound.cpus, bound.memory_node) or near.words
         parts = (f"pid {pid}", words, *bound.problems)
         life.show(detail="; ".join(part for part in parts if part))
 
 
-def _make_cgroup(house: House, instance_id: str) -> str:
-    """The folder of a cgroup that may not swap; empty where none can be had."""
-    if house.cgroups is None or not house.policy.swap_disabled:
+def _make_cgroup(house: House, instance: Instance) -> str:
+    """The folder of a cgroup with its limits, and without swap; empty where none can be had."""
+    is_wanted = house.policy.swap_disabled or instance.limits != Limits()
+    if house.cgroups is None or not is_wanted:
         return ""
     try:
-        return house.cgroups.make(instance_id)
+        swaps = not house.policy.swap_disabled
+        return house.cgroups.make(instance.id, instance.limits, swaps=swaps)
     except OSError as error:
-        log.warning("instance.no_cgroup", instance=f"instances/{instance_id}", problem=str(error))
+        log.warning("instance.no_cgroup", instance=instance.name, problem=str(error))
         return ""
 
 

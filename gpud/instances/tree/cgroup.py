@@ -12,10 +12,15 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from gpud.models.model import Limits
+
 MOUNT = "sys/fs/cgroup"
 # What marks a cgroup as handed out: set by systemd with Delegate=yes, for root and for others.
 DELEGATED_MARKS = ("trusted.delegate", "user.delegate")
 PREFIX = "instance-"
+# The kernel's own default of cpu.max: quotas count within so many microseconds.
+PERIOD_MICROSECONDS = 100_000
+NO_LIMITS = Limits()
 
 
 class Cgroups:
@@ -24,16 +29,38 @@ class Cgroups:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def make(self, instance: str) -> str:
-        """A cgroup of its own that may not swap; its folder. Raises OSError."""
+    def make(self, instance: str, limits: Limits = NO_LIMITS, *, swaps: bool = False) -> str:
+        """A cgroup of its own, which may not swap unless it `swaps`; its folder. Raises OSError.
+
+        Its limit of memory counts what it maps as well, which the kernel drops before it ends
+        anything. That of time on the cores holds only where `has_quota` says so.
+        """
         own = self._own(instance)
         own.mkdir(exist_ok=True)
         try:
-            (own / "memory.swap.max").write_text("0\n")
+            if limits.memory_bytes is not None:
+                (own / "memory.max").write_text(f"{limits.memory_bytes}\n")
+            if not swaps:
+                (own / "memory.swap.max").write_text("0\n")
         except OSError:
             self.remove(instance)
             raise
+        if limits.cpus is not None:
+            self._bound_time(own, limits.cpus)
         return str(own)
+
+    def _bound_time(self, own: Path, cpus: float) -> None:
+        """As far as the controller is there, or is ours to switch on."""
+        quota = own / "cpu.max"
+        with suppress(OSError):
+            if not quota.exists():
+                (self._folder / "cgroup.subtree_control").write_text("+cpu")
+            if quota.exists():
+                quota.write_text(f"{round(cpus * PERIOD_MICROSECONDS)} {PERIOD_MICROSECONDS}\n")
+
+    def has_quota(self, instance: str) -> bool:
+        """Whether its time on the cores can be bounded: the controller was delegated too."""
+        return (self._own(instance) / "cpu.max").exists()
 
     def remove(self, instance: str) -> None:
         """Once nothing of it runs any more; no error when it is not there."""

@@ -18,8 +18,8 @@ import msgspec
 from gpud.clock import Clock
 from gpud.errors import GpudError
 from gpud.instances.instance import Exit, ProcessIdentity
+from gpud.instances.tree import custody, shim
 from gpud.instances.tree import identity as identities
-from gpud.instances.tree import shim
 from gpud.instances.tree.binding import BINDING_FILE, Binding, told
 from gpud.instances.tree.output import tail
 
@@ -297,6 +297,7 @@ class ProcessLauncher:
         try:
             pidfd = os.pidfd_open(pid)
             identity = identities.identify(pid, pidfd, self._boot_id, spec.token)
+            custody.write(spec.directory, identity)
         except OSError as error:
             os.close(gate)  # the shim ends: its gate will never open
             raise LaunchFailed(instance=spec.instance, problem=str(error)) from error

@@ -21,6 +21,8 @@ MARK = "gpud: the engine is started again"
 _TAIL_BYTES = 256 * 1024
 _FOLLOW_SECONDS = 0.2
 _LINE_CHARS = 2000
+_LAST_WORDS = 5
+_WORDS_CHARS = 300
 # Escape sequences are dropped whole (CSI, OSC), then every other control character but tabs, C1
 # included: what an engine printed commands nobody's terminal.
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?")
@@ -51,6 +53,14 @@ def since_mark(lines: tuple[str, ...]) -> tuple[str, ...]:
     """Those that the present engine wrote."""
     marks = [at for at, line in enumerate(lines) if line.startswith(MARK)]
     return lines[marks[-1] + 1 :] if marks else lines
+
+
+def last_words(directory: Path) -> str:
+    """The last lines of the present engine, to be added to why it failed; empty when none."""
+    lines = since_mark(tail(directory, _LAST_WORDS))
+    return (
+        f"; its last lines: {' | '.join(line[:_WORDS_CHARS] for line in lines)}" if lines else ""
+    )
 
 
 async def past(directory: Path, wanted: Wanted) -> AsyncIterator[tuple[str, ...]]:

@@ -126,6 +126,9 @@ def host_bytes(model: HfModel, options: ModelOptions, device: DeviceTraits) -> i
         return 0
     size = _front_bytes(plan)
     size += plan.ranks * (WORKER_BYTES + CARD_WORKER_BYTES + (0 if plan.eager else COMPILED_BYTES))
+    if options.sleep_mode:
+        # Where they lie while it sleeps: promised from the load on, so that no sleep can fail.
+        size += plan.ranks * _weights(plan).bytes
     return int(size * (1 + RAM_MARGIN))
 
 

@@ -12,7 +12,14 @@ import msgspec
 from gpud.errors import OptionInvalid
 from gpud.models.model import EngineKind, HttpSource, HubSource, Model, ModelOptions, Source
 from gpud.models.sources.refusals import SourceInvalid
-from gpud.models.sources.rules import check_hub, check_sha256, check_url, place_of
+from gpud.models.sources.rules import (
+    check_file,
+    check_repository,
+    check_revision,
+    check_sha256,
+    check_url,
+    place_of,
+)
 
 T = TypeVar("T")
 
@@ -85,11 +92,11 @@ def _source(engine: EngineKind, said: Said, allow_http: bool) -> Source | None:
         raise OptionInvalid(
             field="file", problem="is missing: name the GGUF file of the repository to serve"
         )
-    return _checked("hub", lambda: check_hub(_hub(said)))
-
-
-def _hub(said: Said) -> HubSource:
-    return HubSource(repository=said.hub, revision=said.revision or "main", file=said.file)
+    return HubSource(
+        repository=_checked("hub", lambda: check_repository(said.hub)),
+        revision=_checked("revision", lambda: check_revision(said.revision or "main")),
+        file=_checked("file", lambda: check_file(said.file)) if said.file else "",
+    )
 
 
 def _checked(field: str, check: Callable[[], T]) -> T:

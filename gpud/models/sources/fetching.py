@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +43,10 @@ class Fetching:
         self._terms = terms
         self._jobs = jobs
         self._checksums = checksums
+
+    def configure(self, directory: Path, terms: Terms) -> None:
+        """From the next download on; those under way go on as they began."""
+        self._directory, self._terms = directory, replace(terms, room=self._terms.room)
 
     async def fetch(self, model: Model, tell: Tell) -> None:
         """See to it that the files are here; two loads of one model wait for one download.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -45,25 +46,26 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True):
 
     def model(self, places: Places) -> Model:
         """The catalogue's entry. Raises OptionInvalid where the rules have changed since."""
-        options = self.options
-        if self.profile:
-            if self.profile not in places.profiles:
-                known = ", ".join(sorted(places.profiles)) or "none"
-                raise OptionInvalid(
-                    field="profile",
-                    problem=f"there is no profile {self.profile!r}; there are {known}",
-                )
-            options = options.over(places.profiles[self.profile])
-        bare = Model(
+        if self.profile and self.profile not in places.profiles:
+            known = ", ".join(sorted(places.profiles)) or "none"
+            raise OptionInvalid(
+                field="profile", problem=f"there is no profile {self.profile!r}; there are {known}"
+            )
+        below = places.profiles.get(self.profile, ModelOptions())
+        whole = replace(self.bare(), options=self.options.over(below))
+        return with_source(whole, self.said, places)
+
+    def bare(self) -> Model:
+        """The entry without what the configuration adds to it: it cannot be loaded so."""
+        return Model(
             id=self.id,
             engine=self.engine,
             kind=self.kind,
-            path="",
-            options=options,
+            path=self.said.path,
+            options=self.options,
             profile=self.profile,
             owner=self.owner,
         )
-        return with_source(bare, self.said, places)
 
 
 class Registry:
@@ -87,13 +89,27 @@ class Registry:
         for id_, body in rows:
             try:
                 entry = msgspec.json.decode(body, type=Registered)
-                self._catalogue.register(entry.model(self.places))
-            except (msgspec.MsgspecError, ValueError, GpudError) as error:
+            except (msgspec.MsgspecError, ValueError) as error:
                 log.warning("models.unusable", model=f"models/{id_}", problem=str(error))
                 continue
             self._entries[id_] = entry
-            if self._catalogue.configured(id_) is not None:
-                log.warning("models.hidden", model=f"models/{id_}", owner=entry.owner)
+            self._show(entry)
+
+    def configure(self, places: Places) -> None:
+        """The configuration has changed: what entries refer to may be elsewhere, or gone."""
+        self.places = places
+        for entry in self._entries.values():
+            self._show(entry)
+
+    def _show(self, entry: Registered) -> None:
+        """Put it into the catalogue, as far as the configuration allows it still."""
+        try:
+            self._catalogue.register(entry.model(self.places))
+        except GpudError as error:
+            log.warning("models.unusable", model=f"models/{entry.id}", problem=str(error))
+            self._catalogue.unregister(entry.id)
+        if self._catalogue.configured(entry.id) is not None:
+            log.warning("models.hidden", model=f"models/{entry.id}", owner=entry.owner)
 
     def create_wall(self, id_: str) -> float | None:
         """When it was registered; None: it was not."""
@@ -117,7 +133,7 @@ class Registry:
                 state="an entry of the configuration",
                 advice="take another name, or change the configuration",
             )
-        there = self._catalogue.registered(id_)
+        there = self._entries.get(id_)
         if there is not None or id_ in self._coming:
             by = f" by {there.owner}" if there is not None else ""
             raise WrongState(
@@ -164,7 +180,7 @@ class Registry:
         def settle(done: asyncio.Future[Committed]) -> None:
             if done.cancelled() or done.exception() is not None:
                 self._entries[id_] = entry
-                self._catalogue.register(model)
+                self._show(entry)
 
         row = Row(kind=ROW_KIND, id=id_, body=None)
         event = self._event("model.deleted", model, actor)
@@ -175,9 +191,9 @@ class Registry:
 
     def check_removable(self, id_: str) -> Model:
         """The registered entry. Raises ModelNotFound, WrongState for one of the configuration."""
-        model = self._catalogue.registered(id_)
-        if model is not None:
-            return model
+        entry = self._entries.get(id_)
+        if entry is not None:  # also one that the configuration does not allow any more
+            return self._catalogue.registered(id_) or entry.bare()
         if self._catalogue.configured(id_) is None:
             raise ModelNotFound(name=f"models/{id_}")
         raise WrongState(

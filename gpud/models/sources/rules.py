@@ -95,16 +95,18 @@ def check_sha256(text: str) -> str:
     return digits
 
 
-def check_hub(source: HubSource) -> HubSource:
-    """The source itself. Raises SourceInvalid naming what is no good."""
-    name = source.repository
+def check_repository(name: str) -> str:
+    """The name of a hub's repository. Raises SourceInvalid."""
     if not _REPOSITORY.fullmatch(name) or "--" in name or ".." in name:
         raise SourceInvalid(f"{name[:100]!r} is not a repository: write owner/name")
-    if not _REVISION.fullmatch(source.revision) or ".." in source.revision:
-        raise SourceInvalid(f"{source.revision[:100]!r} is not a branch, a tag or a commit")
-    if source.file:
-        check_file(source.file)
-    return source
+    return name
+
+
+def check_revision(name: str) -> str:
+    """The name of a revision. Raises SourceInvalid."""
+    if not _REVISION.fullmatch(name) or ".." in name:
+        raise SourceInvalid(f"{name[:100]!r} is not a branch, a tag or a commit")
+    return name
 
 
 def check_file(name: str) -> str:

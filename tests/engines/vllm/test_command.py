@@ -208,6 +208,7 @@ def test_the_environment_is_its_own_and_tells_nobody() -> None:
     assert made["LD_LIBRARY_PATH"] == "/opt/cuda/lib"
     assert made["CUDA_VISIBLE_DEVICES"] == ""
     assert made["VLLM_HOST_IP"] == "127.0.0.1"
+    assert made["SPT_NOENV"] == "1"
     assert "VLLM_SERVER_DEV_MODE" not in made
     assert "VLLM_API_KEY" not in command.environment(request(), None, "/c")
     asleep = request(ModelOptions(sleep_mode=True), visible_devices=("GPU-1", "GPU-2"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -147,12 +148,16 @@ def drip(each: Exchange) -> None:
 
 
 @contextmanager
-def serving(origin: Origin) -> Iterator[Origin]:
-    """The server, on a port of its own."""
+def serving(origin: Origin, tls: ssl.SSLContext | None = None) -> Iterator[Origin]:
+    """The server, on a port of its own; with `tls` as the host `localhost`."""
     handler = type("OwnExchange", (Exchange,), {"origin": origin})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         origin.url = f"http://127.0.0.1:{server.server_address[1]}/models/tiny.gguf"
+        if tls is not None:
+            origin.url = origin.url.replace("http://127.0.0.1", "https://localhost")
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:

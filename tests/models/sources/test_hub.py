@@ -139,7 +139,7 @@ def test_a_file_larger_than_it_is_listed_is_refused(hub: Hub, tmp_path: Path) ->
 
 
 def test_the_room_for_all_is_looked_at_first(hub: Hub, tmp_path: Path) -> None:
-    with pytest.raises(DiskInsufficient, match="1.95 KiB more are needed"):
+    with pytest.raises(DiskInsufficient, match=r"1\.95 KiB more are needed"):
         take(ONE, tmp_path / "x", room=Room(2**60))
     assert not any("/resolve/" in path for path in hub.asked)
 

@@ -12,8 +12,9 @@ from gpud.models.sources.entry import Places, Said, with_source
 from gpud.models.sources.refusals import SourceInvalid
 from gpud.models.sources.rules import (
     check_file,
-    check_hub,
     check_redirect,
+    check_repository,
+    check_revision,
     check_sha256,
     check_url,
     place_of,
@@ -116,29 +117,32 @@ def test_a_sum_counts_in_either_case() -> None:
     assert check_sha256(SUM.upper()) == SUM
 
 
-@pytest.mark.parametrize("name", ["org/name", "name", "o.r_g/na-me.2"])
-def test_repositories(name: str) -> None:
-    source = HubSource(repository=name, revision="refs/pr/1", file="a/b-00001-of-00002.gguf")
-    assert check_hub(source) is source
+def test_repositories_and_revisions() -> None:
+    for name in ("org/name", "name", "o.r_g/na-me.2"):
+        assert check_repository(name) == name
+    for name in ("main", "v1.0", "refs/pr/1", "c0ffee"):
+        assert check_revision(name) == name
 
 
 @pytest.mark.parametrize(
-    "changed",
-    [
-        {"repository": ""}, {"repository": "a/b/c"}, {"repository": "../b"},
-        {"repository": "a/.."}, {"repository": "a--b/c"}, {"repository": "-a/b"},
-        {"repository": "a/b?x"}, {"repository": "a/ü"}, {"revision": "../x"}, {"revision": "-x"},
-        {"revision": ""}, {"revision": "a b"}, {"file": "../x"}, {"file": "/x"}, {"file": "a//b"},
-        {"file": "-x"}, {"file": "a/./b"}, {"file": "a\0b"}, {"file": "a" * 600},
-    ],
-)  # fmt: skip
-def test_what_is_of_no_hub(changed: dict[str, str]) -> None:
-    said = {"repository": "a/b", "revision": "main", **changed}
-    with pytest.raises(SourceInvalid):
-        check_hub(HubSource(**said))
+    "name",
+    ["", "a/b/c", "../b", "a/..", "a--b/c", "-a/b", "a/b?x", "a/ü", "a b/c", "a/" + "b" * 97],
+)
+def test_repositories_that_are_none(name: str) -> None:
+    with pytest.raises(SourceInvalid, match="write owner/name"):
+        check_repository(name)
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/..", "/a", "a/", "a\nb"])
+@pytest.mark.parametrize("name", ["", "../x", "-x", "a b", "a\n", "x" * 129])
+def test_revisions_that_are_none(name: str) -> None:
+    with pytest.raises(SourceInvalid, match="not a branch"):
+        check_revision(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "../x", "a/..", "a/./b", "/a", "a/", "a//b", "-x", "a\nb", "a\0b", "a" * 600],
+)
 def test_file_names_that_are_none(name: str) -> None:
     with pytest.raises(SourceInvalid):
         check_file(name)
@@ -190,6 +194,8 @@ def test_each_repository_revision_and_file_has_a_folder_of_its_own() -> None:
         ("file", EngineKind.LLAMA_CPP, {"path": "a", "file": "b"}),
         ("revision", EngineKind.LLAMA_CPP, {"path": "a", "revision": "b"}),
         ("hub", EngineKind.VLLM, {"hub": "a b"}),
+        ("revision", EngineKind.VLLM, {"hub": "a/b", "revision": "-x"}),
+        ("file", EngineKind.LLAMA_CPP, {"hub": "a/b", "file": "../x"}),
     ],
 )
 def test_entries_that_cannot_be(field: str, engine: EngineKind, said: dict[str, str]) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gpud.v1 import devices_pb2, instances_pb2, models_pb2, node_pb2, telemetry_pb2
+from gpud.v1 import benchmarks_pb2, devices_pb2, instances_pb2, models_pb2, node_pb2, telemetry_pb2
 from gpud.v1 import reservations_pb2 as pb
 from tests.rpc.bad_input import values
 from tests.rpc.bad_input.leases import reservations
 from tests.rpc.bad_input.method import HOUR_SECONDS, WEEK_SECONDS, Method, World, paged
+from tests.rpc.bad_input.registering import registering
 from tests.rpc.bad_input.values import INT64_MAX, Values, invalid, not_found
 
 DAY_SECONDS = 86400
+NO_PID = 2**22  # the kernel gives out lower ones
 
 
 def methods(world: World) -> dict[str, Method]:
@@ -74,6 +76,12 @@ def _node() -> dict[str, Method]:
         ),
         "ResumeNode": Method(
             request=node_pb2.ResumeNodeRequest, fields=asks, harmless={"owner": "\0"}
+        ),
+        "ReloadConfig": Method(
+            request=node_pb2.ReloadConfigRequest,
+            fields=asks,
+            free=frozenset({"validate_only"}),
+            harmless={"owner": "\0"},
         ),
     }
 
@@ -178,6 +186,7 @@ def _models() -> dict[str, Method]:
             base={"model": "ghost"},
             fields={"model": named("model"), "options": _options, "device": device},
         ),
+        **registering(_options),
     }
 
 
@@ -216,6 +225,39 @@ def _instances(world: World) -> dict[str, Method]:
                 "owner": lambda: values.text("owner"),
             },
         ),
+        "ListOrphans": Method(
+            request=instances_pb2.ListOrphansRequest,
+            fields=paged(instances_pb2.ListOrphansRequest, ""),
+        ),
+        "ReapOrphans": Method(
+            request=instances_pb2.ReapOrphansRequest,
+            base={"pids": [NO_PID]},
+            fields={
+                "request_id": values.request_id,
+                "pids": _pids,
+                "owner": lambda: values.text("owner"),
+            },
+        ),
+        "SleepInstance": Method(
+            request=instances_pb2.SleepInstanceRequest,
+            base={"name": "none"},
+            fields={
+                "request_id": values.request_id,
+                "name": named("name"),
+                "level": lambda: values.number("level", 0, 2),
+                "grace": lambda: values.span("grace", 0, HOUR_SECONDS),
+                "owner": lambda: values.text("owner"),
+            },
+        ),
+        "WakeInstance": Method(
+            request=instances_pb2.WakeInstanceRequest,
+            base={"name": "none"},
+            fields={
+                "request_id": values.request_id,
+                "name": named("name"),
+                "owner": lambda: values.text("owner"),
+            },
+        ),
         "GetInstance": Method(
             request=instances_pb2.GetInstanceRequest, fields={"name": named("name")}
         ),
@@ -235,9 +277,74 @@ def _instances(world: World) -> dict[str, Method]:
                 "instance": named("instance"),
                 "lines": lambda: values.number("lines", 0, 10_000),
             },
-            free=frozenset({"follow"}),
+            # Of a moment before or after all that was written, all or nothing is told.
+            free=frozenset({"follow", "since"}),
+        ),
+        "BenchmarkModel": _benchmark(named("instance")),
+        "ListBenchmarks": Method(
+            request=benchmarks_pb2.ListBenchmarksRequest,
+            fields=paged(benchmarks_pb2.ListBenchmarksRequest, "")
+            | {"model": lambda: values.text("model")},
         ),
     }
+
+
+def _pids() -> Values:
+    for label, value in (
+        ("0", [0]),
+        ("negative", [-1]),
+        ("beyond any process's number", [NO_PID + 1]),
+        ("the type's most", [values.INT32_MAX]),
+        ("twice", [NO_PID, NO_PID]),
+        ("a thousand and one", list(range(1, 1002))),
+        ("ten thousand times", [NO_PID] * 10_000),
+    ):
+        yield label, value, invalid("pids")
+    yield "of nobody", [NO_PID], not_found("ORPHAN")
+    yield "of no orphan", [1], not_found("ORPHAN")
+
+
+def _benchmark(instance: Callable[[], Values]) -> Method:
+    return Method(
+        request=benchmarks_pb2.BenchmarkModelRequest,
+        base={"instance": "none"},
+        fields={
+            "instance": instance,
+            "model": lambda: iter([("beside an instance", "ghost", invalid("instance"))]),
+            "prompts": lambda: values.number("prompts", 0, 10_000),
+            "prompt_tokens": lambda: values.number("prompt_tokens", 0, 128 * 1024),
+            "output_tokens": lambda: values.number("output_tokens", 0, 8192),
+            "concurrency": _concurrency,
+            "warmup": lambda: values.number("warmup", 0, 100),
+            "limit": lambda: values.span("limit", 1, HOUR_SECONDS),
+        },
+        free=frozenset({"drained"}),
+        more=(
+            ("neither of the two", {}, invalid("instance")),
+            ("a model that is not loaded", {"model": "ghost"}, not_found("INSTANCE")),
+            (
+                "more tokens than are kept",
+                {"instance": "none", "prompts": 10_000, "output_tokens": 8192},
+                invalid("prompts"),
+            ),
+            *(
+                (f"model {label}", {"model": value}, told)
+                for label, value, told in values.optional_name("model", "models", "MODEL")
+            ),
+        ),
+    )
+
+
+def _concurrency() -> Values:
+    for label, value in (
+        ("none at once", [0]),
+        ("below none", [-1]),
+        ("one above", [257]),
+        ("one of several", [1, 2**31 - 1]),
+        ("one level too many", [1] * 17),
+        ("ten thousand levels", [1] * 10_000),
+    ):
+        yield label, value, invalid("concurrency")
 
 
 def _load(world: World) -> Method:

@@ -28,6 +28,7 @@ class Progress:
     def file(self, done_bytes: int, total_bytes: int | None) -> None:
         """So much of the present file is here."""
         done, now = self._before + done_bytes, self._control.clock.now().boottime
+        first = self._since is None
         if self._since is None or done < self._since[1]:
             self._since = (now, done)
         elif now - self._since[0] >= RATE_SECONDS:
@@ -40,7 +41,8 @@ class Progress:
                 done_bytes=done,
                 total_bytes=total,
                 bytes_per_second=self._rate,
-            )
+            ),
+            always=first,
         )
 
     def end_file(self, size_bytes: int) -> None:

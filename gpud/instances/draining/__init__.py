@@ -1,0 +1,1 @@
+"""New requests turned away, those in flight let finish."""

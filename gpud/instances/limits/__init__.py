@@ -1,0 +1,1 @@
+"""What one instance may take of the host."""

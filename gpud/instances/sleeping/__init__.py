@@ -1,0 +1,1 @@
+"""Engines that let their weights go for a while."""
