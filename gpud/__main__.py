@@ -8,6 +8,7 @@ import difflib
 import json
 import logging
 import os
+import resource
 import sys
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
@@ -24,6 +25,7 @@ import structlog
 
 from gpud import __version__, config
 from gpud.errors import ConfigInvalid, StateDirectoryRefused
+from gpud.listening import warnings
 from gpud.settings import Config, Logging
 from gpud.tls_command import tls_group
 from gpud.token_command import token_group
@@ -69,6 +71,8 @@ def check(path: Path | None) -> None:
         _check_files(settings)
     except ConfigInvalid as error:
         _refuse(error)
+    for warning in warnings(settings):
+        print(f"gpud: warning: {warning}", file=sys.stderr)
     print("the configuration is valid")
 
 
@@ -156,6 +160,7 @@ def _run(settings: Config) -> None:
     from gpud.rpc.server import check_addresses
 
     _set_up_logs(settings.logging)
+    _take_descriptors()
 
     async def serve(directory: Path) -> None:
         # Where an address is taken, nothing has begun: no store, no sampler.
@@ -171,6 +176,15 @@ def _run(settings: Config) -> None:
             runner.run(serve(directory))
         except* (ConfigInvalid, StateDirectoryRefused) as group:
             raise group.exceptions[0] from None
+
+
+def _take_descriptors() -> None:
+    """As many open files as the system allows us: each connection and each stream is one.
+
+    A login's soft limit, 1024, would be full of idle connections before the sockets of an admin.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -9,12 +10,14 @@ from typing import Any, TypeVar
 import click
 from grpc import StatusCode
 
+from gpuctl.client import Client
 from gpuctl.commands.demand import wait
 from gpuctl.commands.devices import device_aliases
 from gpuctl.commands.models import footprint_lines
 from gpuctl.commands.progress import Step, phases
 from gpuctl.commands.status import INSTANCE_COLUMNS, is_stopped
 from gpuctl.failures import EXIT_INTERRUPTED, EXIT_WAITED_OUT, Failure, repeatable
+from gpuctl.following import beyond, following
 from gpuctl.messages import duration, known, seconds_of, word
 from gpuctl.options import (
     command,
@@ -36,6 +39,7 @@ from gpud.v1.instances_pb2 import (
     LoadModelResponse,
     LoadPhase,
     TailOutputRequest,
+    TailOutputResponse,
     UnloadModelRequest,
     UnloadModelResponse,
     UnloadPhase,
@@ -43,7 +47,10 @@ from gpud.v1.instances_pb2 import (
 from gpud.v1.reservations_pb2 import Priority, Sharing
 
 # As many as gpud keeps at hand.
-LINES = click.IntRange(1, 10_000)
+_MOST_LINES = 10_000
+LINES = click.IntRange(1, _MOST_LINES)
+# By so many of the lines that were shown last it is found where to go on.
+_REMEMBERED_LINES = 1000
 
 Progress = TypeVar("Progress", LoadModelResponse, UnloadModelResponse)
 
@@ -276,12 +283,31 @@ def logs(session: Session, name: str, lines: int | None, follow: bool) -> None:
         lines=lines or 0,
         follow=follow,
     )
-    with client.stream(client.instances.TailOutput, request) as answers:
+    for answer in _written(client, request):
+        if output.is_table:
+            output.lines(clean_line(line) for line in answer.lines)
+        else:
+            output.streamed(answer)
+
+
+def _written(client: Client, request: TailOutputRequest) -> Iterator[TailOutputResponse]:
+    """What an engine wrote; over the end of a connection no line twice, and none left out."""
+    seen: deque[str] = deque(maxlen=_REMEMBERED_LINES)
+    begins = True
+
+    def asked() -> TailOutputRequest:
+        nonlocal begins
+        begins = True
+        if seen:
+            request.lines = _MOST_LINES
+        return request
+
+    with following(client, client.instances.TailOutput, asked) as answers:
         for answer in answers:
-            if output.is_table:
-                output.lines(clean_line(line) for line in answer.lines)
-            else:
-                output.streamed(answer)
+            lines = beyond(list(seen), answer.lines) if begins else answer.lines
+            begins = False
+            seen.extend(lines)
+            yield TailOutputResponse(lines=lines)
 
 
 # Given the instance's name, empty while it is not known: what to tell who left with Ctrl-C.

@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from gpuctl.client import PAGE_SIZE
 from gpuctl.commands import status as status_file
 from gpuctl.failures import Failure, usage
+from gpuctl.following import following
 from gpuctl.messages import timestamp
 from gpuctl.options import COUNT, command
 from gpuctl.session import Session
@@ -128,13 +129,16 @@ def _after(listed: ListEventsRequest, newest_first: list[Event]) -> WatchEventsR
 def _follow(session: Session, table: Table[Event], request: WatchEventsRequest) -> None:
     client, output = session.client, session.output
     header = not request.after_sequence
-    with client.stream(client.node.WatchEvents, request) as answers:
+    with following(client, client.node.WatchEvents, lambda: request) as answers:
         for answer in answers:
             if output.is_table:
                 output.lines(table.lines([answer.event], header=header))
                 header = False
             else:
                 output.streamed(answer.event)
+            # Where to go on should the connection end.
+            request.ClearField("since")
+            request.after_sequence = answer.event.sequence
 
 
 def _moment(text: str, now: float) -> Timestamp:

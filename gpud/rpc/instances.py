@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
-from gpud.access.identity import CALLER
+from gpud.access.identity import CALLER, DEED
 from gpud.access.refusals import NotOwner
 from gpud.errors import (
     InstanceLost,
@@ -56,6 +56,7 @@ class Instances(instances_pb2_grpc.InstanceServiceServicer):
             yield await self._proposed(asked)
             return
         id_ = await self._roster.load(asked, call_of("LoadModel", request.request_id, asked))
+        DEED.get().subject = f"instances/{id_}"
         async for progress in self._roster.follow(id_, from_start=True):
             if isinstance(progress.phase, UnloadPhase):
                 continue  # the load is over, and was not a success: the end is told below
@@ -79,6 +80,7 @@ class Instances(instances_pb2_grpc.InstanceServiceServicer):
         known = self._house.promises.requests.find(call)
         # A model names no instance any more once the first call has stopped it.
         name = known.result if known is not None else self._named(request)
+        DEED.get().subject = f"instances/{name}"
         self._stop(name, request, again=known is not None)
         if known is None:
             self._house.promises.remember_only(call, name)
