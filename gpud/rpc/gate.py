@@ -113,14 +113,14 @@ class Gate:
     def _unary(
         self, name: str, method: Callable[..., Awaitable[Any]]
     ) -> Callable[..., Awaitable[Any]]:
-        access = self._access
+        access, audited = self._access, changes(name)
 
         async def call(request: Any, context: Context) -> Any:
             attempt = _Attempt(name, request, context, access.clock.now())
             try:
                 attempt.caller = caller = access.identify(self._door, self._shown(context))
                 _enter(attempt, caller)
-                with access.calling(caller, attempt.began.boottime, changing=changes(name)):
+                with access.calling(caller, attempt.began.boottime, changing=audited):
                     answer = await method(request, context)
             except GpudError as error:
                 status = self._refused(attempt, error)
@@ -130,7 +130,8 @@ class Gate:
             except Exception:  # noqa: BLE001 — the last net: a client never sees a traceback
                 status = self._broken(attempt)
             else:
-                self._audit(attempt, _done(answer))
+                if audited:
+                    self._audit(attempt, _done(answer))
                 return answer
             return await context.abort_with_status(rpc_status.to_status(status))
 
