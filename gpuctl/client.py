@@ -122,6 +122,11 @@ class Client:
         """Whether calls tell by themselves who calls. Raises Failure as a call would."""
         return self._context.uses_tls or self._bearer.token() is not None
 
+    @property
+    def is_local(self) -> bool:
+        """Whether gpud is on this host for sure: pids mean the same to both."""
+        return self._context.is_unix
+
     @cached_property
     def _channel(self) -> grpc.Channel:
         return open_channel(self._context)

@@ -31,6 +31,7 @@ _CLEANED: dict[int, str] = {
 
 _GAP = "  "
 _SHORTEST_SHRUNK = 6
+_DROPPED = -1
 _TONES = {
     "green": frozenset({"READY", "HEALTHY", "GRANTED"}),
     "red": frozenset({"FAILED", "LOST", "DEGRADED", "UNRESPONSIVE", "REVOKED", "EXPIRED"}),
@@ -63,12 +64,17 @@ def clean_line(text: str) -> str:
     return "\t".join(clean(part) for part in text.split("\t"))
 
 
+def toned(text: str, tone: str) -> str:
+    """The text in a colour: green, red or yellow."""
+    return f"{_ANSI[tone]}{text}\x1b[0m"
+
+
 def paint(text: str) -> str:
     """The text in the colour of the state word it holds."""
     state = text.strip(" 0123456789")  # QUEUED 2 has its place in the queue
     for tone, words in _TONES.items():
         if state in words:
-            return f"{_ANSI[tone]}{text}\x1b[0m"
+            return toned(text, tone)
     return text
 
 
@@ -76,7 +82,8 @@ def paint(text: str) -> str:
 class Column(Generic[Row]):
     """One column: how a row's cell reads.
 
-    `wide` columns show with `-o wide` alone; `shrinks` gives way when a width is to be kept.
+    `wide` columns show with `-o wide` alone. Where a width is to be kept, those that `drop` go
+    first, then those that `shrink` are cut, at their beginning where the end says more.
     """
 
     header: str
@@ -84,6 +91,8 @@ class Column(Generic[Row]):
     right: bool = False
     wide: bool = False
     shrinks: bool = False
+    drops: bool = False
+    keeps_end: bool = False
 
 
 class Table(Generic[Row]):
@@ -121,6 +130,10 @@ class Table(Generic[Row]):
             return widths
         excess = sum(widths) + len(_GAP) * (len(widths) - 1) - self._width
         for index, column in enumerate(self._columns):
+            if column.drops and excess > 0:
+                excess -= widths[index] + len(_GAP)
+                widths[index] = _DROPPED
+        for index, column in enumerate(self._columns):
             if column.shrinks and excess > 0:
                 shrunk = max(_SHORTEST_SHRUNK, widths[index] - excess)
                 excess -= widths[index] - shrunk
@@ -130,10 +143,18 @@ class Table(Generic[Row]):
     def _line(self, cells: Sequence[str], widths: Sequence[int], *, color: bool) -> str:
         parts = []
         for column, cell, width in zip(self._columns, cells, widths, strict=True):
-            short = cell if len(cell) <= width else cell[: width - 1] + "…"
+            if width == _DROPPED:
+                continue
+            short = _cut(cell, width, keeps_end=column.keeps_end)
             padded = short.rjust(width) if column.right else short.ljust(width)
             parts.append(paint(padded) if color else padded)
         return _GAP.join(parts).rstrip()
+
+
+def _cut(cell: str, width: int, *, keeps_end: bool) -> str:
+    if len(cell) <= width:
+        return cell
+    return f"…{cell[1 - width :]}" if keeps_end else f"{cell[: width - 1]}…"
 
 
 def moment_text(moment: Timestamp) -> str:

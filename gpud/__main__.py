@@ -9,6 +9,7 @@ import functools
 import json
 import logging
 import os
+import resource
 import sys
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
@@ -25,6 +26,7 @@ import structlog
 
 from gpud import __version__, config
 from gpud.errors import ConfigInvalid, StateDirectoryRefused
+from gpud.listening import warnings
 from gpud.settings import Config, Logging
 from gpud.tls_command import tls_group
 from gpud.token_command import token_group
@@ -70,6 +72,8 @@ def check(path: Path | None) -> None:
         _check_files(settings)
     except ConfigInvalid as error:
         _refuse(error)
+    for warning in warnings(settings):
+        print(f"gpud: warning: {warning}", file=sys.stderr)
     print("the configuration is valid")
 
 
@@ -187,6 +191,7 @@ def _run(settings: Config, reread: Callable[[], Config]) -> None:
     from gpud.state_directory import state_directory
 
     _set_up_logs(settings.logging)
+    _take_descriptors()
 
     async def serve(directory: Path) -> None:
         # Where an address is taken, nothing has begun: no store, no sampler.
@@ -202,6 +207,15 @@ def _run(settings: Config, reread: Callable[[], Config]) -> None:
             runner.run(serve(directory))
         except* (ConfigInvalid, StateDirectoryRefused) as group:
             raise group.exceptions[0] from None
+
+
+def _take_descriptors() -> None:
+    """As many open files as the system allows us: each connection and each stream is one.
+
+    A login's soft limit, 1024, would be full of idle connections before the sockets of an admin.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -11,7 +11,7 @@ import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
 
@@ -26,6 +26,7 @@ from gpud.settings import (
     ModelEntry,
     Profile,
     Quota,
+    RoleName,
     RoleSocket,
     Section,
     SimulatedCards,
@@ -66,20 +67,31 @@ _HEALTH_SPANS = (
 )
 # The least of [models.NAME] idle_ttl: below it a model would be gone before its next request.
 MIN_IDLE_SECONDS = 1.0
+# Tables of what has a name of its own.
+_TABLES: dict[str, Any] = {
+    "models": ModelEntry,
+    "reservations": StandingReservation,
+    "profiles": Profile,
+    "quotas": Quota,
+    "sockets": RoleSocket,
+    "tokens": Token,
+    "identities": RoleName,
+}
 # Where an unknown key may stand, as msgspec tells it.
-_SECTIONS: dict[str, type[msgspec.Struct]] = {
+_SECTIONS: dict[str, Any] = {
     **{field.name: field.type for field in msgspec.structs.fields(Config)},
     "devices.simulated[...]": SimulatedCards,
     "engines.llama_cpp": LlamaCpp,
     "limits.default": Limits,
-    "models.NAME.limits": Limits,
-    "models.NAME": ModelEntry,
-    "profiles.NAME": Profile,
-    "reservations.NAME": StandingReservation,
-    "quotas.OWNER": Quota,
-    "sockets.ROLE": RoleSocket,
-    "tokens.NAME": Token,
+    "models[...].limits": Limits,
+    **{f"{table}[...]": kind for table, kind in _TABLES.items() if kind is not RoleName},
 }
+_NO_SOCKET = (
+    r"[sockets] has no \1; there are [sockets.operator] and [sockets.viewer], and server.socket "
+    "is that of admins"
+)
+# A pattern of a value, in words.
+_PATTERNS = {"^[0-9a-f]{64}$": "64 lower-case hexadecimal digits"}
 
 
 def default_socket(environment: Mapping[str, str] | None = None) -> str:
@@ -222,29 +234,61 @@ def _converted(tree: dict[str, Any]) -> Config:
     try:
         return msgspec.convert(tree, Config, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        text = str(error).replace("$.models.entries[...]", "models.NAME")
-        text = text.replace("$.profiles[...]", "profiles.NAME")
-        text = text.replace("$.reservations[...]", "reservations.NAME")
-        text = text.replace("$.quotas[...]", "quotas.OWNER")
-        text = text.replace("$.sockets[...]", "sockets.ROLE")
-        text = text.replace("$.tokens[...]", "tokens.NAME")
-        text = text.replace("`$.", "`").replace("`$[", "`[").replace("Object ", "it ")
-        raise ConfigInvalid(
-            f"cannot use the configuration: {text}{_suggestion(tree, text)}"
-        ) from error
+        raise ConfigInvalid(f"cannot use the configuration: {_told(tree, str(error))}") from error
 
 
-def _suggestion(tree: dict[str, Any], text: str) -> str:
-    """The nearest known key for an unknown one, and where it stands."""
+def _told(tree: dict[str, Any], text: str) -> str:
+    """What msgspec says of a value, with the key that it stands under and what may stand there."""
+    text = re.sub(r"^Invalid enum value ('.*') - at `key` in `\$\.sockets`$", _NO_SOCKET, text)
+    text = text.replace("$.models.entries[...]", "$.models[...]")
+    table = re.search(r"`\$\.([a-z]+)\[\.\.\.\]", text)
+    place = re.search(r"at `\$\.?([^`]*)`", text)
+    advice = _advice(text, place[1] if place else "")
+    if table is not None and table[1] in _TABLES:
+        name = toml_key(_first_bad(tree, table[1]))
+        text = text.replace(f"{table[1]}[...]", f"{table[1]}.{name}", 1)
+    text = text.replace("`$.", "`").replace("`$[", "`[")
+    text = text.replace("Object missing", "it lacks the").replace("Object ", "it ")
+    for pattern, words in _PATTERNS.items():
+        text = text.replace(f"`str` matching regex {pattern!r}", words)
+    return f"{text}{advice}"
+
+
+def _first_bad(tree: dict[str, Any], table: str) -> str:
+    """The name of the first entry of a table of tables that is none of its kind."""
+    entries = tree[table]["entries"] if table == "models" else tree[table]
+    for name, entry in entries.items():
+        try:
+            msgspec.convert(entry, _TABLES[table], dec_hook=_decode)
+        except msgspec.ValidationError:
+            return str(name)
+    return "NAME"
+
+
+def _advice(text: str, place: str) -> str:
+    """What may stand in a place (as `tokens[...].role`): the choices, or the keys."""
+    if "matching regex" in text and place.startswith("tokens[...]"):
+        return "; `gpud token create` prints it"
+    if text.startswith("Invalid enum value"):
+        section, _, key = place.rpartition(".")
+        fields = {each.name: each.type for each in msgspec.structs.fields(_section(section))}
+        kind = RoleName if place == "identities[...]" else fields.get(key)
+        choices = ", ".join(map(str, get_args(kind)))
+        return f"; write one of {choices}" if choices else ""
     match = re.search(r"unknown field `([^`]*)`", text)
     if match is None:
         return ""
-    place = re.search(r"at `([^`]*)`", text)
-    known = sorted(_SECTIONS.get(place[1] if place else "", Config).__struct_fields__)
+    known = sorted(_section(place).__struct_fields__)
     # A key that was cut short is nearer than one that only looks alike.
     near = [each for each in known if each.startswith(f"{match[1]}_")]
     near = near or difflib.get_close_matches(match[1], known, n=1, cutoff=0.6)
     return f"; did you mean `{near[0]}`?" if near else f"; known keys: {', '.join(known)}"
+
+
+def _section(place: str) -> type[msgspec.Struct]:
+    """Which table of the file a place is."""
+    found = _SECTIONS.get(re.sub(r"\[[0-9]+\]", "[...]", place), Config)
+    return found if isinstance(found, type) and issubclass(found, msgspec.Struct) else Config
 
 
 def _check(config: Config) -> None:

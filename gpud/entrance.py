@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
@@ -53,6 +54,8 @@ class Entrance:
         self.certificates = ServerCertificates(config.tls, clock) if config.tls.key else None
         self._deny_list = DenyList(config.access.denied, clock)
         self.access.deny(self._deny_list.denied)
+        # Of its own: those of the loop may all hang on other disks.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="look")
 
     def places(self) -> list[Place]:
         """Every listener of the configuration."""
@@ -70,7 +73,7 @@ class Entrance:
             path = Path(each.path)
             found.append(
                 SocketPlace(
-                    door=_socket_door(path, Role[name.upper()]),
+                    door=_socket_door(path, Role[name.upper()], users_only=each.users_only),
                     path=path,
                     key=f"sockets.{name}.path",
                     mode=int(each.mode, 8),
@@ -108,12 +111,13 @@ class Entrance:
 
     async def watch(self) -> None:
         """Read certificates and the list of the denied again when their files change."""
+        loop = asyncio.get_running_loop()
         while True:
             await self._clock.sleep(LOOK_SECONDS)
             events: list[Event] = []
             if self.certificates is not None:
-                events += await asyncio.to_thread(self.certificates.look)
-            events += await asyncio.to_thread(self._deny_list.look)
+                events += await loop.run_in_executor(self._thread, self.certificates.look)
+            events += await loop.run_in_executor(self._thread, self._deny_list.look)
             if self._deny_list.denied is not self.access.denied:
                 count = self.access.deny(self._deny_list.denied)
                 log.info("access.denied_changed", cut_streams=count)
@@ -143,5 +147,6 @@ class Entrance:
         )
 
 
-def _socket_door(path: Path, role: Role) -> Door:
-    return Door(kind=DoorKind.SOCKET, label=f"unix:{path.name}", role=role)
+def _socket_door(path: Path, role: Role, *, users_only: bool = False) -> Door:
+    label = f"unix:{path.name}"
+    return Door(kind=DoorKind.SOCKET, label=label, role=role, users_only=users_only)

@@ -223,10 +223,9 @@ class QuotaExceeded(LimitReached):
     advice: str
 
     def __str__(self) -> str:
-        in_bytes = self.unit == "bytes"
-        told = format_size if in_bytes else "{:d}".format
-        held = f"{told(self.held)} {'held' if in_bytes else self.unit}"
-        why = f"{held} and {told(self.asked)} asked exceed {self.limit_name} = {told(self.limit)}"
+        told, what = (format_size, "held") if self.unit == "bytes" else (str, self.unit)
+        held = f"{told(self.held)} {what} and " if self.held or what != "held" else ""
+        why = f"{held}{told(self.asked)} asked exceed {self.limit_name} = {told(self.limit)}"
         return f"cannot give {self.owner} more: {why}; {self.advice}"
 
 

@@ -32,6 +32,17 @@ def check_listening(config: Config, main: str) -> None:
     _check_addresses(config)
 
 
+def warnings(config: Config) -> list[str]:
+    """What is allowed, but may not be what was meant."""
+    if not (config.tokens and config.tls.client_ca and config.server.listen):
+        return []
+    return [
+        f"with tls.client_ca a token alone does not open {config.server.listen}: [tokens] count "
+        "there only beside a certificate that this CA signed (of whatever name), and by "
+        "themselves on the Unix sockets"
+    ]
+
+
 def require(true: bool, key: str, problem: str) -> None:
     """Raise ConfigInvalid of a key unless something is true."""
     if not true:
@@ -126,6 +137,12 @@ def _check_names(config: Config) -> None:
             f"identities.{name!r}",
             "is no name that a certificate may have; names count exactly as they are written, "
             'for example "spiffe://fleet/coordinator" = "operator"',
+        )
+        require(
+            name not in NAMES_TAKEN,
+            f"identities.{name!r}",
+            "is what callers without a name of their own are called: what is theirs would be its "
+            "own; issue a certificate with another name",
         )
     known: dict[str, str] = {}
     for name, token in config.tokens.items():

@@ -66,6 +66,7 @@ class RoleSocket(Section, frozen=True, kw_only=True):
     path: str
     mode: str = "0660"
     group: str = ""
+    users_only: bool = False
 
 
 class Tls(Section, frozen=True, kw_only=True):

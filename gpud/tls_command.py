@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import os
 import shlex
+import stat
 import sys
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -17,6 +19,7 @@ from gpud.errors import GpudError
 if TYPE_CHECKING:
     from cryptography import x509
 
+    from gpud.access.authority.drop_in import DropIn
     from gpud.access.authority.folder import Made, PairFiles, Wanted
 
 PORT = 50551
@@ -47,39 +50,119 @@ def tls_group() -> None:
 )
 @click.option("--node", default="", metavar="NAME", help="Names the files of a further server.")
 @click.option("--force", is_flag=True, help="Replace certificates that are there; never a CA.")
-def init(
-    directory: Path, servers: tuple[str, ...], clients: tuple[str, ...], node: str, *, force: bool
-) -> None:
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where the configuration goes, as /etc/gpud/conf.d/remote.toml. A file that is there is "
+    "added to. [default: standard output]",
+)
+def init(directory: Path, output: Path | None, **asked: Any) -> None:
     """Issue certificates by the private CA in DIRECTORY, made where there is none.
 
-    Standard output is what the server's configuration needs, as TOML: for example into a file of
-    its conf.d/.
+    What the server's configuration needs is TOML, for a file of its conf.d/: name it with
+    --output, which writes it only when all went well, and adds further clients to it.
     """
     from gpud.access.authority.folder import issue
 
     if not str(directory).isprintable():
         _refuse(f"cannot use the folder {str(directory)!r}: choose a name that can be printed")
-    wanted = _wanted(servers, clients, node, force=force)
+    wanted = _wanted(**asked)
     try:
+        if output is not None:
+            _check_output(output, wanted)
         made = issue(directory, wanted, SystemClock().now().wall)
     except GpudError as error:
         _refuse(error)
-    _tell(made)
-    click.echo(_snippet(made, wanted))
+    said = _drop_in(made, wanted)
+    if output is None:
+        _tell(made)
+        click.echo(said.text(), nl=False)
+    else:
+        _put(output, said)
+        _tell(made, output)
 
 
 @tls_group.command()
 @click.argument("file", type=click.Path())
 def show(file: str) -> None:
     """Say what the certificates in FILE are: whose, for what, until when."""
-    from gpud.access.certificates import read_certificates
+    from gpud.access.certificates import read_certificates, readable
 
+    now_wall = SystemClock().now().wall
     try:
-        found = read_certificates("the file", file)
+        with readable("the file", file):
+            described = [
+                _described(each, now_wall) for each in read_certificates("the file", file)
+            ]
     except GpudError as error:
         _refuse(error)
-    now_wall = SystemClock().now().wall
-    click.echo("\n\n".join(_described(each, now_wall) for each in found))
+    click.echo("\n\n".join(described))
+
+
+def _check_output(output: Path, wanted: Wanted) -> None:
+    """Before anything is issued: whether it could be said there. Raises IssueRefused."""
+    from gpud.access.authority.drop_in import parsed
+    from gpud.access.authority.issuing import IssueRefused
+
+    if output.parent.name == "conf.d" and output.suffix != ".toml":
+        raise IssueRefused(f"cannot use {output}: of a conf.d/ gpud reads *.toml alone")
+    text = _existing(output)
+    if text is not None:
+        there = parsed(text, str(output))
+        if wanted.servers and not wanted.replace and ("tls" in there or "server" in there):
+            raise IssueRefused(
+                f"cannot add a server to {output}: it has one already; leave --server out to add "
+                "a client, or replace its certificates with --force"
+            )
+
+
+def _existing(output: Path) -> str | None:
+    """What a file says; None where there is none. Raises IssueRefused."""
+    from gpud.access.authority.issuing import IssueRefused
+
+    try:
+        return output.read_text()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise IssueRefused(
+            f"cannot add to {output}: {(why or str(error)).lower()}; name another file"
+        ) from error
+
+
+def _put(output: Path, said: DropIn) -> None:
+    """Write it, whole or not at all. What cannot be written is printed, for it was issued."""
+    try:
+        text = _existing(output)
+        made = said.text() if text is None else said.added_to(text, str(output))
+        _write(output.resolve(), made)
+    except (GpudError, OSError) as error:
+        click.echo(said.text(), nl=False)
+        if isinstance(error, OSError):
+            why = (error.strerror or str(error)).lower()
+            _refuse(f"cannot write {output}: {why}; the certificates are made, put this there")
+        _refuse(f"{error}; the certificates are made")
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    there = path.stat() if path.exists() else None
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    new = Path(name)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fchmod(descriptor, 0o644 if there is None else stat.S_IMODE(there.st_mode))
+            if there is not None and os.geteuid() == 0:
+                os.fchown(descriptor, there.st_uid, there.st_gid)
+            os.fsync(descriptor)
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
 
 
 def _wanted(
@@ -111,7 +194,7 @@ def _wanted(
     return wanted
 
 
-def _tell(made: Made) -> None:
+def _tell(made: Made, output: Path | None = None) -> None:
     """What was written, for the person who runs it."""
     lines = []
     if made.is_new:
@@ -119,6 +202,8 @@ def _tell(made: Made) -> None:
     if made.server is not None:
         lines.append(_files("the server; gpud's user reads both", made.server))
     lines += [_files(f"client {client.name}", files) for client, files in made.clients]
+    if output is not None:
+        lines.append(f"  {output}  (what gpud's configuration needs; restart gpud)")
     click.echo("\n".join(["written:", *lines, ""]), err=True)
 
 
@@ -126,43 +211,37 @@ def _files(what: str, files: PairFiles) -> str:
     return f"  {files.certificate}\n  {files.key}  ({what})"
 
 
-def _snippet(made: Made, wanted: Wanted) -> str:
-    """TOML of what was made now; with a folder's later runs only what they add."""
-    lines: list[str] = []
+def _drop_in(made: Made, wanted: Wanted) -> DropIn:
+    """What was made now; with a folder's later runs only what they add."""
+    from gpud.access.authority.drop_in import DropIn
+
+    tls = {}
     if made.server is not None:
-        lines += [
-            "# The port is open to all that reach this host; who has no certificate is refused.",
-            "[server]",
-            f'listen = "0.0.0.0:{PORT}"',
-            "",
-            "[tls]",
-            f"certificate = {_quoted(made.server.certificate)}",
-            f"key = {_quoted(made.server.key)}",
-            f"client_ca = {_quoted(made.authority.certificate)}",
-            "",
-        ]
-    if made.clients:
-        lines += ["[identities]", "# viewer reads, operator reserves and loads, admin does all."]
-        lines += [f'"{client.uri}" = "operator"' for client, _ in made.clients]
-        lines += ["", "# On a client's machine, with these three files:"]
+        tls = {
+            "certificate": str(made.server.certificate),
+            "key": str(made.server.key),
+            "client_ca": str(made.authority.certificate),
+        }
     host = wanted.servers[0] if wanted.servers else "SERVER"
     address = f"[{host}]:{PORT}" if ":" in host else f"{host}:{PORT}"
-    lines += [
+    commands = [
         f"#   gpuctl context add {client.name} --address {address} "
         f"--ca {_word(made.authority.certificate)} --cert {_word(files.certificate)} "
         f"--key {_word(files.key)}"
         for client, files in made.clients
     ]
-    return "\n".join(lines).rstrip("\n")
+    return DropIn(
+        listen=f"0.0.0.0:{PORT}",
+        tls=tls,
+        identities={client.uri: "operator" for client, _ in made.clients},
+        comments=("# On a client's machine, with these three files:", *commands)
+        if commands
+        else (),
+    )
 
 
 def _word(path: Path) -> str:
     return shlex.quote(str(path))
-
-
-def _quoted(path: Path) -> str:
-    """As a basic string of TOML, which JSON's are for what is printable."""
-    return json.dumps(str(path), ensure_ascii=False)
 
 
 def _described(certificate: x509.Certificate, now_wall: float) -> str:

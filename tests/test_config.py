@@ -14,6 +14,7 @@ import pytest
 
 from gpud.config import load
 from gpud.errors import ConfigInvalid
+from gpud.listening import warnings
 from gpud.units import GIB
 from tests.running import Gpud
 
@@ -68,12 +69,31 @@ WRONG = {
         f"[tls]\n{PAIR}\nclient_ca = 'c'\n[identities]\n'spiffe://a/*' = 'viewer'",
         ["identities.'spiffe://a/*'", "exactly"],
     ),
+    "identity of whoever has none": (
+        f"[tls]\n{PAIR}\nclient_ca = 'c'\n[identities]\noperator = 'viewer'",
+        ["identities.'operator'", "callers without a name of their own"],
+    ),
     "role of an identity": (
         f"[tls]\n{PAIR}\nclient_ca = 'c'\n[identities]\n'spiffe://a/b' = 'king'",
-        ["identities", "king"],
+        ['`identities."spiffe://a/b"`', "king", "one of viewer, operator, admin"],
     ),
     "unknown key of TLS": ("[tls]\nclient_cas = 'a'", ["client_cas", "did you mean `client_ca`"]),
-    "hash of a token": ("[tokens.ci]\nsha256 = 'abc'\nrole = 'viewer'", ["sha256"]),
+    "hash of a token": (
+        "[tokens.ci]\nsha256 = 'abc'\nrole = 'viewer'",
+        ["64 lower-case hexadecimal digits", "`tokens.ci.sha256`", "`gpud token create` prints"],
+    ),
+    "role of a token": (
+        TOKEN.replace("viewer", "root"), ["`tokens.ci.role`", "one of viewer, operator, admin"],
+    ),
+    "the second of two tokens": (
+        TOKEN + "\n[tokens.'c.d']\nrole = 'viewer'", ["lacks the required", '`tokens."c.d"`'],
+    ),
+    "socket of admins": (
+        "[sockets.admin]\npath = '/a/k'",
+        ["no 'admin'", "[sockets.operator] and [sockets.viewer]", "server.socket"],
+    ),
+    "reaction": ("[policy]\non_trespass = 'shout'", ["on_trespass", "one of report, terminate"]),
+    "number of a model": ("[models.a]\npath = 'a'\nparallel = 0", ["`models.a.parallel`"]),
     "unknown key of a token": (f"{TOKEN}\nrol = 'viewer'", ["rol", "did you mean `role`"]),
     "name of a token": (TOKEN.replace("ci", '"anna@host"'), ["tokens.'anna@host'", "lower-case"]),
     "one token for two": (TOKEN + TOKEN.replace("ci", "cd"), ["sha256", "of tokens.c"]),
@@ -211,6 +231,23 @@ def test_the_environment_has_the_last_word(tmp_path: Path) -> None:
         load(path, {"GPUD_SAMPLING__INTERVALL": "1s"})
     with pytest.raises(ConfigInvalid, match=r"sampling\.interval"):
         load(path, {"GPUD_SAMPLING__INTERVAL": "1h"})
+
+
+def test_tokens_beside_a_ca_are_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "gpud.toml"
+    tls = f"[tls]\n{PAIR}\n"
+    listen = "[server]\nlisten = '127.0.0.1:50551'\n"
+    for text, count in (
+        (f"{listen}{tls}client_ca = 'c'\n{TOKEN}", 1),
+        (f"{listen}{tls}client_ca = 'c'\n", 0),
+        (f"{listen}{tls}{TOKEN}", 0),
+        (f"{tls}client_ca = 'c'\n{TOKEN}", 0),
+    ):
+        path.write_text(text)
+        assert len(warnings(load(path, {}))) == count
+    path.write_text(f"{listen}{tls}client_ca = 'c'\n{TOKEN}")
+    (told,) = warnings(load(path, {}))
+    assert "a token alone does not open 127.0.0.1:50551" in told
 
 
 def test_a_relative_scenario_is_beside_the_file(

@@ -144,9 +144,11 @@ async def test_what_was_decided_on_a_lost_write_is_void_with_it(
 ) -> None:
     """Appended after the failure and before the loop heard of it: built on memory that is void."""
     store.full, store.room_without_ballast = True, False
+    store.gate.clear()  # it may not fail while the loop runs, which would hear of it
     lost = store.append(large("lost"))
-    for _ in range(QUIET_TURNS):  # until the writer hears of it
+    for _ in range(QUIET_TURNS):  # until the writer has it
         await asyncio.sleep(0)
+    store.gate.set()
     assert store.failed.wait(PATIENCE_SECONDS)  # the loop is held up here
     built_on_it = store.append(write("built on it"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 
 from gpuctl.access.channel import missing_file
@@ -11,6 +12,7 @@ from gpuctl.access.trouble import expired_on
 from gpuctl.failures import usage
 
 _CERTIFICATE = "-----BEGIN CERTIFICATE-----"
+_FORM = r"gpud_[A-Za-z0-9_-]{43}"
 _KEY_END = "PRIVATE KEY-----"
 
 
@@ -21,11 +23,20 @@ def check_files(context: Context) -> list[str]:
     if context.cert:
         _check_pair(context)
     if context.token_file:
-        try:
-            file_token(context.token_file)
-        except OSError as error:
-            raise missing_file(context, "token_file", error) from error
+        _check_token(context)
     return _warnings(context)
+
+
+def _check_token(context: Context) -> None:
+    try:
+        token = file_token(context.token_file)
+    except OSError as error:
+        raise missing_file(context, "token_file", error) from error
+    if not re.fullmatch(_FORM, token):
+        raise usage(
+            f"--token-file {context.token_file} holds no token: one is gpud_ and 43 letters, "
+            "digits, '-' or '_', as `gpud token create` prints it on its first line"
+        )
 
 
 def _check_ca(context: Context) -> None:

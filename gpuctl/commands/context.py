@@ -81,8 +81,9 @@ context = click.Group(
 @click.option("--cert", metavar="FILE", default="", help="Our certificate, PEM.")
 @click.option("--key", metavar="FILE", default="", help="Its key, PEM, without a password.")
 @click.option(
-    "--token-file", metavar="FILE", default="", help="A bearer token, instead of a certificate."
-)
+    "--token-file", metavar="FILE", default="",
+    help="A bearer token; over TCP beside --cert where the node has a tls.client_ca.",
+)  # fmt: skip
 @click.option("--server-name", default="", help="What the server's certificate is for.")
 @click.option("--replace", "replaces", is_flag=True, help="Take the place of one of that name.")
 @click.option("--use", "uses", is_flag=True, help="Make it the current one.")

@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from gpuctl.client import PAGE_SIZE
 from gpuctl.commands.status import DEVICE_COLUMNS, device_why, reading
 from gpuctl.failures import Failure, usage
+from gpuctl.following import following
 from gpuctl.messages import duration, known, word
 from gpuctl.options import COUNT, command, span
 from gpuctl.session import Session, request_id
@@ -162,13 +163,16 @@ def watch(
     device_names: tuple[str, ...],
     processes: bool,
 ) -> None:
-    """Show the devices' readings as they change, until Ctrl-C or --count."""
+    """Show the devices' readings as they change, until Ctrl-C or --count.
+
+    Goes on where a connection ends, unless gpud stays away.
+    """
     request = WatchSnapshotsRequest(
         interval=duration(interval), devices=device_names, include_processes=processes
     )
     client, output = session.client, session.output
     table = output.table(_WATCH_COLUMNS)
-    with client.stream(client.telemetry.WatchSnapshots, request) as answers:
+    with following(client, client.telemetry.WatchSnapshots, lambda: request) as answers:
         for index, answer in enumerate(islice(answers, count)):
             if output.is_table:
                 output.lines(_snapshot_lines(table, answer.snapshot, header=index == 0))

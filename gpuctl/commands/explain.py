@@ -97,8 +97,14 @@ def explanation_lines(answer: ExplainResponse, shapes: list[Shape], now: float) 
     if answer.queue_ahead:
         yield f"{answer.queue_ahead} wait before it"
     yield from _wrapped(answer.summary, "")
-    if not answer.fits:
-        yield "waiting can help (--wait)" if answer.can_wait else "waiting cannot help"
+    if answer.fits:
+        return
+    if answer.can_wait:
+        yield "waiting can help (--wait)"
+    elif answer.reason == "QUOTA_EXCEEDED":
+        yield "--wait cannot help: what exceeds a quota is refused at once"
+    else:
+        yield "waiting cannot help"
 
 
 def _shape_text(shape: Shape) -> str:

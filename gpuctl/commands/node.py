@@ -9,6 +9,7 @@ import click
 from gpuctl.client import PAGE_SIZE
 from gpuctl.commands import status as status_file
 from gpuctl.failures import Failure
+from gpuctl.following import following
 from gpuctl.options import COUNT, command, moment
 from gpuctl.session import Session
 from gpuctl.tables import Column, Table, clean, moment_text
@@ -125,10 +126,13 @@ def _after(listed: ListEventsRequest, newest_first: list[Event]) -> WatchEventsR
 def _follow(session: Session, table: Table[Event], request: WatchEventsRequest) -> None:
     client, output = session.client, session.output
     header = not request.after_sequence
-    with client.stream(client.node.WatchEvents, request) as answers:
+    with following(client, client.node.WatchEvents, lambda: request) as answers:
         for answer in answers:
             if output.is_table:
                 output.lines(table.lines([answer.event], header=header))
                 header = False
             else:
                 output.streamed(answer.event)
+            # Where to go on should the connection end.
+            request.ClearField("since")
+            request.after_sequence = answer.event.sequence

@@ -108,9 +108,9 @@ def reservation_columns(now: float, aliases: dict[str, str]) -> tuple[Column[Res
         Column(header="STATE", cell=_state),
         Column(header="GRANTS", cell=lambda r: _grants(r, aliases) or _asked(r)),
         Column(header="EXPIRES", cell=lambda r: _expires(r, now), right=True),
-        Column(header="PRIORITY", cell=lambda r: word(r, "priority")),
-        Column(header="OWNER", cell=lambda r: r.owner),
-        Column(header="FOR", cell=_for),
+        Column(header="PRIORITY", cell=lambda r: word(r, "priority"), drops=True),
+        Column(header="OWNER", cell=lambda r: r.owner, shrinks=True, keeps_end=True),
+        Column(header="FOR", cell=_for, shrinks=True),
         Column(header="KIND", cell=_kind, wide=True),
         Column(header="SHARING", cell=lambda r: word(r, "sharing"), wide=True),
         Column(header="ENFORCEMENT", cell=_enforcement, wide=True),
@@ -159,7 +159,7 @@ def reserve(
             answer = _waited_for(session, request)
         else:
             answer = client.call(client.reservations.Reserve, request).reservation
-    session.output.one(answer, _columns(session))
+    session.output.one(answer, _columns(session), width=session.output.room)
 
 
 def _waited_for(session: Session, request: ReserveRequest) -> Reservation:
@@ -187,7 +187,7 @@ def renew(session: Session, reservation: str, ttl: float | None, generation: int
     )
     client = session.client
     answer = client.call(client.reservations.Renew, request)
-    session.output.one(answer.reservation, _columns(session))
+    session.output.one(answer.reservation, _columns(session), width=session.output.room)
 
 
 @command()
@@ -205,9 +205,9 @@ def release(session: Session, reservations: tuple[str, ...], generation: int | N
         except Failure as failure:
             failures.append(failure)
     if len(reservations) == 1 and released:
-        output.one(released[0], _columns(session))
+        output.one(released[0], _columns(session), width=output.room)
     elif released:
-        output.many("reservations", released, _columns(session))
+        output.many("reservations", released, _columns(session), width=output.room)
     if failures:
         # One that cannot be released keeps none of the others.
         first, *others = failures
@@ -238,4 +238,5 @@ def reservations(session: Session, every: bool, states: tuple[str, ...], owner: 
     found = [reservation for page in pages for reservation in page.reservations]
     if session.output.is_table:
         found.sort(key=_in_line)
-    session.output.many("reservations", found, _columns(session) if found else ())
+    columns = _columns(session) if found else ()
+    session.output.many("reservations", found, columns, width=session.output.room)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gpuctl.client import PAGE_SIZE
 from gpuctl.messages import known, seconds_of, to_plain, word
 from gpuctl.render import TERMINAL_WIDTH
-from gpuctl.tables import Column, clean, paint
+from gpuctl.tables import Column, clean, paint, toned
 from gpuctl.units import UNKNOWN, compact_size, span_text, used_of
 from gpud.v1.devices_pb2 import Device, DeviceHealth, ListDevicesRequest, Thermal
 from gpud.v1.instances_pb2 import (
@@ -17,7 +17,7 @@ from gpud.v1.instances_pb2 import (
     InstanceState,
     ListInstancesRequest,
 )
-from gpud.v1.node_pb2 import GetNodeRequest, Node
+from gpud.v1.node_pb2 import GetNodeRequest, Node, TlsStatus
 from gpud.v1.reservations_pb2 import (
     ListReservationsRequest,
     Reservation,
@@ -25,7 +25,13 @@ from gpud.v1.reservations_pb2 import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gpuctl.session import Session
+
+_DAY_SECONDS = 86400
+# A certificate that ends so soon is told with a warning.
+_WARN_DAYS = 30
 
 LIVE_RESERVATIONS = (
     ReservationState.RESERVATION_STATE_QUEUED,
@@ -194,7 +200,12 @@ class Status:
     def lines(self, session: Session) -> list[str]:
         """For people; fits 80 columns."""
         output = session.output
-        lines = [self._node_line(session.now(), color=output.color), ""]
+        now = session.now()
+        lines = [self._node_line(now, color=output.color)]
+        if self._node.HasField("tls"):
+            told = tls_lines(self._node.tls, now)
+            lines += [toned(line, tone) if output.color and tone else line for line, tone in told]
+        lines.append("")
         if self._devices:
             table = output.table(DEVICE_COLUMNS, width=TERMINAL_WIDTH)
             lines += table.lines(self._devices)
@@ -236,6 +247,28 @@ class Status:
         plural = "" if len(self._reservations) == 1 else "s"
         counted = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         return f"{len(self._reservations)}{more} reservation{plural}: {counted}"
+
+
+def tls_lines(tls: TlsStatus, now: float) -> Iterator[tuple[str, str]]:
+    """How long the server's certificate is good, and why the newest files are not in use.
+
+    Each with its tone, empty where nothing has to be done.
+    """
+    if tls.HasField("certificate_expire_time"):
+        days = int((seconds_of(tls.certificate_expire_time) - now) // _DAY_SECONDS)
+        count = f"{abs(days)} day{'' if abs(days) == 1 else 's'}"
+        if days < 0:
+            yield f"tls: certificate expired {count} ago: no client connects", "red"
+        elif days < _WARN_DAYS:
+            yield f"tls: certificate expires in {count}: replace it", "yellow"
+        else:
+            yield f"tls: certificate expires in {count}", ""
+    if tls.problem:
+        import textwrap
+
+        text = clean(f"tls: the newest files are refused: {tls.problem}")
+        for line in textwrap.wrap(text, TERMINAL_WIDTH, subsequent_indent="     "):
+            yield line, "yellow"
 
 
 def _cut(line: str) -> str:

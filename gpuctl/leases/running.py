@@ -139,6 +139,8 @@ class Running:
 
     def _attach(self, child: Child) -> None:
         client = self._holding.client
+        if not client.is_local:
+            return  # what has this pid there is another's
         request = AttachProcessRequest(
             request_id=request_id(),
             name=self._name,
@@ -192,7 +194,7 @@ class Running:
             case Mended():
                 self._broken -= 1
                 if not self._broken:
-                    self._telling.say(f"gpud is back; {self._name} goes on")
+                    self._telling.say(f"connected to gpud again; {self._name} goes on")
             case Refused(failure=failure):
                 self._refuse(failure)
             case _:
@@ -267,7 +269,8 @@ class Running:
         """The command goes on: while gpud is away it promises these bytes to nobody else."""
         self._broken += 1
         if self._broken == 1:
-            self._telling.say(f"{failure.message}; the command goes on, trying again")
+            what = "the connection to gpud ended" if failure.outcome_unknown else failure.message
+            self._telling.say(f"{what}; the command goes on, connecting again")
 
     def _refuse(self, failure: Failure) -> None:
         if failure.code in {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.ABORTED}:

@@ -7,17 +7,24 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+import structlog
+
 from gpud.access.audit import Audit, AuditEntry, event_of
+from gpud.access.auditing.restraint import Refusal
 from gpud.access.budgets import Allowance, Budgets
 from gpud.access.certificates import PeerCertificate, peer
 from gpud.access.denied import Denied
 from gpud.access.doors import Door, Registry, Shown, identify, is_denied, still_known
 from gpud.access.identity import Caller, Role
 from gpud.access.mint import Mint
+from gpud.access.rights import known_method
 from gpud.access.tokens import Configured, Minted, Tokens, check_minted
 from gpud.clock import Clock
+from gpud.config import toml_key
 from gpud.events import Event
 from gpud.settings import Config
+
+log = structlog.get_logger()
 
 # The section of [quotas] for owners without one of their own.
 DEFAULT_QUOTA = "default"
@@ -42,6 +49,7 @@ class Access:
         self._tell = tell
         self._mint = mint
         self._registry = self._known(config)
+        self._lines = Restraint()
         self._streams: dict[asyncio.Task[object], tuple[Caller, Shown]] = {}
         self._cut: set[asyncio.Task[object]] = set()
 
@@ -75,26 +83,31 @@ class Access:
         return peer(pem)
 
     @contextmanager
-    def calling(self, caller: Caller, now_boottime: float) -> Iterator[None]:
+    def calling(self, caller: Caller, now_boottime: float, *, changing: bool) -> Iterator[None]:
         """Count a call in and out. Raises TooManyCalls, TooOften."""
-        self.budgets.open_call(caller.name, now_boottime)
+        self.budgets.open_call(caller.name, now_boottime, changing=changing)
         try:
             yield
         finally:
-            self.budgets.close_call()
+            self.budgets.close_call(changing=changing)
 
     @contextmanager
     def streaming(
-        self, caller: Caller, shown: Shown, task: asyncio.Task[object] | None
+        self,
+        caller: Caller,
+        shown: Shown,
+        task: asyncio.Task[object] | None,
+        *,
+        changing: bool,
     ) -> Iterator[None]:
         """Count a stream in and out, and be able to cut it. Raises TooManyStreams."""
-        self.budgets.open_stream(caller.name)
+        self.budgets.open_stream(caller, changing=changing)
         if task is not None:
             self._streams[task] = (caller, shown)
         try:
             yield
         finally:
-            self.budgets.close_stream(caller.name)
+            self.budgets.close_stream(caller, changing=changing)
             if task is not None:
                 self._streams.pop(task, None)
 
@@ -118,6 +131,16 @@ class Access:
             task.cancel()
         return len(doomed)
 
+    def may_log(self, name: str, method: str, reason: str) -> bool:
+        """Whether one more refusal of this kind goes into the log, which nobody may fill.
+
+        What was held back is told once its minute is over and another one comes.
+        """
+        now = self.clock.now().boottime
+        for each in self._lines.over(now):
+            log.info("rpc.refused_often", **each.refusal._asdict(), count=each.count)
+        return self._lines.admits(Refusal(name, known_method(method), reason), now)
+
     def record(self, entry: AuditEntry) -> None:
         """Write it down; what was refused for want of a right is an event as well."""
         if entry.reason:
@@ -133,7 +156,11 @@ class Access:
 
 def _allowances(config: Config) -> Callable[[str], Allowance]:
     known: Mapping[str, Allowance] = {
-        name: Allowance(streams=quota.streams, calls_per_second=quota.calls_per_second)
+        name: Allowance(
+            key=f"quotas.{toml_key(name)}",
+            streams=quota.streams,
+            calls_per_second=quota.calls_per_second,
+        )
         for name, quota in config.quotas.items()
     }
     fallback = known.get(DEFAULT_QUOTA, Allowance())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
@@ -15,6 +16,7 @@ from msgspec import structs
 from gpud.access.auditing.file import AuditEntry, AuditFile
 from gpud.access.auditing.restraint import Refusal, Restraint
 from gpud.access.refusals import AccessWithdrawn, IdentityMissing, NotOwner, RoleMissing
+from gpud.access.rights import known_method
 from gpud.clock import Clock
 from gpud.events import Event
 from gpud.settings import Audit as AuditSettings
@@ -60,6 +62,8 @@ class Audit:
         self._clock = clock
         self._file = AuditFile(self.path, int(settings.max_bytes), settings.keep, clock)
         self._restraint = Restraint()
+        # Of its own: those of the loop may all hang on other disks.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="audit")
         self._is_scheduled = False
         self._writing: asyncio.Future[None] | None = None
 
@@ -71,7 +75,7 @@ class Audit:
         if any(len(getattr(entry, name)) > MAX_TEXT_CHARACTERS for name in _TEXTS):
             entry = structs.replace(entry, **{name: _cut(getattr(entry, name)) for name in _TEXTS})
         if entry.outcome.upper() != "OK":
-            refusal = Refusal(entry.name, entry.method, entry.reason)
+            refusal = Refusal(entry.name, known_method(entry.method), entry.reason)
             if not self._restraint.admits(refusal, self._clock.now().boottime):
                 return False
         self._file.add(entry)
@@ -120,7 +124,7 @@ class Audit:
         """The write that is under way, or one that begins now."""
         if self._writing is None or self._writing.done():
             loop = asyncio.get_running_loop()
-            self._writing = loop.run_in_executor(None, self._file.write)
+            self._writing = loop.run_in_executor(self._thread, self._file.write)
             self._writing.add_done_callback(self._written)
         return self._writing
 

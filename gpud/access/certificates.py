@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import shlex
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -40,6 +41,7 @@ _UNREADABLE = (
 )
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+Opener = Callable[[str, int], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,25 +78,41 @@ def read_pair(tls: Tls, now_wall: float) -> Pair:
     chain = read_certificates("tls.certificate", tls.certificate)
     key = read_key("tls.key", tls.key)
     leaf = chain[0]
-    _check_match(tls, chain, key)
-    for each in chain:
-        _check_dates("tls.certificate", tls.certificate, each, now_wall)
-    _check_usage(tls.certificate, leaf)
-    authorities = _client_authorities(tls.client_ca, now_wall) if tls.client_ca else []
-    return Pair(
-        certificate=pem_of(chain),
-        key=key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        ),
-        client_ca=pem_of(authorities) if authorities else None,
-        subject=leaf.subject.rfc4514_string(),
-        names=names_of(leaf),
-        fingerprint=fingerprint_of(leaf),
-        not_after_wall=min(map(_not_after, chain)),
-        client_ca_not_after_wall=min(map(_not_after, authorities), default=None),
-    )
+    with readable("tls.certificate", tls.certificate):
+        _check_match(tls, chain, key)
+        for each in chain:
+            _check_dates("tls.certificate", tls.certificate, each, now_wall)
+        _check_usage(tls.certificate, leaf)
+        authorities = _client_authorities(tls.client_ca, now_wall) if tls.client_ca else []
+        return Pair(
+            certificate=pem_of(chain),
+            key=key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            ),
+            client_ca=pem_of(authorities) if authorities else None,
+            subject=leaf.subject.rfc4514_string(),
+            names=names_of(leaf),
+            fingerprint=fingerprint_of(leaf),
+            not_after_wall=min(map(_not_after, chain)),
+            client_ca_not_after_wall=min(map(_not_after, authorities), default=None),
+        )
+
+
+@contextmanager
+def readable(key: str, path: str) -> Iterator[None]:
+    """To be held about all that is asked of the certificates of a file.
+
+    What is not well formed in a certificate shows only when that part is asked for. Raises
+    ConfigInvalid naming `key`.
+    """
+    try:
+        yield
+    except _UNREADABLE as error:
+        raise _refusal(
+            key, path, "has a certificate of which a part cannot be read; put another in its place"
+        ) from error
 
 
 @lru_cache(maxsize=_PEERS_KEPT)
@@ -114,9 +132,17 @@ def peer(pem: bytes) -> PeerCertificate:
         raise IdentityMissing(problem="its certificate cannot be read") from error
 
 
-def read_certificates(key: str, path: str) -> list[x509.Certificate]:
-    """Every certificate of a PEM file, at least one. Raises ConfigInvalid naming `key`."""
-    data, _ = read_plain(key, path, MAX_FILE_BYTES)
+def _opened(path: str, flags: int) -> int:
+    """Without O_NONBLOCK a pipe of that name would hold us until somebody writes."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def read_certificates(key: str, path: str, opener: Opener = _opened) -> list[x509.Certificate]:
+    """Every certificate of a PEM file, at least one, to be asked within `readable`.
+
+    Raises ConfigInvalid naming `key`.
+    """
+    data, _ = read_plain(key, path, MAX_FILE_BYTES, opener)
     try:
         return x509.load_pem_x509_certificates(data)
     except _UNREADABLE as error:
@@ -128,9 +154,9 @@ def read_certificates(key: str, path: str) -> list[x509.Certificate]:
         raise _refusal(key, path, f"{problem}; write the chain as PEM") from error
 
 
-def read_key(key: str, path: str) -> PrivateKey:
+def read_key(key: str, path: str, opener: Opener = _opened) -> PrivateKey:
     """The private key of a PEM file that nobody else may read. Raises ConfigInvalid."""
-    data, mode = read_plain(key, path, MAX_FILE_BYTES)
+    data, mode = read_plain(key, path, MAX_FILE_BYTES, opener)
     if mode & 0o077:
         raise _refusal(
             key, path, f"others may read it (mode {mode:04o}); run `chmod 600 {shlex.quote(path)}`"
@@ -150,13 +176,13 @@ def read_key(key: str, path: str) -> PrivateKey:
     raise _refusal(key, path, f"is of a kind that clients do not take; make {SERVED_KEYS}")
 
 
-def read_plain(key: str, path: str, max_bytes: int) -> tuple[bytes, int]:
+def read_plain(key: str, path: str, max_bytes: int, opener: Opener = _opened) -> tuple[bytes, int]:
     """What a plain file holds, and its permission bits: of the file that was read, no other.
 
-    Raises ConfigInvalid naming `key`.
+    `opener` opens the path without blocking. Raises ConfigInvalid naming `key`.
     """
     try:
-        with open(path, "rb", opener=_opened) as file:
+        with open(path, "rb", opener=opener) as file:
             mode = os.fstat(file.fileno()).st_mode
             if not stat.S_ISREG(mode):
                 raise _refusal(key, path, "is not a plain file")
@@ -169,11 +195,6 @@ def read_plain(key: str, path: str, max_bytes: int) -> tuple[bytes, int]:
     if len(data) > max_bytes:
         raise _refusal(key, path, f"is larger than {max_bytes} bytes")
     return data, stat.S_IMODE(mode)
-
-
-def _opened(path: str, flags: int) -> int:
-    """Without O_NONBLOCK a pipe of that name would hold us until somebody writes."""
-    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def pem_of(certificates: Sequence[x509.Certificate]) -> bytes:
@@ -222,12 +243,7 @@ def is_authority(certificate: x509.Certificate) -> bool:
 
 
 def _check_match(tls: Tls, chain: Sequence[x509.Certificate], key: PrivateKey) -> None:
-    try:
-        fitting = [fits(each, key) for each in chain]
-    except _UNREADABLE as error:
-        raise _refusal(
-            "tls.certificate", tls.certificate, "has a public key that cannot be read"
-        ) from error
+    fitting = [fits(each, key) for each in chain]
     if not any(fitting):
         raise _refusal(
             "tls.key", tls.key, f"does not belong to the certificate of {tls.certificate}"
@@ -256,18 +272,14 @@ def _check_dates(key: str, path: str, certificate: x509.Certificate, now_wall: f
 
 
 def _check_usage(path: str, leaf: x509.Certificate) -> None:
-    try:
-        usages, signs = usages_of(leaf), _signs(leaf)
-        names_of(leaf)
-    except _UNREADABLE as error:
-        raise _refusal("tls.certificate", path, "has extensions that cannot be read") from error
+    usages = usages_of(leaf)
     if usages is not None and ExtendedKeyUsageOID.SERVER_AUTH.dotted_string not in usages:
         raise _refusal(
             "tls.certificate",
             path,
             "is not for servers: its extended key usage lacks serverAuth; name a server's one",
         )
-    if not signs:
+    if not _signs(leaf):
         raise _refusal(
             "tls.certificate", path, "is not for TLS: its key usage lacks digitalSignature"
         )
@@ -284,17 +296,16 @@ def _signs(certificate: x509.Certificate) -> bool:
 def _client_authorities(path: str, now_wall: float) -> list[x509.Certificate]:
     """Those that are good now: of an old CA beside its successor, the old one may have ended."""
     found = read_certificates("tls.client_ca", path)
-    for each in found:
-        try:
-            signs = is_authority(each)
-        except _UNREADABLE as error:
-            raise _refusal("tls.client_ca", path, "has extensions that cannot be read") from error
-        if not signs:
-            subject = each.subject.rfc4514_string()
-            raise _refusal("tls.client_ca", path, f"{subject!r} is no CA; name the clients' CA")
-    good = [each for each in found if now_wall < _not_after(each)]
-    if not good:
-        _check_dates("tls.client_ca", path, found[0], now_wall)
+    with readable("tls.client_ca", path):
+        for each in found:
+            if not is_authority(each):
+                subject = each.subject.rfc4514_string()
+                raise _refusal(
+                    "tls.client_ca", path, f"{subject!r} is no CA; name the clients' CA"
+                )
+        good = [each for each in found if now_wall < _not_after(each)]
+        if not good:
+            _check_dates("tls.client_ca", path, found[0], now_wall)
     return good
 
 

@@ -1,8 +1,8 @@
 """Pure: who is refused whatever else it may show; the file of access.denied, line by line.
 
 A line is the name of an identity (a SAN of a certificate, a token's name, user@host), or
-`serial:HEX`, or `sha256:HEX` (a certificate's fingerprint). `#` at the start of a line or after a
-blank begins a comment.
+`serial:HEX`, or `sha256:HEX` (a certificate's fingerprint), these two also as openssl prints them.
+`#` at the start of a line or after a blank begins a comment.
 """
 
 from __future__ import annotations
@@ -23,8 +23,19 @@ _HEX = re.compile(r"[0-9a-f]+")
 # RFC 5280 has at most 20 octets for a serial.
 _MAX_SERIAL_DIGITS = 40
 _SHA256_DIGITS = 64
-# What programs print before a name or a number. As a name it would deny nobody, silently.
-_MISTAKEN = {"cn", "dns", "fingerprint", "md5", "name", "sha-256", "sha1", "sha512", "uri"}
+# Also `serial=…` and `sha256 Fingerprint=…`, as openssl has it.
+_CERTIFICATE = re.compile(r"(serial|sha256)(?: fingerprint)?[:=](\S*)", re.IGNORECASE)
+_PRINTED_FINGERPRINT = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){31}", re.IGNORECASE)
+# What programs print before a name or a number, and numbers that may be of several kinds (the
+# SHA-256 also of a token). As names they would deny nobody, silently. Before an `=` a URI has its
+# scheme, and other names have none.
+_MISTAKEN = re.compile(
+    r"(cn|dns|email|fingerprint|ip|md5|name|serialnumber|sha-?1|sha-256|sha384|sha512|subject"
+    r"|token|uri|user):.*"
+    r"|[^:@/]*=.*"
+    r"|0x[0-9a-f]*|[0-9a-f]{16,}|[0-9a-f]{2}(:[0-9a-f]{2})+",
+    re.IGNORECASE,
+)
 
 
 class Denied(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,17 +88,17 @@ def _entry(entry: str) -> tuple[str, str]:
     """What kind of entry it is, and its value. Raises ValueError with the problem and the fix."""
     if len(entry) > MAX_NAME_CHARACTERS:
         raise ValueError(f"{len(entry)} characters; an entry has at most {MAX_NAME_CHARACTERS}")
+    if (shown := _CERTIFICATE.fullmatch(entry)) is not None:
+        kind, text = shown[1].lower(), shown[2]
+        return kind, _serial(text) if kind == "serial" else _fingerprint(text)
     if not entry.isprintable() or any(character.isspace() for character in entry):
         raise ValueError(f"{entry!r} holds a blank or a control character; write one to a line")
-    before, colon, after = entry.partition(":")
-    kind = before.lower() if colon else ""
-    if kind == "serial":
-        return kind, _serial(after)
-    if kind == "sha256":
-        return kind, _fingerprint(after)
-    if kind in _MISTAKEN:
+    if _PRINTED_FINGERPRINT.fullmatch(entry):
+        return "sha256", _fingerprint(entry)
+    if _MISTAKEN.fullmatch(entry):
         raise ValueError(
-            f"{before}: is no kind of entry; write a name alone, serial:HEX or sha256:HEX"
+            f"{entry!r} is no kind of entry and would deny nobody; write a name alone, serial:HEX "
+            "or sha256:HEX of a certificate (`gpud tls show FILE` prints them)"
         )
     return "name", entry
 

@@ -23,11 +23,15 @@ class DoorKind(enum.Enum):
 
 
 class Door(msgspec.Struct, frozen=True, kw_only=True):
-    """A listener. `role` is that of callers who bring no proof of their own; None: no role."""
+    """A listener. `role` is that of callers who bring no proof of their own; None: no role.
+
+    `users_only`: at this socket they must bring a token that names them.
+    """
 
     kind: DoorKind
     label: str  # as logs name it
     role: Role | None = None
+    users_only: bool = False
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +87,7 @@ def _known(door: Door, shown: Shown, registry: Registry) -> Caller:
         return _by_token(door, shown, registry)
     if door.kind is DoorKind.CERTIFICATES:
         return _by_certificate(shown, registry)
-    if door.role is None:
+    if door.role is None or door.users_only:
         raise IdentityMissing(problem=f"{door.label} lets nobody in without a token")
     if door.kind is DoorKind.SOCKET:
         name, proof = door.role.name.lower(), Proof.SOCKET

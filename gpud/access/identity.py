@@ -49,5 +49,15 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         return self.role is Role.ADMIN or owner == self.name
 
 
+class Deed(msgspec.Struct, kw_only=True):
+    """What a call came to change: told by its method as soon as that is decided, for the audit.
+
+    A caller may hang up before the answer; what was decided by then stands.
+    """
+
+    subject: str = ""
+
+
 # Set by the gate about each method, which grpc.aio runs in a task of its own.
 CALLER: ContextVar[Caller] = ContextVar("caller")
+DEED: ContextVar[Deed] = ContextVar("deed")

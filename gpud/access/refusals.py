@@ -34,9 +34,11 @@ class RoleMissing(AccessRefused):
 
     method: str
     role: str
-    required: str
+    required: str  # empty: no role is enough
 
     def __str__(self) -> str:
+        if not self.required:
+            return f"cannot call {self.method}: no role may call it"
         return (
             f"cannot call {self.method}: it needs the role {self.required}, "
             f"and yours is {self.role}; ask an admin of this node"
@@ -81,16 +83,20 @@ class TooManyCalls(LimitReached):
 
 @dataclass(kw_only=True, eq=False)
 class TooManyStreams(LimitReached):
-    """As many streams are open as may be; `owner` empty: of everybody's."""
+    """As many streams are open as may be; `owner` empty: of everybody's.
+
+    `key` is the table of the limit; empty for gpud's own.
+    """
 
     reason = "QUOTA_EXCEEDED"
 
     owner: str
     limit: int
+    key: str = ""
 
     def __str__(self) -> str:
         whose = f"{self.owner} has" if self.owner else "there are"
-        key = " (quotas.*.streams)" if self.owner else ""
+        key = f" ({self.key}.streams)" if self.key else ""
         return (
             f"cannot open a stream: {whose} {self.limit} open, no more may be{key}; "
             "end one, or share one among those who watch"
@@ -99,16 +105,17 @@ class TooManyStreams(LimitReached):
 
 @dataclass(kw_only=True, eq=False)
 class TooOften(LimitReached):
-    """One owner calls more often than it may."""
+    """One owner calls more often than it may; `key` is the table of the limit."""
 
     reason = "QUOTA_EXCEEDED"
 
     owner: str
     limit: float
     wait_seconds: float
+    key: str
 
     def __str__(self) -> str:
         return (
             f"cannot answer {self.owner} so often: {self.limit:g} calls a second are the limit "
-            f"(quotas.*.calls_per_second); wait {self.wait_seconds:.3g} s, or watch a stream"
+            f"({self.key}.calls_per_second); wait {self.wait_seconds:.3g} s, or watch a stream"
         )

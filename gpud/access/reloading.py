@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import grpc
+import structlog
 
 from gpud.access.certificates import Pair, read_pair, read_plain
 from gpud.access.denied import MAX_DENIED_BYTES, Denied, parse_denied
@@ -19,6 +20,8 @@ from gpud.clock import Clock
 from gpud.errors import ConfigInvalid
 from gpud.events import Event
 from gpud.settings import Tls
+
+log = structlog.get_logger()
 
 _SUBJECT = "node"
 # Of each file: inode, size, and the moments of its last change, in nanoseconds; None: not there.
@@ -106,7 +109,10 @@ class ServerCertificates:
         )
 
     def look(self) -> list[Event]:
-        """Read the files again if they changed; what is to be told of it, once per change."""
+        """Read the files again if they changed; what is to be told of it, once per change.
+
+        Whatever they hold, the pair in force goes on serving unless they are good.
+        """
         changed = self._files.changed()
         # One that was refused may become good without a change: its first day comes.
         if not changed and not self.state.last_error:
@@ -114,20 +120,27 @@ class ServerCertificates:
         now_wall = self._clock.now().wall
         try:
             pair = read_pair(self._tls, now_wall)
+            if pair == self.pair and not self.state.last_error:
+                return []
+            self._take(pair)
         except ConfigInvalid as error:
-            return self._refused(str(error), now_wall) if changed else []
-        if pair == self.pair and not self.state.last_error:
-            return []
-        return self._reloaded(pair, now_wall)
+            problem = str(error)
+        except Exception as error:
+            # Of ours or of a library; raised further it would end the daemon.
+            problem = f"cannot use tls.certificate {self._tls.certificate}: {error!r}"
+            if changed:
+                log.exception("tls.bug", path=self._tls.certificate)
+        else:
+            return [self._reloaded(pair, now_wall)]
+        return [self._refused(problem, now_wall)] if changed else []
 
     def _take(self, pair: Pair) -> None:
-        self.pair = pair
         self._configuration = grpc.ssl_server_certificate_configuration(
             [(pair.key, pair.certificate)], root_certificates=pair.client_ca
         )
+        self.pair = pair
 
-    def _reloaded(self, pair: Pair, now_wall: float) -> list[Event]:
-        self._take(pair)
+    def _reloaded(self, pair: Pair, now_wall: float) -> Event:
         self.state = replace(
             self.state,
             not_after_wall=pair.not_after_wall,
@@ -139,9 +152,9 @@ class ServerCertificates:
         )
         reason = f"{self._tls.certificate}: new connections get {pair.subject}"
         details = {"fingerprint": pair.fingerprint, "not_after": f"{pair.not_after_wall:.0f}"}
-        return [_event(now_wall, "tls.reloaded", reason, details)]
+        return _event(now_wall, "tls.reloaded", reason, details)
 
-    def _refused(self, problem: str, now_wall: float) -> list[Event]:
+    def _refused(self, problem: str, now_wall: float) -> Event:
         self.state = replace(
             self.state,
             refused_count=self.state.refused_count + 1,
@@ -149,7 +162,7 @@ class ServerCertificates:
             last_error_wall=now_wall,
         )
         reason = f"{problem}; the certificate in force goes on serving"
-        return [_event(now_wall, "tls.refused", reason, {"fingerprint": self.pair.fingerprint})]
+        return _event(now_wall, "tls.refused", reason, {"fingerprint": self.pair.fingerprint})
 
 
 class DenyList:

@@ -59,6 +59,11 @@ RIGHTS: dict[str, Role] = {
 }
 
 
+def known_method(method: str) -> str:
+    """The method, or "" for one that there is not: its name is the caller's choice."""
+    return method if method in RIGHTS or f"gpud.v1.{method}" in RIGHTS else ""
+
+
 def changes(method: str) -> bool:
     """Whether a method changes anything: such calls are audited."""
     return RIGHTS.get(method, Role.ADMIN) is not Role.VIEWER

@@ -20,6 +20,7 @@ from gpud.errors import (
     EngineNotReady,
     FootprintExceeded,
     ModelFileInvalid,
+    QuotaExceeded,
     StoreReadOnly,
     VramInsufficient,
 )
@@ -206,8 +207,13 @@ class Load:
     async def _detect(self) -> EngineProgram:
         """The engine is here, and some device asked for could grant at all."""
         program = await self._engine.program()
-        with contextlib.suppress(VramInsufficient):  # ALLOCATE tells that with the real numbers
+        try:
             self._house.promises.propose(self._settled().request(self._life.instance, 1))
+        except VramInsufficient:
+            pass  # ALLOCATE tells that with the real numbers
+        except QuotaExceeded as limit:
+            if limit.unit != "bytes":  # likewise
+                raise
         self._life.show(detail=f"{program.kind.value} {program.version}")
         return program
 

@@ -176,7 +176,7 @@ class Promises:
         """
         _, change = self.ledger.revoke(id_, reason, self._clock.now())
         rows: tuple[Row, ...] = ()
-        if call is not None and (known := self.requests.known.get(call.request_id)):
+        if call is not None and (known := self.requests.known.get(call.key)):
             # Sent again meanwhile, it may have led to another promise: that is not forgotten.
             rows = self.requests.forget(call) if known.result == id_ else ()
         change = joined([change, self.served()])

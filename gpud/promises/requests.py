@@ -11,6 +11,7 @@ from gpud.errors import OptionInvalid
 from gpud.store import Committed, Row
 
 REQUESTS_KEPT_SECONDS = 24 * 3600.0
+_BETWEEN = "\x1f"  # the unit separator, which no request_id may hold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,23 +26,32 @@ class Remembered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """How a mutating call came: who, and under which request_id with which body."""
+    """How a mutating call came: from whom, and under which request_id with which body.
+
+    Each caller has request ids of its own: nobody learns of another's, or can take one before it.
+    """
 
     method: str
+    caller: str = ""
     request_id: str = ""
     digest: str = ""
+
+    @property
+    def key(self) -> str:
+        """What it is remembered by; empty without a request_id."""
+        return f"{self.caller}{_BETWEEN}{self.request_id}" if self.request_id else ""
 
 
 @dataclass(slots=True)
 class Requests:
-    """Request ids and what they led to; `pending` ones are on their way to the disk."""
+    """Calls by their keys and what they led to; `pending` ones are on their way to the disk."""
 
     known: dict[str, Remembered] = field(default_factory=dict)
     pending: dict[str, asyncio.Future[Committed]] = field(default_factory=dict)
 
     def find(self, call: Call) -> Remembered | None:
         """What the id led to before. Raises OptionInvalid when it was another request."""
-        known = self.known.get(call.request_id) if call.request_id else None
+        known = self.known.get(call.key) if call.key else None
         if known is not None and (known.method, known.digest) != (call.method, call.digest):
             raise OptionInvalid(
                 field="request_id",
@@ -52,29 +62,29 @@ class Requests:
 
     def remember(self, call: Call, result: str, wall: float) -> tuple[Row, ...]:
         """The row that makes a request_id answer the same again; none for a call without one."""
-        if not call.request_id:
+        if not call.key:
             return ()
         known = Remembered(method=call.method, digest=call.digest, result=result, wall=wall)
-        self.known[call.request_id] = known
-        return (Row(kind="request", id=call.request_id, body=msgspec.json.encode(known)),)
+        self.known[call.key] = known
+        return (Row(kind="request", id=call.key, body=msgspec.json.encode(known)),)
 
     def await_commit(self, call: Call, done: asyncio.Future[Committed]) -> None:
         """Until it is durable, the same id waits for this commit."""
-        if call.request_id:
-            self.pending[call.request_id] = done
-            done.add_done_callback(lambda _: self.pending.pop(call.request_id, None))
+        if call.key:
+            self.pending[call.key] = done
+            done.add_done_callback(lambda _: self.pending.pop(call.key, None))
 
     async def settled(self, call: Call) -> None:
         """Wait until what the id led to is durable."""
-        pending = self.pending.get(call.request_id)
+        pending = self.pending.get(call.key)
         if pending is not None:
             await asyncio.shield(pending)
 
     def forget(self, call: Call) -> tuple[Row, ...]:
         """The rows that forget a call which was refused after all."""
-        if self.known.pop(call.request_id, None) is None:
+        if self.known.pop(call.key, None) is None:
             return ()
-        return (Row(kind="request", id=call.request_id, body=None),)
+        return (Row(kind="request", id=call.key, body=None),)
 
     def forget_old(self, wall: float) -> tuple[Row, ...]:
         """The rows that forget ids older than a day."""

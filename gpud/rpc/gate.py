@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
@@ -22,7 +22,7 @@ from grpc_status import rpc_status
 from gpud.access.access import Access
 from gpud.access.audit import AuditEntry
 from gpud.access.doors import Door, DoorKind, Shown
-from gpud.access.identity import CALLER, Caller, Role
+from gpud.access.identity import CALLER, DEED, Caller, Deed, Role
 from gpud.access.refusals import AccessRefused, AccessWithdrawn, RoleMissing
 from gpud.access.rights import RIGHTS, changes
 from gpud.access.tokens import bearer
@@ -48,6 +48,30 @@ class _Attempt:
     context: Context
     began: Moment
     caller: Caller | None = None
+    deed: Deed = field(default_factory=Deed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    """How a call ended, as the audit tells it."""
+
+    code: str
+    reason: str = ""
+    message: str = ""
+    subject: str = ""
+    of_right: bool = False  # refused for want of a right
+    name: str = ""  # of the caller, where it was not let in
+
+
+CLIENT_LEFT = _Outcome(
+    code="CANCELLED",
+    reason="CLIENT_LEFT",
+    message="the client left before its answer; what was decided by then stands",
+)
+
+
+def _done(answer: object) -> _Outcome:
+    return _Outcome(code="OK", subject=_subject(answer))
 
 
 class Gate:
@@ -95,18 +119,19 @@ class Gate:
             attempt = _Attempt(name, request, context, access.clock.now())
             try:
                 attempt.caller = caller = access.identify(self._door, self._shown(context))
-                _enter(name, caller)
-                with access.calling(caller, attempt.began.boottime):
+                _enter(attempt, caller)
+                with access.calling(caller, attempt.began.boottime, changing=audited):
                     answer = await method(request, context)
             except GpudError as error:
                 status = self._refused(attempt, error)
             except (grpc.aio.AbortError, asyncio.CancelledError):
+                self._audit(attempt, CLIENT_LEFT)
                 raise
             except Exception:  # noqa: BLE001 — the last net: a client never sees a traceback
-                status = internal_status(_logged(name))
+                status = self._broken(attempt)
             else:
                 if audited:
-                    self._audit(attempt, answer)
+                    self._audit(attempt, _done(answer))
                 return answer
             return await context.abort_with_status(rpc_status.to_status(status))
 
@@ -120,25 +145,29 @@ class Gate:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             attempt = _Attempt(name, request, context, access.clock.now())
             task = asyncio.current_task()
+            last: object = None
             try:
                 shown = self._shown(context)
                 attempt.caller = caller = access.identify(self._door, shown)
-                _enter(name, caller)
-                with access.streaming(caller, shown, task):
+                _enter(attempt, caller)
+                with access.streaming(caller, shown, task, changing=audited):
                     async for answer in method(request, context):
+                        last = answer if audited else None
                         yield answer
             except (GpudError, DecodeError) as error:
                 status = self._refused(attempt, _told(error))
-            except (grpc.aio.AbortError, asyncio.CancelledError):
+            except (grpc.aio.AbortError, asyncio.CancelledError, GeneratorExit) as end:
                 if not access.was_cut(task):
+                    self._audit(attempt, replace(CLIENT_LEFT, subject=_subject(last)))
                     raise
                 name_now = attempt.caller.name if attempt.caller else ""
                 status = self._refused(attempt, AccessWithdrawn(caller=name_now))
+                if isinstance(end, GeneratorExit):
+                    raise  # it was cut in the midst of a message: nobody is left to be told
             except Exception:  # noqa: BLE001 — as above
-                status = internal_status(_logged(name))
+                status = self._broken(attempt)
             else:
-                if audited:
-                    self._audit(attempt, None)
+                self._audit(attempt, _done(last))
                 return
             await context.abort_with_status(rpc_status.to_status(status))
 
@@ -170,35 +199,48 @@ class Gate:
 
     def _refused(self, attempt: _Attempt, error: GpudError) -> status_pb2.Status:
         """A refusal is a decision too: the log and the audit say why, with the numbers."""
-        self._audit(attempt, error)
-        short = attempt.method.removeprefix("gpud.v1.")
-        log.info("rpc.refused", method=short, reason=error.reason, message=str(error))
+        known = error.caller if isinstance(error, AccessWithdrawn) else ""
+        self._audit(
+            attempt,
+            _Outcome(
+                code=code_of(error).name,
+                reason=error.reason,
+                message=error.summary,
+                of_right=isinstance(error, AccessRefused),
+                name=known,
+            ),
+        )
+        caller, short = attempt.caller, attempt.method.removeprefix("gpud.v1.")
+        if self._access.may_log(caller.name if caller else known, attempt.method, error.reason):
+            log.info("rpc.refused", method=short, reason=error.reason, message=str(error))
         return status_of(error)
 
-    def _audit(self, attempt: _Attempt, result: object) -> None:
-        """Tell what was done, or refused; of reads only what was refused for want of a right.
+    def _broken(self, attempt: _Attempt) -> status_pb2.Status:
+        """Log the exception being handled; its id is all that the client gets."""
+        error_id = secrets.token_hex(6)
+        log.error("rpc.bug", method=attempt.method, error_id=error_id, exc_info=True)  # noqa: LOG014
+        self._audit(attempt, _Outcome(code="INTERNAL", reason="INTERNAL", message=error_id))
+        return internal_status(error_id)
 
-        `result` is the answer, or the error.
-        """
-        error = result if isinstance(result, GpudError) else None
-        if not changes(attempt.method) and not isinstance(error, AccessRefused):
+    def _audit(self, attempt: _Attempt, outcome: _Outcome) -> None:
+        """Tell what was done, or refused; of reads only what was refused for want of a right."""
+        if not changes(attempt.method) and not outcome.of_right:
             return
         caller, request, ended = attempt.caller, attempt.request, self._access.clock.now()
-        known = error.caller if isinstance(error, AccessWithdrawn) else ""
         self._access.record(
             AuditEntry(
                 wall=ended.wall,
-                name=caller.name if caller else known,
+                name=caller.name if caller else outcome.name,
                 role=caller.role.name.lower() if caller else "",
                 proof=caller.proof.value if caller else "",
                 origin=caller.origin if caller else self._origin(attempt.context),
                 method=attempt.method.removeprefix("gpud.v1."),
-                subject=_subject(result) or _subject(request),
+                subject=attempt.deed.subject or outcome.subject or _subject(request),
                 owner=caller.acting_for(getattr(request, "owner", "")) if caller else "",
                 request_id=getattr(request, "request_id", ""),
-                outcome="OK" if error is None else code_of(error).name,
-                reason="" if error is None else error.reason,
-                message="" if error is None else error.summary,
+                outcome=outcome.code,
+                reason=outcome.reason,
+                message=outcome.message,
                 milliseconds=1000 * (ended.boottime - attempt.began.boottime),
             )
         )
@@ -217,27 +259,28 @@ def _yielding(method: Callable[..., Awaitable[None]]) -> Callable[..., AsyncIter
 
 
 def _subject(message: object) -> str:
-    for field in _SUBJECTS:
-        value = getattr(message, field, "")
+    for each in _SUBJECTS:
+        value = getattr(message, each, "")
         name = value if isinstance(value, str) else getattr(value, "name", "")
         if name:
             return str(name)
     return ""
 
 
-def _enter(method: str, caller: Caller) -> None:
-    """Let the method see who calls. Raises RoleMissing."""
-    required = RIGHTS.get(method)
+def _enter(attempt: _Attempt, caller: Caller) -> None:
+    """Let the method see who calls, and tell what it came to change. Raises RoleMissing."""
+    required = RIGHTS.get(attempt.method)
     if required is None or caller.role < required:
-        raise _role_missing(method, caller, required)
+        raise _role_missing(attempt.method, caller, required)
     CALLER.set(caller)
+    DEED.set(attempt.deed)
 
 
 def _role_missing(method: str, caller: Caller, required: Role | None) -> RoleMissing:
     return RoleMissing(
         method=method.removeprefix("gpud.v1."),
         role=caller.role.name.lower(),
-        required=(required or Role.ADMIN).name.lower(),
+        required=required.name.lower() if required is not None else "",
     )
 
 
@@ -246,10 +289,3 @@ def _told(error: GpudError | DecodeError) -> GpudError:
     if isinstance(error, GpudError):
         return error
     return OptionInvalid(field="message", problem=f"not protobuf ({error})")
-
-
-def _logged(method: str) -> str:
-    """Log the exception being handled; its id is all that the client gets."""
-    error_id = secrets.token_hex(6)
-    log.error("rpc.bug", method=method, error_id=error_id, exc_info=True)  # noqa: LOG014
-    return error_id

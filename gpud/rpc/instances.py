@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from gpud.access.identity import CALLER
+from gpud.access.identity import CALLER, DEED
 from gpud.access.refusals import NotOwner
 from gpud.benchmarking.benchmarks import Benchmarks
 from gpud.errors import (
@@ -73,6 +73,7 @@ class Instances(
             yield await self._proposed(asked)
             return
         id_ = await self._roster.load(asked, call_of("LoadModel", request.request_id, asked))
+        DEED.get().subject = f"instances/{id_}"
         async for progress in self._roster.follow(id_, from_start=True):
             if isinstance(progress.phase, UnloadPhase):
                 continue  # the load is over, and was not a success: the end is told below
@@ -96,6 +97,7 @@ class Instances(
         known = self._house.promises.requests.find(call)
         # A model names no instance any more once the first call has stopped it.
         name = known.result if known is not None else self._named(request)
+        DEED.get().subject = f"instances/{name}"
         self._stop(name, request, again=known is not None)
         if known is None:
             self._house.promises.remember_only(call, name)

@@ -284,6 +284,11 @@ def _summary(value: Explanation, request: ReserveRequest) -> str:
         return (
             f"{value.refusal}; waiting would end {ended} within {value.grace_seconds:g} s for it"
         )
+    if value.fit is None and value.room_in_seconds is not None:
+        return (
+            f"{value.refusal}; or ask again in {value.room_in_seconds:.0f} s, when leases of its "
+            "own have ended, unless renewed"
+        )
     if value.fit is None:
         return str(value.refusal)
     aliases = {each.candidate.charge.uuid: each.candidate.charge.alias for each in value.devices}

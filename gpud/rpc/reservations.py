@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from gpud.access.identity import CALLER, Role
+from gpud.access.identity import CALLER, DEED, Role
 from gpud.access.refusals import NotOwner
 from gpud.enforcement.attachment import attachment_of, check_whose
 from gpud.enforcement.compute_mode import unenforceable
@@ -40,8 +40,9 @@ def call_of(method: str, request_id: str, *asked: object) -> Call:
     checked = messages.checked_text("request_id", request_id, 128)
     if not checked:
         return Call(method=method)
-    digest = hashlib.sha256(repr((CALLER.get().name, *asked)).encode()).hexdigest()
-    return Call(method=method, request_id=checked, digest=digest)
+    caller = CALLER.get().name
+    digest = hashlib.sha256(repr((caller, *asked)).encode()).hexdigest()
+    return Call(method=method, caller=caller, request_id=checked, digest=digest)
 
 
 class Reservations(reservations_pb2_grpc.ReservationServiceServicer):
@@ -58,9 +59,16 @@ class Reservations(reservations_pb2_grpc.ReservationServiceServicer):
             told = self._promises.propose(asked)
         else:
             call = call_of("Reserve", request.request_id, asked)
-            told = await self._promises.reserve(asked, f"r-{secrets.token_hex(4)}", call)
+            told = await self._promises.reserve(asked, self._named(call), call)
             told = await self._enforce(told, call)
         return pb.ReserveResponse(reservation=self._view.reservation(told))
+
+    def _named(self, call: Call) -> str:
+        """The id that a new promise gets; the audit has it even if the caller leaves at once."""
+        known = self._promises.requests.find(call)
+        id_ = known.result if known is not None else f"r-{secrets.token_hex(4)}"
+        DEED.get().subject = f"reservations/{id_}"
+        return id_
 
     async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.ExplainResponse:
         """What Reserve would answer and why."""
@@ -86,6 +94,7 @@ class Reservations(reservations_pb2_grpc.ReservationServiceServicer):
         """A renewal for each message, answered in order."""
         async for request in requests:
             id_, generation = self._own(request)
+            DEED.get().subject = f"reservations/{id_}"
             ttl = messages.checked_span("ttl", request, MIN_TTL_SECONDS, MAX_TTL_SECONDS)
             yield await self._kept_alive(id_, generation, ttl)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import grp
 import os
+import resource
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,13 @@ from gpud.access.doors import Door
 from gpud.errors import ConfigInvalid
 from gpud.rpc.gate import Gate
 
-# Connections: two pings too many in 10 s end one, a handshake has 5 s, and what is silent for a
-# minute and answers no ping in 20 s is gone. Of headers 8 KiB are taken, 16 KiB read.
+# A connection ends after two pings too many in 10 s, after 5 s in its handshake, and where a ping
+# after a silent minute is not answered in 20 s. Of headers 8 KiB are taken, 16 KiB read.
+# Of one connection's streams those beyond 1024 are refused before anybody looks at them, also the
+# ones that were reset at once: else a single connection's resets fill the queue of all. That queue
+# holds eight such connections; what is beyond gRPC cancels, whoever called.
+MAX_STREAMS_PER_CONNECTION = 1024
+MAX_PENDING = 8 * MAX_STREAMS_PER_CONNECTION
 OPTIONS = [
     ("grpc.max_receive_message_length", 1024 * 1024),
     ("grpc.max_metadata_size", 8 * 1024),
@@ -30,21 +36,24 @@ OPTIONS = [
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.max_ping_strikes", 2),
+    # Without this one the answer to a keepalive is waited for a minute, whatever is said below.
+    ("grpc.http2.ping_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.server_handshake_timeout_ms", 5_000),
+    ("grpc.max_concurrent_streams", MAX_STREAMS_PER_CONNECTION),
+    ("grpc.server.max_pending_requests", MAX_PENDING),
+    ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),
 ]
-# Over TCP anybody who reaches the port may open connections: so many, and no more streams on one.
+# So many of one listener, before and after the handshake; more are closed as they are accepted.
+# How often an address connects gRPC does not bound: that is for a firewall, as with nftables'
+# `limit rate`; on the host itself for the modes of the sockets.
 MAX_CONNECTIONS = 1024
-TCP_OPTIONS = [
-    ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
-    ("grpc.max_concurrent_streams", 1024),
-]
 CONNECTION_GRACE_MS = 10_000
 STOP_GRACE_SECONDS = 1.0
 # The gate counts streams and calls apart, and says so; this is the wall behind it.
-MAX_CALLS = 2048
+MAX_CALLS = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +127,7 @@ class RpcServer:
         self._health = health.aio.HealthServicer()
         self._servers: list[grpc.aio.Server] = []
         self._sockets: list[Path] = []
+        self._connections = MAX_CONNECTIONS
 
     def bind(self, places: Sequence[Place]) -> None:
         """Take the addresses; callers wait until start. Raises ConfigInvalid when one is taken."""
@@ -126,6 +136,7 @@ class RpcServer:
                 prepare_socket(place.path, place.key)
             else:
                 check_free(place.address)
+        self._connections = connections_of_each(len(places), _descriptors())
         for place in places:
             server = self._server(place)
             if isinstance(place, SocketPlace):
@@ -158,14 +169,12 @@ class RpcServer:
             path.unlink(missing_ok=True)
 
     def _server(self, place: Place) -> grpc.aio.Server:
-        options = list(OPTIONS)
-        if isinstance(place, PortPlace):
-            options += TCP_OPTIONS
-            if place.max_age_seconds:
-                options += [
-                    ("grpc.max_connection_age_ms", int(1000 * place.max_age_seconds)),
-                    ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),
-                ]
+        options = [*OPTIONS, ("grpc.max_allowed_incoming_connections", self._connections)]
+        if isinstance(place, PortPlace) and place.max_age_seconds:
+            options += [
+                ("grpc.max_connection_age_ms", int(1000 * place.max_age_seconds)),
+                ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),
+            ]
         server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MAX_CALLS)
         gate, generic = Gate(place.door, self._access), _Generic(server)
         for each in self._registrations:
@@ -192,6 +201,19 @@ class RpcServer:
             )
             service = grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler})
             server.add_generic_rpc_handlers((service,))
+
+
+def connections_of_each(listeners: int, descriptors: int) -> int:
+    """How many connections a listener takes: all of them leave half of the files to the daemon.
+
+    `descriptors` is how many files this process may have open.
+    """
+    return max(1, min(MAX_CONNECTIONS, descriptors // (2 * max(1, listeners))))
+
+
+def _descriptors() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2**31 if soft == resource.RLIM_INFINITY else soft
 
 
 def _bind_socket(server: grpc.aio.Server, place: SocketPlace) -> None:

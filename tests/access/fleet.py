@@ -46,6 +46,7 @@ class Fleet:
 
     gpud: Gpud
     folder: Path  # of certificates
+    of_sockets: str = ""  # more keys of [sockets.*]
     port: int = field(default_factory=free_port)
 
     @property
@@ -63,7 +64,7 @@ class Fleet:
         self.denied.write_text("")
         roles = "".join(f'"{uri(name)}" = "{role}"\n' for name, role in ROLES.items() if role)
         sockets = "".join(
-            f'[sockets.{role}]\npath = "{self.socket(role)}"\nmode = "0666"\n'
+            f'[sockets.{role}]\npath = "{self.socket(role)}"\nmode = "0666"\n{self.of_sockets}'
             for role in ("operator", "viewer")
         )
         self.gpud.server = f'listen = "127.0.0.1:{self.port}"\n'
@@ -108,9 +109,9 @@ class Fleet:
 
 
 @contextlib.contextmanager
-def fleet(directory: Path) -> Iterator[Fleet]:
+def fleet(directory: Path, of_sockets: str = "") -> Iterator[Fleet]:
     """Started, and ended."""
-    made = Fleet(gpud=ghostly(directory), folder=directory / "tls")
+    made = Fleet(gpud=ghostly(directory), folder=directory / "tls", of_sockets=of_sockets)
     made.prepare()
     try:
         made.gpud.start()

@@ -138,13 +138,13 @@ async def test_nothing_is_made_before_there_is_something_to_write(book: Book) ->
 
 
 class Telling(ThreadPoolExecutor):
-    """The loop's threads; counts what they are given, and tells when `most` of it is done."""
+    """An audit's thread; counts what it is given, and tells when `most` of it is done."""
 
-    def __init__(self, most: int) -> None:
-        super().__init__()
+    def __init__(self, book: Book, most: int) -> None:
+        super().__init__(max_workers=1)
         self.begun, self.done = 0, asyncio.Event()
         self._most, self._loop = most, asyncio.get_running_loop()
-        self._loop.set_default_executor(self)
+        book.audit._thread = self
 
     def submit(self, *work: Any, **more: Any) -> Any:
         self.begun += 1
@@ -159,7 +159,7 @@ class Telling(ThreadPoolExecutor):
 
 
 async def test_it_is_written_by_itself_soon_after(book: Book) -> None:
-    done = Telling(1).done
+    done = Telling(book, 1).done
     book.audit.record(entry(subject="a"))
     book.audit.record(entry(subject="b"))
     assert not book.path.exists()
@@ -293,7 +293,7 @@ async def test_after_it_went_well_again_the_next_outage_is_logged_too(
 async def test_what_comes_while_a_write_goes_on_is_written_by_itself_too(
     book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    threads, write = Telling(2), os.write
+    threads, write = Telling(book, 2), os.write
     began, goes_on, looked = asyncio.Event(), threading.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -339,7 +339,7 @@ async def test_a_disk_that_hangs_holds_one_thread_and_a_bounded_number_of_lines(
 ) -> None:
     hangs, began, write = threading.Event(), threading.Semaphore(0), os.write
     inside: list[int] = []
-    threads = Telling(0)
+    threads = Telling(book, 0)
 
     def slow(descriptor: int, data: bytes) -> int:
         inside.append(threading.get_ident())
@@ -358,7 +358,7 @@ async def test_a_disk_that_hangs_holds_one_thread_and_a_bounded_number_of_lines(
             if number % 1000 == 0:
                 await book.audit.flush()
         assert len(inside) == 1
-        assert threads.begun == 2  # the write, and our own wait for it
+        assert threads.begun == 1
     finally:
         hangs.set()
     monkeypatch.setattr("gpud.access.audit.MAX_WAIT_SECONDS", 20.0)

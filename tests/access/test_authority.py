@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from gpud.access.authority.folder import Made, Wanted, issue
 from gpud.access.authority.issuing import (
@@ -188,6 +190,22 @@ def test_a_ca_that_is_no_good(tmp_path: Path) -> None:
     assert "others may read it" in refused(tmp_path, servers=(), clients=(BOB,))
 
 
+def test_a_ca_that_is_not_well_formed(tmp_path: Path) -> None:
+    make(tmp_path)
+    pem = (tmp_path / "ca.pem").read_bytes()
+    form = serialization.Encoding.DER
+    der = x509.load_pem_x509_certificate(pem).public_bytes(form)
+    spoiled = base64.encodebytes(der.replace(b"gpud private CA", b"gpud private \xff\xff"))
+    (tmp_path / "ca.pem").write_bytes(
+        b"-----BEGIN CERTIFICATE-----\n" + spoiled + b"-----END CERTIFICATE-----\n"
+    )
+    words = refused(tmp_path, servers=(), clients=(BOB,))
+    assert f"the CA's certificate {tmp_path}/ca.pem: " in words
+    ended = run("show", tmp_path / "ca.pem")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "of which a part cannot be read" in ended.stderr
+
+
 def test_a_ca_whose_days_are_over_or_to_come(tmp_path: Path) -> None:
     make(tmp_path)
     before = files(tmp_path)
@@ -333,6 +351,7 @@ def test_what_init_prints_is_the_servers_configuration(tmp_path: Path) -> None:
         capture_output=True, text=True, check=False, timeout=20,
     )  # fmt: skip
     assert "valid" in checked.stdout, checked.stderr
+    assert "warning" not in checked.stderr
     (folder / "server-key.pem").chmod(0o644)
     checked = subprocess.run(
         [sys.executable, "-m", "gpud", "config", "check", "--config", tmp_path / "gpud.toml"],

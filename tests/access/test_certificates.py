@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import random
 import subprocess
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -211,6 +214,61 @@ def test_what_is_refused(
     words = refusal(office)
     assert f"tls.{file} {office.path(file)}: " in words
     assert told in words
+
+
+# What is not well formed shows only when it is asked for.
+
+
+def der(pem: bytes) -> bytes:
+    return x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
+
+
+def pem(der: bytes) -> bytes:
+    body = base64.encodebytes(der)
+    return b"-----BEGIN CERTIFICATE-----\n" + body + b"-----END CERTIFICATE-----\n"
+
+
+def no_text(der: bytes) -> bytes:
+    """Its own name, the last one there, is no UTF-8."""
+    at = der.rindex(b"\x55\x04\x03\x0c") + 5
+    return der[:at] + b"\xff" + der[at + 1 :]
+
+
+def no_kind_of_text(der: bytes) -> bytes:
+    at = der.rindex(b"\x55\x04\x03\x0c") + 3
+    return der[:at] + b"\x00" + der[at + 1 :]
+
+
+@pytest.mark.parametrize("spoil", [no_text, no_kind_of_text])
+@pytest.mark.parametrize("file", ["certificate", "client_ca"])
+def test_a_name_that_cannot_be_read(
+    office: Office, file: str, spoil: Callable[[bytes], bytes]
+) -> None:
+    if file == "client_ca":  # whose own name is asked for where it has ended
+        office.authority = new_authority(NOW - 4000 * DAY)
+        office.write(file, office.ca)
+    office.write(file, pem(spoil(der(office.path(file).read_bytes()))))
+    words = refusal(office)
+    assert f"tls.{file} {office.path(file)}: " in words
+    assert "cannot be read" in words
+
+
+@pytest.mark.parametrize("file", ["certificate", "client_ca"])
+def test_any_certificate_is_read_or_refused(office: Office, file: str) -> None:
+    """Each byte once, as something else; the rest of the file is as it was."""
+    good = der(office.path(file).read_bytes())
+    chance = random.Random(4)
+    taken = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of cryptography, about serial numbers below 0
+        for at in range(len(good)):
+            other = chance.choice([0x00, 0x7F, 0x80, 0xFF, chance.randrange(256)])
+            office.write(file, pem(good[:at] + bytes([other]) + good[at + 1 :]))
+            try:
+                taken += bool(read(office))
+            except ConfigInvalid as error:
+                assert f" {office.path(file)}: " in str(error) or "tls.key" in str(error)  # noqa: PT017
+    assert 0 < taken < len(good)
 
 
 def test_its_days(office: Office) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpud.access.certificates import peer
 from gpud.access.denied import MAX_DENIED, Denied, parse_denied
 from gpud.errors import ConfigInvalid
+from tests.access.paper import Office
 
 FINGERPRINT = "0a" * 32
 TEXT = f"""
@@ -32,6 +36,44 @@ def test_what_a_file_covers() -> None:
     assert not denied.covers(("Anna@host", "spiffe://fleet/x"), "abcde", FINGERPRINT[:-1])
 
 
+PRINTED = {
+    "serial=01AB": ("1ab", ""),
+    "serial=00": ("0", ""),
+    f"sha256={FINGERPRINT}": ("", FINGERPRINT),
+    f"SHA256 Fingerprint={':'.join(['0A'] * 32)}": ("", FINGERPRINT),
+    f"sha256 Fingerprint={':'.join(['0A'] * 32)}": ("", FINGERPRINT),
+    ":".join(["0A"] * 32): ("", FINGERPRINT),
+}
+
+
+@pytest.mark.parametrize("line", PRINTED)
+def test_a_certificate_as_programs_print_it(line: str) -> None:
+    denied = parse_denied(f"{line}  # gone\n", "f")
+    assert denied.covers((), *PRINTED[line])
+    assert denied.names == frozenset()
+
+
+def test_what_openssl_prints_now(tmp_path: Path) -> None:
+    office = Office(tmp_path)
+    issued = office.client()
+    office.write("client", issued.certificate)
+    said = peer(issued.certificate)
+    for words in (("-serial",), ("-fingerprint", "-sha256")):
+        shown = subprocess.run(
+            ["openssl", "x509", "-noout", *words, "-in", office.path("client")],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        denied = parse_denied(shown, "f")
+        assert denied.covers((), said.serial, "") or denied.covers((), "", said.fingerprint)
+
+
+@pytest.mark.parametrize(
+    "name", ["1234", "dead", "ci", "urn:x=y", "spiffe://a/b?x=1", "a@b=c", "a" * 64 + ".test"]
+)
+def test_names_that_look_a_little_like_it(name: str) -> None:
+    assert parse_denied(name, "f").names == {name}
+
+
 def test_nobody_is_denied_by_an_empty_file_or_none() -> None:
     for denied in (parse_denied("", "f"), parse_denied("# nobody\n\n", "f"), Denied()):
         assert not denied.covers(("anna@host", ""), "", "")
@@ -46,6 +88,14 @@ WRONG = {
     "serial too long": (f"serial:{'1' * 41}", "f:1", "no serial number"),
     "short fingerprint": ("\nsha256:abcd", "f:2", "64 hexadecimal digits"),
     "another hash": ("sha1:abcd", "f:1", "no kind of entry"),
+    "a number as programs write it": ("anna@host\n0x1234", "f:2", "would deny nobody; write"),
+    "a hash of whatever": (FINGERPRINT, "f:1", "serial:HEX or sha256:HEX of a certificate"),
+    "half a hash": ("0123456789abcdef", "f:1", "no kind of entry"),
+    "a SHA-1 fingerprint, or a serial": (":".join(["AA"] * 20), "f:1", "no kind of entry"),
+    "a subject": ("CN=anna", "f:1", "write a name alone"),
+    "another hash of openssl": ("SHA1=abcd", "f:1", "no kind of entry"),
+    "nothing after it": ("serial=", "f:1", "no serial number"),
+    "no fingerprint": ("sha256 Fingerprint=AA:BB", "f:1", "64 hexadecimal digits"),
     "what openssl prints": ("DNS:example.test", "f:1", "write a name alone"),
     "too long": ("n" * 257, "f:1", "at most 256"),
 }

@@ -6,11 +6,19 @@ import re
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
+from gpuctl.commands.reservations import reservation_columns
+from gpuctl.commands.status import DEVICE_COLUMNS
+from gpuctl.tables import Column
 from gpud.access.rights import RIGHTS
 from gpud.config import load
 
 ROOT = Path(__file__).parents[2]
+PRINTED: dict[str, tuple[Column[Any], ...]] = {
+    "RESERVATION": reservation_columns(0.0, {}),
+    "DEVICE": DEVICE_COLUMNS,
+}
 HEAD = ("| role | service | methods |", "|---|---|---|")
 
 
@@ -46,3 +54,19 @@ def test_its_configuration_is_one(tmp_path: Path) -> None:
     assert set(config.sockets) == {"operator"}
     assert config.tokens["ci"].role == "viewer"
     assert config.access.denied == str(tmp_path / "denied")
+
+
+def test_its_tables_have_the_columns_that_are_printed() -> None:
+    for line in (ROOT / "README.md").read_text().splitlines():
+        first, _, _ = line.partition(" ")
+        if first in PRINTED:
+            shown = [column.header for column in PRINTED[first] if not column.wide]
+            assert line.split() == shown
+
+
+def test_it_takes_five_commands_to_a_remote_status() -> None:
+    block = section().partition("```console\n")[2].partition("```")[0]
+    commands = [line for line in block.splitlines() if re.match(r"\w+\$ ", line)]
+    at = next(n for n, line in enumerate(commands) if line.endswith("$ gpuctl status"))
+    assert (at + 1, commands[0].split()[1:4]) == (5, ["gpud", "tls", "init"])
+    assert " > " not in block

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import structlog
 from cryptography import x509
 
 from gpud.access.authority.issuing import Issued, new_authority
@@ -102,6 +103,32 @@ def test_what_was_refused_for_its_mode_is_taken_after_a_chmod(
     assert [event.type for event in certificates.look()] == ["tls.reloaded"]
     assert certificates.state.last_error == ""
     assert certificates.state.last_error_wall is None
+
+
+def test_a_bug_refuses_a_pair_and_the_old_one_stays(
+    office: Office, certificates: ServerCertificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = certificates.pair
+    office.serve(office.server("gpu2"))
+    with monkeypatch.context() as patched:
+        for name in ("read_pair", "grpc.ssl_server_certificate_configuration"):
+            patched.setattr(f"gpud.access.reloading.{name}", failing)
+            os.utime(office.path("key"))
+            with structlog.testing.capture_logs() as logs:
+                (event,) = certificates.look()
+                assert certificates.look() == []
+            assert [each["event"] for each in logs] == ["tls.bug"]
+            assert event.type == "tls.refused"
+            assert f"{office.path('certificate')}: OverflowError('too far')" in event.reason
+            assert certificates.pair is before
+            assert certificates.state.last_error
+            patched.undo()
+    assert certificates.state.refused_count == 2
+    assert [event.type for event in certificates.look()] == ["tls.reloaded"]
+
+
+def failing(*_: object, **__: object) -> None:
+    raise OverflowError("too far")
 
 
 def test_a_key_that_others_may_read_is_noticed(
@@ -322,6 +349,7 @@ def test_the_denied_are_read_again(tmp_path: Path, clock: FakeClock) -> None:
     [
         (None, "no such file"),
         (b"a b\n", ":1: "),
+        (b"a\n0x1234\n", ":2: '0x1234' is no kind of entry"),
         (b"a\n\xff\n", ":2: is not UTF-8"),
         (b"#" * 1_048_577, "larger than 1048576 bytes"),
     ],

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
+import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+from gpud.access.doors import Door, DoorKind
 from gpud.access.identity import Role
 from gpud.access.rights import RIGHTS, changes
+from gpud.rpc.gate import Gate
 from gpud.v1 import (
     devices_pb2,
     instances_pb2,
@@ -18,6 +23,7 @@ from gpud.v1 import (
     reservations_pb2,
     telemetry_pb2,
 )
+from tests.access.test_gate import Scribe, Wire
 
 FILES: tuple[ModuleType, ...] = (
     devices_pb2, instances_pb2, models_pb2, node_pb2, reservations_pb2, telemetry_pb2,
@@ -47,3 +53,33 @@ def test_a_viewer_may_call_what_only_reads(method: str) -> None:
 
 def test_what_is_not_listed_counts_as_a_change() -> None:
     assert changes("gpud.v1.NodeService/Explode")
+
+
+async def test_what_no_role_may_is_told_alike_whether_it_exists_or_not(tmp_path: Path) -> None:
+    door = Door(kind=DoorKind.SOCKET, label="unix:g", role=Role.OPERATOR)
+    operator = Gate(door, Scribe(tmp_path))
+
+    class Unlisted:
+        async def Renumber(self, request: Any, context: Any) -> None:  # noqa: N802
+            raise AssertionError("nobody may call it")
+
+    listed: Any = operator.servicer("gpud.v1.NodeService", Unlisted())
+    not_there: Any = operator.unknown("gpud.v1.NodeService/Renumber").stream_stream
+    texts = []
+    for call in (listed.Renumber, not_there):
+        wire = Told()
+        with pytest.raises(grpc.aio.AbortError):
+            await call(SimpleNamespace(), wire)
+        assert wire.code is grpc.StatusCode.PERMISSION_DENIED
+        texts.append(wire.text)
+    assert texts == ["cannot call NodeService/Renumber: no role may call it"] * 2
+
+
+class Told(Wire):
+    """Keeps what was said."""
+
+    text = ""
+
+    async def abort_with_status(self, status: Any) -> None:
+        self.text = status.details
+        await super().abort_with_status(status)

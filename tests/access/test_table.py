@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,13 +20,19 @@ from gpud.v1 import (
     node_pb2_grpc,
     reservations_pb2,
     reservations_pb2_grpc,
+    telemetry_pb2,
+    telemetry_pb2_grpc,
 )
-from tests.access.fleet import ROLES, TOKEN, Fleet, bearer, fleet, me, uri
-from tests.running import GIB, refusal_of
+from tests.access.fleet import ROLES, TOKEN, Fleet, bearer, fleet, free_port, me, uri
+from tests.proof.record import record
+from tests.running import GIB, ghostly, refusal_of
 
 Code = grpc.StatusCode
 DENIED = {Code.PERMISSION_DENIED, Code.UNAUTHENTICATED}
+SOCKETS = ("viewer", "operator", "admin")
 LIMIT_SECONDS = 10.0
+
+pytestmark = pytest.mark.proof
 # What grpc.aio's client says, instead of the answer, where it was refused before it had written.
 CLIENTS_OWN = "Internal error from Core"
 # What answers an empty request with nothing, for as long as nothing happens.
@@ -61,12 +71,33 @@ async def outcome(
         return error.code(), refusal_of(error).reason
 
 
+@dataclass
+class Cells:
+    """Cells of the table that were tried, and those that were not as the table says."""
+
+    tried: int = 0
+    wrong: int = 0
+
+    def count(self, wrong: dict[str, Any]) -> None:
+        self.tried += len(RIGHTS)
+        self.wrong += len(wrong)
+
+
+@pytest.fixture(scope="module")
+def cells() -> Iterator[Cells]:
+    made, began = Cells(), time.monotonic()
+    yield made
+    asked = len(RIGHTS) * (len(ROLES) + len(SOCKETS) + 1)
+    record("R13 each method × each caller: cells", asked, made.tried, made.wrong,
+           time.monotonic() - began)  # fmt: skip
+
+
 def expected(method: str, role: str) -> bool:
     return bool(role) and Role[role.upper()] >= RIGHTS[method]
 
 
 @pytest.mark.parametrize("name", ROLES)
-async def test_every_method_with_every_certificate(place: Fleet, name: str) -> None:
+async def test_every_method_with_every_certificate(place: Fleet, cells: Cells, name: str) -> None:
     wrong = {}
     async with place.certified(name) as channel:
         for method in sorted(RIGHTS):
@@ -80,11 +111,12 @@ async def test_every_method_with_every_certificate(place: Fleet, name: str) -> N
                 right = told == (Code.PERMISSION_DENIED, "ROLE_MISSING")
             if not right:
                 wrong[method] = told
+    cells.count(wrong)
     assert wrong == {}, repr(wrong)
 
 
-@pytest.mark.parametrize("role", ["viewer", "operator", "admin"])
-async def test_every_method_at_every_socket(place: Fleet, role: str) -> None:
+@pytest.mark.parametrize("role", SOCKETS)
+async def test_every_method_at_every_socket(place: Fleet, cells: Cells, role: str) -> None:
     wrong = {}
     async with place.local(role) as channel:
         for method in sorted(RIGHTS):
@@ -92,6 +124,25 @@ async def test_every_method_at_every_socket(place: Fleet, role: str) -> None:
             right = (told[0] not in DENIED) == expected(method, role)
             if not right:
                 wrong[method] = told
+    cells.count(wrong)
+    assert wrong == {}, repr(wrong)
+
+
+async def test_every_method_over_plain_loopback(tmp_path: Path, cells: Cells) -> None:
+    """Anybody of this host may come by there: a viewer, unless the settings say otherwise."""
+    wrong = {}
+    gpud, address = ghostly(tmp_path), f"127.0.0.1:{free_port()}"
+    gpud.server = f'listen = "{address}"\n'
+    try:
+        gpud.start()
+        async with grpc.aio.insecure_channel(address) as channel:
+            for method in sorted(RIGHTS):
+                told = await outcome(channel, method)
+                if (told[0] not in DENIED) != expected(method, "viewer"):
+                    wrong[method] = told
+    finally:
+        gpud.end()
+    cells.count(wrong)
     assert wrong == {}, repr(wrong)
 
 
@@ -140,6 +191,41 @@ async def test_another_owner_changes_nothing_of_it(
         seen = reservations_pb2_grpc.ReservationServiceStub(channel)
         request = reservations_pb2.GetReservationRequest(name=annas.name)
         assert (await seen.GetReservation(request)).reservation == annas
+
+
+async def test_each_caller_has_request_ids_of_its_own(place: Fleet) -> None:
+    asked, made = reservations_pb2.ReserveRequest(bytes=GIB, request_id="one"), {}
+    for name in ("anna", "bert"):
+        async with place.certified(name) as channel:
+            stub = reservations_pb2_grpc.ReservationServiceStub(channel)
+            first, again = [(await stub.Reserve(asked)).reservation for _ in range(2)]
+            assert first == again
+            made[name] = first.name
+            await stub.Release(reservations_pb2.ReleaseRequest(name=first.name))
+    assert made["anna"] != made["bert"]
+
+
+async def drained(stream: Any) -> None:
+    while await stream.read() is not grpc.aio.EOF:
+        pass
+
+
+async def test_at_a_socket_for_users_nobody_calls_without_a_name(tmp_path: Path) -> None:
+    method = "gpud.v1.NodeService/GetNode"
+    with fleet(tmp_path, "users_only = true\n") as place:
+        async with place.local("operator") as channel:
+            told = await outcome(channel, method)
+            assert told == (Code.UNAUTHENTICATED, "IDENTITY_MISSING")
+            ours = bearer(place.minted())
+            assert await outcome(channel, method, b"", ours) == (Code.OK, "")
+            stub: Any = telemetry_pb2_grpc.TelemetryServiceStub(channel)
+            watch = stub.WatchSnapshots(telemetry_pb2.WatchSnapshotsRequest(), metadata=ours)
+            await watch.read()
+            place.denied.write_text(f"{me()}\n")
+            with pytest.raises(grpc.aio.AioRpcError) as cut:
+                await asyncio.wait_for(drained(watch), LIMIT_SECONDS)
+            assert refusal_of(cut.value).reason == "ACCESS_WITHDRAWN"
+            assert (await outcome(channel, method, b"", ours))[1] == "ACCESS_WITHDRAWN"
 
 
 async def test_an_admin_acts_for_another_and_the_journal_says_so(place: Fleet) -> None:

@@ -29,7 +29,9 @@ def files(tmp_path: Path) -> Path:
         "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
     )
     (tmp_path / "locked.key").write_text("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n")
-    for name, text in {"token": "gpud_abc\n", "two": "gpud_abc gpud_def", "empty": ""}.items():
+    token = "gpud_" + "aB3-_" * 8 + "xyz"
+    texts = {"token": f"{token}\n", "two": f"{token} {token}", "empty": "", "short": token[:-1]}
+    for name, text in {**texts, "hash": "e6bd" * 16}.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o600)
     return tmp_path
@@ -87,6 +89,8 @@ def test_a_context_is_kept_used_shown_and_removed(
         ("--address h:1 --ca ca.pem --token-file none", "No such file"),
         ("--address h:1 --ca ca.pem --token-file two", "one token"),
         ("--address h:1 --ca ca.pem --token-file empty", "one token"),
+        ("--address h:1 --ca ca.pem --token-file short", "holds no token: one is gpud_ and 43"),
+        ("--address h:1 --ca ca.pem --token-file hash", "`gpud token create` prints it"),
     ],
 )
 def test_what_cannot_be_kept_is_refused(

@@ -58,7 +58,10 @@ def test_it_ends_as_reserve_would(
     daemon.answers["Explain"] = r.ExplainResponse(summary="cannot", reason=reason)
     ended = gpuctl("explain --vram 4GiB")
     assert ended.code == code
-    assert "waiting cannot help" in ended.out
+    of_quota = "--wait cannot help: what exceeds a quota is refused at once"
+    assert ended.out.splitlines()[-1] == (
+        of_quota if reason == "QUOTA_EXCEEDED" else "waiting cannot help"
+    )
 
 
 def test_no_names_in_an_explanation(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:

@@ -7,6 +7,7 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from gpuctl.commands.status import tls_lines
 from gpud.v1 import devices_pb2, instances_pb2, node_pb2, reservations_pb2
 from tests.fakes.daemon import FakeDaemon, Refusal
 from tests.gpuctl import samples
@@ -59,6 +60,53 @@ def test_status_fits_80_columns(daemon: FakeDaemon, gpuctl: Gpuctl) -> None:
     lines = gpuctl("status").out.splitlines()
     assert max(map(len, lines)) <= 80
     assert sum("P106-100" in line for line in lines) == 8
+
+
+@pytest.mark.parametrize("command", ["status", "status -o wide"])
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (825 * 86400 + 5, "tls: certificate expires in 825 days"),
+        (30 * 86400, "tls: certificate expires in 30 days"),
+        (30 * 86400 - 1, "tls: certificate expires in 29 days: replace it"),
+        (86400, "tls: certificate expires in 1 day: replace it"),
+        (0, "tls: certificate expires in 0 days: replace it"),
+        (-1, "tls: certificate expired 1 day ago: no client connects"),
+    ],
+)
+def test_status_tells_how_long_the_certificate_is_good(
+    command: str, seconds: int, told: str, daemon: FakeDaemon, gpuctl: Gpuctl
+) -> None:
+    assert "tls:" not in gpuctl(command).out
+    _tls(daemon, certificate_expire_time=samples.moment(seconds))
+    assert gpuctl(command).out.splitlines()[1:3] == [told, ""]
+
+
+def test_status_tells_why_the_newest_files_are_not_in_use(
+    daemon: FakeDaemon, gpuctl: Gpuctl
+) -> None:
+    problem = "cannot use /etc/gpud/tls/server.pem: the key beside it is that of another; " * 2
+    _tls(daemon, certificate_expire_time=samples.moment(86400 * 90), problem=f"{problem}\x1b[2J")
+    lines = gpuctl("status").out.splitlines()
+    assert lines[1] == "tls: certificate expires in 90 days"
+    assert lines[2].startswith("tls: the newest files are refused: cannot use /etc/gpud/tls")
+    assert max(map(len, lines)) <= 80
+    until = lines.index("")
+    assert " ".join(each.strip() for each in lines[2:until]).endswith("is that of another;")
+
+
+def test_what_has_to_be_done_about_a_certificate_is_coloured() -> None:
+    def tones(**tls: object) -> list[str]:
+        return [tone for _, tone in tls_lines(node_pb2.TlsStatus(**tls), float(samples.NOW))]
+
+    assert tones(certificate_expire_time=samples.moment(86400 * 90)) == [""]
+    assert tones(certificate_expire_time=samples.moment(86400)) == ["yellow"]
+    assert tones(certificate_expire_time=samples.moment(-1), problem="x") == ["red", "yellow"]
+
+
+def _tls(daemon: FakeDaemon, **tls: object) -> None:
+    node = samples.node(tls=node_pb2.TlsStatus(**tls))
+    daemon.answers["GetNode"] = node_pb2.GetNodeResponse(node=node)
 
 
 def test_status_with_options_is_the_same_status(gpuctl: Gpuctl) -> None:
@@ -146,10 +194,10 @@ def test_the_limit_goes_over_pages(daemon: FakeDaemon, gpuctl: Gpuctl) -> None:
 def test_following_goes_on_where_the_list_ended(daemon: FakeDaemon, gpuctl: Gpuctl) -> None:
     daemon.answers["WatchEvents"] = [
         node_pb2.WatchEventsResponse(event=samples.event(10)),
-        Refusal(code=grpc.StatusCode.UNAVAILABLE, message="gpud is stopping", reason="STOPPING"),
+        Refusal(code=grpc.StatusCode.PERMISSION_DENIED, message="no", reason="ACCESS_WITHDRAWN"),
     ]
     ended = gpuctl("events", "-f", "-o", "jsonl")
-    assert ended.code == 78
+    assert ended.code == 71
     assert [json.loads(line)["sequence"] for line in ended.out.splitlines()] == [8, 9, 10]
     (request,) = daemon.requests["WatchEvents"]
     assert request.after_sequence == 9

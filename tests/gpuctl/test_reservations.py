@@ -169,6 +169,22 @@ def test_reservations_that_wait(gpuctl: Gpuctl, daemon: FakeDaemon, golden: Gold
     golden("reservations_queued", f"{narrow}\n{gpuctl('reservations -o wide').out}")
 
 
+def test_a_long_owner_takes_the_place_of_the_priority(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    far = samples.reservation(owner="spiffe://gpud/coordinator", instance="instances/t-1")
+    daemon.answers["ListReservations"] = ListReservationsResponse(reservations=[far])
+    header, row = gpuctl("reservations").out.splitlines()
+    assert (len(header) <= 80, len(row) <= 80) == (True, True)
+    assert header.split() == ["RESERVATION", "STATE", "GRANTS", "EXPIRES", "OWNER", "FOR"]
+    assert row.split()[-2:] == ["spiffe://gpud/coordinator", "instances/t-1"]
+    assert "PRIORITY" in gpuctl("reservations -o wide").out
+    # The end of an owner tells it from others, and goes last.
+    far.owner = "spiffe://fleet.example/of/the/north/coordinator"
+    daemon.answers["ListReservations"] = ListReservationsResponse(reservations=[far])
+    header, row = gpuctl("reservations").out.splitlines()
+    assert len(row) == 80
+    assert row.split()[-2:] == ["…of/the/north/coordinator", "instances/t-1"]
+
+
 def test_those_that_wait_come_last_and_by_their_places(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
     places = {"r-b": 3, "r-c": 1, "r-d": 2}
     waiting = [samples.queued(at, name=f"reservations/{id_}") for id_, at in places.items()]

@@ -12,12 +12,13 @@ import pytest
 
 from gpud.clock import Moment
 from gpud.devices.snapshot import DeviceKind, Pressure, Sample, Thermal
-from gpud.errors import DeviceUnavailable, GpudError
+from gpud.errors import DeviceUnavailable, GpudError, QuotaExceeded
 from gpud.instances.instance import InstanceState
 from gpud.instances.life import StopOrder
 from gpud.instances.roster import LoadRequest
 from gpud.instances.terms import LoadTerms
 from gpud.instances.tree.launcher import LaunchSpec
+from gpud.ledger.admission.policy import OwnerQuota, QuotaSettings
 from gpud.ledger.change import Change
 from gpud.ledger.ledger import Ledger
 from gpud.ledger.reservation import Reservation
@@ -313,3 +314,34 @@ async def test_a_movement_of_the_queue_is_found_out_once_for_all_loads(
         await settled(place)
         assert "GiB" in details[0]
         assert 1 <= ledger.walks <= 4
+
+
+# Quotas.
+
+
+def quota(**limits: int) -> QuotaSettings:
+    return QuotaSettings(default=OwnerQuota(key="quotas.default", **limits))
+
+
+async def test_a_load_over_its_quota_is_told_the_bytes_that_it_needs(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    async with town(tmp_path, tiny_model, (CARD,), quotas=quota(gpu_bytes=GIB)) as place:
+        await place.promises.reserve(asking(1, owner="anna"), "r-1", Call(method="Reserve"))
+        id_ = await place.load(ON_CARD)
+        failed = await place.until(id_, InstanceState.FAILED)
+        error = place.roster.error(id_)
+        assert isinstance(error, QuotaExceeded)
+        assert failed.footprint is not None
+        assert (error.held, error.asked) == (GIB, failed.footprint.total_bytes)
+
+
+async def test_a_load_that_is_one_too_many_is_told_before_its_file_is_read(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    async with town(tmp_path, tiny_model, (CARD,), quotas=quota(reservations=1)) as place:
+        await place.promises.reserve(asking(1, owner="anna"), "r-1", Call(method="Reserve"))
+        id_ = await place.load(ON_CARD)
+        failed = await place.until(id_, InstanceState.FAILED)
+        assert isinstance(place.roster.error(id_), QuotaExceeded)
+        assert failed.footprint is None

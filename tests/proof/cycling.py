@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -48,8 +49,7 @@ class Cycles:
     patience_seconds: float = 30.0
     done: int = 0
     wrong: list[str] = field(default_factory=list)
-    _fds: int | None = None
-    _links: list[str] = field(default_factory=list)
+    _open: Counter[str] | None = None
 
     def kinds(self, count: int) -> list[str]:
         """Each kind once, in any order, and again."""
@@ -112,7 +112,7 @@ class Cycles:
         await asyncio.to_thread(self.daemon.kill)
         if "engine" in kind or "shim" in kind:
             kill(victim)
-        self._fds = None
+        self._open = None
         await asyncio.to_thread(self.daemon.start)
 
     async def _load(self, api: Api, **fields: Any) -> pb.Instance | None:
@@ -127,7 +127,7 @@ class Cycles:
                 has_pid = told.instance.HasField("pid") or phase < pb.LOAD_PHASE_START
                 if told.phase >= phase and has_pid:
                     break
-        call.cancel()  # else its connection stays open
+        call.cancel()
         assert told is not None, "the load was refused"
         return told.instance
 
@@ -173,21 +173,38 @@ class Cycles:
         dead = [each.pid for each in process.children() if each.status() == psutil.STATUS_ZOMBIE]
         if dead:
             found.append(f"zombies: {dead}")
-        return found + await self._descriptors(process)
+        return found + await self._descriptors()
 
-    async def _descriptors(self, process: psutil.Process) -> list[str]:
+    async def _descriptors(self) -> list[str]:
         """No more than after this life's first cycle. Connections that close take a moment."""
-        if self._fds is None:
-            self._fds = process.num_fds()
-            self._links = [os.readlink(e.path) for e in os.scandir(f"/proc/{process.pid}/fd")]
+        if self._open is None:
+            self._open = self._opened()
             return []
+        more: Counter[str] = Counter()
         for _ in range(100):
-            if process.num_fds() <= self._fds:
+            more = self._opened() - self._open
+            if more.total() <= 0 or self._opened().total() <= self._open.total():
                 return []
             await asyncio.sleep(0.02)
-        links = sorted(os.readlink(each.path) for each in os.scandir(f"/proc/{process.pid}/fd"))
-        more = Counter(links) - Counter(self._links)
-        return [f"descriptors: {process.num_fds()}, were {self._fds}; new: {sorted(more)}"]
+        return [f"descriptors: {sorted(more)}"]
+
+    def _opened(self) -> Counter[str]:
+        """What the daemon has open, but for connections: those to it are its clients' to close."""
+        assert self.daemon.process is not None
+        clients = client_sockets(str(self.daemon.socket))
+        found = []
+        for each in os.scandir(f"/proc/{self.daemon.process.pid}/fd"):
+            with suppress(FileNotFoundError):
+                found.append(os.readlink(each.path))
+        return Counter("socket" if link.startswith("socket:") else link for link in found
+                       if link not in clients)  # fmt: skip
+
+
+def client_sockets(path: str) -> set[str]:
+    """The connections to a Unix socket, as links in /proc/PID/fd name them."""
+    lines = Path("/proc/net/unix").read_text().splitlines()[1:]
+    words = (line.split() for line in lines)
+    return {f"socket:[{w[6]}]" for w in words if len(w) > 7 and w[7] == path and w[5] == "03"}
 
 
 def kill(pid: int) -> None:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 MOST_PER_MINUTE = 5
 MINUTE_SECONDS = 60.0
-# Refusals told apart at once. Beyond that they are counted as one: names of methods are the
-# caller's choice, and dropping the oldest instead would let new ones be told without end.
-MAX_KINDS = 1024
+# Refusals told apart at once. Beyond that they are counted as one: dropping the oldest instead
+# would let new ones be told without end. With five of each, at most some 1300 lines a minute.
+MAX_KINDS = 256
 
 
 class Refusal(NamedTuple):

@@ -5,7 +5,8 @@
     clients/NAME.pem clients/NAME-key.pem
 
 Where root runs it in a folder of another user, that user gets the server's files: so gpud's own
-user can read them, and not the CA's key.
+user can read them, and not the CA's key. Meanwhile that user may rename what it likes in there:
+all is reached from descriptors, not through links, and given away by them.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +31,21 @@ from gpud.access.authority.issuing import (
     key_pem,
     new_authority,
 )
-from gpud.access.certificates import fits, is_authority, pem_of, read_certificates, read_key
+from gpud.access.certificates import (
+    fits,
+    is_authority,
+    pem_of,
+    read_certificates,
+    read_key,
+    readable,
+)
 from gpud.errors import ConfigInvalid
 
 _KEY_MODE = 0o600
 _CERTIFICATE_MODE = 0o644
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# The name of a file, and the descriptor of its folder.
+_Place = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,37 +87,94 @@ def issue(folder: Path, wanted: Wanted, now_wall: float) -> Made:
     """
     folder = folder.absolute()
     try:
-        with _locked(folder):
-            return _issue(folder, wanted, now_wall)
+        with _locked(folder) as opened:
+            return _issue(opened, wanted, now_wall)
     except OSError as error:
-        place = error.filename if isinstance(error.filename, str) else folder
         raise IssueRefused(
-            f"cannot write to {place}: {(error.strerror or str(error)).lower()}; "
+            f"cannot write to {folder}: {(error.strerror or str(error)).lower()}; "
             "nothing was changed: make room or choose another folder"
         ) from error
     except ConfigInvalid as error:
         raise IssueRefused(str(error)) from error
 
 
-def _issue(folder: Path, wanted: Wanted, now_wall: float) -> Made:
-    ca_files = PairFiles(certificate=folder / "ca.pem", key=folder / "ca-key.pem")
-    server = _server_files(folder, wanted) if wanted.servers else None
-    clients = tuple((each, _pair(folder / "clients", each.name)) for each in wanted.clients)
-    targets = [*([server] if server else []), *(files for _, files in clients)]
+class _Folder:
+    """The folder and those in it, each opened once: that settles which one it is."""
+
+    def __init__(self, path: Path, descriptor: int, opened: ExitStack, undo: ExitStack) -> None:
+        """`opened` closes them; `undo` is unwound before it where nothing comes of the work."""
+        self.path = path
+        self.descriptor = descriptor
+        self._opened = opened
+        self._undo = undo
+        self._below: dict[str, int] = {}
+
+    def find(self, file: Path) -> _Place | None:
+        """Where a file is, or would be; None where its folder is missing."""
+        if file.parent == self.path:
+            return file.name, self.descriptor
+        name = file.parent.name
+        if name not in self._below:
+            if not _is_there(name, self.descriptor):
+                return None
+            try:
+                self._below[name] = _open_below(name, self.descriptor, self._opened)
+            except NotADirectoryError as error:
+                raise IssueRefused(
+                    f"cannot write to {file.parent}: it is a link, or no folder; put a folder "
+                    "in its place"
+                ) from error
+        return file.name, self._below[name]
+
+    def prepare(self, file: Path) -> _Place:
+        """Where to put a file; its folder is made, and given away, where it is missing."""
+        place = self.find(file)
+        if place is None:
+            name = file.parent.name
+            made = _make_below(name, self.descriptor, self._opened, self._undo)
+            self.give(made)
+            self._below[name] = made
+            place = file.name, made
+        return place
+
+    def holds(self, file: Path) -> bool:
+        """Whether there is anything of that name."""
+        place = self.find(file)
+        return place is not None and _is_there(*place)
+
+    def opener(self, path: str, flags: int) -> int:
+        """Opens a file that lies in the folder itself, for who reads it."""
+        flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        return os.open(Path(path).name, flags, dir_fd=self.descriptor)
+
+    def give(self, descriptor: int) -> None:
+        """To the folder's owner; only root can, and for anybody else it is so already."""
+        if os.geteuid() == 0:
+            owner = os.fstat(self.descriptor)
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
+def _issue(folder: _Folder, wanted: Wanted, now_wall: float) -> Made:
+    path = folder.path
+    ca_files = PairFiles(certificate=path / "ca.pem", key=path / "ca-key.pem")
+    server = _server_files(path, wanted) if wanted.servers else None
+    clients = tuple((each, _pair(path / "clients", each.name)) for each in wanted.clients)
     if not wanted.replace:
-        _refuse_overwriting(targets)
-    authority = _existing(ca_files)
-    is_new = authority is None
-    if authority is None:
-        authority = new_authority(now_wall)
+        _refuse_overwriting(
+            folder, [*([server] if server else []), *(each for _, each in clients)]
+        )
     contents: list[tuple[PairFiles, Issued]] = []
-    if is_new:
-        pem = pem_of([authority.certificate])
-        contents.append((ca_files, Issued(certificate=pem, key=key_pem(authority.key))))
-    if server is not None:
-        contents.append((server, issue_server(authority, wanted.servers, now_wall)))
-    for client, files in clients:
-        contents.append((files, issue_client(authority, client, now_wall)))
+    with readable("the CA's certificate", str(ca_files.certificate)):
+        authority = _existing(folder, ca_files)
+        is_new = authority is None
+        if authority is None:
+            authority = new_authority(now_wall)
+            pem = pem_of([authority.certificate])
+            contents.append((ca_files, Issued(certificate=pem, key=key_pem(authority.key))))
+        if server is not None:
+            contents.append((server, issue_server(authority, wanted.servers, now_wall)))
+        for client, files in clients:
+            contents.append((files, issue_client(authority, client, now_wall)))
     _write(folder, contents, server)
     return Made(authority=ca_files, is_new=is_new, server=server, clients=clients)
 
@@ -118,19 +187,19 @@ def _pair(folder: Path, name: str) -> PairFiles:
     return PairFiles(certificate=folder / f"{name}.pem", key=folder / f"{name}-key.pem")
 
 
-def _refuse_overwriting(targets: Sequence[PairFiles]) -> None:
+def _refuse_overwriting(folder: _Folder, targets: Sequence[PairFiles]) -> None:
     for files in targets:
         for path in (files.certificate, files.key):
-            if os.path.lexists(path):
+            if folder.holds(path):
                 raise IssueRefused(
                     f"cannot write {path}: it is there already; leave this one out, give a "
                     "further server files of its own with --node NAME, or replace it with --force"
                 )
 
 
-def _existing(files: PairFiles) -> Authority | None:
+def _existing(folder: _Folder, files: PairFiles) -> Authority | None:
     """The CA that is there; None where there is none. Raises for half of one, or a broken one."""
-    there = [each for each in (files.certificate, files.key) if os.path.lexists(each)]
+    there = [each for each in (files.certificate, files.key) if folder.holds(each)]
     if not there:
         return None
     if len(there) == 1:
@@ -139,8 +208,9 @@ def _existing(files: PairFiles) -> Authority | None:
             f"cannot use the CA in {missing.parent}: {there[0].name} is there and {missing.name} "
             f"is not; put {missing.name} back, or make a new CA in another folder"
         )
-    certificate = read_certificates("the CA's certificate", str(files.certificate))[0]
-    key = read_key("the CA's key", str(files.key))
+    name, opener = "the CA's certificate", folder.opener
+    certificate = read_certificates(name, str(files.certificate), opener)[0]
+    key = read_key("the CA's key", str(files.key), opener)
     if not is_authority(certificate):
         raise IssueRefused(
             f"cannot use the CA {files.certificate}: its certificate is not that of a CA; "
@@ -155,22 +225,43 @@ def _existing(files: PairFiles) -> Authority | None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[_Folder]:
     """The folder, made where it is missing, for us alone; removed again if nothing came of it."""
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    for each in reversed(missing):
-        each.mkdir(mode=0o700)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    with ExitStack() as opened, ExitStack() as undo:
+        descriptor = os.open(path.parents[len(missing) - 1] if missing else path, _FOLDER)
+        opened.callback(os.close, descriptor)
+        for each in reversed(missing):
+            descriptor = _make_below(each.name, descriptor, opened, undo)
+        _claim(path, descriptor)
+        yield _Folder(path, descriptor, opened, undo)
+        undo.pop_all()
+
+
+def _make_below(name: str, folder: int, opened: ExitStack, undo: ExitStack) -> int:
+    os.mkdir(name, 0o700, dir_fd=folder)
+    undo.callback(_remove_below, name, folder)
+    return _open_below(name, folder, opened)
+
+
+def _open_below(name: str, folder: int, opened: ExitStack) -> int:
+    """A folder in a folder. Raises NotADirectoryError also where it is a link to one."""
+    descriptor = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+    opened.callback(os.close, descriptor)
+    return descriptor
+
+
+def _remove_below(name: str, folder: int) -> None:
+    with contextlib.suppress(OSError):
+        os.rmdir(name, dir_fd=folder)
+
+
+def _is_there(name: str, folder: int) -> bool:
     try:
-        _claim(folder, descriptor)
-        yield
-    except BaseException:
-        for each in missing:
-            with contextlib.suppress(OSError):
-                each.rmdir()
-        raise
-    finally:
-        os.close(descriptor)
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _claim(folder: Path, descriptor: int) -> None:
@@ -189,77 +280,59 @@ def _claim(folder: Path, descriptor: int) -> None:
 
 
 def _write(
-    folder: Path, contents: Sequence[tuple[PairFiles, Issued]], server: PairFiles | None
+    folder: _Folder, contents: Sequence[tuple[PairFiles, Issued]], server: PairFiles | None
 ) -> None:
     """Every file beside its place first, where a full disk shows, then each into its place."""
-    staging = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
-    made = [path for path in (folder / "clients", folder / "servers") if not path.exists()]
-    try:
-        staged: list[tuple[Path, Path]] = []
+    name = f".new-{secrets.token_hex(8)}"
+    with ExitStack() as opened:
+        os.mkdir(name, 0o700, dir_fd=folder.descriptor)
+        opened.callback(shutil.rmtree, name, ignore_errors=True, dir_fd=folder.descriptor)
+        staging = _open_below(name, folder.descriptor, opened)
+        staged: list[tuple[str, Path]] = []
         for files, issued in contents:
             for path, data, mode in (
                 (files.key, issued.key, _KEY_MODE),
                 (files.certificate, issued.certificate, _CERTIFICATE_MODE),
             ):
-                new = staging / f"new-{len(staged)}"
-                _write_file(new, data, mode)
-                if files == server:
-                    _give(new, folder)
+                new = f"new-{len(staged)}"
+                with _written((new, staging), data, mode) as descriptor:
+                    if files == server:
+                        folder.give(descriptor)
                 staged.append((new, path))
-        for path in {path.parent for _, path in staged} - {folder}:
-            if not path.exists():
-                path.mkdir(mode=0o700)
-                _give(path, folder)
-        _place(staged, staging)
-    except BaseException:
-        for path in made:
-            with contextlib.suppress(OSError):
-                path.rmdir()
-        raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        _put([(new, folder.prepare(path)) for new, path in staged], staging)
 
 
-def _place(staged: Sequence[tuple[Path, Path]], staging: Path) -> None:
-    undo: list[tuple[Path | None, Path]] = []
+def _put(staged: Sequence[tuple[str, _Place]], staging: int) -> None:
+    undo: list[tuple[str, _Place]] = []
     try:
-        for new, path in staged:
-            saved = None
-            if os.path.lexists(path):
-                saved = staging / f"old-{len(undo)}"
-                os.link(path, saved, follow_symlinks=False)
-            new.replace(path)
-            undo.append((saved, path))
-        for folder in {path.parent for _, path in staged}:
-            _sync(folder)
+        for new, (name, folder) in staged:
+            saved = ""
+            if _is_there(name, folder):
+                saved = f"old-{len(undo)}"
+                os.link(name, saved, src_dir_fd=folder, dst_dir_fd=staging, follow_symlinks=False)
+            os.replace(new, name, src_dir_fd=staging, dst_dir_fd=folder)
+            undo.append((saved, (name, folder)))
+        for folder in {folder for _, (_, folder) in staged}:
+            os.fsync(folder)
     except BaseException:
-        for saved, path in reversed(undo):
-            if saved is None:
-                path.unlink(missing_ok=True)
+        for saved, (name, folder) in reversed(undo):
+            if saved:
+                os.replace(saved, name, src_dir_fd=staging, dst_dir_fd=folder)
             else:
-                saved.replace(path)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=folder)
         raise
 
 
-def _write_file(path: Path, data: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+@contextlib.contextmanager
+def _written(place: _Place, data: bytes, mode: int) -> Iterator[int]:
+    """A new file, open until it is what it is to be, and then on the disk."""
+    name, folder = place
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    descriptor = os.open(name, flags, 0o600, dir_fd=folder)
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(descriptor, mode)
         file.write(data)
         file.flush()
+        yield descriptor
         os.fsync(descriptor)
-
-
-def _give(path: Path, folder: Path) -> None:
-    """To the folder's owner; only root can, and for anybody else it is so already."""
-    if os.geteuid() == 0:
-        owner = folder.stat()
-        os.chown(path, owner.st_uid, owner.st_gid)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

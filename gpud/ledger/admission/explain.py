@@ -51,6 +51,8 @@ class Explanation:
     refusal: GpudError | None
     queue_ahead: int
     no_waiting: bool = False  # for want of room in the queue, or of its owner's quota
+    # Over its owner's quota: when leases of the owner's own, as they now stand, make room.
+    room_in_seconds: float | None = None
     # Waiting would end these, within the grace.
     preempts: tuple[str, ...] = ()
     grace_seconds: float = 0.0
@@ -100,7 +102,9 @@ class Explainer:
                 limits.check_grants(request, told.fit.grants)
                 return told
         except QuotaExceeded as limit:
-            return replace(told, fit=None, refusal=limit)
+            when = limits.makes_room(limit)
+            left = None if when is None else when.remaining_seconds(self._now)
+            return replace(told, fit=None, refusal=limit, room_in_seconds=left)
         try:
             if told.can_wait:
                 limits.check_wait(request)

@@ -15,12 +15,15 @@ from typing import NamedTuple
 
 from gpud.devices.snapshot import DeviceKind, Sample
 from gpud.errors import QueueFull, QuotaExceeded
+from gpud.ledger.admission.outlook import ends
 from gpud.ledger.admission.placement import eligible
 from gpud.ledger.admission.policy import LedgerSettings, QueueSettings
 from gpud.ledger.books import Books
-from gpud.ledger.reservation import Grant, ReserveRequest, Shape
+from gpud.ledger.reservation import Deadline, Grant, Reservation, ReserveRequest, Shape
 from gpud.ledger.sight import Sight
+from gpud.units import format_size
 
+_WAITING = "waiting requests"
 _RELEASE = "release one (`gpuctl reservations`)"
 _LET_IN = "let one come in first, or release it (`gpuctl reservations`)"
 
@@ -67,7 +70,7 @@ class Limits:
         if quota is not None and quota.queued:
             limits.append((f"{quota.key}.queued", quota.queued))
         waiting = self._books.waiting[owner]
-        _check_count(owner, waiting, limits, "waiting requests", _LET_IN)
+        _check_count(owner, waiting, limits, _WAITING, _LET_IN)
         if quota is not None and request.exclusive:
             self._check_bytes(request, self._most(request, whole=True), waiting=True)
 
@@ -121,10 +124,38 @@ class Limits:
                     held=has,
                     asked=more,
                     unit="bytes",
-                    advice=_RELEASE,
+                    advice=f"ask for at most {format_size(limit)}" if more > limit else _RELEASE,
                 )
 
+    def makes_room(self, exceeded: QuotaExceeded) -> Deadline | None:
+        """When the owner's own leases, as they now stand, have ended so far that it would fit.
+
+        None where they never do, or nobody can foretell it.
+        """
+        if exceeded.unit == _WAITING:
+            return None
+        over = exceeded.held + exceeded.asked - exceeded.limit
+        own = [
+            (end, held)
+            for held in self._books.reservations.values()
+            if held.owner == exceeded.owner and (end := ends(held)) is not None
+        ]
+        for end, held in sorted(own, key=lambda each: each[0].boottime):
+            over -= self._counted(held, exceeded)
+            if over <= 0:
+                return end
+        return None
+
     # Counting.
+
+    def _counted(self, held: Reservation, exceeded: QuotaExceeded) -> int:
+        """What one counts for in what is exceeded."""
+        if exceeded.unit != "bytes":
+            return 1
+        if held.within is not None:
+            return 0
+        booked = self._sum(held.grants)
+        return booked.host if exceeded.limit_name.endswith(".host_bytes") else booked.gpu
 
     def _booked(self, owner: str) -> _Bytes:
         books, host = self._books, self._host

@@ -6,11 +6,21 @@ import asyncio
 import contextlib
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.access.abuse.frames import PREFACE, Frame, Kind, answer_to, frame, taken
+from tests.access.abuse.frames import (
+    END_STREAM,
+    PREFACE,
+    Frame,
+    Kind,
+    answer_to,
+    frame,
+    message,
+    opening,
+    taken,
+)
 
 CHUNK_BYTES = 65_536
 Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -23,9 +33,10 @@ class Attacker:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     came: Counter[int] = field(default_factory=Counter)  # by Kind
+    ended: set[int] = field(default_factory=set)  # streams, by the server
     goaway: Frame | None = None
-    settled: asyncio.Event = field(default_factory=asyncio.Event)
-    closed: asyncio.Event = field(default_factory=asyncio.Event)
+    closed: bool = False
+    news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def send(self, data: bytes) -> bool:
         """Whether it went out: the server may have gone."""
@@ -34,7 +45,18 @@ class Attacker:
             await self.writer.drain()
         except (ConnectionError, ssl.SSLError):
             return False
-        return not self.closed.is_set()
+        return not self.closed
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Wait for what comes until something is true of it, or the server has closed."""
+        while not (true() or self.closed):
+            self.news.clear()
+            await self.news.wait()
+
+    async def finish(self, stream: int, path: str) -> None:
+        """One proper call: when it has ended all before it has been looked at."""
+        await self.send(opening(stream, path) + message(stream))
+        await self.until(lambda: stream in self.ended)
 
     async def listen(self) -> None:
         """Until the server closes."""
@@ -43,19 +65,22 @@ class Attacker:
             while data := await self.reader.read(CHUNK_BYTES):
                 buffer += data
                 answers = [self._take(each) for each in taken(buffer)]
+                self.news.set()
                 if any(answers):
                     self.writer.write(b"".join(answers))
         except (ConnectionError, ssl.SSLError):
             pass
         finally:
-            self.closed.set()
+            self.closed = True
+            self.news.set()
 
     def _take(self, came: Frame) -> bytes:
         self.came[came.kind] += 1
         if came.kind == Kind.GOAWAY:
             self.goaway = came
-        if came.kind == Kind.SETTINGS:
-            self.settled.set()
+        is_end = came.kind in {Kind.HEADERS, Kind.DATA} and came.flags & END_STREAM
+        if is_end or came.kind == Kind.RST_STREAM:
+            self.ended.add(came.stream)
         return answer_to(came)
 
 
@@ -66,7 +91,7 @@ async def attacking(wire: Wire) -> AsyncIterator[Attacker]:
     async with asyncio.TaskGroup() as tasks:
         listening = tasks.create_task(made.listen())
         await made.send(PREFACE + frame(Kind.SETTINGS))
-        await made.settled.wait()
+        await made.until(lambda: made.came[Kind.SETTINGS] > 0)
         try:
             yield made
         finally:

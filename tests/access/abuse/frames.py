@@ -13,6 +13,7 @@ MOST_BYTES = 16_384
 ACK = END_STREAM = 0x1
 END_HEADERS = 0x4
 CANCEL = 8
+ENHANCE_YOUR_CALM = 11
 
 
 class Kind(IntEnum):
@@ -79,6 +80,20 @@ def reset(stream: int) -> bytes:
 
 def ping(number: int) -> bytes:
     return frame(Kind.PING, number.to_bytes(8))
+
+
+def endless(stream: int, path: str) -> Iterator[bytes]:
+    """Headers that say of no frame that it is the last one, each frame full of new names."""
+    first = bytearray(opening(stream, path))
+    first[4] &= ~END_HEADERS
+    yield bytes(first)
+    number = 0
+    while True:
+        block = bytearray()
+        while len(block) < MOST_BYTES - 128:
+            block += _literal(f"x-{number}", "v" * 64)
+            number += 1
+        yield frame(Kind.CONTINUATION, bytes(block), stream=stream)
 
 
 def answer_to(came: Frame) -> bytes:

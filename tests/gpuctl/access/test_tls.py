@@ -66,10 +66,11 @@ def test_a_certificate_lets_in_and_says_who_calls(
 
 
 def test_a_token_over_tls(ca: Issued, served: Served, called: Called, tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("gpud_abc\n")
+    token = "gpud_" + "a" * 43
+    (tmp_path / "token").write_text(f"{token}\n")
     far = served(issue(HERE, by=ca))
     assert called(far.address, ca, more=f"--token-file {tmp_path}/token").code == 0
-    assert far.authorization["ListDevices"] == ["Bearer gpud_abc"]
+    assert far.authorization["ListDevices"] == [f"Bearer {token}"]
 
 
 def test_a_server_of_another_name(ca: Issued, served: Served, called: Called) -> None:

@@ -26,6 +26,8 @@ UNKNOWN = Refusal(
     reason="IDENTITY_MISSING",
 )
 
+TOKEN = "gpud_" + "a" * 43
+
 
 @pytest.fixture
 def client(daemon: FakeDaemon) -> Iterator[Client]:
@@ -235,7 +237,7 @@ def test_a_refused_one_is_replaced_once_for_all_who_brought_it() -> None:
 @pytest.fixture
 def token_file(tmp_path: Path) -> Path:
     path = tmp_path / "token"
-    path.write_text("gpud_abc\n")
+    path.write_text(f"{TOKEN}\n")
     path.chmod(0o600)
     return path
 
@@ -247,7 +249,7 @@ def test_a_token_of_a_file_goes_before_the_auth_socket(
     monkeypatch.setenv("GPUCTL_TOKEN_FILE", str(token_file))
     ended = gpuctl("devices -o name")
     assert (ended.code, ended.err) == (0, "")
-    assert daemon.authorization["ListDevices"] == ["Bearer gpud_abc"]
+    assert daemon.authorization["ListDevices"] == [f"Bearer {TOKEN}"]
     assert auth.minted == 0
 
 
@@ -257,7 +259,7 @@ def test_a_context_s_own_file_goes_before_the_variable(
     gpuctl(f"context add rig --address {daemon.address} --token-file {token_file}")
     monkeypatch.setenv("GPUCTL_TOKEN_FILE", "/nowhere")
     assert gpuctl("--context rig devices -o name").code == 0
-    assert daemon.authorization["ListDevices"] == ["Bearer gpud_abc"]
+    assert daemon.authorization["ListDevices"] == [f"Bearer {TOKEN}"]
 
 
 def test_a_file_that_changed_is_read_again_once_refused(
@@ -267,7 +269,7 @@ def test_a_file_that_changed_is_read_again_once_refused(
     answer = daemon.answers["ListDevices"]
 
     def refuses_the_old(_: object) -> object:
-        if daemon.authorization["ListDevices"][-1] == "Bearer gpud_abc":
+        if daemon.authorization["ListDevices"][-1] == f"Bearer {TOKEN}":
             token_file.write_text("gpud_def\n")
             return UNKNOWN
         return answer
@@ -284,7 +286,7 @@ def test_a_file_that_others_can_read_is_warned_of(
     ended = gpuctl("status")
     assert ended.code == 0
     assert ended.err.count("warning: every user of this host can read the token") == 1
-    assert "gpud_abc" not in ended.err
+    assert TOKEN not in ended.err
 
 
 @pytest.mark.parametrize("text", [b"", b"a b", b"\xff", b"a\x00b", b"x" * 5000])
@@ -314,4 +316,4 @@ def test_no_token_goes_out_in_the_clear(
         assert not plain.requests
     assert ended.code == 2
     assert f"cannot send the token of {token_file} to {plain.address} in the clear" in ended.err
-    assert "gpud_abc" not in ended.err
+    assert TOKEN not in ended.err

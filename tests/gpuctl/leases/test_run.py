@@ -140,6 +140,18 @@ def test_it_runs_on_the_host_of_gpud_alone(gpuctl: Gpuctl, daemon: FakeDaemon) -
     assert "Reserve" not in daemon.requests
 
 
+def test_over_tcp_its_pid_says_nothing_so_its_environment_alone_does(
+    daemon: FakeDaemon, gpuctl: Gpuctl
+) -> None:
+    with FakeDaemon(None) as far:
+        far.answers.update(daemon.answers)
+        inside = shell('test "$GPUD_RESERVATION" = r-4m2k')
+        ended = gpuctl("run", "--address", far.address, "--vram", "4GiB", *inside)
+        assert (ended.code, ended.err) == (0, "")
+        assert released(far) == [NAME]
+        assert "AttachProcess" not in far.requests
+
+
 def test_inside_a_reservation_that_stays(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
     ended = gpuctl("run", "--reservation", "r-4m2k", *shell('test "$GPUD_RESERVATION" = r-4m2k'))
     assert ended.code == 0

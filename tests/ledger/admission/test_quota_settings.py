@@ -28,11 +28,11 @@ def test_the_configurations_tables_are_the_ledgers_quotas() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("[quotas.default]\ngpu_byte = 1", "quotas.OWNER`; did you mean `gpu_bytes`"),
-        ("[quotas]\ngpu_bytes = '8GiB'", "quotas.OWNER"),
+        ("[quotas.default]\ngpu_byte = 1", "quotas.default`; did you mean `gpu_bytes`"),
+        ("[quotas]\ngpu_bytes = '8GiB'", "quotas.gpu_bytes`"),
         ("[quotas.a]\ngpu_bytes = -1", "quotas.a.gpu_bytes: is below 0"),
         ('[quotas."a@b"]\nhost_bytes = -1', 'quotas."a@b".host_bytes: is below 0'),
-        ("[quotas.a]\nreservations = -1", "quotas.OWNER.reservations"),
+        ("[quotas.a]\nreservations = -1", "quotas.a.reservations`"),
         ("[quotas.a]\ngpu_bytes = '1 parsec'", "1 parsec"),
         ("[quotas.a]\ncalls_per_second = inf", "quotas.a.calls_per_second: is no number"),
         ("[quotas.'']\nqueued = 1", 'quotas."": names no owner'),

@@ -1,0 +1,148 @@
+"""The gate tells each change however its call ends: answered, refused, left, broken."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import pytest
+
+from gpud.access.access import Access
+from gpud.access.audit import Audit, AuditEntry
+from gpud.access.doors import Door, DoorKind
+from gpud.access.identity import DEED, Role
+from gpud.access.mint import Mint
+from gpud.clock import SystemClock
+from gpud.errors import ReservationNotFound
+from gpud.rpc.gate import Gate
+from gpud.settings import Config
+from gpud.v1 import instances_pb2, reservations_pb2
+
+RESERVATIONS, INSTANCES = "gpud.v1.ReservationService", "gpud.v1.InstanceService"
+ADMIN = Door(kind=DoorKind.SOCKET, label="unix:gpud.sock", role=Role.ADMIN)
+
+
+class Scribe(Access):
+    """Keeps what is recorded."""
+
+    def __init__(self, directory: Path) -> None:
+        clock = SystemClock()
+        config = Config()
+        audit = Audit(config.audit, directory, clock)
+        super().__init__(config, Mint(clock, "here"), audit, clock, print)
+        self.lines: list[AuditEntry] = []
+
+    def record(self, entry: AuditEntry) -> None:
+        self.lines.append(entry)
+
+
+class Wire:
+    """The context of a call, as far as the gate asks it."""
+
+    def __init__(self) -> None:
+        self.code: grpc.StatusCode | None = None
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return ()
+
+    def peer(self) -> str:
+        return "unix:"
+
+    async def abort_with_status(self, status: Any) -> None:
+        self.code = status.code
+        raise grpc.aio.AbortError
+
+
+# ruff: noqa: N802 — methods are named by the contract
+class Methods:
+    """A service whose methods decide, and then take as long as they are let."""
+
+    def __init__(self) -> None:
+        self.decided, self.answered = asyncio.Event(), asyncio.Event()
+
+    async def Reserve(self, request: Any, context: Any) -> Any:
+        DEED.get().subject = "reservations/r-1"
+        self.decided.set()
+        await self.answered.wait()
+        reservation = reservations_pb2.Reservation(name="reservations/r-1")
+        return reservations_pb2.ReserveResponse(reservation=reservation)
+
+    async def Release(self, request: Any, context: Any) -> Any:
+        raise ReservationNotFound(name=request.name)
+
+    async def Renew(self, request: Any, context: Any) -> Any:
+        raise ZeroDivisionError
+
+    async def LoadModel(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        instance = instances_pb2.Instance(name="instances/tiny-1")
+        yield instances_pb2.LoadModelResponse(instance=instance)
+        self.decided.set()
+        await self.answered.wait()
+
+
+@pytest.fixture
+def scribe(tmp_path: Path) -> Scribe:
+    return Scribe(tmp_path)
+
+
+@pytest.fixture
+def methods() -> Methods:
+    return Methods()
+
+
+def guarded(scribe: Scribe, methods: Methods, service: str) -> Any:
+    return Gate(ADMIN, scribe).servicer(service, methods)
+
+
+def told(scribe: Scribe) -> list[tuple[str, str, str]]:
+    return [(line.method, line.subject, line.outcome) for line in scribe.lines]
+
+
+async def test_what_was_answered(scribe: Scribe, methods: Methods) -> None:
+    methods.answered.set()
+    await guarded(scribe, methods, RESERVATIONS).Reserve(SimpleNamespace(), Wire())
+    assert told(scribe) == [("ReservationService/Reserve", "reservations/r-1", "OK")]
+
+
+async def test_what_was_decided_for_a_caller_who_left(scribe: Scribe, methods: Methods) -> None:
+    service = guarded(scribe, methods, RESERVATIONS)
+    async with asyncio.TaskGroup() as tasks:
+        call = tasks.create_task(service.Reserve(SimpleNamespace(), Wire()))
+        await methods.decided.wait()
+        call.cancel()
+    assert told(scribe) == [("ReservationService/Reserve", "reservations/r-1", "CANCELLED")]
+    assert scribe.lines[0].reason == "CLIENT_LEFT"
+
+
+async def test_a_stream_whose_caller_left(scribe: Scribe, methods: Methods) -> None:
+    stream = guarded(scribe, methods, INSTANCES).LoadModel(SimpleNamespace(model="tiny"), Wire())
+    await anext(stream)
+    await stream.aclose()
+    assert told(scribe) == [("InstanceService/LoadModel", "instances/tiny-1", "CANCELLED")]
+
+
+async def test_a_stream_to_its_end_names_what_it_made(scribe: Scribe, methods: Methods) -> None:
+    methods.answered.set()
+    stream = guarded(scribe, methods, INSTANCES).LoadModel(SimpleNamespace(model="tiny"), Wire())
+    assert len([each async for each in stream]) == 1
+    assert told(scribe) == [("InstanceService/LoadModel", "instances/tiny-1", "OK")]
+
+
+@pytest.mark.parametrize(("method", "outcome"), [("Release", "NOT_FOUND"), ("Renew", "INTERNAL")])
+async def test_what_was_refused_or_broke(
+    scribe: Scribe, methods: Methods, method: str, outcome: str
+) -> None:
+    service = guarded(scribe, methods, RESERVATIONS)
+    with pytest.raises(grpc.aio.AbortError):
+        await getattr(service, method)(SimpleNamespace(name="reservations/x"), Wire())
+    assert told(scribe) == [(f"ReservationService/{method}", "reservations/x", outcome)]
+
+
+async def test_invented_methods_fill_neither_log_nor_audit(scribe: Scribe) -> None:
+    names = [f"x.y.Z/Method{number}" for number in range(1000)]
+    logged = sum(scribe.may_log("anna", name, "ROLE_MISSING") for name in names)
+    assert logged == 5
