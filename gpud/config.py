@@ -65,8 +65,6 @@ _HEALTH_SPANS = (
     ("breaker_window", 1.0, 7 * 86400.0),
     ("healthy_spell", 1.0, 7 * 86400.0),
 )
-# The least of [models.NAME] idle_ttl: below it a model would be gone before its next request.
-MIN_IDLE_SECONDS = 1.0
 # Tables of what has a name of its own.
 _TABLES: dict[str, Any] = {
     "models": ModelEntry,
@@ -352,12 +350,6 @@ def _check_health(config: Config) -> None:
         "health.backoff_first",
         f"{health.backoff_first:g} s is above health.backoff_most, {health.backoff_most:g} s",
     )
-    for name, entry in config.models.entries.items():
-        require(
-            entry.idle_ttl is None or entry.idle_ttl >= MIN_IDLE_SECONDS,
-            f"models.{name}.idle_ttl",
-            f"{entry.idle_ttl or 0:g} s is below {MIN_IDLE_SECONDS:g} s; leave it out for never",
-        )
 
 
 def _check_limits(config: Config) -> None:
@@ -373,12 +365,6 @@ def _check_limits(config: Config) -> None:
             memory is None or memory >= MIN_MEMORY_BYTES,
             f"{key}.memory",
             f"{memory} bytes are too few for any engine; give it 16MiB at least",
-        )
-    for name, entry in config.models.entries.items():
-        require(
-            entry.preload or not entry.preload_devices,
-            f"models.{name}.preload_devices",
-            "says where to load what is not loaded at the start; add preload = true",
         )
 
 

@@ -16,6 +16,9 @@ POWERFUL_KEYS = ("extra_args", "argv", "environment")
 _OF_COMMANDS = ("argv", "environment", "health", "metrics", "counters", "served_name")
 _BYTES_OF_COMMANDS = ("device_bytes", "host_bytes")
 
+# Below it a model would be gone before its next request.
+MIN_IDLE_SECONDS = 1.0
+
 
 def check_models(config: Config) -> None:
     """Raise ConfigInvalid for an entry, a profile or a root that cannot be."""
@@ -24,6 +27,7 @@ def check_models(config: Config) -> None:
         _check_options(f"profiles.{name}", profile)
     for name, entry in config.models.entries.items():
         _check_entry(f"models.{name}", entry)
+        _check_life(f"models.{name}", entry)
     models = config.models
     for root in models.roots:
         check_absolute("models.roots", root)
@@ -32,6 +36,19 @@ def check_models(config: Config) -> None:
     require(models.max_download_bytes > 0, "models.max_download_bytes", "is not above 0")
     stall = models.download_stall
     require(0.1 <= stall <= 3600, "models.download_stall", f"{stall:g} s is not within 100ms … 1h")
+
+
+def _check_life(key: str, entry: ModelEntry) -> None:
+    require(
+        entry.idle_ttl is None or entry.idle_ttl >= MIN_IDLE_SECONDS,
+        f"{key}.idle_ttl",
+        f"{entry.idle_ttl or 0:g} s is below {MIN_IDLE_SECONDS:g} s; leave it out for never",
+    )
+    require(
+        entry.preload or not entry.preload_devices,
+        f"{key}.preload_devices",
+        "says where to load what is not loaded at the start; add preload = true",
+    )
 
 
 def check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import structlog
 
 from gpud.access.audit import Audit, AuditEntry, event_of
-from gpud.access.auditing.restraint import Refusal
+from gpud.access.auditing.restraint import Refusal, Restraint
 from gpud.access.budgets import Allowance, Budgets
 from gpud.access.certificates import PeerCertificate, peer
 from gpud.access.denied import Denied

@@ -19,6 +19,7 @@ from gpud.instances.instance import Instance, InstanceState, LoadPhase, UnloadPh
 from gpud.instances.life import House, StopOrder
 from gpud.instances.roster import LoadRequest, Roster
 from gpud.instances.terms import LoadTerms
+from gpud.model_entries import MIN_IDLE_SECONDS
 from gpud.rpc import messages, paging
 from gpud.rpc.benchmarks import BenchmarkMethods
 from gpud.rpc.orphans import OrphanMethods
@@ -33,7 +34,6 @@ from gpud.v1.reservations_pb2 import SHARING_EXCLUSIVE
 
 DEFAULT_GRACE_SECONDS = 5.0
 MAX_GRACE_SECONDS = 3600.0
-MIN_IDLE_SECONDS = 1.0
 MAX_IDLE_SECONDS = 365 * 86400.0
 
 
