@@ -119,6 +119,6 @@ class Preloader:
                 type="preload.failed",
                 subject=model.name,
                 reason=str(error),
-                details={"reason": error.reason},
+                details={"code": error.reason},
             )
         )

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 import structlog
@@ -15,6 +16,7 @@ from gpud.events import Event
 from gpud.failpoints import around
 from gpud.instances.adoption.orphans import Orphans, Records
 from gpud.instances.adoption.recovery import Recovery
+from gpud.instances.draining.drain import open_door
 from gpud.instances.health.healing import Healing, closed
 from gpud.instances.health.vital import Signs
 from gpud.instances.instance import Instance, InstanceState
@@ -75,13 +77,22 @@ class Roster:
 
     async def run(self, recovered: asyncio.Event) -> None:
         """Hold the instances' tasks until cancelled; engines outlive them."""
-        async with asyncio.TaskGroup() as tasks:
+        async with asyncio.TaskGroup() as tasks, self._open_doors():
             self._tasks = tasks
             learning.restore(self._house.learned, self._store)
             tasks.create_task(learning.watch(self._house, self._lives), name="measuring")
             await Recovery(self._house, self._lives, self._add, self._start).run()
             recovered.set()
             await self._closing.wait()
+
+    @asynccontextmanager
+    async def _open_doors(self) -> AsyncIterator[None]:
+        """Who is left behind lets everybody in: nobody would answer at its door."""
+        try:
+            yield
+        finally:
+            for life in self._lives.values():
+                open_door(life)
 
     def forget_ended(self) -> None:
         """Drop what ended ten minutes ago (what was given up: a day ago), its folder with it."""

@@ -28,6 +28,9 @@ T = TypeVar("T")
 TERMINATE_SECONDS = 2.0
 SECOND_TERMINATE_SECONDS = 1.0
 STORE_RETRY_SECONDS = 1.0
+# Between two looks at devices that are to show bytes back: most do at once, some drivers take 1 s.
+CONFIRM_SECONDS = 0.03
+MOST_CONFIRM_SECONDS = 1.0
 
 
 async def live(life: Life, load: Load | None, tree: Tree | None = None) -> None:
@@ -153,10 +156,19 @@ async def _free(life: Life) -> int:
     reservation, change = promises.ledger.release(id_, None, now, holder=True)
     if change:
         await promises.commit(change)
-    life.house.list_soon()
-    await promises.freed(id_)
+    await _shown_back(life, id_)
     granted = sum(grant.bytes for grant in reservation.grants if not grant.beside)
     return granted - max(0, _leaked(life) - leaked)
+
+
+async def _shown_back(life: Life, id_: str) -> None:
+    """Wait until the devices have shown its bytes back; they are asked at once, then seldomer."""
+    pause = CONFIRM_SECONDS
+    while True:
+        life.house.sample_now()
+        if await _within(pause, life.house.promises.freed(id_)):
+            return
+        pause = min(2 * pause, MOST_CONFIRM_SECONDS)
 
 
 def _leaked(life: Life) -> int:

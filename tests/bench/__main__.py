@@ -27,6 +27,7 @@ from tests.bench import (
     loading,
     report,
     reserving,
+    restarting,
     status,
 )
 from tests.bench.measure import Result
@@ -41,6 +42,7 @@ MEASURES: tuple[tuple[frozenset[str], Measure], ...] = (
     (frozenset({"S14"}), loading.measure),
     (frozenset({"S15"}), idling.measure),
     (frozenset({"S17"}), growing.measure),
+    (frozenset({"S18"}), restarting.measure),
 )
 ROUNDS = 5
 LIMIT_SECONDS = 300.0

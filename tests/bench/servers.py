@@ -75,8 +75,17 @@ async def gpud(
     folder.mkdir(parents=True)
     socket, config = folder / "gpud.sock", folder / "gpud.toml"
     config.write_text(CONFIG.format(state=folder / "state", socket=socket, nvml=nvml) + more)
-    argv = [sys.executable, "-m", "gpud", "run", "--config", str(config)]
-    async with running(argv, socket, folder, environment or {}) as server:
+    async with gpud_again(folder, environment) as server:
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def gpud_again(
+    folder: Path, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[Server]:
+    """One more life of it, on the state and the configuration of the last."""
+    argv = [sys.executable, "-m", "gpud", "run", "--config", str(folder / "gpud.toml")]
+    async with running(argv, folder / "gpud.sock", folder, environment or {}) as server:
         yield server
 
 

@@ -139,7 +139,9 @@ async def test_two_loads_on_one_device_are_started_one_after_the_other(
 ) -> None:
     daemon = modelled(llama_server).start()
     async with calling(daemon) as api:
-        both = await asyncio.gather(*(load_messages(api, device="gpu0") for _ in range(2)))
+        both = await asyncio.gather(
+            *(load_messages(api, device="gpu0", owner=owner) for owner in ("anna", "bert"))
+        )
         first, second = sorted((told[-1].instance for told in both), key=ready_seconds)
         assert first.state == second.state == pb.INSTANCE_STATE_READY
         details = [message.detail for told in both for message in told]
@@ -163,16 +165,16 @@ async def test_a_load_that_waits_for_its_turn_can_be_stopped(
     held = tmp_path / "held"
     daemon = stubbed("--hold", str(held)).start()
     async with calling(daemon) as api, asyncio.timeout(40):
-        first, loading = await until(api, lambda told: told.phase == pb.LOAD_PHASE_LOAD)
+        first, loading = await until(api, "anna", lambda told: told.phase == pb.LOAD_PHASE_LOAD)
         waits = f"waits for {loading.instance.name} to finish loading on gpu0"
-        second, waiting = await until(api, lambda told: told.detail == waits)
+        second, waiting = await until(api, "bert", lambda told: told.detail == waits)
         assert waiting.phase == pb.LOAD_PHASE_START
         ends = await unload(api, instance=waiting.instance.name)
         assert ends[-1].instance.state == pb.INSTANCE_STATE_STOPPED
         assert (await refused_stream(second)).reason == "LOAD_CANCELLED"
 
         # Who has the turn was not disturbed; once it fails, the next one has it.
-        third, _ = await until(api, lambda told: told.detail == waits)
+        third, _ = await until(api, "carl", lambda told: told.detail == waits)
         await unload(api, instance=loading.instance.name, force=True)
         assert (await refused_stream(first)).reason == "LOAD_CANCELLED"
         held.touch()
@@ -181,10 +183,11 @@ async def test_a_load_that_waits_for_its_turn_can_be_stopped(
 
 
 async def until(
-    api: Api, holds: Callable[[pb.LoadModelResponse], bool]
+    api: Api, owner: str, holds: Callable[[pb.LoadModelResponse], bool]
 ) -> tuple[Any, pb.LoadModelResponse]:
-    """A load of the model on gpu0, and the first message of which this holds."""
-    stream = api.instances.LoadModel(pb.LoadModelRequest(model="tiny", devices=["gpu0"]))
+    """Somebody's load of the model on gpu0, and the first message of which this holds."""
+    request = pb.LoadModelRequest(model="tiny", devices=["gpu0"], owner=owner)
+    stream = api.instances.LoadModel(request)
     async for message in stream:
         if holds(message):
             return stream, message

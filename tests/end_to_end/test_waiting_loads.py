@@ -60,7 +60,7 @@ async def test_a_load_waits_shows_its_place_and_comes_in(stubbed: MakeGpud) -> N
         blocker = await block(api)
         first = api.instances.LoadModel(loading(60))
         told = await waits(first)
-        second = api.instances.LoadModel(loading(60))
+        second = api.instances.LoadModel(loading(60, owner="bert"))
         assert told.phase == pb.LOAD_PHASE_ALLOCATE
         assert "waits, 0 before it" in told.detail
         assert f"{blocker.name} has it exclusively" in told.detail

@@ -18,8 +18,9 @@ from tests.gpuctl.conftest import Gpuctl
 COMMANDS = [
     "status", "devices", "watch", "reserve", "renew", "release", "reservations", "explain",
     "run", "models",
-    "estimate", "load", "unload", "reset", "orphans", "instances", "logs", "bench", "show",
-    "events", "cordon", "uncordon", "drain", "resume", "context", "version",
+    "estimate", "load", "unload", "reset", "sleep", "wake", "orphans", "instances", "logs",
+    "bench", "show", "events", "cordon", "uncordon", "drain", "resume", "reload", "context",
+    "version",
 ]  # fmt: skip
 
 

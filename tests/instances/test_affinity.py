@@ -94,6 +94,7 @@ async def place(tmp_path: Path, llama_server: Path, tiny_model: Path) -> AsyncIt
             reserves=Reserves(device_bytes=0, host_bytes=0), release_deadline_seconds=10.0
         )
     )
+    (tmp_path / "instances").mkdir()
     promises, feed = Promises(ledger, store, clock), Feed()
     store.start(lambda commits: None, lambda cause: promises.restore())
     promises.restore()

@@ -70,6 +70,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
     engines: dict[EngineKind, Engine] = {
         EngineKind.LLAMA_CPP: LlamaCpp(str(tmp_path / "none"), HttpProbe())
     }
+    (tmp_path / "instances").mkdir(exist_ok=True)
     house = House(
         promises=promises,
         catalogue=Catalogue({"ghost": GHOST}, [tmp_path]),

@@ -58,12 +58,11 @@ class Door:
             _lead_here(listening, listeners)
             self._server = await asyncio.start_server(self._turn_away, sock=listening)
         except OSError as error:
-            listening.close()
-            raise CannotShut(
-                "it does not share its port"
-                if listeners
-                else (error.strerror or str(error)).lower()
-            ) from error
+            words = (error.strerror or str(error)).lower()
+            raise CannotShut("it does not share its port" if listeners else words) from error
+        finally:
+            if self._server is None:
+                listening.close()
 
     def open(self) -> None:
         """Let everybody to the engine again; nothing where it was not shut."""

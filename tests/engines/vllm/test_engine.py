@@ -166,6 +166,13 @@ async def test_sleep_names_its_level_and_wake_follows() -> None:
     await one.sleep(ENDPOINT, 2)
     assert await one.is_sleeping(ENDPOINT) is True
     await one.wake(ENDPOINT)
+    # From level 2 its weights are read again, into room that it was given back.
+    steps = ("/wake_up?tags=weights", "/collective_rpc", "/wake_up")
+    deep = FakeProbe({path: said(200, {}) for path in steps})
+    await engine(deep).wake(ENDPOINT, level=2)
+    lacks = FakeProbe({path: said(200 if path != steps[1] else 404, {}) for path in steps})
+    with pytest.raises(ProbeFailed, match="404"):
+        await engine(lacks).wake(ENDPOINT, level=2)
     # Without sleep_mode there are no such routes.
     plain = engine(FakeProbe({path: said(404, {"detail": "Not Found"}) for path in answers}))
     assert await plain.is_sleeping(ENDPOINT) is None
