@@ -37,6 +37,7 @@ CHANGES: Mapping[str, str] = {
     "launch.spawned": "the shim's identity",
     "launch.go": "the order to go, before it is given",
     "launch.gate": "the gate is opened: the engine is executed",
+    "launch.elsewhere": "the intent to start an engine that lost its port with another one",
     "launch.ready": "its endpoint",
     "heal.intent": "an instance fails, and is to be started again",
     "heal.tree": "what is left of a failed engine is ended",

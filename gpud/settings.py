@@ -301,7 +301,7 @@ class ModelEntry(Options, frozen=True, kw_only=True):
     environment: dict[str, str] = {}
     health: str = ""
     metrics: str = ""
-    counters: dict[Literal["running", "waiting", "progress", "completed"], str] = {}
+    counters: dict[Literal["running", "waiting", "progress", "completed", "tokens"], str] = {}
     served_name: str = ""
     device_bytes: Size = _size(0)
     host_bytes: Size = _size(0)

@@ -26,6 +26,7 @@ from gpud.errors import (
 )
 from gpud.failpoints import around
 from gpud.instances.allocation import ask
+from gpud.instances.draining.sharing import Sharing
 from gpud.instances.health import oom
 from gpud.instances.health.healing import serving
 from gpud.instances.instance import Exit, Gate, LoadPhase
@@ -280,7 +281,10 @@ class Load:
         clock, limit = self._house.clock, self._stall_seconds()
         began = progressed = looked = clock.now().boottime
         last_sign: object = None
+        sharing = Sharing(self._life.instance.pid, self._life.instance.port)
+        sharing.look()
         while (readiness := await self._engine.readiness(endpoint)) is not Readiness.READY:
+            sharing.look()
             now = clock.now().boottime
             lines = since_mark(tail(self._life.folder, MEANING_LINES))
             fraction = self._engine.load_fraction(lines)

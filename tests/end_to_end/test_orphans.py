@@ -21,7 +21,8 @@ from gpud.v1 import instances_pb2 as pb
 from tests.end_to_end.driving import PATIENCE_SECONDS, books, event_types, instances, load, unload
 from tests.fakes.stub_engine import write_stub
 from tests.instances import unruly
-from tests.running import Api, Gpud, calling, refused
+from tests.running import Api, Gpud, arguments, calling, refused
+from tests.running import pids as pids_now
 
 MakeGpud = Callable[..., Gpud]
 GPUCTL = [sys.executable, "-c", "from gpuctl.main import main; main()"]
@@ -234,11 +235,12 @@ async def test_trees_that_fork_and_clear_their_environment_are_reaped_whole(
     wild = tmp_path / "wild"
     wild.mkdir()
     script = wild / "llama-server"
-    program = f"{sys.executable} {unruly.__file__} clear_environment {pids}"
-    script.write_text(
-        f'#!/bin/sh\ncase "$*" in *--port*) {program} >/dev/null 2>&1 & ;; esac\n'
-        f'exec {stub} "$@"\n'
+    unruled = f"{sys.executable} {unruly.__file__}"
+    beside = "".join(
+        f"{unruled} {mode} {at} >/dev/null 2>&1 &\n"
+        for mode, at in (("clear_environment", pids), ("comet", wild / "comet"))
     )
+    script.write_text(f'#!/bin/sh\ncase "$*" in *--port*) {beside} ;; esac\nexec {stub} "$@"\n')
     script.chmod(0o755)
     async with lost(modelled(script)) as (api, made):
         hidden = [int(line) for line in pids.read_text().split()]
@@ -248,6 +250,7 @@ async def test_trees_that_fork_and_clear_their_environment_are_reaped_whole(
         answer = await api.instances.ReapOrphans(pb.ReapOrphansRequest())
         assert found <= {each.pid for each in answer.reaped}
         await gone(made.pid, *hidden)
+        assert not [pid for pid in pids_now() if str(wild / "comet").encode() in arguments(pid)]
         assert (await books(api))["host"] == (0, 0)
 
 
@@ -265,6 +268,6 @@ def test_a_process_is_not_killed_once_its_pid_is_another_s() -> None:
         (seen,) = [each for each in traces.find(Path("/nonexistent")) if each.pid == pid]
         earlier = replace(seen, start_time=seen.start_time - 1)
         other = replace(seen, token="another", parent=1)
-        assert traces.kill([earlier, other]) == []
+        assert traces.send([earlier, other], (signal.SIGKILL,)) == []
         assert alive(pid)
-        assert traces.kill([seen]) == [pid]
+        assert traces.send([seen], (signal.SIGKILL,)) == [pid]

@@ -7,6 +7,7 @@ is told by options of its own, in its wrapper, because an engine's environment i
     --hold FILE          answer 503 until FILE exists
     --crash-at PHASE     start | bind | load | ready | request: say why and exit with 1
     --hang-at PHASE      bind | load | help: go no further
+    --lose-port FILE     while FILE exists: remove it, say that the port is taken, exit with 1
     --ignore-term        take no notice of SIGTERM
     --allocate BYTES     resident memory, as weights would be
     --token-seconds S    between two tokens of an answer
@@ -133,17 +134,23 @@ class Stub:
 
     def listen(self) -> socket.socket:
         listener = socket.socket()
+        if self.manners.lose_port and os.path.exists(self.manners.lose_port):
+            os.unlink(self.manners.lose_port)
+            self.say_taken()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((self.engine.host, self.engine.port))
         except OSError:
-            say(
-                "E srv         start: couldn't bind HTTP server socket, "
-                f"hostname: {self.engine.host}, port: {self.engine.port}"
-            )
-            sys.exit(1)
+            self.say_taken()
         listener.listen(64)
         return listener
+
+    def say_taken(self) -> None:
+        say(
+            "E srv         start: couldn't bind HTTP server socket, "
+            f"hostname: {self.engine.host}, port: {self.engine.port}"
+        )
+        sys.exit(1)
 
     def load(self) -> None:
         try:
@@ -267,6 +274,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, argparse.Namespace]
     manners.add_argument("--hold", default="")
     manners.add_argument("--crash-at", default="")
     manners.add_argument("--hang-at", default="")
+    manners.add_argument("--lose-port", default="")
     manners.add_argument("--ignore-term", action="store_true")
     manners.add_argument("--allocate", type=int, default=0)
     manners.add_argument("--token-seconds", type=float, default=0.0)

@@ -7,10 +7,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from gpud.instances.starting.listening import is_shared, was_lost
+from gpud.instances.starting.listening import _ask_kernel, _read_table, is_shared, was_lost
 from gpud.instances.starting.ports import LOOPBACK
 
 PROGRAM = """\
@@ -94,3 +95,13 @@ def test_an_engine_whose_port_is_taken_has_lost_it_whatever_it_said(
     assert was_lost(port, ())
     listener.close()
     assert not was_lost(port, ("it crashed",))
+
+
+def test_the_kernel_and_its_table_tell_the_same(
+    listener: socket.socket, port: int, other: int
+) -> None:
+    listener.listen()
+    told = {f"socket:[{inode}]" for inode in _ask_kernel(port, socket.AF_INET)}
+    assert len(told) == 2
+    assert told == _read_table(port, Path("/proc"))
+    assert not list(_ask_kernel(port, socket.AF_INET6))

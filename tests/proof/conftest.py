@@ -20,7 +20,7 @@ def daemon(directory: Path, engine: Path | None = None) -> Gpud:
     """Four simulated cards, and the model `tiny` on a stub, or on the engine given."""
     directory.mkdir()
     write_tiny(directory / "tiny.gguf")
-    program = engine or write_stub(directory)
+    program = engine or write_stub(directory, "--lose-port", str(directory / "lose-port"))
     extra = (
         f'[engines.llama_cpp]\nbinary = "{program}"\n[models]\nroots = ["{directory}"]\n'
         '[models.tiny]\npath = "tiny.gguf"\ncontext_length = 512\nparallel = 1\n'

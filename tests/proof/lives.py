@@ -42,6 +42,14 @@ class Load(Operation):
         await unload_all(client)
 
 
+class Move(Load):
+    """A load whose engine finds its port taken, and is started with another one."""
+
+    async def run(self, client: Client) -> None:
+        (client.witness.gpud.directory / "lose-port").touch()
+        await super().run(client)
+
+
 class Unload(Operation):
     """Killed in any of its transitions, it is ended, or the engine was never touched."""
 

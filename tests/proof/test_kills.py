@@ -12,7 +12,7 @@ import pytest
 
 from gpud.failpoints import POINTS
 from tests.proof.killing import Case, Chain
-from tests.proof.lives import Adopt, Heal, Load, Reset, Unload
+from tests.proof.lives import Adopt, Heal, Load, Move, Reset, Unload
 from tests.proof.operations import (
     Attach,
     Client,
@@ -58,6 +58,7 @@ def cases() -> list[Case]:
         *(Case(operation=Burst, point=point, number=5) for point in COMMIT),
         *(Case(operation=Load, point=point) for point in LAUNCH),
         *(Case(operation=Load, point=point, number=n) for point in COMMIT[1:4] for n in (2, 4)),
+        *(Case(operation=Move, point=point) for point in around("launch.elsewhere")),
         *(Case(operation=Unload, point=point) for point in STOP),
         *(Case(operation=Heal, point=point) for point in [*HEAL, *LAUNCH[2:]]),
         *(Case(operation=Reset, point=point) for point in [*RESET, *LAUNCH[:2]]),

@@ -158,6 +158,22 @@ async def test_it_is_sent_to_sleep_and_woken(tiny: Json, engine: Vllm) -> None:
     await engine.probe(endpoint, model, ModelOptions(), key)
 
 
+def test_an_operator_sends_it_to_sleep_and_wakes_it(tiny: Json, serving: Serving) -> None:
+    """By gpud: nobody new is let in meanwhile, and it serves as before after either level."""
+    endpoint, who = tiny["endpoint"], tiny["name"]
+    for level in (1, 2):
+        slept = serving.json("sleep", who, "--level", str(level))
+        assert (slept["sleeping"], slept["sleep"]["level"]) == (True, level)
+        assert fetch(f"{endpoint}/v1/models", KEY)[0] == 503
+        woken = serving.json("wake", who)
+        assert not woken["sleeping"]
+        script = (
+            "made = client.completions.create(model='tiny', prompt='the', max_tokens=4)\n"
+            "print(json.dumps(made.usage.completion_tokens))"
+        )
+        assert serving.openai(script, endpoint) > 0
+
+
 async def test_it_outlives_its_daemon(tiny: Json, serving: Serving) -> None:
     serving.gpud.restart()
     async with calling(serving.gpud) as api:

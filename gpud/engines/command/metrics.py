@@ -39,6 +39,7 @@ def pulse(text: str, counters: Iterable[tuple[str, str]]) -> Pulse:
         waiting=None if waiting is None else max(0, round(waiting)),
         progress=told("progress"),
         completed=told("completed"),
+        tokens=told("tokens"),
     )
 
 

@@ -18,7 +18,7 @@ MOST_WORDS: Final = 256
 MOST_BYTES: Final = 4096
 MOST_NAMES: Final = 64
 # What a Pulse can be told of it.
-COUNTERS: Final = ("running", "waiting", "progress", "completed")
+COUNTERS: Final = ("running", "waiting", "progress", "completed", "tokens")
 
 _PLACEHOLDER: Final = re.compile(r"\$\{([^}]*)(\}?)")
 _NAME: Final = re.compile(r"[A-Z][A-Z0-9_]{0,63}")

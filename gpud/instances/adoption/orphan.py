@@ -53,6 +53,7 @@ class Orphan:
     trace: Trace
     instance: str  # id; that of the folder where it is proved
     why_not: str = ""
+    is_shim: bool = False  # it can end all of its tree, what hides from us too
     start_wall: float = 0.0
     uses: tuple[tuple[str, int], ...] = ()
 
@@ -77,8 +78,11 @@ def orphans(traces: Iterable[Trace], known: Known) -> tuple[Orphan, ...]:
 def _judged(trace: Trace, known: Known) -> Orphan:
     id_, identity = _custodian(trace, known)
     named = id_ or trace.instance or trace.folder
-    orphan = Orphan(trace=trace, instance=named)
-    return replace(orphan, why_not=_why_not(trace, identity, known))
+    orphan = Orphan(trace=trace, instance=named, why_not=_why_not(trace, identity, known))
+    is_shim = identity is not None and (
+        (identity.pid, identity.start_time) == (trace.pid, trace.start_time)
+    )
+    return replace(orphan, is_shim=is_shim)
 
 
 def _custodian(trace: Trace, known: Known) -> tuple[str, ProcessIdentity | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ log = structlog.get_logger()
 
 # What outlives SIGKILL for so long hangs in the kernel.
 REAP_SECONDS = 5.0
+SHIM_SECONDS = 1.0  # of these, for a shim to end all of its tree
 PASS_PAUSE_SECONDS = 0.01
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -133,16 +135,21 @@ class Orphans:
         )
 
     async def _end(self, proved: dict[int, Orphan]) -> dict[int, Orphan]:
-        """Kill pass by pass until two found none; those that would not go.
+        """Have shims end their trees, then kill until two passes found none; what would not go.
 
         Each pass looks anew: what a tree forked meanwhile is of its token as well, and added.
         """
         tokens = {each.trace.token for each in proved.values()}
         left, empty = dict(proved), 0
-        deadline = self._house.clock.now().boottime + REAP_SECONDS
-        while empty < 2 and self._house.clock.now().boottime < deadline:
-            if left:
-                await asyncio.to_thread(traces.kill, [each.trace for each in left.values()])
+        began = self._house.clock.now().boottime
+        asked = [each.trace for each in proved.values() if each.is_shim]
+        await asyncio.to_thread(traces.send, asked, (signal.SIGUSR1, signal.SIGCONT))
+        while empty < 2 and (spent := self._house.clock.now().boottime - began) < REAP_SECONDS:
+            # A shim is the parent of whatever calls itself free: it goes last, by itself.
+            its_turn = spent < SHIM_SECONDS and any(each.is_shim for each in left.values())
+            if left and not its_turn:
+                killed = [each.trace for each in left.values()]
+                await asyncio.to_thread(traces.send, killed, (signal.SIGKILL,))
             left = {
                 each.trace.pid: each
                 for each in await self.list()

@@ -19,6 +19,7 @@ from gpud.instances.tree.shim import STAT_PARENT, STAT_START_TIME, stat_fields
 
 INSTANCE_NAME = "GPUD_INSTANCE"
 COMMAND_CHARS = 200
+END_MILLISECONDS = 200
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _ZOMBIE = (b"Z", b"X")
 _DELETED = " (deleted)"  # as the kernel marks a folder that has lost its name
@@ -40,10 +41,10 @@ def find(instances: Path, proc: Path = Path("/proc")) -> tuple[Trace, ...]:
     return tuple(marked.values())
 
 
-def kill(traces: Iterable[Trace]) -> list[int]:
-    """SIGKILL to each that is still the process that was seen; pids of those that it was sent to.
+def send(traces: Iterable[Trace], numbers: tuple[signal.Signals, ...]) -> list[int]:
+    """Signals to each that is still the process that was seen; pids of those.
 
-    Also in a second pass: what was already sent one and is not gone is told again.
+    Waits a moment for the first of them to end.
     """
     sent = []
     with ExitStack() as stack:
@@ -52,19 +53,19 @@ def kill(traces: Iterable[Trace]) -> list[int]:
         for pid, pidfd in opened:
             if pidfd is not None:
                 with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    for number in numbers:
+                        signal.pidfd_send_signal(pidfd, number)
                     sent.append(pid)
         _await_ends([pidfd for _, pidfd in opened if pidfd is not None])
     return sent
 
 
-def _await_ends(pidfds: list[int], milliseconds: int = 200) -> None:
-    """Until one has ended, or a moment has passed: the next pass looks for the rest."""
+def _await_ends(pidfds: list[int]) -> None:
     poll = select.poll()
     for pidfd in pidfds:
         poll.register(pidfd, select.POLLIN)
     if pidfds:
-        poll.poll(milliseconds)
+        poll.poll(END_MILLISECONDS)
 
 
 def _read(entry: Path, instances: str) -> Trace:

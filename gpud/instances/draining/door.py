@@ -14,6 +14,7 @@ import ctypes
 import json
 import socket
 import struct
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -49,7 +50,9 @@ class Door:
 
     async def shut(self) -> None:
         """From when this returns, no new connection is the engine's. Raises CannotShut."""
-        listeners = await asyncio.to_thread(_listeners, self._port)
+        listeners, strangers = await asyncio.to_thread(_listeners, self._port)
+        if strangers:
+            raise CannotShut(f"it does not listen on {LOOPBACK} alone")
         listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -103,15 +106,23 @@ def _length(head: bytes) -> int:
     return 0
 
 
-def _listeners(port: int) -> int:
-    """How many sockets listen on a port: the engine's, before ours is one of them."""
-    try:
-        lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    except OSError:
-        return 0
-    wanted = f":{port:04X}"
-    found = (line.split() for line in lines)
-    return sum(words[1].endswith(wanted) and words[3] == _LISTENING for words in found)
+def _listeners(port: int) -> tuple[int, int]:
+    """How many sockets listen on a port of the loopback address, and of any other.
+
+    The first are the engine's, before ours is one of them; a more general one would get nothing
+    at all beside ours.
+    """
+    own, others = f"{int.from_bytes(socket.inet_aton(LOOPBACK), sys.byteorder):08X}", 0
+    count = 0
+    for file in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with suppress(OSError):
+            for line in Path(file).read_text().splitlines()[1:]:
+                words = line.split()
+                address, _, number = words[1].partition(":")
+                if number == f"{port:04X}" and words[3] == _LISTENING:
+                    count += address == own
+                    others += address != own
+    return count, others
 
 
 def _lead_here(listening: socket.socket, others: int) -> None:

@@ -17,6 +17,7 @@ from gpud.instances.starting.handing import key_of
 log = structlog.get_logger()
 
 DRAIN_POLL_SECONDS = 0.05
+SILENCES = 3
 
 
 def own_endpoint(instance: Instance) -> str:
@@ -61,11 +62,15 @@ async def drain(life: Life) -> None:
 async def _wait(life: Life, key: ApiKey | None, words: str) -> None:
     engine, clock = life.house.engines[life.instance.engine], life.house.clock
     began, endpoint = clock.now().boottime, own_endpoint(life.instance)
+    silences, seen = 0, 0
     while clock.now().boottime < began + grace(life.order):
         in_flight = await engine.in_flight(endpoint, key)
-        if not in_flight:
+        # One that is busy may be late with an answer; one that never tells is not waited for.
+        silences = silences + 1 if in_flight is None else 0
+        seen = in_flight or seen
+        if in_flight == 0 or (silences >= SILENCES and not seen):
             break
-        life.show(detail=f"{in_flight} requests in flight{words}")
+        life.show(detail=f"{seen} requests in flight{words}")
         await clock.sleep(DRAIN_POLL_SECONDS)
 
 

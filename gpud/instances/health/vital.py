@@ -72,7 +72,11 @@ def felt(vital: Vital, pulse: Pulse | None, now: float) -> Vital:
     if pulse is None:
         return vital
     before = vital.pulse
-    moved = before is not None and _differs(before.progress, pulse.progress)
+    # A long prompt in pieces fills vLLM's cache for a while before any counter of tokens moves.
+    moved = before is not None and (
+        _differs(before.progress, pulse.progress)
+        or (bool(pulse.running) and _differs(before.kv_used_fraction, pulse.kv_used_fraction))
+    )
     new = replace(vital, pulse=pulse, pulsed=now, answered=now)
     is_used = moved or bool(new.in_flight)
     # From when the requests were seen first; they may have come at any time since the last look.

@@ -64,7 +64,7 @@ async def elsewhere(life: Life, tree: Tree) -> None:
     port = free_port(life.house.roll())
     log.warning("instance.port_taken", instance=life.instance.name, port=lost, next_port=port)
     event = life.event("instance.port_taken", f"another process had port {lost} first")
-    with around("launch.intent"):
+    with around("launch.elsewhere"):
         await life.commit(
             Change(),
             event,

@@ -72,6 +72,9 @@ class Start:
         if reservation is not None:
             contexts = self.engine.contexts_per_device(instance.options)
             check_contexts(instance, contexts, reservation, self._samples())
+        # They come while the shim starts; nobody else starts on these devices meanwhile.
+        asked = life.house.clock.now().boottime
+        life.house.sample_now()
         try:
             with await hand_over(life, self.model, self.inspection) as handed:
                 spec, swap = self._prepare(near, handed)
@@ -81,7 +84,7 @@ class Start:
             with around("launch.spawned"):
                 await life.commit(Change(), gate=Gate.SPAWNED, shim=tree.identity)
             if life.house.policy.oom_prevention and reservation is not None:
-                await self._recheck(reservation)
+                await self._recheck(reservation, asked)
             # What it inherited stays what it is; one that was written to, or whose name is
             # another file's by now, is not what was asked for any more.
             await life.house.catalogue.confirm(self.model, self.inspection)
@@ -169,10 +172,10 @@ class Start:
         life.instance = replace(instance, cpu_affinity=format_cpus(cpus))
         return cpus
 
-    async def _recheck(self, reservation: Reservation) -> None:
-        """The bytes that were promised are still there, by samples younger than this call."""
+    async def _recheck(self, reservation: Reservation, asked: float) -> None:
+        """The bytes that were promised are still there, by samples that were asked for then."""
         house, instance = self.life.house, self.life.instance
-        samples = await _fresh(house, [grant.device for grant in reservation.grants])
+        samples = await _fresh(house, [grant.device for grant in reservation.grants], asked)
         charges, books = house.promises.ledger.charges(), house.promises.ledger.books
         for grant in reservation.grants:
             sample, book = samples.get(grant.device), books.device(grant.device)
@@ -239,11 +242,9 @@ def _make_cgroup(house: House, instance: Instance) -> str:
         return ""
 
 
-async def _fresh(house: House, uuids: Iterable[str]) -> dict[str, Sample]:
-    """Samples of these devices taken after now; the newest there are when none come in time."""
-    asked, wanted = house.clock.now().boottime, set(uuids)
-    found: dict[str, Sample] = {}
-    house.sample_now()
+async def _fresh(house: House, uuids: Iterable[str], asked: float) -> dict[str, Sample]:
+    """Samples of these devices since they were asked for; the newest when none come in time."""
+    wanted, found = set(uuids), dict[str, Sample]()
     with suppress(TimeoutError):
         async with asyncio.timeout(FRESH_SECONDS):
             async for _, snapshot in house.snapshots.follow():

@@ -297,12 +297,16 @@ class ProcessLauncher:
         try:
             pidfd = os.pidfd_open(pid)
             identity = identities.identify(pid, pidfd, self._boot_id, spec.token)
-            custody.write(spec.directory, identity)
         except OSError as error:
             os.close(gate)  # the shim ends: its gate will never open
             raise LaunchFailed(instance=spec.instance, problem=str(error)) from error
         tree = ProcessTree(identity, pidfd, spec.directory, self._clock)
         tree.watch(gate)
+        try:
+            custody.write(spec.directory, identity)
+        except OSError as error:
+            tree.kill()
+            raise LaunchFailed(instance=spec.instance, problem=str(error)) from error
         return tree
 
     async def adopt(self, identity: ProcessIdentity, directory: Path) -> ProcessTree | None:

@@ -29,6 +29,7 @@ def test_series_of_one_metric_add_up() -> None:
 def test_counters_are_told_by_their_names() -> None:
     assert pulse(TEXT, COUNTERS) == Pulse(running=3, waiting=None, progress=1500.0)
     assert pulse(TEXT, [("completed", "http_seconds_bucket")]) == Pulse(completed=12)
+    assert pulse(TEXT, [("tokens", "tokens_total")]) == Pulse(tokens=1500.0)
     assert pulse(TEXT, [("running", "done_total")]).running == 0
     assert pulse(TEXT, [("running", "jobs")]) == Pulse()
 

@@ -55,6 +55,14 @@ def test_a_step_that_ends_in_time_starts_the_minute_anew() -> None:
     assert verdict(after(*readings, (110.0, told(1, 51.0))), 110.0) is Verdict.STUCK
 
 
+def test_a_long_prompt_that_fills_the_cache_is_work_before_any_token_counts() -> None:
+    def filling(n: int) -> Pulse:
+        return replace(told(1), kv_used_fraction=n / 100)
+
+    assert verdict(after(*((5.0 * n, filling(n)) for n in range(1, 40))), 195.0) is Verdict.BUSY
+    assert verdict(after(*((5.0 * n, filling(7)) for n in range(1, 40))), 195.0) is Verdict.STUCK
+
+
 def test_waiting_requests_that_get_no_slot_are_in_flight_too() -> None:
     readings = [(5.0 * n, told(0, waiting=3)) for n in range(1, 15)]
     assert verdict(after(*readings), 70.0) is Verdict.STUCK
