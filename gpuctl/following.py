@@ -24,7 +24,8 @@ Answer = TypeVar("Answer")
 _MOST_FAILURES = 8
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
-# A stream that brought nothing, but stood so long, has worked.
+# Only one that stood so long begins the count of failures anew: another that brings a message and
+# breaks again would be opened for ever.
 _LASTED_SECONDS = 5.0
 
 
@@ -55,7 +56,7 @@ def _answers(
             with client.stream(method, request()) as answers:
                 reached, began = True, time.monotonic()
                 for answer in answers:
-                    failures, worked = 0, True
+                    worked = True
                     yield answer
                 return
         except Failure as failure:

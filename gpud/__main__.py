@@ -26,10 +26,12 @@ import structlog
 
 from gpud import __version__, config
 from gpud.errors import ConfigInvalid, StateDirectoryRefused
-from gpud.listening import warnings
+from gpud.listening import known_names, warnings
 from gpud.settings import Config, Logging
 from gpud.tls_command import tls_group
 from gpud.token_command import token_group
+
+log = structlog.get_logger()
 
 DEFAULT_FILE = Path("/etc/gpud/gpud.toml")
 
@@ -68,11 +70,12 @@ def config_group() -> None:
 def check(path: Path | None) -> None:
     """Say whether the configuration can be used."""
     settings = _loaded(path)
+    told = warnings(settings, _main_socket(settings))
     try:
-        _check_files(settings)
+        told += _check_files(settings)
     except ConfigInvalid as error:
         _refuse(error)
-    for warning in warnings(settings):
+    for warning in told:
         print(f"gpud: warning: {warning}", file=sys.stderr)
     print("the configuration is valid")
 
@@ -142,23 +145,32 @@ def _check_models(settings: Config) -> None:
         models(settings)
 
 
-def _check_files(settings: Config) -> None:
+def _check_files(settings: Config) -> list[str]:
     """Refuse certificates that could not be served, a list of the denied or a program no good.
 
-    Not part of each reading of the configuration: only gpud's user may read the key.
+    What in it may not be what was meant is returned. Not part of each reading of the
+    configuration: only gpud's user may read the key.
     """
     if settings.tls.certificate:
         from gpud.access.certificates import read_pair
         from gpud.clock import SystemClock
 
         read_pair(settings.tls, SystemClock().now().wall)
-    if settings.access.denied:
-        from gpud.access.reloading import read_denied
-
-        read_denied(settings.access.denied)
     for name, entry in settings.models.entries.items():
         if entry.argv:
             _check_program(name, entry.argv[0])
+    if settings.access.denied:
+        from gpud.access.denied import doubt
+        from gpud.access.reloading import read_denied
+
+        path = settings.access.denied
+        doubtful = doubt(read_denied(path), known_names(settings))
+        return [f"access.denied {path}: {doubtful}"] if doubtful else []
+    return []
+
+
+def _main_socket(settings: Config) -> str:
+    return settings.server.socket or config.default_socket()
 
 
 def _check_program(name: str, path: str) -> None:
@@ -191,11 +203,13 @@ def _run(settings: Config, reread: Callable[[], Config]) -> None:
     from gpud.state_directory import state_directory
 
     _set_up_logs(settings.logging)
+    for warning in warnings(settings, _main_socket(settings)):
+        log.warning("config.doubtful", reason=warning)
     _take_descriptors()
 
     async def serve(directory: Path) -> None:
         # Where an address is taken, nothing has begun: no store, no sampler.
-        socket = Path(settings.server.socket or config.default_socket())
+        socket = Path(_main_socket(settings))
         check_addresses(socket, (settings.server.listen, settings.http.listen))
         await Daemon(settings, directory, SystemClock(), reread).run()
 

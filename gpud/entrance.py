@@ -22,6 +22,7 @@ from gpud.access.mint import Mint, auth_path
 from gpud.access.reloading import CertificateState, DenyList, ServerCertificates
 from gpud.clock import Clock
 from gpud.events import Event
+from gpud.listening import known_names
 from gpud.rpc.server import Place, PortPlace, SocketPlace
 from gpud.settings import Config
 
@@ -52,7 +53,7 @@ class Entrance:
         self._audit = Audit(config.audit, directory, clock)
         self.access = Access(config, self._mint, self._audit, clock, tell)
         self.certificates = ServerCertificates(config.tls, clock) if config.tls.key else None
-        self._deny_list = DenyList(config.access.denied, clock)
+        self._deny_list = DenyList(config.access.denied, clock, known_names(config))
         self.access.deny(self._deny_list.denied)
         # Of its own: those of the loop may all hang on other disks.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="look")
@@ -95,6 +96,7 @@ class Entrance:
             open_streams=self.access.budgets.open_streams,
             refused=dict(self.access.refused),
             certificate_not_after_wall=state.not_after_wall if state else None,
+            client_ca_not_after_wall=state.client_ca_not_after_wall if state else None,
             reloads=state.reload_count if state else 0,
             reload_failures=state.refused_count if state else 0,
         )
@@ -110,7 +112,19 @@ class Entrance:
         await self._mint.start(path)
 
     async def watch(self) -> None:
-        """Read certificates and the list of the denied again when their files change."""
+        """Look at files that may change, and at calls that wait for their message."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch_files())
+            tasks.create_task(self._watch_calls())
+
+    async def _watch_calls(self) -> None:
+        """Apart from the files: a disk that hangs holds up none of it."""
+        while True:
+            await self._clock.sleep(LOOK_SECONDS)
+            self.access.end_late()
+
+    async def _watch_files(self) -> None:
+        """Read certificates and the list of the denied again when they change."""
         loop = asyncio.get_running_loop()
         while True:
             await self._clock.sleep(LOOK_SECONDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
+from posixpath import splitext
 
 from gpud.errors import ConfigInvalid
 from gpud.settings import Config
@@ -15,6 +16,8 @@ MAX_SOCKET_BYTES = 107
 NAMES_TAKEN = frozenset({"viewer", "operator", "admin", "anonymous"})
 MIN_CONNECTION_SECONDS = 10.0
 MAX_CONNECTION_SECONDS = 7 * 86400.0
+# Of the sockets beside server.socket, whose names gpuctl goes by.
+_ROLES = ("operator", "viewer")
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 
 _MODE = re.compile(r"0?[0246]{3}")
@@ -32,15 +35,31 @@ def check_listening(config: Config, main: str) -> None:
     _check_addresses(config)
 
 
-def warnings(config: Config) -> list[str]:
-    """What is allowed, but may not be what was meant."""
-    if not (config.tokens and config.tls.client_ca and config.server.listen):
-        return []
-    return [
-        f"with tls.client_ca a token alone does not open {config.server.listen}: [tokens] count "
-        "there only beside a certificate that this CA signed (of whatever name), and by "
-        "themselves on the Unix sockets"
-    ]
+def warnings(config: Config, main: str) -> list[str]:
+    """What is allowed, but may not be what was meant. `main` is server.socket as in force."""
+    # Without [tokens] these are refused: nobody could call there.
+    told = [f"{key}: {problem}" for key, problem in _without_minted_tokens(config, main)]
+    if config.tokens and config.tls.client_ca and config.server.listen:
+        told.append(
+            f"with tls.client_ca a token alone does not open {config.server.listen}: [tokens] "
+            "count there only beside a certificate that this CA signed (of whatever name), and "
+            "by themselves on the Unix sockets"
+        )
+    return told
+
+
+def derived_auth_socket(path: str) -> str:
+    """Where gpuctl, which knows the path of one socket alone, looks for that of tokens."""
+    stem, suffix = splitext(path)
+    for role in _ROLES:
+        stem = stem.removesuffix(f".{role}")
+    stem, suffix = splitext(f"{stem}{suffix}")
+    return f"{stem}.auth{suffix}"
+
+
+def known_names(config: Config) -> frozenset[str]:
+    """Every name that somebody may have by the configuration alone."""
+    return NAMES_TAKEN.union(config.identities, config.tokens)
 
 
 def require(true: bool, key: str, problem: str) -> None:
@@ -58,10 +77,7 @@ def _check_sockets(config: Config, main: str) -> None:
     _check_mode("server.socket_mode", config.server.socket_mode)
     if config.server.socket:
         _check_socket("server.socket", config.server.socket, config.node.state_dir)
-    taken = {
-        Path(main): "server.socket",
-        Path(main).with_name(f"{Path(main).stem}.auth{Path(main).suffix}"): "the socket of tokens",
-    }
+    taken = {Path(main): "server.socket", _auth_socket(main): "the socket of tokens"}
     for name, each in config.sockets.items():
         key = f"sockets.{name}"
         _check_socket(f"{key}.path", each.path, config.node.state_dir)
@@ -72,6 +88,39 @@ def _check_sockets(config: Config, main: str) -> None:
             f"{key}.path",
             f"{each.path} is that of {other} already; give each a path of its own",
         )
+    for key, problem in [] if config.tokens else _without_minted_tokens(config, main):
+        require(not problem, key, problem)
+
+
+def _auth_socket(main: str) -> Path:
+    return Path(main).with_name(f"{Path(main).stem}.auth{Path(main).suffix}")
+
+
+def _without_minted_tokens(config: Config, main: str) -> list[tuple[str, str]]:
+    """The keys of sockets that demand a token where gpuctl cannot get one, each with the fix."""
+    auth, found = _auth_socket(main), []
+    for name, each in config.sockets.items():
+        if not each.users_only or _leads_to(each.path, auth):
+            continue
+        works = str(Path(main).with_name(f"{Path(main).stem}.{name}{Path(main).suffix}"))
+        fix = (
+            f"name it {works}"
+            if _leads_to(works, auth)
+            else "choose another server.socket, as /run/gpud/gpud.sock, and beside it "
+            f"/run/gpud/gpud.{name}.sock"
+        )
+        problem = (
+            f"{each.path} is for users with a token alone (users_only), and gpuctl, going by this "
+            f"name, does not find the socket {auth} that mints them; {fix}"
+        )
+        found.append((f"sockets.{name}.path", problem))
+    return found
+
+
+def _leads_to(path: str, auth: Path) -> bool:
+    """Whether gpuctl gets from this socket to that of tokens, which is there if its name fits."""
+    fits = all(len(str(each).encode()) <= MAX_SOCKET_BYTES for each in (path, auth))
+    return fits and Path(derived_auth_socket(path)) == auth
 
 
 def _check_socket(key: str, path: str, state_dir: str) -> None:

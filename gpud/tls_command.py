@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import stat
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,6 +18,7 @@ if TYPE_CHECKING:
 
     from gpud.access.authority.drop_in import DropIn
     from gpud.access.authority.folder import Made, PairFiles, Wanted
+    from gpud.access.authority.output import Output
 
 PORT = 50551
 _DAY_SECONDS = 86400
@@ -61,26 +59,34 @@ def init(directory: Path, output: Path | None, **asked: Any) -> None:
     """Issue certificates by the private CA in DIRECTORY, made where there is none.
 
     What the server's configuration needs is TOML, for a file of its conf.d/: name it with
-    --output, which writes it only when all went well, and adds further clients to it.
+    --output, which writes it only when all went well, and adds further clients to it. A client
+    that --force gives another identity keeps its role there; the old one is taken out.
     """
-    from gpud.access.authority.folder import issue
+    from gpud.access.authority.folder import claimed, issue_in, plan
+    from gpud.access.authority.output import Output
 
     if not str(directory).isprintable():
         _refuse(f"cannot use the folder {str(directory)!r}: choose a name that can be printed")
     wanted = _wanted(**asked)
+    file = Output(output) if output is not None else None
     try:
-        if output is not None:
-            _check_output(output, wanted)
-        made = issue(directory, wanted, SystemClock().now().wall)
+        # The file is read and written while the folder is ours: of two that do this at once
+        # neither undoes what the other said.
+        with claimed(directory) as folder:
+            if file is not None:
+                file.check(wanted)
+            planned = plan(folder, wanted)
+            said = _drop_in(planned, wanted, *(file.server() if file else ("", None)))
+            if file is not None:
+                file.merged(said)
+            issue_in(folder, planned, wanted, SystemClock().now().wall)
+            if file is not None:
+                _put(file, said)
     except GpudError as error:
         _refuse(error)
-    said = _drop_in(made, wanted)
-    if output is None:
-        _tell(made)
+    _tell(planned, output)
+    if file is None:
         click.echo(said.text(), nl=False)
-    else:
-        _put(output, said)
-        _tell(made, output)
 
 
 @tls_group.command()
@@ -100,69 +106,18 @@ def show(file: str) -> None:
     click.echo("\n\n".join(described))
 
 
-def _check_output(output: Path, wanted: Wanted) -> None:
-    """Before anything is issued: whether it could be said there. Raises IssueRefused."""
-    from gpud.access.authority.drop_in import parsed
-    from gpud.access.authority.issuing import IssueRefused
-
-    if output.parent.name == "conf.d" and output.suffix != ".toml":
-        raise IssueRefused(f"cannot use {output}: of a conf.d/ gpud reads *.toml alone")
-    text = _existing(output)
-    if text is not None:
-        there = parsed(text, str(output))
-        if wanted.servers and not wanted.replace and ("tls" in there or "server" in there):
-            raise IssueRefused(
-                f"cannot add a server to {output}: it has one already; leave --server out to add "
-                "a client, or replace its certificates with --force"
-            )
-
-
-def _existing(output: Path) -> str | None:
-    """What a file says; None where there is none. Raises IssueRefused."""
-    from gpud.access.authority.issuing import IssueRefused
-
-    try:
-        return output.read_text()
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise IssueRefused(
-            f"cannot add to {output}: {(why or str(error)).lower()}; name another file"
-        ) from error
-
-
-def _put(output: Path, said: DropIn) -> None:
+def _put(output: Output, said: DropIn) -> None:
     """Write it, whole or not at all. What cannot be written is printed, for it was issued."""
     try:
-        text = _existing(output)
-        made = said.text() if text is None else said.added_to(text, str(output))
-        _write(output.resolve(), made)
+        output.write(output.merged(said))
     except (GpudError, OSError) as error:
         click.echo(said.text(), nl=False)
         if isinstance(error, OSError):
             why = (error.strerror or str(error)).lower()
-            _refuse(f"cannot write {output}: {why}; the certificates are made, put this there")
+            _refuse(
+                f"cannot write {output.path}: {why}; the certificates are made, put this there"
+            )
         _refuse(f"{error}; the certificates are made")
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    there = path.stat() if path.exists() else None
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    new = Path(name)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fchmod(descriptor, 0o644 if there is None else stat.S_IMODE(there.st_mode))
-            if there is not None and os.geteuid() == 0:
-                os.fchown(descriptor, there.st_uid, there.st_gid)
-            os.fsync(descriptor)
-        new.replace(path)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
 
 
 def _wanted(
@@ -211,8 +166,11 @@ def _files(what: str, files: PairFiles) -> str:
     return f"  {files.certificate}\n  {files.key}  ({what})"
 
 
-def _drop_in(made: Made, wanted: Wanted) -> DropIn:
-    """What was made now; with a folder's later runs only what they add."""
+def _drop_in(made: Made, wanted: Wanted, server: str, port: int | None) -> DropIn:
+    """What is made now; with a folder's later runs only what they add.
+
+    `server` and `port` are those of the file that it goes to, where that has some.
+    """
     from gpud.access.authority.drop_in import DropIn
 
     tls = {}
@@ -222,8 +180,8 @@ def _drop_in(made: Made, wanted: Wanted) -> DropIn:
             "key": str(made.server.key),
             "client_ca": str(made.authority.certificate),
         }
-    host = wanted.servers[0] if wanted.servers else "SERVER"
-    address = f"[{host}]:{PORT}" if ":" in host else f"{host}:{PORT}"
+    host = wanted.servers[0] if wanted.servers else server or "SERVER"
+    address = f"{f'[{host}]' if ':' in host else host}:{port or PORT}"
     commands = [
         f"#   gpuctl context add {client.name} --address {address} "
         f"--ca {_word(made.authority.certificate)} --cert {_word(files.certificate)} "
@@ -234,6 +192,7 @@ def _drop_in(made: Made, wanted: Wanted) -> DropIn:
         listen=f"0.0.0.0:{PORT}",
         tls=tls,
         identities={client.uri: "operator" for client, _ in made.clients},
+        replaced=made.replaced,
         comments=("# On a client's machine, with these three files:", *commands)
         if commands
         else (),

@@ -14,7 +14,6 @@ import pytest
 
 from gpud.config import load
 from gpud.errors import ConfigInvalid
-from gpud.listening import warnings
 from gpud.units import GIB
 from tests.running import Gpud
 
@@ -231,23 +230,6 @@ def test_the_environment_has_the_last_word(tmp_path: Path) -> None:
         load(path, {"GPUD_SAMPLING__INTERVALL": "1s"})
     with pytest.raises(ConfigInvalid, match=r"sampling\.interval"):
         load(path, {"GPUD_SAMPLING__INTERVAL": "1h"})
-
-
-def test_tokens_beside_a_ca_are_warned_of(tmp_path: Path) -> None:
-    path = tmp_path / "gpud.toml"
-    tls = f"[tls]\n{PAIR}\n"
-    listen = "[server]\nlisten = '127.0.0.1:50551'\n"
-    for text, count in (
-        (f"{listen}{tls}client_ca = 'c'\n{TOKEN}", 1),
-        (f"{listen}{tls}client_ca = 'c'\n", 0),
-        (f"{listen}{tls}{TOKEN}", 0),
-        (f"{tls}client_ca = 'c'\n{TOKEN}", 0),
-    ):
-        path.write_text(text)
-        assert len(warnings(load(path, {}))) == count
-    path.write_text(f"{listen}{tls}client_ca = 'c'\n{TOKEN}")
-    (told,) = warnings(load(path, {}))
-    assert "a token alone does not open 127.0.0.1:50551" in told
 
 
 def test_a_relative_scenario_is_beside_the_file(

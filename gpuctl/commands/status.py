@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 _DAY_SECONDS = 86400
 # A certificate that ends so soon is told with a warning.
 _WARN_DAYS = 30
+# What ends, and what it means once it has. Of equals the first is told: a certificate is good no
+# longer than its CA, and a new one would not be either.
+_TLS_ENDS = (
+    ("client_ca_expire_time", "the client CA", "none of its clients connects"),
+    ("certificate_expire_time", "certificate", "no client connects"),
+)
 
 LIVE_RESERVATIONS = (
     ReservationState.RESERVATION_STATE_QUEUED,
@@ -250,19 +256,25 @@ class Status:
 
 
 def tls_lines(tls: TlsStatus, now: float) -> Iterator[tuple[str, str]]:
-    """How long the server's certificate is good, and why the newest files are not in use.
+    """What of TLS ends first, and why the newest files are not in use.
 
     Each with its tone, empty where nothing has to be done.
     """
-    if tls.HasField("certificate_expire_time"):
-        days = int((seconds_of(tls.certificate_expire_time) - now) // _DAY_SECONDS)
+    ends = [
+        (seconds_of(getattr(tls, field)), whose, consequence)
+        for field, whose, consequence in _TLS_ENDS
+        if tls.HasField(field)
+    ]
+    if ends:
+        end, whose, consequence = min(ends, key=lambda each: each[0])
+        days = int((end - now) // _DAY_SECONDS)
         count = f"{abs(days)} day{'' if abs(days) == 1 else 's'}"
         if days < 0:
-            yield f"tls: certificate expired {count} ago: no client connects", "red"
+            yield f"tls: {whose} expired {count} ago: {consequence}", "red"
         elif days < _WARN_DAYS:
-            yield f"tls: certificate expires in {count}: replace it", "yellow"
+            yield f"tls: {whose} expires in {count}: replace it", "yellow"
         else:
-            yield f"tls: certificate expires in {count}", ""
+            yield f"tls: {whose} expires in {count}", ""
     if tls.problem:
         import textwrap
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import structlog
 
@@ -17,8 +18,9 @@ from gpud.access.denied import Denied
 from gpud.access.doors import Door, Registry, Shown, identify, is_denied, still_known
 from gpud.access.identity import Caller, Role
 from gpud.access.mint import Mint
+from gpud.access.refusals import RequestLate
 from gpud.access.rights import known_method
-from gpud.access.tokens import Configured, Minted, Tokens, check_minted
+from gpud.access.tokens import Configured, Minted, Recent, Tokens
 from gpud.clock import Clock
 from gpud.config import toml_key
 from gpud.events import Event
@@ -26,6 +28,8 @@ from gpud.settings import Config
 
 log = structlog.get_logger()
 
+# How long the one message of a call may take to come. It follows its headers at once.
+MESSAGE_SECONDS = 5.0
 # The section of [quotas] for owners without one of their own.
 DEFAULT_QUOTA = "default"
 
@@ -47,9 +51,11 @@ class Access:
         self.refused: Counter[str] = Counter()  # by reason
         self._audit = audit
         self._tell = tell
-        self._mint = mint
+        self._recent = Recent(mint.key)
         self._registry = self._known(config)
         self._lines = Restraint()
+        self._reading: dict[asyncio.Task[object], float] = {}
+        self._late: set[asyncio.Task[object]] = set()
         self._streams: dict[asyncio.Task[object], tuple[Caller, Shown]] = {}
         self._cut: set[asyncio.Task[object]] = set()
 
@@ -83,15 +89,6 @@ class Access:
         return peer(pem)
 
     @contextmanager
-    def calling(self, caller: Caller, now_boottime: float, *, changing: bool) -> Iterator[None]:
-        """Count a call in and out. Raises TooManyCalls, TooOften."""
-        self.budgets.open_call(caller.name, now_boottime, changing=changing)
-        try:
-            yield
-        finally:
-            self.budgets.close_call(changing=changing)
-
-    @contextmanager
     def streaming(
         self,
         caller: Caller,
@@ -110,6 +107,33 @@ class Access:
             self.budgets.close_stream(caller, changing=changing)
             if task is not None:
                 self._streams.pop(task, None)
+
+    async def message(self, read: Awaitable[Any], began_boottime: float) -> Any:
+        """The message of a call. Raises RequestLate where it does not come.
+
+        One look a second at all that wait costs a call a tenth of what a timer of its own would.
+        """
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 — for the type checker
+        self._reading[task] = began_boottime
+        try:
+            return await read
+        except asyncio.CancelledError:
+            if task not in self._late:
+                raise
+            self._late.discard(task)
+            task.uncancel()
+            raise RequestLate(limit_seconds=MESSAGE_SECONDS) from None
+        finally:
+            del self._reading[task]
+
+    def end_late(self) -> None:
+        """End the calls whose message has not come in time; to be asked every second or so."""
+        oldest = self.clock.now().boottime - MESSAGE_SECONDS
+        late = [task for task, began in self._reading.items() if began < oldest]
+        for task in late:
+            self._late.add(task)
+            task.cancel()
 
     def was_cut(self, task: asyncio.Task[object] | None) -> bool:
         """Whether a stream's task was cancelled because its caller is denied; asked once."""
@@ -141,17 +165,18 @@ class Access:
             log.info("rpc.refused_often", **each.refusal._asdict(), count=each.count)
         return self._lines.admits(Refusal(name, known_method(method), reason), now)
 
-    def record(self, entry: AuditEntry) -> None:
-        """Write it down; what was refused for want of a right is an event as well."""
-        if entry.reason:
-            self.refused[entry.reason] += 1
-        is_told = self._audit.record(entry)
+    def record(self, entry: AuditEntry, *, decided: bool) -> None:
+        """Write it down; what was refused for want of a right is an event as well.
+
+        What was `decided` has a line of its own, however often the like of it comes.
+        """
+        is_told = self._audit.record(entry, decided=decided)
         event = event_of(entry)
         if event is not None and is_told:
             self._tell(event)
 
     def _check_minted(self, token: str) -> Minted:
-        return check_minted(self._mint.key, token, self.clock.now().boottime)
+        return self._recent.check(token, self.clock.now().boottime)
 
 
 def _allowances(config: Config) -> Callable[[str], Allowance]:

@@ -67,14 +67,15 @@ class Audit:
         self._is_scheduled = False
         self._writing: asyncio.Future[None] | None = None
 
-    def record(self, entry: AuditEntry) -> bool:
+    def record(self, entry: AuditEntry, *, decided: bool = False) -> bool:
         """Have it written soon; False: it is one refusal of many alike, and was only counted.
 
-        Never blocks and never raises, whatever the disk does.
+        What changed anything (`decided`) is always written. Never blocks and never raises,
+        whatever the disk does.
         """
         if any(len(getattr(entry, name)) > MAX_TEXT_CHARACTERS for name in _TEXTS):
             entry = structs.replace(entry, **{name: _cut(getattr(entry, name)) for name in _TEXTS})
-        if entry.outcome.upper() != "OK":
+        if entry.outcome.upper() != "OK" and not decided:
             refusal = Refusal(entry.name, known_method(entry.method), entry.reason)
             if not self._restraint.admits(refusal, self._clock.now().boottime):
                 return False

@@ -8,7 +8,7 @@ A line is the name of an identity (a SAN of a certificate, a token's name, user@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import msgspec
 
@@ -17,6 +17,7 @@ from gpud.errors import ConfigInvalid
 MAX_DENIED_BYTES = 1024 * 1024
 MAX_DENIED = 16_384
 MAX_NAME_CHARACTERS = 256
+_MOST_TOLD = 3
 
 _COMMENT = re.compile(r"(^|\s)#.*")
 _HEX = re.compile(r"[0-9a-f]+")
@@ -26,6 +27,7 @@ _SHA256_DIGITS = 64
 # Also `serial=…` and `sha256 Fingerprint=…`, as openssl has it.
 _CERTIFICATE = re.compile(r"(serial|sha256)(?: fingerprint)?[:=](\S*)", re.IGNORECASE)
 _PRINTED_FINGERPRINT = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){31}", re.IGNORECASE)
+_PLACED = re.compile(r"[@:/]")
 # What programs print before a name or a number, and numbers that may be of several kinds (the
 # SHA-256 also of a token). As names they would deny nobody, silently. Before an `=` a URI has its
 # scheme, and other names have none.
@@ -81,6 +83,26 @@ def parse_denied(text: str, source: str) -> Denied:
         names=frozenset(names),
         serials=frozenset(serials),
         fingerprints=frozenset(fingerprints),
+    )
+
+
+def doubt(denied: Denied, known: Container[str]) -> str:
+    """Which names may deny nobody, though they look as if they did; empty where there are none.
+
+    `known` are those that the configuration has. Of others a user's has an @, a URI its : and /.
+    """
+    names = [
+        repr(name)
+        for name in sorted(denied.names)
+        if name not in known and not _PLACED.search(name)
+    ]
+    if not names:
+        return ""
+    more = f" and {len(names) - _MOST_TOLD} more" if len(names) > _MOST_TOLD else ""
+    are, deny = ("are", "deny") if len(names) > 1 else ("is", "denies")
+    return (
+        f"{', '.join(names[:_MOST_TOLD])}{more} {are} in neither [identities] nor [tokens] and "
+        f"perhaps {deny} nobody; write a user as name@host, and of a certificate serial:HEX"
     )
 
 

@@ -71,14 +71,16 @@ class AccessWithdrawn(AccessRefused):
 
 @dataclass(kw_only=True, eq=False)
 class TooManyCalls(LimitReached):
-    """As many calls are under way as may be."""
+    """As many calls are under way as may be; `owner` empty: of everybody's."""
 
     reason = "QUOTA_EXCEEDED"
 
+    owner: str
     limit: int
 
     def __str__(self) -> str:
-        return f"cannot answer now: {self.limit} calls are under way, no more may be; try again"
+        whose = f"{self.owner} has {self.limit} calls" if self.owner else f"{self.limit} calls are"
+        return f"cannot answer now: {whose} under way, no more may be; try again"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -100,6 +102,21 @@ class TooManyStreams(LimitReached):
         return (
             f"cannot open a stream: {whose} {self.limit} open, no more may be{key}; "
             "end one, or share one among those who watch"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class RequestLate(GpudError):
+    """The message of a call did not come: only its headers."""
+
+    reason = "REQUEST_LATE"
+
+    limit_seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"cannot answer: no whole message came within {self.limit_seconds:g} s of its call; "
+            "send it together with the call"
         )
 
 

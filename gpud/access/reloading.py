@@ -8,14 +8,14 @@ files.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import grpc
 import structlog
 
 from gpud.access.certificates import Pair, read_pair, read_plain
-from gpud.access.denied import MAX_DENIED_BYTES, Denied, parse_denied
+from gpud.access.denied import MAX_DENIED_BYTES, Denied, doubt, parse_denied
 from gpud.clock import Clock
 from gpud.errors import ConfigInvalid
 from gpud.events import Event
@@ -168,12 +168,16 @@ class ServerCertificates:
 class DenyList:
     """The file of access.denied; without one nobody is denied."""
 
-    def __init__(self, path: str, clock: Clock) -> None:
-        """Read it. Raises ConfigInvalid where it cannot be read or a line is no good."""
-        self._path, self._clock = path, clock
+    def __init__(self, path: str, clock: Clock, known: Collection[str]) -> None:
+        """Read it. Raises ConfigInvalid where it cannot be read or a line is no good.
+
+        Names that are not `known` may be mistakes, which are told.
+        """
+        self._path, self._clock, self._known = path, clock, known
         self._files = _Files([path] if path else [])
         self.denied = read_denied(path) if path else Denied()
         self.last_error = ""
+        self._doubt()
 
     def look(self) -> list[Event]:
         """Read the file again if it changed; what is to be told of it, once per change.
@@ -197,7 +201,14 @@ class DenyList:
         count = len(denied.names) + len(denied.serials) + len(denied.fingerprints)
         entries = "1 entry is" if count == 1 else f"{count} entries are"
         reason = f"{self._path}: {entries} refused from now on"
+        if doubtful := self._doubt():
+            reason = f"{reason}; {doubtful}"
         return [_event(now_wall, "access.denied_changed", reason, {"count": str(count)})]
+
+    def _doubt(self) -> str:
+        if doubtful := doubt(self.denied, self._known):
+            log.warning("access.denied_doubtful", path=self._path, reason=doubtful)
+        return doubtful
 
     def _refused(self, problem: str, now_wall: float) -> list[Event]:
         self.last_error = problem

@@ -17,6 +17,7 @@ from gpud.access.identity import Role
 from gpud.access.refusals import IdentityMissing
 
 MINTED_SECONDS = 300.0
+MAX_RECENT = 1024
 MINTED_PREFIX = "gpudu1."
 CONFIGURED_PREFIX = "gpud_"
 # A name, a number, a moment and a nonce; what is longer is not read.
@@ -52,10 +53,33 @@ def check_minted(key: bytes, token: str, now_boottime: float) -> Minted:
     signed = _signature(key, payload).encode()
     if not hmac.compare_digest(signed, signature.encode("utf-8", "surrogatepass")):
         raise IdentityMissing(problem="the token was not minted by this run of gpud")
-    minted = msgspec.json.decode(_decoded(payload), type=Minted)
+    return still_good(msgspec.json.decode(_decoded(payload), type=Minted), now_boottime)
+
+
+def still_good(minted: Minted, now_boottime: float) -> Minted:
+    """A token whose signature was checked before. Raises IdentityMissing for one that is old."""
     if now_boottime >= minted.expires_boottime:
         raise IdentityMissing(problem="the token is older than 5 minutes")
     return minted
+
+
+class Recent:
+    """Minted tokens that were checked lately, for a client shows the same one at each call."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._checked: dict[str, Minted] = {}
+
+    def check(self, token: str, now_boottime: float) -> Minted:
+        """For whom it was minted. Raises IdentityMissing."""
+        known = self._checked.get(token)
+        if known is not None:
+            return still_good(known, now_boottime)
+        minted = check_minted(self._key, token, now_boottime)
+        if len(self._checked) >= MAX_RECENT:
+            del self._checked[next(iter(self._checked))]  # the one that was shown first
+        self._checked[token] = minted
+        return minted
 
 
 class Tokens:

@@ -9,7 +9,7 @@ from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from gpud import errors
-from gpud.access.refusals import AccessRefused, IdentityMissing
+from gpud.access.refusals import AccessRefused, IdentityMissing, RequestLate
 from gpud.benchmarking.refusals import BenchmarkFailed
 from gpud.config_changes import ConfigRefused
 from gpud.errors import DeviceShortage, GpudError
@@ -29,6 +29,7 @@ _FACT_OVERHEAD_BYTES = 10
 CODES: dict[type[GpudError], grpc.StatusCode] = {
     IdentityMissing: grpc.StatusCode.UNAUTHENTICATED,
     AccessRefused: grpc.StatusCode.PERMISSION_DENIED,
+    RequestLate: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.OptionInvalid: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
     errors.VramInsufficient: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -33,8 +33,8 @@ from gpud.rpc.errors import code_of, internal_status, status_of
 log = structlog.get_logger()
 
 Context = grpc.aio.ServicerContext[Any, Any]
-# grpcio's own health servicer writes this stream itself.
-_WRITTEN = "grpc.health.v1.Health/Watch"
+Handler = Any  # grpc.RpcMethodHandler, whose class takes no parameters when it runs
+Decode = Callable[[bytes], Any]
 # What an answer or a request names, the first that is there: for the audit.
 _SUBJECTS = ("reservation", "instance", "device", "node", "name", "model")
 
@@ -75,24 +75,41 @@ def _done(answer: object) -> _Outcome:
 
 
 class Gate:
-    """One listener's gate: methods are wrapped by it and registered there."""
+    """One listener's gate: methods are wrapped by it and registered there.
+
+    Who calls is found out, and room for the call is taken, before its message is read: whoever
+    may not call fills neither memory nor places with messages that never end.
+    """
 
     def __init__(self, door: Door, access: Access) -> None:
         self._door = door
         self._access = access
+        self._of_admins = door.kind is DoorKind.SOCKET and door.role is Role.ADMIN
 
-    def servicer(self, name: str, servicer: object) -> object:
-        """A stand-in for a servicer of the service `name`, each method of it behind this gate."""
-        stand_in = type("Guarded", (), {})()
-        for each in dir(servicer):
-            if each[0].isupper():
-                method: Any = getattr(servicer, each)
-                full = f"{name}/{each}"
-                if full == _WRITTEN:
-                    method = _yielding(method)
-                stream = inspect.isasyncgenfunction(method)
-                setattr(stand_in, each, (self._stream if stream else self._unary)(full, method))
-        return stand_in
+    def handler(self, name: str, handler: Handler) -> Handler:
+        """A method's handler behind this gate; `name` is "service/Method".
+
+        To gRPC each takes a stream of messages, of which the one of a unary call is read here.
+        But for the socket of admins, where nobody else comes in: there gRPC reads it, for less.
+        """
+        read_here = not (handler.request_streaming or self._of_admins)
+        decode = handler.request_deserializer if read_here else None
+        shape = "stream" if read_here or handler.request_streaming else "unary"
+        if handler.response_streaming:
+            made: Any = getattr(grpc, f"{shape}_stream_rpc_method_handler")
+            method: Any = handler.stream_stream or handler.unary_stream
+            if not inspect.isasyncgenfunction(method):
+                method = _yielding(method)
+            behaviour: Any = self._stream(name, method, decode)
+        else:
+            made = getattr(grpc, f"{shape}_unary_rpc_method_handler")
+            answer: Any = handler.unary_unary
+            behaviour = self._unary(name, answer, decode)
+        return made(
+            behaviour,
+            request_deserializer=handler.request_deserializer if decode is None else None,
+            response_serializer=handler.response_serializer,
+        )
 
     def unknown(self, method: str) -> grpc.RpcMethodHandler[Any, Any]:
         """What answers a method that there is not: only an admin learns that."""
@@ -111,19 +128,24 @@ class Gate:
         return grpc.stream_stream_rpc_method_handler(refuse)
 
     def _unary(
-        self, name: str, method: Callable[..., Awaitable[Any]]
+        self, name: str, method: Callable[..., Awaitable[Any]], decode: Decode | None
     ) -> Callable[..., Awaitable[Any]]:
         access, audited = self._access, changes(name)
+        budgets = access.budgets
 
-        async def call(request: Any, context: Context) -> Any:
-            attempt = _Attempt(name, request, context, access.clock.now())
+        async def call(requests: Any, context: Context) -> Any:
+            attempt = _Attempt(name, None, context, access.clock.now())
             try:
                 attempt.caller = caller = access.identify(self._door, self._shown(context))
                 _enter(attempt, caller)
-                with access.calling(caller, attempt.began.boottime, changing=audited):
-                    answer = await method(request, context)
-            except GpudError as error:
-                status = self._refused(attempt, error)
+                budgets.open_call(caller, attempt.began.boottime, changing=audited)
+                try:
+                    attempt.request = await self._message(attempt, requests, decode)
+                    answer = await method(attempt.request, context)
+                finally:
+                    budgets.close_call(caller, changing=audited)
+            except (GpudError, DecodeError) as error:
+                status = self._refused(attempt, _told(error))
             except (grpc.aio.AbortError, asyncio.CancelledError):
                 self._audit(attempt, CLIENT_LEFT)
                 raise
@@ -138,12 +160,12 @@ class Gate:
         return call
 
     def _stream(
-        self, name: str, method: Callable[..., AsyncIterator[Any]]
+        self, name: str, method: Callable[..., AsyncIterator[Any]], decode: Decode | None
     ) -> Callable[..., AsyncIterator[Any]]:
         access, audited = self._access, changes(name)
 
-        async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-            attempt = _Attempt(name, request, context, access.clock.now())
+        async def call(requests: Any, context: Context) -> AsyncIterator[Any]:
+            attempt = _Attempt(name, None, context, access.clock.now())
             task = asyncio.current_task()
             last: object = None
             try:
@@ -151,7 +173,8 @@ class Gate:
                 attempt.caller = caller = access.identify(self._door, shown)
                 _enter(attempt, caller)
                 with access.streaming(caller, shown, task, changing=audited):
-                    async for answer in method(request, context):
+                    attempt.request = await self._message(attempt, requests, decode)
+                    async for answer in method(attempt.request, context):
                         last = answer if audited else None
                         yield answer
             except (GpudError, DecodeError) as error:
@@ -172,6 +195,18 @@ class Gate:
             await context.abort_with_status(rpc_status.to_status(status))
 
         return call
+
+    async def _message(self, attempt: _Attempt, requests: Any, decode: Decode | None) -> Any:
+        """What a method is called with: its one message, or where there are many, all to come.
+
+        Raises RequestLate, OptionInvalid, DecodeError.
+        """
+        if decode is None:
+            return requests
+        raw = await self._access.message(attempt.context.read(), attempt.began.boottime)
+        if raw is grpc.aio.EOF:
+            raise OptionInvalid(field="message", problem="none came")
+        return decode(raw)
 
     def _shown(self, context: Context) -> Shown:
         door = self._door
@@ -199,6 +234,7 @@ class Gate:
 
     def _refused(self, attempt: _Attempt, error: GpudError) -> status_pb2.Status:
         """A refusal is a decision too: the log and the audit say why, with the numbers."""
+        self._access.refused[error.reason] += 1
         known = error.caller if isinstance(error, AccessWithdrawn) else ""
         self._audit(
             attempt,
@@ -242,12 +278,13 @@ class Gate:
                 reason=outcome.reason,
                 message=outcome.message,
                 milliseconds=1000 * (ended.boottime - attempt.began.boottime),
-            )
+            ),
+            decided=bool(attempt.deed.subject),
         )
 
 
 def _yielding(method: Callable[..., Awaitable[None]]) -> Callable[..., AsyncIterator[Any]]:
-    """A stream whose method writes its messages itself, as one that yields: none."""
+    """A stream whose method writes its messages itself (grpcio's health), as one that yields."""
 
     async def call(request: object, context: Context) -> AsyncIterator[Any]:
         none: tuple[object, ...] = ()
@@ -285,7 +322,7 @@ def _role_missing(method: str, caller: Caller, required: Role | None) -> RoleMis
 
 
 def _told(error: GpudError | DecodeError) -> GpudError:
-    """A later message of a stream is read in its method; the one of a unary call before it."""
+    """What a caller may be told of an error of its own."""
     if isinstance(error, GpudError):
         return error
     return OptionInvalid(field="message", problem=f"not protobuf ({error})")

@@ -167,11 +167,13 @@ class Node(node_pb2_grpc.NodeServiceServicer):
 def _tls(state: CertificateState | None) -> pb.TlsStatus | None:
     if state is None:
         return None
+    client_ca = state.client_ca_not_after_wall
     return pb.TlsStatus(
         certificate_expire_time=messages.stamp(state.not_after_wall),
         reload_count=state.reload_count,
         refused_count=state.refused_count,
         problem=state.last_error,
+        client_ca_expire_time=None if client_ca is None else messages.stamp(client_ca),
     )
 
 

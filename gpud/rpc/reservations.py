@@ -15,6 +15,7 @@ from gpud.access.refusals import NotOwner
 from gpud.enforcement.attachment import attachment_of, check_whose
 from gpud.enforcement.compute_mode import unenforceable
 from gpud.errors import (
+    GpudError,
     NotServing,
     OptionInvalid,
     ReservationNotFound,
@@ -59,7 +60,11 @@ class Reservations(reservations_pb2_grpc.ReservationServiceServicer):
             told = self._promises.propose(asked)
         else:
             call = call_of("Reserve", request.request_id, asked)
-            told = await self._promises.reserve(asked, self._named(call), call)
+            try:
+                told = await self._promises.reserve(asked, self._named(call), call)
+            except GpudError:
+                DEED.get().subject = ""  # there is none of that name
+                raise
             told = await self._enforce(told, call)
         return pb.ReserveResponse(reservation=self._view.reservation(told))
 

@@ -7,7 +7,7 @@ import grp
 import os
 import resource
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,11 @@ from gpud.rpc.gate import Gate
 # ones that were reset at once: else a single connection's resets fill the queue of all. That queue
 # holds eight such connections; what is beyond gRPC cancels, whoever called.
 MAX_STREAMS_PER_CONNECTION = 1024
+# Of requests: the largest that anybody has a use for is some 20 KiB.
+MAX_MESSAGE_BYTES = 256 * 1024
 MAX_PENDING = 8 * MAX_STREAMS_PER_CONNECTION
 OPTIONS = [
-    ("grpc.max_receive_message_length", 1024 * 1024),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_metadata_size", 8 * 1024),
     ("grpc.absolute_max_metadata_size", 16 * 1024),
     ("grpc.so_reuseport", 0),
@@ -53,7 +55,7 @@ MAX_CONNECTIONS = 1024
 CONNECTION_GRACE_MS = 10_000
 STOP_GRACE_SECONDS = 1.0
 # The gate counts streams and calls apart, and says so; this is the wall behind it.
-MAX_CALLS = 4096
+MAX_CALLS = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,33 +91,33 @@ class PortPlace:
 Place = SocketPlace | PortPlace
 
 
-class _Generic:
-    """Registers a service's methods by name alone.
+class _Guarded(grpc.GenericRpcHandler):
+    """What the generated functions register with: all methods behind the gate, in one table.
 
     For each method that is registered one by one, grpc.aio (1.85) makes a waiting task and looks
-    at all of them at every call: with thirty methods a tenth of a call's time.
+    at all of them at every call: with thirty methods a tenth of a call's time. And each table more
+    is asked at every call for a method that it does not have.
     """
-
-    def __init__(self, server: grpc.aio.Server) -> None:
-        self._server = server
-
-    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """As the server's own."""
-        self._server.add_generic_rpc_handlers(handlers)
-
-    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
-        """Nothing: the generic handlers have the same methods."""
-
-
-class _Unknown(grpc.GenericRpcHandler):
-    """Asked last: whatever method nobody else has."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
+        self._methods: dict[str, Any] = {}
 
     def service(self, details: grpc.HandlerCallDetails) -> Any:
-        """The refusal."""
-        return self._gate.unknown(details.method.removeprefix("/"))
+        """A method's handler; of one that there is not, the refusal."""
+        method = details.method
+        return self._methods.get(method) or self._gate.unknown(method.removeprefix("/"))
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Nothing: the same methods come by their names as well."""
+
+    def add_registered_method_handlers(
+        self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
+        """The methods of a service."""
+        for name, each in handlers.items():
+            full = f"{service}/{name}"
+            self._methods[f"/{full}"] = self._gate.handler(full, each)
 
 
 class RpcServer:
@@ -176,31 +178,29 @@ class RpcServer:
                 ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),
             ]
         server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MAX_CALLS)
-        gate, generic = Gate(place.door, self._access), _Generic(server)
+        guarded = _Guarded(Gate(place.door, self._access))
         for each in self._registrations:
-            each.add(gate.servicer(each.name, each.servicer), generic)
+            each.add(each.servicer, guarded)
         add_health: Callable[[Any, Any], None] = health_pb2_grpc.add_HealthServicer_to_server
-        add_health(gate.servicer("grpc.health.v1.Health", self._health), generic)
-        self._add_reflection(gate, server)
-        server.add_generic_rpc_handlers((_Unknown(gate),))
+        add_health(self._health, guarded)
+        self._add_reflection(guarded)
+        server.add_generic_rpc_handlers((guarded,))
         return server
 
-    def _add_reflection(self, gate: Gate, server: grpc.aio.Server) -> None:
+    def _add_reflection(self, guarded: _Guarded) -> None:
         """v1alpha, which grpcio offers, and v1, which clients ask first: the same messages."""
         names = [each.name for each in self._registrations]
         servicer = reflection.aio.ReflectionServicer(
             (*names, health.SERVICE_NAME, reflection.SERVICE_NAME)
         )
+        handler = grpc.stream_stream_rpc_method_handler(
+            servicer.ServerReflectionInfo,
+            request_deserializer=reflection_messages.ServerReflectionRequest.FromString,
+            response_serializer=reflection_messages.ServerReflectionResponse.SerializeToString,
+        )
         for version in ("v1alpha", "v1"):
-            name = f"grpc.reflection.{version}.ServerReflection"
-            guarded: Any = gate.servicer(name, servicer)
-            handler = grpc.stream_stream_rpc_method_handler(
-                guarded.ServerReflectionInfo,
-                request_deserializer=reflection_messages.ServerReflectionRequest.FromString,
-                response_serializer=reflection_messages.ServerReflectionResponse.SerializeToString,
-            )
-            service = grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler})
-            server.add_generic_rpc_handlers((service,))
+            service = f"grpc.reflection.{version}.ServerReflection"
+            guarded.add_registered_method_handlers(service, {"ServerReflectionInfo": handler})
 
 
 def connections_of_each(listeners: int, descriptors: int) -> int:

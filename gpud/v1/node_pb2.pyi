@@ -82,16 +82,18 @@ class Node(_message.Message):
     def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., boot_id: _Optional[str] = ..., state: _Optional[_Union[NodeState, str]] = ..., state_reason: _Optional[str] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., engines: _Optional[_Iterable[_Union[EngineInfo, _Mapping]]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sampling_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., tls: _Optional[_Union[TlsStatus, _Mapping]] = ...) -> None: ...
 
 class TlsStatus(_message.Message):
-    __slots__ = ("certificate_expire_time", "reload_count", "refused_count", "problem")
+    __slots__ = ("certificate_expire_time", "reload_count", "refused_count", "problem", "client_ca_expire_time")
     CERTIFICATE_EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     RELOAD_COUNT_FIELD_NUMBER: _ClassVar[int]
     REFUSED_COUNT_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_CA_EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     certificate_expire_time: _timestamp_pb2.Timestamp
     reload_count: int
     refused_count: int
     problem: str
-    def __init__(self, certificate_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reload_count: _Optional[int] = ..., refused_count: _Optional[int] = ..., problem: _Optional[str] = ...) -> None: ...
+    client_ca_expire_time: _timestamp_pb2.Timestamp
+    def __init__(self, certificate_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reload_count: _Optional[int] = ..., refused_count: _Optional[int] = ..., problem: _Optional[str] = ..., client_ca_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Caller(_message.Message):
     __slots__ = ("name", "role", "proof")

@@ -12,8 +12,13 @@ from pathlib import Path
 import grpc
 import pytest
 
-from gpud.access.budgets import MAX_STREAMS
-from gpud.rpc.server import MAX_CONNECTIONS, MAX_STREAMS_PER_CONNECTION, connections_of_each
+from gpud.access.budgets import MAX_STREAMS, OWNERS_PART
+from gpud.rpc.server import (
+    MAX_CONNECTIONS,
+    MAX_MESSAGE_BYTES,
+    MAX_STREAMS_PER_CONNECTION,
+    connections_of_each,
+)
 from gpud.v1 import node_pb2
 from tests.access.abuse.attacker import Attacker, Wire, attacking, certified, over_socket, over_tls
 from tests.access.abuse.crowd import crowd
@@ -47,6 +52,8 @@ AT_ONCE = 50  # connections, between two looks
 # How long an end is waited for that is due: of a handshake after 5 s, of a keepalive after 80 s.
 PATIENCE_SECONDS = 25.0
 DEAF_SECONDS = 80.0 + 15.0
+
+SHARE = MAX_STREAMS // OWNERS_PART  # of one owner
 
 Resets = Callable[[int], bytes]
 
@@ -89,10 +96,51 @@ async def test_rapid_resets(place: Fleet, way: str, what: str, one: Resets) -> N
         await attacker.finish(2 * attack.asked + 1, GET)
 
 
+async def half_open(place: Fleet, attack: Attack, wire: Wire, count: int, part: bytes) -> None:
+    """So many calls whose message never comes whole; done are those that the daemon ended."""
+    async with attacking(wire) as attacker:
+        for number in range(count):
+            stream = 2 * number + 1
+            sent = opening(stream, GET) + frame(Kind.DATA, part, stream=stream)
+            if not await attacker.send(sent):
+                break
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await attacker.until(lambda: len(attacker.ended) >= count)
+        attack.done += len(attacker.ended)
+
+
+async def test_half_open_calls_of_a_stranger_keep_nobody_out(place: Fleet) -> None:
+    """A certificate without a role: 5000 calls are more than may be under way in all."""
+    each, connections = asked(200, 1000), 5
+    attack = Attack(
+        name="R13 calls without their message, of a stranger: ended",
+        asked=each * connections,
+        most_growth_bytes=OPEN_GROWTH,
+    )
+    stranger = certified(place.folder, "nobody")
+    async with under(place, attack), asyncio.TaskGroup() as tasks:
+        for _ in range(connections):
+            wire = await over_tls(place.port, stranger)
+            tasks.create_task(half_open(place, attack, wire, each, b""))
+
+
+async def test_half_open_calls_of_an_operator_keep_nobody_else_out(place: Fleet) -> None:
+    """Messages of 256 KiB, of which 1 KiB comes: each has 5 s, and one owner so many places."""
+    part = b"\0" + MAX_MESSAGE_BYTES.to_bytes(4) + bytes(1024)
+    attack = Attack(
+        name="R13 calls with a part of their message, of an operator: ended",
+        asked=asked(400, 1000),
+        most_growth_bytes=OPEN_GROWTH,
+    )
+    async with under(place, attack):
+        wire = await over_tls(place.port, certified(place.folder, "anna"))
+        await half_open(place, attack, wire, attack.asked, part)
+
+
 async def test_streams_have_an_end_that_calls_do_not_feel(place: Fleet) -> None:
     attack = Attack(
-        name=f"R13 streams of one client, {MAX_STREAMS} may be open: streams",
-        asked=asked(MAX_STREAMS + 200, 5_000),
+        name=f"R13 streams of one client, {SHARE} may be open: streams",
+        asked=asked(SHARE + 200, 5_000),
         most_growth_bytes=OPEN_GROWTH,
     )
     outcomes: list[Refusal | None] = []
@@ -111,11 +159,11 @@ async def test_streams_have_an_end_that_calls_do_not_feel(place: Fleet) -> None:
         await answer(admin)
         await answer(apis[0])
     refusals = [each for each in outcomes if each is not None]
-    assert len(refusals) == attack.asked - MAX_STREAMS
+    assert len(refusals) == attack.asked - SHARE
     assert {(each.code, each.reason) for each in refusals} == {
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED")
     }
-    assert f"there are {MAX_STREAMS} open" in refusals[0].message
+    assert f"viewer has {SHARE} open" in refusals[0].message
 
 
 @contextlib.asynccontextmanager
@@ -138,8 +186,10 @@ async def watched(api: Api, stack: contextlib.AsyncExitStack) -> Refusal | None:
     return None
 
 
-@pytest.mark.parametrize(("size", "code"), [(MIB, "OK"), (MIB + 1, "RESOURCE_EXHAUSTED")])
-async def test_a_message_of_more_than_a_mebibyte(place: Fleet, size: int, code: str) -> None:
+@pytest.mark.parametrize(
+    ("size", "code"), [(MAX_MESSAGE_BYTES, "OK"), (MAX_MESSAGE_BYTES + 1, "RESOURCE_EXHAUSTED")]
+)
+async def test_a_message_of_more_than_256_kib(place: Fleet, size: int, code: str) -> None:
     # One field that the message does not have: its tag, the length in three bytes, the field.
     length = size - 5
     head = bytes((0xC2, 0x3E, length & 0x7F | 0x80, length >> 7 & 0x7F | 0x80, length >> 14))

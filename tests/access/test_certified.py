@@ -155,9 +155,14 @@ async def test_whoever_is_denied_is_cut_off_at_once(place: Fleet, by: str) -> No
                 pass
 
 
+def end_of(pem: bytes) -> int:
+    return int(x509.load_pem_x509_certificate(pem).not_valid_after_utc.timestamp())
+
+
 async def test_a_new_certificate_is_served_without_a_restart(place: Fleet) -> None:
     async with place.certified("root") as channel:
         before = (await get_node(channel)).node.tls
+        assert before.client_ca_expire_time.seconds == end_of(place.read("ca.pem"))
         servers = Wanted(servers=("127.0.0.1",), replace=True)
         issue(place.folder, servers, time.time())
         async with asyncio.timeout(CUT_SECONDS):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpud.access.certificates import peer
-from gpud.access.denied import MAX_DENIED, Denied, parse_denied
+from gpud.access.denied import MAX_DENIED, Denied, doubt, parse_denied
 from gpud.errors import ConfigInvalid
 from tests.access.paper import Office
 
@@ -72,6 +72,25 @@ def test_what_openssl_prints_now(tmp_path: Path) -> None:
 )
 def test_names_that_look_a_little_like_it(name: str) -> None:
     assert parse_denied(name, "f").names == {name}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("anna", "'anna' is in neither [identities] nor [tokens] and perhaps denies nobody"),
+        ("1a2b3c", "'1a2b3c' is in neither"),
+        ("gpu1.lan", "'gpu1.lan' is in neither"),
+        ("d\nc\nb\na\nci", "'a', 'b', 'c' and 1 more are in neither"),
+        ("c\nb\na", "'a', 'b', 'c' are in neither"),
+        ("anna@host\nspiffe://fleet/anna\nurn:x\na/b\nci\nserial:1a\nanonymous", ""),
+        ("", ""),
+    ],
+)
+def test_names_that_may_be_nobodys_are_told(text: str, told: str) -> None:
+    said = doubt(parse_denied(text, "f"), {"ci", "anonymous"})
+    assert said.startswith(told)
+    assert bool(said) == bool(told)
+    assert not said or said.endswith("write a user as name@host, and of a certificate serial:HEX")
 
 
 def test_nobody_is_denied_by_an_empty_file_or_none() -> None:

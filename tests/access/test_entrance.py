@@ -9,11 +9,14 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from msgspec import structs
+
 from gpud.access.audit import Audit
 from gpud.entrance import LOOK_SECONDS, Entrance
 from gpud.events import Event
 from gpud.settings import Access, Config
 from gpud.settings import Audit as Settings
+from tests.access.paper import NOW, Office
 from tests.access.test_audit import entry, lines
 from tests.fakes.clock import FakeClock
 
@@ -50,6 +53,19 @@ async def test_the_denied_are_read_while_all_threads_of_the_loop_hang(tmp_path: 
         assert entrance.access.denied.names == {"anna@host"}
         watching.cancel()
         await asyncio.wait({watching})
+
+
+async def test_what_prometheus_is_told_of_certificates(tmp_path: Path) -> None:
+    office = Office(tmp_path).serve()
+    for tls, has_ca in ((office.tls, True), (structs.replace(office.tls, client_ca=""), False)):
+        config = Config(tls=tls)
+        clock = FakeClock(wall=NOW)
+        entrance = Entrance(config, tmp_path / "gpud.sock", tmp_path, clock, lambda _: None)
+        state = entrance.certificate_state()
+        assert state is not None
+        samples = dict(line.split() for line in entrance.metrics().splitlines() if line[0] != "#")
+        told = samples.get("gpud_tls_client_ca_not_after_seconds")
+        assert told == (f"{state.client_ca_not_after_wall:.17g}" if has_ca else None)
 
 
 async def test_the_audit_is_written_while_all_threads_of_the_loop_hang(tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ gpud_calls_refused_total{reason="ROLE_MISSING"} 2
 # HELP gpud_tls_certificate_not_after_timestamp_seconds When the certificate in force ends.
 # TYPE gpud_tls_certificate_not_after_timestamp_seconds gauge
 gpud_tls_certificate_not_after_timestamp_seconds 1800000000
+# HELP gpud_tls_client_ca_not_after_seconds When the first of the CAs in force for clients ends.
+# TYPE gpud_tls_client_ca_not_after_seconds gauge
+gpud_tls_client_ca_not_after_seconds 1900000000
 # HELP gpud_tls_reloads_total Certificates taken anew.
 # TYPE gpud_tls_reloads_total counter
 gpud_tls_reloads_total 4
@@ -28,6 +31,7 @@ def test_the_whole_page() -> None:
         open_streams=3,
         refused={"ROLE_MISSING": 2, "NOT_OWNER": 1},
         certificate_not_after_wall=1_800_000_000.0,
+        client_ca_not_after_wall=1_900_000_000.0,
         reloads=4,
         reload_failures=5,
     )
@@ -36,3 +40,5 @@ def test_the_whole_page() -> None:
 
 def test_without_a_certificate_nothing_is_said_of_one() -> None:
     assert "tls" not in page(Counts(open_streams=0, refused={}))
+    without_ca = Counts(open_streams=0, refused={}, certificate_not_after_wall=1.0)
+    assert "client_ca" not in page(without_ca)

@@ -24,6 +24,7 @@ from tests.access.paper import DAY, NOW, Office
 from tests.fakes.clock import FakeClock
 
 METHOD = "/test.Echo/Echo"
+KNOWN = frozenset({"ci"})
 
 
 @pytest.fixture
@@ -332,7 +333,7 @@ async def test_versions_of_tls(office: Office, certificates: ServerCertificates)
 def test_the_denied_are_read_again(tmp_path: Path, clock: FakeClock) -> None:
     path = tmp_path / "denied"
     path.write_text("")
-    known = DenyList(str(path), clock)
+    known = DenyList(str(path), clock, KNOWN)
     first = known.denied
     assert known.look() == []
     path.write_text("anna@host\n")
@@ -359,7 +360,7 @@ def test_a_list_that_is_no_good_denies_whom_it_did(
 ) -> None:
     path = tmp_path / "denied"
     path.write_text("anna@host\n")
-    known = DenyList(str(path), clock)
+    known = DenyList(str(path), clock, KNOWN)
     path.unlink()
     if data is not None:
         path.write_bytes(data)
@@ -377,10 +378,26 @@ def test_a_list_that_is_no_good_denies_whom_it_did(
 
 def test_a_list_must_be_good_at_the_start(tmp_path: Path, clock: FakeClock) -> None:
     with pytest.raises(ConfigInvalid, match=r"access\.denied .*denied: no such file"):
-        DenyList(str(tmp_path / "denied"), clock)
+        DenyList(str(tmp_path / "denied"), clock, KNOWN)
+
+
+def test_a_name_that_may_be_nobodys_is_told(tmp_path: Path, clock: FakeClock) -> None:
+    path = tmp_path / "denied"
+    path.write_text("anna\n")
+    with structlog.testing.capture_logs() as logs:
+        known = DenyList(str(path), clock, KNOWN)
+        assert "'anna' is in neither" in logs.pop()["reason"]
+        path.write_text("ci\nanna@host\n1a2b3c\n")
+        (event,) = known.look()
+        reason = logs.pop()["reason"]
+        assert reason.startswith("'1a2b3c' is in neither")
+        assert event.reason == f"{path}: 3 entries are refused from now on; {reason}"
+        path.write_text("ci\n")
+        known.look()
+    assert logs == []
 
 
 def test_no_list_denies_nobody(clock: FakeClock) -> None:
-    nobody = DenyList("", clock)
+    nobody = DenyList("", clock, KNOWN)
     assert nobody.look() == []
     assert not nobody.denied.covers(("anna@host",), "", "")

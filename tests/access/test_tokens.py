@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from gpud.access.identity import Role
 from gpud.access.refusals import IdentityMissing
 from gpud.access.tokens import (
+    MAX_RECENT,
     MINTED_PREFIX,
     MINTED_SECONDS,
     Configured,
     Minted,
+    Recent,
     Tokens,
     bearer,
     check_minted,
@@ -74,3 +76,21 @@ def test_a_header_that_holds_no_token(header: str) -> None:
 
 def test_the_scheme_may_be_written_as_it_likes() -> None:
     assert bearer("bearer abc") == bearer("Bearer abc") == "abc"
+
+
+def test_a_token_that_was_checked_before_is_still_looked_at_for_its_age() -> None:
+    recent = Recent(KEY)
+    token = mint(KEY, Minted(name="anna@host", uid=7, expires_boottime=100.0, nonce="n"))
+    assert recent.check(token, 0.0) == recent.check(token, 99.9)
+    with pytest.raises(IdentityMissing, match="older than 5 minutes"):
+        recent.check(token, 100.0)
+    with pytest.raises(IdentityMissing, match="was not minted"):
+        recent.check(token[:-1] + ("a" if token[-1] != "a" else "b"), 0.0)
+
+
+def test_no_more_tokens_are_remembered_than_may_be() -> None:
+    recent = Recent(KEY)
+    for number in range(MAX_RECENT + 10):
+        minted = Minted(name="anna@host", uid=7, expires_boottime=100.0, nonce=str(number))
+        assert recent.check(mint(KEY, minted), 0.0) == minted
+    assert len(recent._checked) == MAX_RECENT

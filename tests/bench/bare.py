@@ -1,8 +1,9 @@
-"""`python -m tests.bench.bare SOCKET [--answer FILE] [--nvml]`: the floor, a minimal server.
+"""`tests.bench.bare SOCKET [--answer FILE] [--nvml] [--tls FOLDER --port PORT]`: the floor.
 
-The same Python, loop and grpcio as gpud, and no more than the methods that are measured: what
-grpc.health.v1 offers, an empty list, and a ready-made node. With --nvml it also reads every card
-once a second on its loop, the way a short script would.
+A minimal server: the same Python, loop and grpcio as gpud, and no more than the methods that are
+measured: what grpc.health.v1 offers, an empty list, and a ready-made node. With --nvml it also
+reads every card once a second on its loop, the way a short script would. With --tls it listens on
+loopback too, with the certificates in a folder of `gpud tls init`, and demands one of each client.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ async def serve(arguments: argparse.Namespace) -> None:
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
     server.add_insecure_port(f"unix:{arguments.socket}")
+    if arguments.tls:
+        server.add_secure_port(f"127.0.0.1:{arguments.port}", certificates(arguments.tls))
     await server.start()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -67,6 +70,14 @@ async def serve(arguments: argparse.Namespace) -> None:
         if reading is not None:
             reading.cancel()
     await server.stop(0)
+
+
+def certificates(folder: Path) -> grpc.ServerCredentials:
+    """As gpud shows and demands them."""
+    pair = (folder / "server-key.pem").read_bytes(), (folder / "server.pem").read_bytes()
+    return grpc.ssl_server_credentials(
+        [pair], (folder / "ca.pem").read_bytes(), require_client_auth=True
+    )
 
 
 async def read_cards() -> None:
@@ -101,6 +112,8 @@ def main() -> None:
     parser.add_argument("socket")
     parser.add_argument("--answer", type=Path)
     parser.add_argument("--nvml", action="store_true")
+    parser.add_argument("--tls", type=Path)
+    parser.add_argument("--port", type=int)
     try:
         import uvloop
     except ImportError:

@@ -27,7 +27,7 @@ CONFIG = """\
 state_dir = "{state}"
 [server]
 socket = "{socket}"
-[devices]
+{listen}[devices]
 nvml = "{nvml}"
 host = true
 """
@@ -69,12 +69,14 @@ async def gpud(
     more: str = CARDS,
     *,
     nvml: str = "off",
+    listen: str = "",
     environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Server]:
-    """`gpud run` as a service manager starts it, ready."""
+    """`gpud run` as a service manager starts it, ready. `listen`: that line of [server]."""
     folder.mkdir(parents=True)
     socket, config = folder / "gpud.sock", folder / "gpud.toml"
-    config.write_text(CONFIG.format(state=folder / "state", socket=socket, nvml=nvml) + more)
+    text = CONFIG.format(state=folder / "state", socket=socket, nvml=nvml, listen=listen)
+    config.write_text(text + more)
     async with gpud_again(folder, environment) as server:
         yield server
 

@@ -131,6 +131,32 @@ def test_a_daemon_that_stays_away_is_told_in_the_end(
     assert asked == 1 + following._MOST_FAILURES
 
 
+@pytest.mark.parametrize("end", [CUT, STALE])
+def test_a_stream_that_breaks_after_each_message_is_given_up_in_the_end(
+    end: Refusal, gpuctl: Gpuctl, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paused: list[float] = []
+    monkeypatch.setattr(following, "_LONGEST_PAUSE_SECONDS", 2.0)
+    monkeypatch.setattr(following.time, "sleep", paused.append)
+    daemon.answers["WatchSnapshots"] = [snapshot(1), end]
+    ended = gpuctl("watch -o jsonl")
+    assert ended.code == 78
+    assert len(ended.out.splitlines()) == 1 + following._MOST_FAILURES
+    assert paused == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0]
+
+
+def test_streams_that_last_are_taken_up_as_often_as_they_end(
+    gpuctl: Gpuctl, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "_LASTED_SECONDS", 0.0)
+    count = 3 * following._MOST_FAILURES
+    scripts = [[snapshot(number), CUT] for number in range(1, count + 1)]
+    daemon.answers["WatchSnapshots"] = turns(*scripts)
+    ended = gpuctl(f"watch -o jsonl --count {count}")
+    assert (ended.code, len(ended.out.splitlines())) == (0, count)
+    assert len(daemon.requests["WatchSnapshots"]) == count
+
+
 @pytest.mark.parametrize("refusal", [STALE, WITHDRAWN])
 def test_what_is_refused_from_the_start_is_told_at_once(
     refusal: Refusal, gpuctl: Gpuctl, daemon: FakeDaemon

@@ -82,6 +82,28 @@ def test_status_tells_how_long_the_certificate_is_good(
     assert gpuctl(command).out.splitlines()[1:3] == [told, ""]
 
 
+@pytest.mark.parametrize(
+    ("authority", "certificate", "told"),
+    [
+        (12, 12, "tls: the client CA expires in 12 days: replace it"),
+        (12, 800, "tls: the client CA expires in 12 days: replace it"),
+        (3000, 800, "tls: certificate expires in 800 days"),
+        (700, 800, "tls: the client CA expires in 700 days"),
+        (-2, 800, "tls: the client CA expired 2 days ago: none of its clients connects"),
+        (-2, -3, "tls: certificate expired 3 days ago: no client connects"),
+        (90, None, "tls: the client CA expires in 90 days"),
+    ],
+)
+def test_status_tells_what_ends_first(
+    authority: int, certificate: int | None, told: str, daemon: FakeDaemon, gpuctl: Gpuctl
+) -> None:
+    ends = {"client_ca_expire_time": samples.moment(86400 * authority)}
+    if certificate is not None:
+        ends["certificate_expire_time"] = samples.moment(86400 * certificate)
+    _tls(daemon, **ends)
+    assert gpuctl("status").out.splitlines()[1:3] == [told, ""]
+
+
 def test_status_tells_why_the_newest_files_are_not_in_use(
     daemon: FakeDaemon, gpuctl: Gpuctl
 ) -> None:

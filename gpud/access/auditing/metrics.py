@@ -8,11 +8,12 @@ import msgspec
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """The numbers of one moment; None where there is no certificate."""
+    """The numbers of one moment; None where there is no certificate, or no CA of clients."""
 
     open_streams: int
     refused: Mapping[str, int]  # by reason
     certificate_not_after_wall: float | None = None
+    client_ca_not_after_wall: float | None = None
     reloads: int = 0
     reload_failures: int = 0
 
@@ -35,6 +36,13 @@ def page(counts: Counts) -> str:
             "When the certificate in force ends.",
             [("", counts.certificate_not_after_wall)],
         )
+        if counts.client_ca_not_after_wall is not None:
+            lines += _family(
+                "gpud_tls_client_ca_not_after_seconds",
+                "gauge",
+                "When the first of the CAs in force for clients ends.",
+                [("", counts.client_ca_not_after_wall)],
+            )
         lines += _family(
             "gpud_tls_reloads_total", "counter", "Certificates taken anew.", [("", counts.reloads)]
         )

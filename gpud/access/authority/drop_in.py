@@ -16,15 +16,21 @@ import msgspec
 from gpud.access.authority.issuing import IssueRefused
 
 _IDENTITIES = re.compile(r"\s*\[\s*identities\s*\]\s*(#.*)?")
+_CONTEXT = re.compile(r"# +gpuctl context add \S+ ")
+_KEY = re.compile(r"""\s*("([^"\\]|\\.)*"|'[^']*'|[A-Za-z0-9_-]+)""")
 _TABLE = re.compile(r"\s*\[")
 
 
 class DropIn(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be said: tables of the server, who is let in as what, and comments."""
+    """What is to be said: tables of the server, who is let in as what, and comments.
+
+    `replaced`: names that are no longer let in, and who has their role instead.
+    """
 
     listen: str = ""
     tls: Mapping[str, str] = {}
     identities: Mapping[str, str] = {}
+    replaced: Mapping[str, str] = {}
     comments: tuple[str, ...] = ()
 
     def text(self) -> str:
@@ -39,6 +45,7 @@ class DropIn(msgspec.Struct, frozen=True, kw_only=True):
         known = old.get("identities", {})
         if not isinstance(known, dict):
             raise IssueRefused(f"cannot add to {file}: its identities are no table; mend it")
+        known = _renamed(lines, known, self.replaced)
         missing = {name: role for name, role in self.identities.items() if name not in known}
         if "identities" in old:
             at = _end_of_identities(lines)
@@ -46,12 +53,12 @@ class DropIn(msgspec.Struct, frozen=True, kw_only=True):
         blocks = [] if "tls" in old else self._server()
         if missing and "identities" not in old:
             blocks += self._identities(missing)
-        blocks += [each for each in self.comments if each not in lines]
+        blocks += [each for each in self.comments if not _put_in_place(lines, each)]
         made = _joined([*lines, "", *blocks] if blocks else lines)
         if _table(made, "identities") != {**known, **missing}:
             raise IssueRefused(
                 f"cannot add to {file}: its [identities] is not one table of lines; "
-                "add what is printed here by hand"
+                "make it one, or name another file"
             )
         return made
 
@@ -108,6 +115,45 @@ def quoted(text: str) -> str:
 
 def _entries(identities: Mapping[str, str]) -> list[str]:
     return [f"{quoted(name)} = {quoted(role)}" for name, role in identities.items()]
+
+
+def _renamed(
+    lines: list[str], known: Mapping[str, Any], replaced: Mapping[str, str]
+) -> dict[str, Any]:
+    """The table with the new names for the old ones, as the lines then have it too."""
+    made = dict(known)
+    for old, new in replaced.items():
+        if old not in made:
+            continue
+        role = made.pop(old)
+        entry = {old: role}
+        at = next((n for n, line in enumerate(lines) if _parsed_line(line) == entry), None)
+        if at is not None:
+            key = _KEY.match(lines[at])
+            lines[at : at + 1] = (
+                [] if new in made or key is None else [quoted(new) + lines[at][key.end() :]]
+            )
+        made.setdefault(new, role)
+    return made
+
+
+def _parsed_line(line: str) -> object:
+    try:
+        return tomllib.loads(line)
+    except tomllib.TOMLDecodeError:
+        return None
+
+
+def _put_in_place(lines: list[str], comment: str) -> bool:
+    """Whether the comment is there, or one of the same client, whose place it then has."""
+    if comment in lines:
+        return True
+    of_client = _CONTEXT.match(comment)
+    for number, line in enumerate(lines):
+        if of_client is not None and line.startswith(of_client[0]):
+            lines[number] = comment
+            return True
+    return False
 
 
 def _end_of_identities(lines: list[str]) -> int:

@@ -12,20 +12,25 @@ all is reached from descriptors, not through links, and given away by them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 
 from gpud.access.authority.issuing import (
     Authority,
     Client,
     Issued,
     IssueRefused,
+    client_subject,
     issue_client,
     issue_server,
     key_pem,
@@ -72,12 +77,17 @@ class PairFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """What was written; `authority` is there already where not `is_new`."""
+    """What is written; `authority` is there already where not `is_new`.
+
+    `replaced`: identities that clients had in certificates which are replaced, and which no other
+    client has, each with the one that the same client gets instead.
+    """
 
     authority: PairFiles
     is_new: bool
     server: PairFiles | None
     clients: tuple[tuple[Client, PairFiles], ...]
+    replaced: Mapping[str, str] = field(default_factory=dict)
 
 
 def issue(folder: Path, wanted: Wanted, now_wall: float) -> Made:
@@ -85,10 +95,53 @@ def issue(folder: Path, wanted: Wanted, now_wall: float) -> Made:
 
     Raises IssueRefused; then nothing is changed.
     """
-    folder = folder.absolute()
+    with claimed(folder) as opened:
+        planned = plan(opened, wanted)
+        issue_in(opened, planned, wanted, now_wall)
+        return planned
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[Folder]:
+    """The folder for us alone, made where there is none; gone again if nothing was issued there.
+
+    Raises IssueRefused where it cannot be had.
+    """
+    path = path.absolute()
+    with ExitStack() as stack:
+        with _refusing(path):
+            folder = stack.enter_context(_locked(path))
+        yield folder
+
+
+def plan(folder: Folder, wanted: Wanted) -> Made:
+    """What is to be written. Raises IssueRefused where something is in its place."""
+    path = folder.path
+    ca_files = PairFiles(certificate=path / "ca.pem", key=path / "ca-key.pem")
+    server = _server_files(path, wanted) if wanted.servers else None
+    clients = tuple((each, _pair(path / "clients", each.name)) for each in wanted.clients)
+    with _refusing(path):
+        is_new = not folder.holds(ca_files.certificate)
+        if not wanted.replace:
+            _refuse_overwriting(
+                folder, [*([server] if server else []), *(each for _, each in clients)]
+            )
+        replaced = {} if is_new else _replaced(folder, ca_files.certificate, clients)
+    return Made(
+        authority=ca_files, is_new=is_new, server=server, clients=clients, replaced=replaced
+    )
+
+
+def issue_in(folder: Folder, planned: Made, wanted: Wanted, now_wall: float) -> None:
+    """Issue it. Raises IssueRefused; then nothing is changed."""
+    with _refusing(folder.path):
+        _issue(folder, planned, wanted, now_wall)
+
+
+@contextlib.contextmanager
+def _refusing(folder: Path) -> Iterator[None]:
     try:
-        with _locked(folder) as opened:
-            return _issue(opened, wanted, now_wall)
+        yield
     except OSError as error:
         raise IssueRefused(
             f"cannot write to {folder}: {(error.strerror or str(error)).lower()}; "
@@ -98,7 +151,7 @@ def issue(folder: Path, wanted: Wanted, now_wall: float) -> Made:
         raise IssueRefused(str(error)) from error
 
 
-class _Folder:
+class Folder:
     """The folder and those in it, each opened once: that settles which one it is."""
 
     def __init__(self, path: Path, descriptor: int, opened: ExitStack, undo: ExitStack) -> None:
@@ -143,9 +196,17 @@ class _Folder:
         return place is not None and _is_there(*place)
 
     def opener(self, path: str, flags: int) -> int:
-        """Opens a file that lies in the folder itself, for who reads it."""
+        """Opens a file that lies in the folder, or in one of those in it, for who reads it."""
+        place = self.find(Path(path))
+        if place is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        return os.open(Path(path).name, flags, dir_fd=self.descriptor)
+        return os.open(place[0], flags, dir_fd=place[1])
+
+    def names_below(self, name: str) -> list[str]:
+        """What is in a folder in it; empty where there is none."""
+        place = self.find(self.path / name / "any")
+        return sorted(os.listdir(place[1])) if place is not None else []  # noqa: PTH208 -- by fd
 
     def give(self, descriptor: int) -> None:
         """To the folder's owner; only root can, and for anybody else it is so already."""
@@ -154,29 +215,59 @@ class _Folder:
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
-def _issue(folder: _Folder, wanted: Wanted, now_wall: float) -> Made:
-    path = folder.path
-    ca_files = PairFiles(certificate=path / "ca.pem", key=path / "ca-key.pem")
-    server = _server_files(path, wanted) if wanted.servers else None
-    clients = tuple((each, _pair(path / "clients", each.name)) for each in wanted.clients)
-    if not wanted.replace:
-        _refuse_overwriting(
-            folder, [*([server] if server else []), *(each for _, each in clients)]
-        )
+def _issue(folder: Folder, planned: Made, wanted: Wanted, now_wall: float) -> None:
+    ca_files, server = planned.authority, planned.server
     contents: list[tuple[PairFiles, Issued]] = []
     with readable("the CA's certificate", str(ca_files.certificate)):
         authority = _existing(folder, ca_files)
-        is_new = authority is None
         if authority is None:
             authority = new_authority(now_wall)
             pem = pem_of([authority.certificate])
             contents.append((ca_files, Issued(certificate=pem, key=key_pem(authority.key))))
         if server is not None:
             contents.append((server, issue_server(authority, wanted.servers, now_wall)))
-        for client, files in clients:
+        for client, files in planned.clients:
             contents.append((files, issue_client(authority, client, now_wall)))
     _write(folder, contents, server)
-    return Made(authority=ca_files, is_new=is_new, server=server, clients=clients)
+
+
+def _replaced(
+    folder: Folder, ca: Path, clients: Sequence[tuple[Client, PairFiles]]
+) -> dict[str, str]:
+    """Of the clients whose certificates are there: the identities that nobody has any more."""
+    found: dict[str, str] = {}
+    for client, files in clients:
+        for uri in _identities(folder, ca, files.certificate) - {client.uri}:
+            found[uri] = client.uri
+    if not found:
+        return found
+    certificates = {files.certificate for _, files in clients}
+    kept = {client.uri for client, _ in clients}
+    for name in folder.names_below("clients"):
+        path = folder.path / "clients" / name
+        if name.endswith(".pem") and not name.endswith("-key.pem") and path not in certificates:
+            kept |= _identities(folder, ca, path)
+    return {old: new for old, new in found.items() if old not in kept}
+
+
+def _identities(folder: Folder, ca: Path, path: Path) -> set[str]:
+    """Whom a client's certificate names, if this CA issued it to the client of that file.
+
+    The folder's user may have put another's there, whose role is not to be handed on.
+    """
+    if not folder.holds(path):
+        return set()
+    try:
+        with readable("a client's certificate", str(path)):
+            authority = read_certificates("the CA's certificate", str(ca), folder.opener)[0]
+            found = read_certificates("a client's certificate", str(path), folder.opener)[0]
+            found.verify_directly_issued_by(authority)
+            if found.subject != client_subject(path.stem):
+                return set()
+            names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+            return set(names.get_values_for_type(x509.UniformResourceIdentifier))
+    except (ConfigInvalid, InvalidSignature, TypeError, x509.ExtensionNotFound):
+        return set()
 
 
 def _server_files(folder: Path, wanted: Wanted) -> PairFiles:
@@ -187,7 +278,7 @@ def _pair(folder: Path, name: str) -> PairFiles:
     return PairFiles(certificate=folder / f"{name}.pem", key=folder / f"{name}-key.pem")
 
 
-def _refuse_overwriting(folder: _Folder, targets: Sequence[PairFiles]) -> None:
+def _refuse_overwriting(folder: Folder, targets: Sequence[PairFiles]) -> None:
     for files in targets:
         for path in (files.certificate, files.key):
             if folder.holds(path):
@@ -197,7 +288,7 @@ def _refuse_overwriting(folder: _Folder, targets: Sequence[PairFiles]) -> None:
                 )
 
 
-def _existing(folder: _Folder, files: PairFiles) -> Authority | None:
+def _existing(folder: Folder, files: PairFiles) -> Authority | None:
     """The CA that is there; None where there is none. Raises for half of one, or a broken one."""
     there = [each for each in (files.certificate, files.key) if folder.holds(each)]
     if not there:
@@ -225,7 +316,7 @@ def _existing(folder: _Folder, files: PairFiles) -> Authority | None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[_Folder]:
+def _locked(path: Path) -> Iterator[Folder]:
     """The folder, made where it is missing, for us alone; removed again if nothing came of it."""
     missing = [each for each in (path, *path.parents) if not each.exists()]
     with ExitStack() as opened, ExitStack() as undo:
@@ -234,7 +325,7 @@ def _locked(path: Path) -> Iterator[_Folder]:
         for each in reversed(missing):
             descriptor = _make_below(each.name, descriptor, opened, undo)
         _claim(path, descriptor)
-        yield _Folder(path, descriptor, opened, undo)
+        yield Folder(path, descriptor, opened, undo)
         undo.pop_all()
 
 
@@ -280,7 +371,7 @@ def _claim(folder: Path, descriptor: int) -> None:
 
 
 def _write(
-    folder: _Folder, contents: Sequence[tuple[PairFiles, Issued]], server: PairFiles | None
+    folder: Folder, contents: Sequence[tuple[PairFiles, Issued]], server: PairFiles | None
 ) -> None:
     """Every file beside its place first, where a full disk shows, then each into its place."""
     name = f".new-{secrets.token_hex(8)}"

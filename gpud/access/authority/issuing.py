@@ -139,6 +139,11 @@ def issue_client(authority: Authority, client: Client, now_wall: float) -> Issue
     return _issue(authority, client.name, names, usage, now_wall)
 
 
+def client_subject(name: str) -> x509.Name:
+    """What the certificate of a client of that name says as its subject."""
+    return _name(name)
+
+
 def key_pem(key: PrivateKey) -> bytes:
     """As a file holds it, without a passphrase."""
     return key.private_bytes(
