@@ -163,6 +163,7 @@ class Daemon:
             for work in (
                 self._expire(),
                 self._keep_house(),
+                self._supplies.sweep(),
                 self._find_engines(),
                 self._watch_state(),
                 self._entrance.watch(),

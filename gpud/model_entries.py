@@ -11,8 +11,9 @@ from gpud.settings import CACHE_TYPES, Config, ModelEntry, Options
 
 ENGINES = ("llama_cpp", "vllm", "command")
 KINDS = ("", "chat", "completion", "embedding", "rerank")
-# What runs a program of somebody's choice, or with flags of somebody's choice.
-POWERFUL_KEYS = ("extra_args", "argv", "environment")
+# What runs a program of somebody's choice, or with flags of somebody's choice, or lets every user
+# of this host call methods of a server.
+POWERFUL_KEYS = ("extra_args", "argv", "environment", "sleep_mode")
 _OF_COMMANDS = ("argv", "environment", "health", "metrics", "counters", "served_name")
 _BYTES_OF_COMMANDS = ("device_bytes", "host_bytes")
 
@@ -59,10 +60,11 @@ def check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
 
 def powerful(tree: Mapping[str, Any]) -> Iterator[str]:
     """The keys of a file's text that only root or gpud's own user may have written."""
-    models = tree.get("models")
-    for name, entry in models.items() if isinstance(models, dict) else ():
-        if isinstance(entry, dict):
-            yield from (f"models.{name}.{key}" for key in POWERFUL_KEYS if key in entry)
+    for table in ("models", "profiles"):
+        entries = tree.get(table)
+        for name, entry in entries.items() if isinstance(entries, dict) else ():
+            if isinstance(entry, dict):
+                yield from (f"{table}.{name}.{key}" for key in POWERFUL_KEYS if key in entry)
 
 
 def _check_name(table: str, name: str) -> None:

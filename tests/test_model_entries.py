@@ -88,6 +88,8 @@ POWERFUL = {
     "argv": FULL,
     "extra_args": "[models.a]\npath = 'a'\nextra_args = ['--jinja']\n",
     "environment": "[models.a]\nenvironment = { A = 'x' }\n",
+    "models.a.sleep_mode": "[models.a]\npath = 'a'\nsleep_mode = true\n",
+    "profiles.a.sleep_mode": "[profiles.a]\nsleep_mode = true\n",
 }
 
 

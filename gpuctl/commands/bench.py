@@ -15,6 +15,7 @@ from gpuctl.messages import duration, seconds_of, to_plain, word
 from gpuctl.options import COUNT, WHOLE, command, qualified, span
 from gpuctl.render import TERMINAL_WIDTH
 from gpuctl.session import Session
+from gpuctl.tables import clean
 from gpud.v1.benchmarks_pb2 import (
     Benchmark,
     BenchmarkModelRequest,
@@ -61,7 +62,9 @@ def bench(session: Session, name: str | None, **asked: Any) -> None:
     elif name is None:
         raise click.UsageError("name what to measure: a model or an instance")
     else:
-        _show(session, _measured(session, _request(session, name, asked)))
+        last = _measured(session, _request(session, name, asked))
+        _check_measured(last)
+        _show(session, last)
 
 
 def _request(session: Session, name: str, asked: dict[str, Any]) -> BenchmarkModelRequest:
@@ -98,6 +101,20 @@ def _measured(session: Session, request: BenchmarkModelRequest) -> BenchmarkMode
     if last is None or last.phase != BenchmarkPhase.BENCHMARK_PHASE_DONE:
         raise Failure(message="the benchmark ended without a result")
     return last
+
+
+def _check_measured(last: BenchmarkModelResponse) -> None:
+    """Raises Failure where not one request was answered: there are no numbers to show."""
+    benchmark = last.benchmark
+    if any(level.completed for level in benchmark.levels):
+        return
+    failed = [error for level in benchmark.levels for error in level.errors]
+    reasons = [
+        *benchmark.void_reasons,
+        *(f"{each.kind}: {each.detail}" if each.detail else each.kind for each in failed),
+    ]
+    why = "; ".join(clean(each) for each in dict.fromkeys(reasons)) or clean(last.detail)
+    raise Failure(message=f"nothing was measured: {why or 'gpud does not say why'}")
 
 
 def _step(message: BenchmarkModelResponse) -> Step:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import click
 
 from gpuctl.commands.devices import device_aliases
-from gpuctl.commands.instances import instance_columns, instance_named
+from gpuctl.commands.instances import instance_columns, instance_or_none, newest_of
 from gpuctl.failures import repeatable
-from gpuctl.options import command
+from gpuctl.options import command, qualified
 from gpuctl.session import Session, request_id
-from gpud.v1.instances_pb2 import ResetInstanceRequest
+from gpud.v1.instances_pb2 import Instance, InstanceState, ResetInstanceRequest
+
+_GIVEN_UP = frozenset({"RESTART_LOOP", "OOM"})
 
 
 @command()
@@ -19,11 +21,11 @@ from gpud.v1.instances_pb2 import ResetInstanceRequest
 def reset(session: Session, name: str, owner: str | None, given_id: str | None) -> None:
     """Start again what gpud has given up (RESTART_LOOP, OOM), or what waits in BACKOFF.
 
-    Its failures are forgotten. Of a model: the newest of its instances.
+    Its failures are forgotten. Of a model: the newest of its instances that can be reset.
     """
     request = ResetInstanceRequest(
         request_id=given_id or request_id(),
-        name=instance_named(session, name),
+        name=_resettable(session, name),
         owner=session.owner(owner),
     )
     client, output = session.client, session.output
@@ -31,3 +33,19 @@ def reset(session: Session, name: str, owner: str | None, given_id: str | None) 
         instance = client.call(client.instances.ResetInstance, request).instance
     aliases = device_aliases(session) if output.is_table else {}
     output.one(instance, instance_columns(aliases))
+
+
+def _resettable(session: Session, name: str) -> str:
+    """The full name of an instance, or of the one of a model that a reset is for."""
+    found = instance_or_none(session, name) or newest_of(session, name, _claim)
+    # Nothing of that name: gpud says so best.
+    return found or qualified("instances", name.removeprefix("models/"))
+
+
+def _claim(instance: Instance) -> int:
+    """How much sense a reset of it makes: what waits, what was given up, what failed, the rest."""
+    if instance.state == InstanceState.INSTANCE_STATE_BACKOFF:
+        return 3
+    if instance.state != InstanceState.INSTANCE_STATE_FAILED:
+        return 0
+    return 2 if instance.failure.reason in _GIVEN_UP else 1

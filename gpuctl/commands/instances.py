@@ -250,19 +250,24 @@ def instance_or_none(session: Session, name: str) -> str | None:
 
 def instance_named(session: Session, name: str) -> str:
     """The full name of an instance, or of the newest of a model."""
-    found = instance_or_none(session, name) or _newest_of(session, name)
+    found = instance_or_none(session, name) or newest_of(session, name)
     # Nothing of that name: gpud says so best.
     return found or qualified("instances", name.removeprefix("models/"))
 
 
-def _newest_of(session: Session, model: str) -> str | None:
-    """The full name of the instance of a model that was begun last, whatever became of it."""
+def newest_of(
+    session: Session, model: str, claim: Callable[[Instance], int] = lambda _: 0
+) -> str | None:
+    """The full name of the instance of a model that was begun last, whatever became of it.
+
+    Of those with the highest `claim`, where they are not all alike.
+    """
     client = session.client
     pages = client.pages(
         client.instances.ListInstances, ListInstancesRequest(model=qualified("models", model))
     )
     found = [instance for page in pages for instance in page.instances]
-    newest = max(found, key=lambda i: seconds_of(i.create_time), default=None)
+    newest = max(found, key=lambda i: (claim(i), seconds_of(i.create_time)), default=None)
     return newest.name if newest is not None else None
 
 

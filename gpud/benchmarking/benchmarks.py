@@ -10,6 +10,7 @@ import msgspec
 import structlog
 
 from gpud.benchmarking.benchmark import Benchmark, Plan
+from gpud.benchmarking.refusals import check_fits
 from gpud.benchmarking.run import Phase, Progress, Run
 from gpud.errors import GpudError, WrongState
 from gpud.instances.instance import Instance, InstanceState
@@ -39,7 +40,7 @@ class Benchmarks:
         return [each for each in self._read().values() if not model or each.model == model]
 
     def start(self, instance: Instance, owner: str, plan: Plan) -> Run:
-        """Begin one; it is stopped by Run.stop. Raises WrongState, GpudError."""
+        """Begin one; it is stopped by Run.stop. Raises WrongState, OptionInvalid."""
         if instance.state is not InstanceState.READY:
             raise WrongState(
                 name=instance.name,
@@ -52,12 +53,15 @@ class Benchmarks:
                 state="being benchmarked",
                 advice="wait for that benchmark to end: two would measure each other",
             )
+        check_fits(instance.engine, instance.options, plan)
         run = Run(house=self.house, roster=self.roster, instance=instance, plan=plan, owner=owner)
         self._running.add(instance.id)
+        self.house.quiet.hold(instance.devices)
         task = self.roster.tend(self._lead(run), f"benchmark of {instance.name}")
 
         def ended(_: object) -> None:
             self._running.discard(instance.id)
+            self.house.quiet.release(instance.devices)
             run.progress.close()
 
         task.add_done_callback(ended)

@@ -6,12 +6,12 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from gpud.engines.api_key import ApiKey
 from gpud.models.catalogue import Inspection
 from gpud.models.footprint import DeviceTraits
-from gpud.models.model import EngineKind, Footprint, Model, ModelOptions
+from gpud.models.model import EngineKind, Footprint, FootprintWhat, Model, ModelOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,23 @@ class EngineProgram:
     # The long flags its --help names, each with the text beside it: the form of its value and what
     # it does. What a build lacks is not passed to it.
     flags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Covered:
+    """What an engine's word is of: whole items of a footprint, and the bytes of them together."""
+
+    what: frozenset[FootprintWhat]
+    bytes: int
+
+
+@runtime_checkable
+class TellsItems(Protocol):
+    """An engine that tells some of its buffers and is silent about others."""
+
+    def covered(self, output: tuple[str, ...]) -> Covered | None:
+        """The items that its output tells whole; None: it tells none."""
+        ...
 
 
 # All that an engine's environment may hold, beside what says whose it is (GPUD_…).
@@ -105,13 +122,14 @@ class Pulse:
     tokens: float | None = None  # given since it started; what its speed is made of
     kv_used_fraction: float | None = None
     sleeping: bool = False
+    holds_contexts: bool = False  # of its users, in its slots: a request of ours would cost one
 
 
 class Engine(Protocol):
     """One kind of server.
 
-    `program`, `readiness`, `warm_up`, `pulse`, `probe` do I/O off the loop, each bounded in time;
-    the rest is pure.
+    `program`, `look`, `readiness`, `warm_up`, `pulse`, `probe` do I/O off the loop, each bounded
+    in time; the rest is pure.
     """
 
     kind: EngineKind
@@ -120,6 +138,13 @@ class Engine(Protocol):
         """The program on this host, its --help read once per (path, mtime, size).
 
         Raises EngineMissing.
+        """
+        ...
+
+    async def look(self, model: Model) -> None:
+        """Whether the program that the model's own entry names may be executed.
+
+        Nothing to look at where no entry names one. Raises EngineMissing.
         """
         ...
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
-import signal
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import msgspec
 
 from gpud.engines import llama_command, llama_options, llama_output
 from gpud.engines.api_key import ApiKey
+from gpud.engines.asking import Asking, ask
 from gpud.engines.engine import Command, EngineProgram, Pulse, Readiness, StartRequest, Warmth
 from gpud.engines.probe import Answer, Probe, ProbeFailed, ProbeFault
 from gpud.errors import EngineMissing
@@ -62,6 +60,9 @@ class LlamaCpp:
         if self._known is None or self._known[0] != fingerprint:
             self._known = (fingerprint, await self._examine(fingerprint.path))
         return self._known[1]
+
+    async def look(self, model: Model) -> None:
+        """Nothing: its program is the engine's, not the entry's."""
 
     def check_options(self, options: ModelOptions) -> ModelOptions:
         """The options with this engine's defaults filled in. Raises OptionInvalid."""
@@ -137,7 +138,11 @@ class LlamaCpp:
         self, endpoint: str, model: Model, options: ModelOptions, key: ApiKey | None = None
     ) -> None:
         """Have it produce one token (or an embedding), when it is idle. Raises ProbeFailed."""
-        request = _first_request(model, embedding=bool(options.embedding), tokens=1)
+        embedding = bool(options.embedding)
+        request = _first_request(model, embedding=embedding, tokens=1)
+        if request[0].endswith("/completions"):
+            # The first token of its vocabulary, without a template around it.
+            request = "/completion", {"prompt": [0], "n_predict": 1, "cache_prompt": False}
         await self._ask(endpoint, request, PROBE_LIMIT_SECONDS, key)
 
     async def _ask(
@@ -231,52 +236,22 @@ class LlamaCpp:
 
     async def _output_of(self, path: str, question: str) -> str:
         """What it prints when asked, stderr too. Raises EngineMissing: it hangs, or cannot run."""
+        asking = Asking(
+            environment=llama_command.bare_environment(os.environ.get("LD_LIBRARY_PATH")),
+            limit_seconds=HELP_LIMIT_SECONDS,
+            limit_bytes=HELP_LIMIT_BYTES,
+            with_stderr=True,
+        )
         try:
-            child = await asyncio.create_subprocess_exec(
-                path,
-                question,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                env=llama_command.bare_environment(os.environ.get("LD_LIBRARY_PATH")),
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise self._missing(path, f"cannot be executed: {error.strerror}") from error
-        try:
-            async with asyncio.timeout(HELP_LIMIT_SECONDS):
-                return await _read_bounded(child)
+            return await ask((path, question), asking)
         except TimeoutError:
             problem = f"gives no end of {question} within {HELP_LIMIT_SECONDS:g} s"
             raise self._missing(path, problem) from None
-        finally:
-            await _end(child)
+        except OSError as error:
+            raise self._missing(path, f"cannot be executed: {error.strerror}") from error
 
     def _missing(self, program: str, problem: str) -> EngineMissing:
         return EngineMissing(engine=self.kind.value, program=program, problem=problem)
-
-
-async def _read_bounded(child: asyncio.subprocess.Process) -> str:
-    """What it prints until it ends, or until the limit: the rest is of no interest."""
-    assert child.stdout is not None  # noqa: S101 -- a pipe was asked for
-    text = b""
-    while part := await child.stdout.read(64 * 1024):
-        text += part
-        if len(text) > HELP_LIMIT_BYTES:
-            return text.decode(errors="replace")
-    await child.wait()
-    return text.decode(errors="replace")
-
-
-async def _end(child: asyncio.subprocess.Process) -> None:
-    """Kill what still runs: the program, and what it may have started that holds the pipe."""
-    if child.returncode is None:
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        # communicate rather than wait: with output left in the pipe, wait would never return.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(HELP_LIMIT_SECONDS):
-                await child.communicate()
 
 
 def _first_request(model: Model, *, embedding: bool, tokens: int) -> tuple[str, dict[str, Any]]:

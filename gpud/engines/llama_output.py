@@ -61,8 +61,11 @@ _MEANINGS = {
     r"error while loading shared libraries": "a shared library is missing",
     r"invalid argument: |error while handling argument": "this build refuses an argument",
     r"^cannot execute ": "the program cannot be executed",
+    r"Failed to load CLIP model|failed to load multimodal": "the projector could not be loaded",
     r"error loading model|failed to load model": "the model could not be loaded",
-    r"Received second interrupt|cleaning up before exit": "it was told to stop",
+    r"exiting due to model loading error": "the model could not be loaded",
+    # Only asked of one that gpud did not stop.
+    r"Received second interrupt|cleaning up before exit": "somebody else told it to stop",
 }
 
 
@@ -136,6 +139,7 @@ def pulse(metrics: str) -> Pulse:
         progress=sum(work) if work else None,
         completed=found.get("tokens_predicted_total"),
         tokens=found.get("tokens_predicted_total"),
+        holds_contexts=True,
     )
 
 

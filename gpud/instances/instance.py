@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from gpud.instances.health.healing import Healing
 from gpud.instances.terms import LoadTerms
+from gpud.ledger.reservation import Deadline
 from gpud.models.model import EngineKind, Footprint, Limits, ModelOptions
 
 
@@ -109,6 +110,32 @@ class Sleep:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """When its engine was last used, and its counter of progress when that was written down."""
+
+    moment: Deadline
+    progress: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopping:
+    """A stop that was ordered: by whom, and until when requests in flight may finish."""
+
+    actor: str
+    drained: Deadline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromisedFile:
+    """A file of its model as it was when its bytes were promised: another one is not this."""
+
+    path: str
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
     """One engine process tree inside one promise. Times are wall seconds, spans are seconds."""
 
@@ -122,6 +149,8 @@ class Instance:
     reservation: str | None = None  # id
     devices: tuple[str, ...] = ()  # UUIDs
     footprint: Footprint | None = None
+    files: tuple[PromisedFile, ...] | None = None  # None: recorded by a version that did not look
+    law_bytes: int | None = None  # of these on its devices, by the law alone, without a margin
     port: int | None = None
     endpoint: str = ""  # told only once READY
     gate: Gate | None = None
@@ -150,7 +179,10 @@ class Instance:
     pinned: bool = False  # never unloaded for being unused
     limits: Limits = field(default_factory=Limits)
     limits_enforced: str = ""  # how; empty where there are none, or before its start
+    options_ignored: str = ""  # which of them have no effect, and why
     sleep: Sleep | None = None  # it was sent to sleep; None: it was not
+    use: Use | None = None  # as its watch wrote it down; None: nobody needs to know
+    stopping: Stopping | None = None  # None: no stop was ordered, or one without a grace
 
     @property
     def name(self) -> str:

@@ -20,6 +20,7 @@ from gpud.errors import GpudError
 from gpud.events import Event
 from gpud.feed import Feed
 from gpud.instances.health.oom import Kernel, OomKills
+from gpud.instances.health.quiet import Quiet
 from gpud.instances.health.vital import Signs
 from gpud.instances.instance import (
     Failure,
@@ -32,6 +33,7 @@ from gpud.instances.progress import Progress, Trail
 from gpud.instances.starting.turns import Turns
 from gpud.instances.tree.cgroup import Cgroups
 from gpud.instances.tree.launcher import Launcher, Tree
+from gpud.instances.tree.output import Place
 from gpud.ledger.change import Change
 from gpud.ledger.reservation import Enforcement, Reservation
 from gpud.models.catalogue import Catalogue
@@ -88,6 +90,7 @@ class House:
     roll: Callable[[], Iterable[Instance]] = tuple  # every instance there is, by newest record
     registry: Registry | None = None  # of models that are registered while the daemon runs
     learned: Learned = field(default_factory=Learned)  # what loads were measured to take
+    quiet: Quiet = field(default_factory=Quiet)  # devices that are being measured
     # Where everybody in the queue stands: found out once, for the loads and for whoever asks.
     places: Places = field(init=False)
 
@@ -124,6 +127,7 @@ class Life:
     lost: GpudError | None = None  # why its engine was not found again, where that can be healed
     oom_kills: OomKills | None = None  # as of when it was last known to live
     died_of_memory: bool = False  # its engine, the last time
+    served_from: Place | None = None  # where its output stood when it began to serve
     woken: asyncio.Event = field(default_factory=asyncio.Event)  # not to wait any longer
     door: Door | None = None  # shut before its engine: nobody new gets in
     resting: asyncio.Lock = field(default_factory=asyncio.Lock)  # one sleeps or wakes it at once

@@ -12,16 +12,14 @@ from collections.abc import Awaitable
 from dataclasses import replace
 
 from gpud.devices.snapshot import Sample
-from gpud.engines.engine import Engine, EngineProgram, Readiness
+from gpud.engines.engine import Covered, Engine, EngineProgram, Readiness, TellsItems
 from gpud.engines.probe import ProbeFailed
 from gpud.errors import (
     EngineExited,
     EngineFailed,
     EngineNotReady,
     FootprintExceeded,
-    ModelFileInvalid,
     QuotaExceeded,
-    StoreReadOnly,
     VramInsufficient,
 )
 from gpud.failpoints import around
@@ -36,7 +34,7 @@ from gpud.instances.limits.limits import check_memory
 from gpud.instances.measuring import learning
 from gpud.instances.measuring.estimator import Estimator
 from gpud.instances.measuring.learning import estimator_of
-from gpud.instances.needs import Need, need
+from gpud.instances.needs import Need, law_bytes, need, promised_files
 from gpud.instances.race import unless
 from gpud.instances.starting import moving
 from gpud.instances.starting.confinement import LOCKED
@@ -47,7 +45,7 @@ from gpud.instances.starting.start import Start
 from gpud.instances.terms import LoadTerms
 from gpud.instances.tree.launcher import Tree
 from gpud.instances.tree.locking import locked_bytes
-from gpud.instances.tree.output import mark, since_mark, tail
+from gpud.instances.tree.output import since_mark, tail, tail_since
 from gpud.ledger.change import Change
 from gpud.models.catalogue import Inspection
 from gpud.models.model import FootprintWhat, Model, ModelKind
@@ -80,9 +78,9 @@ class Load:
         self._life = life
         self._house = life.house
         self._terms = terms
-        self._engine: Engine = life.house.engines[life.instance.engine]
+        self.engine: Engine = life.house.engines[life.instance.engine]
         self._model: Model | None = None  # an adopted one may have left the catalogue
-        self._estimator = Estimator(engine=self._engine, learned=self._house.learned, build=None)
+        self.estimator = Estimator(engine=self.engine, learned=self._house.learned, build=None)
         self._inspection: Inspection | None = None  # None: nobody had to ask its files
 
     async def run(self) -> None:
@@ -94,67 +92,27 @@ class Load:
         self._life.enter(LoadPhase.ALLOCATE)
         await self._allocate(inspection)
         self._life.enter(LoadPhase.START)
-        await self._start(program, inspection)
+        await self.start(program, inspection)
 
     async def go_on(self, tree: Tree) -> None:
         """The rest of a load that an earlier life of the daemon began: its engine runs."""
         await self._take_turn()
         await self._bring_up(tree)
 
-    async def again(self) -> None:
-        """A new engine in the promise of the one before it, to READY. Raises GpudError.
+    async def start(
+        self, program: EngineProgram, inspection: Inspection, restarts: int | None = None
+    ) -> None:
+        """From an intent that is durable to READY. Raises GpudError.
 
-        Nothing of the former may run any more. The port is another one, the name stays.
+        `restarts` is counted once the engine is let go; None: as it was.
         """
-        life = self._life
-        program = await self._engine.program()
-        inspection = await self._inspect()
-        self._check_fits(inspection)
-        await key_of(life)
-        life.began, life.died_of_memory = self._house.clock.now().boottime, False
-        life.progress.begin_anew()
-        before = life.instance
-        try:
-            with around("heal.start"):
-                await life.commit(
-                    Change(),
-                    state=step(before.name, before.state, Happening.PROMISED),
-                    gate=Gate.INTENT,
-                    shim=None,
-                    pid=None,
-                    port=free_port(self._house.roll()),
-                    phase_seconds=(),
-                    restarts=before.restarts + 1,
-                )
-        except StoreReadOnly:
-            life.instance = before  # it was not started
-            raise
-        mark(life.folder, f"restart {life.instance.restarts}")
-        life.enter(LoadPhase.START, f"restart {life.instance.restarts}")
-        await self._start(program, inspection)
-
-    def _check_fits(self, inspection: Inspection) -> None:
-        """A file that was replaced by a larger one has no room in the promise of the old one."""
-        instance = self._life.instance
-        found = self._need(inspection)[0].on(instance.devices[0])
-        needed = found.total_bytes - found.margin_bytes
-        promised = instance.footprint.total_bytes if instance.footprint else needed
-        if needed > promised:
-            raise ModelFileInvalid(
-                model=self._entry.name,
-                path=self._entry.path,
-                problem=f"it is another file now and needs {format_size(needed)}, promised were "
-                f"{format_size(promised)}; unload {instance.name} and load it again",
-            )
-
-    async def _start(self, program: EngineProgram, inspection: Inspection) -> None:
-        """From an intent that is durable to READY."""
         start = Start(
             life=self._life,
-            engine=self._engine,
+            engine=self.engine,
             program=program,
-            model=self._entry,
+            model=self.entry,
             inspection=inspection,
+            restarts=self._life.instance.restarts if restarts is None else restarts,
         )
         await self._take_turn()
         for left in reversed(range(PORT_TRIES)):
@@ -176,9 +134,9 @@ class Load:
 
         Raises ModelNotFound where it left the catalogue, and as Catalogue.inspect does.
         """
-        if self._entry.kind is None:
-            await self._inspect()
-        return self._entry
+        if self.entry.kind is None:
+            await self.inspect()
+        return self.entry
 
     async def _take_turn(self) -> None:
         """Nobody else starts on its devices until it is READY, or its tree is gone."""
@@ -207,7 +165,7 @@ class Load:
 
     async def _detect(self) -> EngineProgram:
         """The engine is here, and some device asked for could grant at all."""
-        program = await self._engine.program()
+        program = await self.engine.program()
         try:
             self._house.promises.propose(self._settled().request(self._life.instance, 1))
         except VramInsufficient:
@@ -221,15 +179,12 @@ class Load:
     async def _verify(self) -> Inspection:
         """The file is whole and safe. No memory is held meanwhile."""
         if self._house.fetching is not None:
-            await self._house.fetching.fetch(self._entry, self._show_step)
-        inspection = await self._inspect()
-        if self._house.fetching is not None:
-            await self._house.fetching.check(
-                self._entry, inspection, self._house.catalogue.roots, self._show_step
-            )
+            await self._house.fetching.fetch(self.entry, self._show_step)
+        inspection = await self.inspect()
+        await self.check_sums(inspection)
         footprint = self._need(inspection)[0].dearest
         self._life.instance = replace(
-            self._life.instance, footprint=footprint, api_key_file=self._entry.api_key_file
+            self._life.instance, footprint=footprint, api_key_file=self.entry.api_key_file
         )
         await key_of(self._life)  # a bad one is told before any memory is held
         size, need = format_size(inspection.size_bytes), format_size(footprint.total_bytes)
@@ -237,22 +192,29 @@ class Load:
         self._life.show(detail=f"{files}, needs {need}")
         return inspection
 
+    async def check_sums(self, inspection: Inspection) -> None:
+        """Whether the files have the sums that were promised. Raises ModelFileInvalid."""
+        house = self._house
+        if house.fetching is not None:
+            roots = house.catalogue.roots
+            await house.fetching.check(self.entry, inspection, roots, self._show_step)
+
     def _show_step(self, step: Step) -> None:
         self._life.show(detail=str(step), fraction=step.fraction)
 
     @property
-    def _entry(self) -> Model:
+    def entry(self) -> Model:
         """The catalogue's entry, what its file says filled in. Raises ModelNotFound."""
         if self._model is None:
             self._model = self._house.catalogue.get(self._life.instance.model)
         return self._model
 
-    async def _inspect(self) -> Inspection:
-        """What the file says settles what the entry left open."""
-        inspection = await self._house.catalogue.inspect(self._entry)
+    async def inspect(self) -> Inspection:
+        """What the file says settles what the entry left open. Raises as Catalogue.inspect."""
+        inspection = await self._house.catalogue.inspect(self.entry)
         self._inspection = inspection
-        self._estimator = await estimator_of(self._house, self._entry)
-        self._model = replace(self._entry, kind=inspection.kind)
+        self.estimator = await estimator_of(self._house, self.entry)
+        self._model = replace(self.entry, kind=inspection.kind)
         if inspection.kind is ModelKind.EMBEDDING:
             options = replace(self._life.instance.options, embedding=True)
             self._life.instance = replace(self._life.instance, options=options)
@@ -266,9 +228,16 @@ class Load:
         reservation, change = await ask(life, found.request(life.instance, terms))
         uuids = tuple(grant.device for grant in reservation.grants if not grant.beside)
         footprint = found.on(uuids[0])
+        placed = replace(life.instance, devices=uuids)
         with around("launch.intent"):
             await life.commit(
-                change, gate=Gate.INTENT, devices=uuids, footprint=footprint, port=port
+                change,
+                gate=Gate.INTENT,
+                devices=uuids,
+                footprint=footprint,
+                port=port,
+                files=promised_files(inspection),
+                law_bytes=law_bytes(self.estimator, inspection, placed, self._samples()),
             )
         if reservation.exclusive and self._house.enforce is not None:
             await self._house.enforce(reservation)
@@ -283,16 +252,16 @@ class Load:
         last_sign: object = None
         sharing = Sharing(self._life.instance.pid, self._life.instance.port)
         sharing.look()
-        while (readiness := await self._engine.readiness(endpoint)) is not Readiness.READY:
+        while (readiness := await self.engine.readiness(endpoint)) is not Readiness.READY:
             sharing.look()
             now = clock.now().boottime
             lines = since_mark(tail(self._life.folder, MEANING_LINES))
-            fraction = self._engine.load_fraction(lines)
+            fraction = self.engine.load_fraction(lines)
             sign = (readiness, fraction, lines[-1:])
             if sign != last_sign:
                 progressed, last_sign = now, sign
                 self._life.show(detail=_WORDS[readiness], fraction=fraction)
-            if problem := self._engine.hopeless(lines):
+            if problem := self.engine.hopeless(lines):
                 await self._raise_if_ending()
                 raise self._not_ready(problem, None)
             if now - progressed > limit:
@@ -318,7 +287,7 @@ class Load:
         key, options = await key_of(life), life.instance.options
         try:
             async with asyncio.timeout(WARMUP_SECONDS):
-                warmth = await self._engine.warm_up(endpoint, self._entry, options, key)
+                warmth = await self.engine.warm_up(endpoint, self.entry, options, key)
         except TimeoutError as error:
             raise self._not_ready("no first token", WARMUP_SECONDS) from error
         except ProbeFailed as error:
@@ -334,14 +303,17 @@ class Load:
 
     async def _check(self, endpoint: str) -> None:
         """Healthy still, and within its promise: by the engine's own buffers, then the device."""
-        if await self._engine.readiness(endpoint) is not Readiness.READY:
+        if await self.engine.readiness(endpoint) is not Readiness.READY:
             raise self._not_ready("it fell back from ready after its first tokens", None)
         instance = self._life.instance
         promised = instance.footprint.total_bytes if instance.footprint else 0
-        measured = self._engine.measured_bytes(since_mark(tail(self._life.folder, 10_000)))
+        output = since_mark(tail(self._life.folder, 10_000))
+        measured = self.engine.measured_bytes(output)
         if self._inspection is not None:
             # First of all: after a load that took too much, the next is promised enough.
-            learning.checked(self._life, self._estimator, self._inspection, measured)
+            covered = self._covered(output)
+            told = learning.Told(engine_bytes=measured, covered=covered)
+            learning.checked(self._life, self.estimator, self._inspection, told)
         if measured is not None and measured > promised:
             raise FootprintExceeded(
                 instance=instance.name,
@@ -354,6 +326,10 @@ class Load:
             self._life.show(detail=f"{format_size(measured)} of {format_size(promised)} taken")
         self._check_locked()
         self._house.list_soon()
+
+    def _covered(self, output: tuple[str, ...]) -> Covered | None:
+        engine = self.engine
+        return engine.covered(output) if isinstance(engine, TellsItems) else None
 
     def _check_locked(self) -> None:
         """An engine that may not lock its memory says so in its output alone, and goes on."""
@@ -384,7 +360,7 @@ class Load:
     def _need(self, inspection: Inspection) -> tuple[Need, LoadTerms]:
         """What it needs now, and the terms that this is for."""
         terms = self._settled()
-        found = need(self._estimator, inspection, self._life.instance, terms, self._samples())
+        found = need(self.estimator, inspection, self._life.instance, terms, self._samples())
         return found, terms
 
     def _settled(self) -> LoadTerms:
@@ -424,9 +400,11 @@ def engine_exited(life: Life, exit_: Exit) -> EngineExited:
     lines = since_mark(tail(life.folder, MEANING_LINES))
     explain = life.house.engines[life.instance.engine].explain_exit
     kills = life.house.kernel.oom_kills(life.instance.id)
-    memory = oom.words(exit_, life.oom_kills, kills, lines)
+    place = life.served_from
+    last = lines if place is None else tail_since(life.folder, place, MEANING_LINES)
+    memory = oom.words(exit_, life.oom_kills, kills, last)
     life.died_of_memory = bool(memory)
-    meaning = explain(lines) or memory or _MEANING_OF_SIGNAL.get(exit_.signal or 0, "")
+    meaning = explain(last) or memory or _MEANING_OF_SIGNAL.get(exit_.signal or 0, "")
     life.note(last_exit=exit_, exit_meaning=meaning)
     return EngineExited(
         instance=life.instance.name,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from msgspec import structs
 
 from gpud.devices.snapshot import DeviceKind, Sample
-from gpud.instances.instance import Instance
+from gpud.instances.instance import Instance, PromisedFile
 from gpud.instances.measuring.estimator import Estimator
 from gpud.instances.terms import LoadTerms
 from gpud.ledger.reservation import ReserveRequest, Shape
@@ -98,6 +98,39 @@ def need(
         on_host=estimator.estimate(inspection, options, _HOST) if hosts or not traits else None,
         beside_bytes=max(beside, default=0),
         device_count=estimator.devices_needed(options),
+    )
+
+
+def law_bytes(
+    estimator: Estimator, inspection: Inspection, instance: Instance, samples: Iterable[Sample]
+) -> int | None:
+    """What it takes on the dearest of its own devices by the law alone, without a margin.
+
+    What was learned since another moment plays no part, so two of these tell two contents of its
+    files apart. None: none of its devices is there.
+    """
+    law = replace(estimator, build=None)
+    traits = {
+        _HOST
+        if each.info.kind is DeviceKind.HOST
+        else DeviceTraits(kind=each.info.kind, model_name=each.info.model_name)
+        for each in samples
+        if each.info.uuid in instance.devices
+    }
+    found = [law.estimate(inspection, instance.options, each) for each in traits]
+    return max((each.total_bytes - each.margin_bytes for each in found), default=None)
+
+
+def promised_files(inspection: Inspection) -> tuple[PromisedFile, ...]:
+    """The files as the record keeps them."""
+    return tuple(
+        PromisedFile(
+            path=str(each.path),
+            inode=each.inode,
+            size_bytes=each.size_bytes,
+            mtime_ns=each.mtime_ns,
+        )
+        for each in inspection.artifacts
     )
 
 

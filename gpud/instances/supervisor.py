@@ -11,7 +11,7 @@ import structlog
 
 from gpud.errors import GpudError, LoadCancelled, StoreReadOnly
 from gpud.failpoints import around
-from gpud.instances.draining.drain import drain, open_door
+from gpud.instances.draining.drain import drain, open_door, stopping
 from gpud.instances.health.keeping import Keeping
 from gpud.instances.instance import InstanceState, UnloadPhase
 from gpud.instances.life import Life
@@ -109,7 +109,7 @@ def _leave_up(life: Life, *, failed: bool) -> None:
     else:
         # Nobody new is to be led there.
         happening = Happening.BROKE if failed else Happening.STOP_ASKED
-        life.happen(happening, event, endpoint="")
+        life.happen(happening, event, endpoint="", stopping=None if failed else stopping(life))
 
 
 async def _end_tree(life: Life, tree: Tree, *, gently: bool) -> None:

@@ -26,6 +26,8 @@ INSPECTION_SECONDS: Final = 10.0
 # Parsing takes the interpreter's lock for up to half a second; one that hangs holds a place.
 _PARSES_AT_ONCE: Final = 4
 MAX_SHARDS: Final = 256
+# Inspections that are kept: one holds megabytes where a file has a large vocabulary.
+MAX_SEEN: Final = 256
 CHANGED: Final = "changed while it was being loaded: load it again once nobody writes it"
 _RANK_POOLING: Final = 4
 _SHARD = re.compile(r"(.+)-00001-of-([0-9]{5})\.gguf")
@@ -119,7 +121,8 @@ class Catalogue:
         self._configured = dict(models)
         self._registered: dict[str, Model] = {}
         self._roots = tuple(roots)
-        # Valid while the artifacts are the same; by what an entry's inspection depends on.
+        # Valid while the artifacts are the same; by what an entry's inspection depends on, those
+        # that were asked for last at the end.
         self._seen: dict[tuple[EngineKind, str, str, ModelKind | None], Inspection] = {}
         self._parsing = asyncio.Semaphore(_PARSES_AT_ONCE)
         # Paths that a thread looks at, and those of them that took longer than anybody waits.
@@ -138,6 +141,10 @@ class Catalogue:
         """All entries, by id; one of the configuration hides a registered one of its name."""
         models = {**self._registered, **self._configured}
         return tuple(models[id_] for id_ in sorted(models))
+
+    def entries(self) -> tuple[Model, ...]:
+        """All entries, those too that are hidden; from any thread."""
+        return (*tuple(self._configured.values()), *tuple(self._registered.values()))
 
     @property
     def roots(self) -> tuple[Path, ...]:
@@ -170,9 +177,14 @@ class Catalogue:
         Raises ModelFileInvalid.
         """
         key = (model.engine, model.path, model.mmproj, model.kind)
-        seen = self._seen.get(key)
+        seen = self._seen.pop(key, None)
+        if seen is not None:
+            self._seen[key] = seen  # the last that will be forgotten
         found = await self._bounded(model, lambda: self._look(model, self._roots, seen))
+        self._seen.pop(key, None)
         self._seen[key] = found
+        while len(self._seen) > MAX_SEEN:
+            del self._seen[next(iter(self._seen))]
         return found
 
     async def hold(self, model: Model, seen: Inspection) -> HeldFiles:

@@ -32,6 +32,9 @@ MARGIN_SHARE: Final = 0.03
 MARGIN_LEAST_BYTES: Final = 4 * MIB
 # A load that differs by more from the one before it was changed by something that nobody told.
 DRIFT_SHARE: Final = 0.05
+# Of what processes took beside their buffers so many of the newest loads count, the most of them:
+# one that was seen wrong once is forgotten in time.
+SEEN_KEPT: Final = 16
 # Kept of each sort; the one that was measured longest ago goes first.
 MOST_KEPT: Final = 1024
 _DIGITS: Final = 32
@@ -57,8 +60,13 @@ class EngineBuild:
 class Measurement:
     """What a load took on its device.
 
-    `measured_bytes` are the engine's own buffers, or where `is_whole` everything of its processes
-    there; `estimated_bytes` is what had been expected of the same, without the margin.
+    `measured_bytes` are the engine's own buffers, of them those that it `covers` (all, where that
+    is empty), or where `is_whole` everything of its processes there; `estimated_bytes` is what had
+    been expected of the same, without the margin.
+
+    An engine tells what it took from the start; processes are seen with what they touched until
+    then, and may take the rest at any time. So a whole measurement only ever raises what is
+    promised.
     """
 
     model: str  # its id then, for people
@@ -67,6 +75,7 @@ class Measurement:
     is_whole: bool
     wall: float
     count: int = 1
+    covers: frozenset[FootprintWhat] = frozenset()
 
     @property
     def error(self) -> float | None:
@@ -76,11 +85,15 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overhead:
-    """What a process of an engine takes on a device beside its buffers."""
+    """What a process of an engine takes on a device beside its buffers.
+
+    That is the most of what was `seen` at the last loads, the newest last.
+    """
 
     measured_bytes: int
     wall: float
     count: int = 1
+    seen: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,9 +131,13 @@ def load_key(
     return _digest((files, kind, said, _build(build), build.arguments, command, _place(device)))
 
 
-def process_key(build: EngineBuild, device: DeviceTraits) -> str:
-    """Processes with the same key take the same beside their buffers."""
-    return _digest((_build(build), _place(device)))
+def process_key(build: EngineBuild, device: DeviceTraits, devices: int = 1) -> str:
+    """Processes with the same key take the same beside their buffers.
+
+    `devices` is over how many of them a load is spread: then they speak with each other too.
+    """
+    spread = () if devices == 1 else (devices,)
+    return _digest((_build(build), _place(device), *spread))
 
 
 class Learned:
@@ -144,11 +161,19 @@ class Learned:
         return None if found is None else found.measured_bytes
 
     def record(self, key: str, told: Measurement) -> Drift | None:
-        """Keep a measurement in place of the one before; how far they lie apart, if too far."""
+        """Keep a measurement in place of the one before; how far they lie apart, if too far.
+
+        Of whole ones the most that was ever seen is kept, and less is no drift: it has not taken
+        the rest yet.
+        """
         former = self._loads.pop(key, None)  # so that the newest stand last
         count = told.count if former is None else former.count + 1
-        self._loads[key] = replace(told, count=count)
-        if former is None or former.is_whole != told.is_whole:
+        is_same = former is not None and _scope(former) == _scope(told)
+        kept = told
+        if former is not None and is_same and told.is_whole:
+            kept = max(former, told, key=lambda each: each.measured_bytes)
+        self._loads[key] = replace(kept, count=count, wall=told.wall)
+        if former is None or not is_same or kept is former:
             return None
         apart = abs(told.measured_bytes - former.measured_bytes)
         if apart <= DRIFT_SHARE * former.measured_bytes:
@@ -156,12 +181,14 @@ class Learned:
         return Drift(former_bytes=former.measured_bytes, measured_bytes=told.measured_bytes)
 
     def observe(self, key: str, seen_bytes: int, wall: float) -> Overhead:
-        """Keep the most that such a process was seen to take."""
+        """Keep what such a process was seen to take, with what those of the last loads were."""
         former = self._processes.pop(key, None)
-        most = seen_bytes if former is None else max(seen_bytes, former.measured_bytes)
+        before = () if former is None else former.seen or (former.measured_bytes,)
+        seen = (*before, seen_bytes)[-SEEN_KEPT:]
         count = 1 if former is None else former.count + 1
-        self._processes[key] = Overhead(measured_bytes=most, wall=wall, count=count)
-        return self._processes[key]
+        found = Overhead(measured_bytes=max(seen), wall=wall, count=count, seen=seen)
+        self._processes[key] = found
+        return found
 
     def forget(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Drop what is too much, the oldest first; the keys of loads and of processes dropped."""
@@ -176,14 +203,20 @@ class Learned:
 def corrected(law: Footprint, told: Measurement) -> Footprint:
     """A footprint that sums up to what was measured, its difference to the law told apart.
 
-    The difference belongs to the compute buffers, which no law has exactly, if they can take it.
+    The difference belongs to the compute buffers, which no law has exactly, if they can take it;
+    what the measurement does not cover is as the law says. A whole measurement never lowers it.
     """
-    items = [item for item in law.items if item.what is not FootprintWhat.MARGIN]
-    beside = [] if told.is_whole else [item for item in items if item.what in _BESIDE]
-    buffers = [item for item in items if item not in beside]
+    if told.is_whole and told.measured_bytes <= expected_bytes(law, is_whole=True):
+        return replace(law, past_error=told.error)
+    buffers = _measured_items(law, is_whole=told.is_whole, covers=told.covers)
+    beside = [
+        item for item in law.items if item.what is not FootprintWhat.MARGIN and item not in buffers
+    ]
     found = (*_fitted(buffers, told.measured_bytes), *beside)
     subtotal = sum(item.bytes for item in found)
     above = max(int(subtotal * MARGIN_SHARE), MARGIN_LEAST_BYTES)
+    if told.is_whole:
+        above = max(above, law.total_bytes - subtotal)
     margin = FootprintItem(
         what=FootprintWhat.MARGIN,
         bytes=above,
@@ -215,10 +248,30 @@ def _fitted(items: list[FootprintItem], wanted: int) -> tuple[FootprintItem, ...
     )
 
 
-def expected_bytes(footprint: Footprint, *, is_whole: bool) -> int:
+def expected_bytes(
+    footprint: Footprint,
+    *,
+    is_whole: bool,
+    covers: frozenset[FootprintWhat] = frozenset(),
+) -> int:
     """What a footprint says of that which a measurement is of, without the margin."""
+    found = _measured_items(footprint, is_whole=is_whole, covers=covers)
+    return sum(item.bytes for item in found)
+
+
+def _measured_items(
+    footprint: Footprint, *, is_whole: bool, covers: frozenset[FootprintWhat]
+) -> list[FootprintItem]:
     left_out = {FootprintWhat.MARGIN, *(() if is_whole else _BESIDE)}
-    return sum(item.bytes for item in footprint.items if item.what not in left_out)
+    return [
+        item
+        for item in footprint.items
+        if item.what not in left_out and (is_whole or not covers or item.what in covers)
+    ]
+
+
+def _scope(told: Measurement) -> tuple[bool, frozenset[FootprintWhat]]:
+    return told.is_whole, told.covers
 
 
 def _dropped(kept: dict[str, Measurement] | dict[str, Overhead]) -> tuple[str, ...]:

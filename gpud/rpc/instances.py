@@ -22,6 +22,7 @@ from gpud.instances.terms import LoadTerms
 from gpud.model_entries import MIN_IDLE_SECONDS
 from gpud.rpc import messages, paging
 from gpud.rpc.benchmarks import BenchmarkMethods
+from gpud.rpc.model_messages import check_sleep_mode
 from gpud.rpc.orphans import OrphanMethods
 from gpud.rpc.output import OutputMethods
 from gpud.rpc.reservation_messages import MAX_WAIT_SECONDS, priority_from, sharing_from
@@ -69,6 +70,9 @@ class Instances(
             ),
             pinned=request.pinned if request.HasField("pinned") else None,
         )
+        if asked.options.sleep_mode:
+            said = self._house.catalogue.get(asked.model).options.sleep_mode
+            check_sleep_mode(asked.options, is_allowed=bool(said))
         if request.validate_only:
             yield await self._proposed(asked)
             return

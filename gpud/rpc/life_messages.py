@@ -10,7 +10,9 @@ from gpud.v1 import instances_pb2
 
 def add_life(message: instances_pb2.Instance, value: Instance) -> None:
     """Into the message; what was not said stays absent."""
-    part = instances_pb2.Instance(limits_enforced=value.limits_enforced)
+    part = instances_pb2.Instance(
+        limits_enforced=value.limits_enforced, options_ignored=value.options_ignored
+    )
     if value.limits != Limits():
         part.limits.CopyFrom(
             instances_pb2.Limits(cpus=value.limits.cpus, memory_bytes=value.limits.memory_bytes)

@@ -6,7 +6,15 @@ from gpud.errors import ModelFileInvalid, OptionInvalid
 from gpud.instances.life import House
 from gpud.models.artifact import ArtifactRefused, check_path
 from gpud.models.catalogue import Inspection
-from gpud.models.model import EngineKind, HttpSource, HubSource, Model, ModelKind, Source
+from gpud.models.model import (
+    EngineKind,
+    HttpSource,
+    HubSource,
+    Model,
+    ModelKind,
+    ModelOptions,
+    Source,
+)
 from gpud.models.sources.entry import Said
 from gpud.models.sources.refusals import SourceInvalid
 from gpud.models.sources.registered import Registered
@@ -125,6 +133,19 @@ def entry_from(request: pb.RegisterModelRequest, owner: str, wall: float) -> Reg
         create_wall=wall,
         profile=text("profile", request.profile),
     )
+
+
+def check_sleep_mode(options: ModelOptions, *, is_allowed: bool) -> None:
+    """Raise OptionInvalid where it is asked for by somebody who may not.
+
+    It opens vLLM's development routes, which call methods of its workers and ask for no key.
+    """
+    if options.sleep_mode and not is_allowed:
+        raise OptionInvalid(
+            field="sleep_mode",
+            problem="opens development routes of vLLM to every user of the host, so only its "
+            "configuration turns it on: write it into [models.NAME] or [profiles.NAME]",
+        )
 
 
 def _check_path(field: str, path: str) -> None:

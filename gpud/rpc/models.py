@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpud.access.identity import CALLER
+from gpud.access.identity import CALLER, Role
 from gpud.access.refusals import NotOwner
 from gpud.devices.snapshot import DeviceKind, Sample
 from gpud.errors import ModelFileInvalid, OptionInvalid, Reconciling, WrongState
@@ -20,7 +20,15 @@ from gpud.models.footprint import DeviceTraits
 from gpud.models.model import Model
 from gpud.models.sources.registered import Registry
 from gpud.rpc import messages, paging
-from gpud.rpc.model_messages import RESERVED, entry_from, files, listed, not_here, said
+from gpud.rpc.model_messages import (
+    RESERVED,
+    check_sleep_mode,
+    entry_from,
+    files,
+    listed,
+    not_here,
+    said,
+)
 from gpud.rpc.reservations import call_of
 from gpud.rpc.view import View
 from gpud.v1 import models_pb2 as pb
@@ -99,6 +107,7 @@ class Models(models_pb2_grpc.ModelServiceServicer):
         registry, promises = self._registry, self._house.promises
         owner = messages.acting_for(request.owner)
         entry = entry_from(request, owner, self._house.clock.now().wall)
+        check_sleep_mode(entry.options, is_allowed=CALLER.get().role is Role.ADMIN)
         asked = (entry.id, entry.engine, entry.kind, entry.said, entry.options, entry.profile)
         call = call_of("RegisterModel", request.request_id, *asked)
         if promises.requests.find(call) is not None:
@@ -134,8 +143,14 @@ class Models(models_pb2_grpc.ModelServiceServicer):
         if request.validate_only:
             return pb.DeleteModelResponse(model=shown)
         self._check_writable()
-        await self._registry.remove(id_, actor, promises.remember(call, id_))
-        freed = 0 if request.keep_files else await self._remove_files(model)
+        rows = promises.remember(call, id_)
+        source, fetching = model.source, self._house.fetching
+        if source is not None and fetching is not None:
+            rows = (*rows, fetching.due(source, removed=request.keep_files))
+        await self._registry.remove(id_, actor, rows)
+        freed = 0
+        if source is not None and fetching is not None and not request.keep_files:
+            freed = await fetching.remove(source, self._registry.wants)
         return pb.DeleteModelResponse(model=shown, freed_bytes=freed)
 
     @property
@@ -176,13 +191,6 @@ class Models(models_pb2_grpc.ModelServiceServicer):
                 state=f"loaded as {', '.join(running)}",
                 advice=f"unload it first (`gpuctl unload {running[0]}`)",
             )
-
-    async def _remove_files(self, model: Model) -> int:
-        """What was downloaded for it, unless another entry is of the same files; its bytes."""
-        shared = any(each.path == model.path for each in self._catalogue.list())
-        if model.source is None or shared or self._house.fetching is None:
-            return 0
-        return await asyncio.to_thread(self._house.fetching.remove, model.source)
 
     def _device(self, name: str) -> Sample | None:
         """The device named; unnamed: the first that is no host, else the host."""

@@ -58,6 +58,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterat
     made.extra = (
         f'[engines.llama_cpp]\nbinary = "{write_stub(folder)}"\n'
         f'[models]\nroots = ["{folder}/roots"]\nmax_download_bytes = "64MiB"\n'
+        "allow_http = true\n"
         f'[models.wrong]\npath = "tiny.gguf"\nsha256 = "{"0" * 64}"\n'
         f'[sockets.operator]\npath = "{folder}/operator.sock"\n'
     )
@@ -94,7 +95,8 @@ async def far(api: Api, origin: Origin) -> m.Model:
 def daemon(stubbed: MakeGpud, origin: Origin) -> Gpud:
     """One of a test's own, with a model of the configuration that has to be fetched."""
     made = stubbed()
-    made.extra += (
+    # What is registered comes from a server of this host, which is not encrypted.
+    made.extra = made.extra.replace("[models]\n", "[models]\nallow_http = true\n") + (
         f'\n[models.far]\nurl = "{origin.url}?key=canary"\nsha256 = "{origin.sha256}"\n'
         "context_length = 512\nparallel = 1\n"
     )
@@ -396,7 +398,7 @@ WRONG: tuple[tuple[str, dict[str, Any]], ...] = (
     ("path", {"path": "/etc/passwd"}),
     ("path", {"path": "../tiny.gguf"}),
     ("mmproj", {"path": "tiny.gguf", "mmproj": "/etc/passwd"}),
-    ("url", {"url": "http://example.com/x", "sha256": "0" * 64}),
+    ("url", {"url": "ftp://example.com/x", "sha256": "0" * 64}),
     ("max_num_seqs", {"path": "tiny.gguf", "options": m.ModelOptions(max_num_seqs=1)}),
     ("profile", {"path": "tiny.gguf", "profile": "nobody"}),
     ("engine", {"path": "tiny.gguf", "engine": 3}),

@@ -236,7 +236,7 @@ async def test_real_server_warms_up_and_tells_its_buffers(
     assert FootprintWhat.WEIGHTS in sizes
     assert FootprintWhat.COMPUTE in sizes
     assert engine.measured_bytes(lines) == sum(sizes.values())
-    assert engine.explain_exit(lines) == "it was told to stop"
+    assert engine.explain_exit(lines) == "somebody else told it to stop"
 
 
 @pytest.mark.engine

@@ -149,7 +149,7 @@ def test_dots_are_percent(lines: tuple[str, ...], fraction: float | None) -> Non
         (("error: invalid argument: --bogus",), "this build refuses an argument"),
         (
             ("I srv    operator(): operator(): cleaning up before exit...",),
-            "it was told to stop",
+            "somebody else told it to stop",
         ),
         (("cannot execute /opt/x: Exec format error",), "the program cannot be executed"),
         ((), ""),

@@ -32,7 +32,7 @@ async def pulse(fake: FakeProbe) -> Pulse | None:
 
 async def test_work_is_all_that_grows_with_it() -> None:
     assert await pulse(probe(1)) == Pulse(
-        running=1, waiting=2, progress=101.0, completed=40.0, tokens=40.0
+        running=1, waiting=2, progress=101.0, completed=40.0, tokens=40.0, holds_contexts=True
     )
 
 

@@ -116,12 +116,16 @@ class Stub:
         say(f"srv    load_model: loading model '{self.engine.model}'")
         self.load()
         self.reach("ready")
+        # By a pipe: what came just before a pause would not end it.
+        signalled, wakeup = os.pipe()
+        os.set_blocking(wakeup, False)
+        signal.set_wakeup_fd(wakeup)
         if not self.manners.ignore_term:
             signal.signal(signal.SIGTERM, stop)
         self.ready = True
         say("srv  llama_server: model loaded")
         while True:
-            signal.pause()
+            os.read(signalled, 1)
 
     def reach(self, phase: str) -> None:
         if self.manners.crash_at == phase:

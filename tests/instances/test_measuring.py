@@ -10,16 +10,26 @@ import msgspec
 import pytest
 
 from gpud.devices.snapshot import DeviceKind, ProcessUse, Sample
-from gpud.instances.instance import Instance, InstanceState
+from gpud.engines.engine import Covered
+from gpud.instances.health.vital import Signs, Verdict
+from gpud.instances.instance import Instance, InstanceState, Sleep
 from gpud.instances.measuring import learning
 from gpud.instances.measuring.learning import LOADS, PROCESSES, SETTLED_SECONDS, estimator_of
 from gpud.instances.terms import LoadTerms
 from gpud.ledger.change import Change
+from gpud.models.catalogue import Inspection
 from gpud.models.footprint import DeviceTraits
 from gpud.models.learned import Drift, Learned, Measurement, Overhead
-from gpud.models.model import Confidence, Footprint, FootprintWhat, ModelOptions
+from gpud.models.model import (
+    Confidence,
+    Footprint,
+    FootprintItem,
+    FootprintWhat,
+    ModelOptions,
+)
 from gpud.units import GIB, MIB
 from tests.fakes import cards
+from tests.instances.health.test_keeping import rounds
 from tests.instances.town import PATIENCE_SECONDS, ToldEngine, Town, town
 
 ANYWHERE = LoadTerms()
@@ -171,22 +181,57 @@ async def test_where_the_engine_says_nothing_the_devices_do_once_it_has_settled(
     tmp_path: Path, tiny_model: Path
 ) -> None:
     async with town(tmp_path, tiny_model, (cards.sample(),)) as place:
-        telling(place, None)
+        telling(place, None).weights = 150 * MIB
+        law = await expected(place)
         instance = await ready(place)
         shown(place, instance, process(instance, 100 * MIB))
         await asyncio.sleep(0)
-        assert (await expected(place)).confidence is Confidence.LAW
+        assert await expected(place) == law
         place.clock.advance(SETTLED_SECONDS)
         shown(place, instance, process(instance, 90 * MIB))
         await learned(place)
-        assert [row["is_whole"] for row in rows(place, LOADS)] == [True]
-        told = await expected(place)
-        assert told.total_bytes - told.margin_bytes == 100 * MIB  # the most that was seen
+        (row,) = rows(place, LOADS)
+        assert (row["is_whole"], row["measured_bytes"]) == (True, 100 * MIB)  # the most seen
+        # At rest it took less than was declared: it may still take the rest.
+        assert await expected(place) == replace(law, past_error=100 / 150 - 1)
         shown(place, instance, process(instance, 200 * MIB))
         await learned(place)
         assert "footprint.drift" in types(place)
         told = await expected(place)
         assert told.total_bytes - told.margin_bytes == 200 * MIB
+        second = await ready(place)
+        shown(place, second, process(second, 50 * MIB))
+        place.clock.advance(SETTLED_SECONDS)
+        shown(place, second, process(second, 50 * MIB))
+        await learned(place)
+        told = await expected(place)
+        assert told.total_bytes - told.margin_bytes == 200 * MIB
+
+
+@pytest.mark.parametrize("verdict", [Verdict.DEGRADED, Verdict.SLEEPING, Verdict.STUCK, None])
+async def test_nothing_is_learned_from_one_that_is_not_itself(
+    tmp_path: Path, tiny_model: Path, verdict: Verdict | None
+) -> None:
+    async with town(tmp_path, tiny_model, (cards.sample(),)) as place:
+        telling(place, None)
+        instance = await ready(place)
+        life = place.roster._lives[instance.id]
+        life.signs = Signs(verdict=verdict or Verdict.IDLE)
+        if verdict is None:
+            life.instance = replace(life.instance, sleep=Sleep(level=1, wall=1.0))
+        place.clock.advance(SETTLED_SECONDS)
+        snapshot = place.house.snapshots.latest
+        assert life.watched is not None
+        assert snapshot is not None
+        used = replace(cards.sample(), processes=(process(instance, 9 * GIB),))
+        seen = replace(used, boottime=place.clock.boottime, listed_boottime=place.clock.boottime)
+        shown_once = replace(snapshot, samples=(seen,), boottime=place.clock.boottime)
+        learning._look(life, life.watched, shown_once)
+        assert (rows(place, LOADS), life.watched.most_bytes) == ([], 0)
+        life.signs = Signs(verdict=Verdict.BUSY)
+        life.instance = replace(life.instance, sleep=None)
+        learning._look(life, life.watched, shown_once)
+        assert life.watched.most_bytes == 9 * GIB
 
 
 def on_host(used: int) -> Sample:
@@ -205,6 +250,66 @@ async def test_touched_pages_of_the_host_never_make_a_process_smaller(
         await asyncio.sleep(0)
         assert life.watched is None  # it was looked at
         assert place.house.learned._processes == {}
+
+
+async def test_on_the_host_a_vocabulary_is_counted_once(tmp_path: Path, tiny_model: Path) -> None:
+    async with town(tmp_path, tiny_model, (on_host(0),)) as place:
+        telling(place, 20 * MIB)
+        instance = await ready(place, LoadTerms(devices=("U-host",)))
+        model = place.house.catalogue.get("tiny")
+        estimator = await estimator_of(place.house, model)
+        inspection = await place.house.catalogue.inspect(model)
+        host = DeviceTraits(kind=DeviceKind.HOST, model_name="host")
+        own = estimator.beside(inspection, instance.options, host).own_bytes
+        assert own > 0
+        shown(place, instance, process(instance, 20 * MIB + own + 100 * MIB))
+        await learned(place)
+        await learned(place)
+        assert [row["measured_bytes"] for row in rows(place, PROCESSES)] == [100 * MIB]
+        told = estimator.estimate(inspection, instance.options, host)
+        assert part(told, FootprintWhat.CONTEXT) == 100 * MIB + own
+
+
+class Partly(Telling):
+    """One that tells its weights and cache, over two cards."""
+
+    def devices_needed(self, options: ModelOptions) -> int:
+        return 2
+
+    def covered(self, output: tuple[str, ...]) -> Covered | None:
+        return Covered(what=frozenset({FootprintWhat.WEIGHTS}), bytes=15 * MIB)
+
+    def estimate(
+        self, inspection: Inspection, options: ModelOptions, device: DeviceTraits
+    ) -> Footprint:
+        known = device.context_bytes
+        sizes = {
+            FootprintWhat.WEIGHTS: 16 * MIB,
+            FootprintWhat.COMPUTE: 500 * MIB,
+            FootprintWhat.CONTEXT: 300 * MIB if known is None else known,
+        }
+        items = tuple(FootprintItem(what=w, bytes=size, source="") for w, size in sizes.items())
+        return Footprint(items=items, confidence=Confidence.GUESS)
+
+
+@pytest.mark.parametrize(("beside", "context"), [(400, 400), (200, 300)])
+async def test_what_an_engine_does_not_tell_is_as_the_law_says_over_several_devices_too(
+    tmp_path: Path, tiny_model: Path, beside: int, context: int
+) -> None:
+    pair = (cards.sample(0), cards.sample(1))
+    async with town(tmp_path, tiny_model, pair) as place:
+        engine = Partly(20 * MIB)  # 5 of them of something that it tells in part
+        place.house.learned = Heard()
+        place.house.engines = {engine.kind: engine}
+        instance = await ready(place)
+        assert len(instance.devices) == 2
+        await learned(place)
+        shown(place, instance, process(instance, (15 + 500 + beside) * MIB))
+        await rounds(place)
+        told = await expected(place)
+        assert part(told, FootprintWhat.WEIGHTS) == 15 * MIB
+        assert part(told, FootprintWhat.COMPUTE) == 500 * MIB
+        assert part(told, FootprintWhat.CONTEXT) == context * MIB
 
 
 async def test_rows_that_make_no_sense_cost_nothing_but_themselves(

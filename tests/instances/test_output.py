@@ -15,10 +15,12 @@ from gpud.instances.tree.output import (
     OUTPUT_NAME,
     Wanted,
     follow,
+    here,
     mark,
     past,
     since_mark,
     tail,
+    tail_since,
 )
 from gpud.instances.tree.shim import OLDER_TIMES_FILE, TIMES_FILE
 from tests.fakes.clock import FakeClock
@@ -195,6 +197,23 @@ def test_only_what_the_present_engine_wrote_speaks_of_it(tmp_path: Path) -> None
     write(tmp_path, "loaded\n")
     assert since_mark(tail(tmp_path, 10)) == ("loaded",)
     assert tail(tmp_path, 10)[1].endswith("restart 1")
+
+
+def test_what_came_since_a_place_is_found_in_a_turned_file_too(tmp_path: Path) -> None:
+    assert tail_since(tmp_path, here(tmp_path), 9) == ()
+    write(tmp_path, "one\ntwo\n")
+    place = here(tmp_path)
+    assert tail_since(tmp_path, place, 9) == ()
+    write(tmp_path, "three\nfour\n")
+    assert tail_since(tmp_path, place, 9) == ("three", "four")
+    assert tail_since(tmp_path, place, 1) == ("four",)
+    turn(tmp_path)
+    assert tail_since(tmp_path, place, 9) == ("three", "four")
+    write(tmp_path, "five\n")
+    assert tail_since(tmp_path, place, 9) == ("three", "four", "five")
+    turn(tmp_path)
+    write(tmp_path, "six\n")
+    assert tail_since(tmp_path, place, 9) == ("five", "six")
 
 
 def test_where_nothing_was_written_there_is_no_mark(tmp_path: Path) -> None:

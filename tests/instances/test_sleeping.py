@@ -168,7 +168,7 @@ async def test_an_answer_that_was_lost_is_asked_for(place: Town, dozer: Dozer) -
 
 async def test_who_cannot_sleep_says_why(place: Town, dozer: Dozer) -> None:
     plain = await ready(place, sleep_mode=False)
-    assert "load it again with --sleep-mode" in str(await raised(place, plain))
+    assert "write sleep_mode = true into its entry" in str(await raised(place, plain))
     place.house.engines = {dozer.kind: place.engine}
     assert "load it with sleep_idle_seconds" in str(await raised(place, plain))
     with pytest.raises(WrongState):

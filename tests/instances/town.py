@@ -72,6 +72,10 @@ class ToldEngine:
             raise EngineMissing(engine="llama_cpp", program="/bin/engine", problem="gone")
         return EngineProgram(kind=self.kind, path="/bin/engine", version="1", flags={})
 
+    async def look(self, model: Model) -> None:
+        if self.missing:
+            raise EngineMissing(engine="llama_cpp", program="/bin/engine", problem="gone")
+
     def check_options(self, options: ModelOptions) -> ModelOptions:
         return replace(options, context_length=512, parallel=1, batch=512, ubatch=512)
 

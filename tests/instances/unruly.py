@@ -110,5 +110,7 @@ MODES = (
 )  # fmt: skip
 
 if __name__ == "__main__":
+    if sys.argv[1] not in {"obey", "flood"}:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # before it is said to be up
     os.write(1, b"up\n")
     {mode.__name__: mode for mode in MODES}[sys.argv[1]](sys.argv[-1])

@@ -100,6 +100,8 @@ def test_what_only_changes_the_speed_is_left_out_of_it() -> None:
 def test_a_process_is_known_by_its_engine_and_its_device_alone() -> None:
     assert process_key(BUILD, CARD) == process_key(replace(BUILD, arguments=("--x",)), CARD)
     assert process_key(BUILD, CARD) != process_key(BUILD, HOST)
+    assert process_key(BUILD, CARD) == process_key(BUILD, CARD, 1)
+    assert process_key(BUILD, CARD) != process_key(BUILD, CARD, 2)  # ranks speak with each other
 
 
 def test_the_footprint_sums_up_to_what_was_measured() -> None:
@@ -113,8 +115,39 @@ def test_the_footprint_sums_up_to_what_was_measured() -> None:
 
 
 def test_a_measurement_of_everything_covers_the_process_too() -> None:
-    told = corrected(LAW, measured(1500 * MIB, is_whole=True))
-    assert told.total_bytes - told.margin_bytes == 1500 * MIB
+    told = corrected(LAW, measured(1700 * MIB, is_whole=True))
+    assert told.total_bytes - told.margin_bytes == 1700 * MIB
+    assert told.confidence is Confidence.MEASURED
+
+
+@given(size=st.integers(0, 3000 * MIB))
+def test_a_measurement_of_everything_never_lowers_what_is_promised(size: int) -> None:
+    """It shows what was touched until then: a server at rest has not taken the rest yet."""
+    told = corrected(LAW, measured(size, is_whole=True))
+    assert told.total_bytes >= LAW.total_bytes
+    if size <= 1600 * MIB:
+        assert told == replace(LAW, past_error=measured(size, is_whole=True).error)
+
+
+def test_what_a_measurement_does_not_cover_is_as_the_law_says() -> None:
+    covers = frozenset({FootprintWhat.WEIGHTS, FootprintWhat.KV_CACHE})
+    law = footprint(
+        WEIGHTS=1000 * MIB, KV_CACHE=200 * MIB, COMPUTE=500 * MIB, OUTPUT=90 * MIB, CONTEXT=MIB
+    )
+    told = corrected(law, measured(1100 * MIB, covers=covers))
+    assert part(told, FootprintWhat.COMPUTE) == 500 * MIB
+    assert part(told, FootprintWhat.OUTPUT) == 90 * MIB
+    assert expected_bytes(told, is_whole=False, covers=covers) == 1100 * MIB
+    assert told.total_bytes - told.margin_bytes == (1100 + 500 + 90 + 1) * MIB
+
+
+def test_of_whole_measurements_the_most_ever_seen_is_kept() -> None:
+    book = Learned()
+    book.record("k", measured(300 * MIB, is_whole=True))
+    assert book.record("k", measured(50 * MIB, is_whole=True, wall=2.0)) is None
+    kept = book.load("k")
+    assert kept == measured(300 * MIB, is_whole=True, wall=2.0, count=2)
+    assert book.record("k", measured(400 * MIB, is_whole=True)) is not None
 
 
 def test_a_small_model_still_has_a_margin_of_pages() -> None:
@@ -122,10 +155,10 @@ def test_a_small_model_still_has_a_margin_of_pages() -> None:
     assert told.margin_bytes == 4 * MIB
 
 
-@given(size=st.integers(0, 1 << 40), whole=st.booleans())
-def test_whatever_was_measured_is_what_is_expected_next(size: int, whole: bool) -> None:
-    told = corrected(LAW, measured(size, is_whole=whole))
-    assert expected_bytes(told, is_whole=whole) == size
+@given(size=st.integers(0, 1 << 40))
+def test_whatever_was_measured_is_what_is_expected_next(size: int) -> None:
+    told = corrected(LAW, measured(size))
+    assert expected_bytes(told, is_whole=False) == size
     assert all(item.bytes >= 0 for item in told.items)
 
 
@@ -155,12 +188,24 @@ def test_what_differs_by_more_than_a_twentieth_has_drifted() -> None:
     assert book.record("k", measured(300 * MIB, is_whole=True)) is None
 
 
-def test_of_a_process_the_most_ever_seen_counts() -> None:
+def test_of_a_process_the_most_of_its_last_loads_counts() -> None:
     book = Learned()
     assert book.process_bytes("p") is None
     book.observe("p", 300, 1.0)
-    assert book.observe("p", 200, 2.0) == Overhead(measured_bytes=300, wall=2.0, count=2)
+    found = book.observe("p", 200, 2.0)
+    assert found == Overhead(measured_bytes=300, wall=2.0, count=2, seen=(300, 200))
     assert book.process_bytes("p") == 300
+    for number in range(learned.SEEN_KEPT - 1):
+        assert book.process_bytes("p") == 300
+        book.observe("p", 210, 3.0 + number)
+    assert book.process_bytes("p") == 210
+    assert book.observe("p", 1, 99.0).count == learned.SEEN_KEPT + 2
+
+
+def test_one_that_was_stored_without_its_last_loads_is_one_of_them() -> None:
+    book = Learned()
+    book.restore({}, {"p": Overhead(measured_bytes=300, wall=1.0, count=7)})
+    assert book.observe("p", 200, 2.0).seen == (300, 200)
 
 
 def test_the_oldest_are_forgotten() -> None:
@@ -174,7 +219,13 @@ def test_the_oldest_are_forgotten() -> None:
     assert book.forget() == ((), ())
 
 
-@pytest.mark.parametrize("value", [measured(5), Overhead(measured_bytes=5, wall=1.0)])
+@pytest.mark.parametrize(
+    "value",
+    [
+        measured(5, covers=frozenset({FootprintWhat.WEIGHTS})),
+        Overhead(measured_bytes=5, wall=1.0, seen=(5, 4)),
+    ],
+)
 def test_they_are_stored_as_they_are(value: Measurement | Overhead) -> None:
     assert msgspec.json.decode(msgspec.json.encode(value), type=type(value)) == value
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from gpud.engines.api_key import ApiKey
 from gpud.engines.command import metrics, sizes, spec
-from gpud.engines.command.program import ProgramRefused, check_program
+from gpud.engines.command.program import Looks, ProgramRefused
 from gpud.engines.command.requests import explain_exit, first_request
 from gpud.engines.engine import Command, EngineProgram, Pulse, Readiness, StartRequest, Warmth
 from gpud.engines.llama_command import environment
@@ -37,10 +37,15 @@ class CommandEngine:
     def __init__(self, probe: Probe, spec_at: SpecAt) -> None:
         self._probe = probe
         self._spec_at = spec_at
+        self._looks = Looks()
 
     async def program(self) -> EngineProgram:
         """No program of its own: each entry names one."""
         return EngineProgram(kind=self.kind, path="", version="of the configuration", flags={})
+
+    async def look(self, model: Model) -> None:
+        """Whether its program may be executed. Raises ProgramRefused."""
+        await self._looks.check(_spec(model).argv[0])
 
     def check_options(self, options: ModelOptions) -> ModelOptions:
         """None are a command's: they stand in its argv. Raises OptionInvalid for any."""
@@ -48,18 +53,8 @@ class CommandEngine:
         return options
 
     def command(self, program: EngineProgram, request: StartRequest) -> Command:
-        """Argv and environment as the entry says them. Raises ProgramRefused.
-
-        Looks at the program first, which is a few calls of stat.
-        """
-        told = request.model.command
-        if told is None:
-            raise ProgramRefused(
-                engine=self.kind.value,
-                program=request.model.name,
-                problem="its entry names no argv; write it into the configuration",
-            )
-        check_program(told.argv[0])
+        """Argv and environment as the entry says them. Raises ProgramRefused."""
+        told = _spec(request.model)
         base = environment(request, os.environ.get("LD_LIBRARY_PATH"))
         return Command(
             argv=spec.arguments(told, request),
@@ -177,6 +172,17 @@ class CommandEngine:
     def explain_exit(self, output_tail: tuple[str, ...]) -> str:
         """What the last lines mean, in a few words; empty when they say nothing known."""
         return explain_exit(output_tail)
+
+
+def _spec(model: Model) -> CommandSpec:
+    """Raises ProgramRefused."""
+    if model.command is None:
+        raise ProgramRefused(
+            engine=EngineKind.COMMAND.value,
+            program=model.name,
+            problem="its entry names no argv; write it into the configuration",
+        )
+    return model.command
 
 
 def _check_status(url: str, answer: Answer) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from gpud.errors import EngineMissing
 
@@ -16,11 +21,58 @@ class ProgramRefused(EngineMissing):
         return f"cannot run {self.program}: {self.problem}"
 
 
+# A disk that answers needs milliseconds.
+LOOK_SECONDS: Final = 10.0
+
+
+class Looks:
+    """Looks at programs off the loop; at each by one thread, though that may hang for ever."""
+
+    def __init__(self, check: Callable[[str], None] | None = None) -> None:
+        """Another `check` stands in for a disk that misbehaves."""
+        self._check = check or check_program
+        self._under_way: dict[str, asyncio.Future[ProgramRefused | None]] = {}
+
+    async def check(self, path: str, limit_seconds: float = LOOK_SECONDS) -> None:
+        """As check_program. Raises ProgramRefused, also where there is no answer in time."""
+        asked = self._under_way.get(path) or self._begin(path)
+        await asyncio.wait({asked}, timeout=limit_seconds)
+        if not asked.done():
+            raise _refused(path, f"cannot be looked at within {limit_seconds:g} s: its disk hangs")
+        refused = asked.result()
+        if refused is not None:
+            raise _refused(path, refused.problem)
+
+    def _begin(self, path: str) -> asyncio.Future[ProgramRefused | None]:
+        loop = asyncio.get_running_loop()
+        asked: asyncio.Future[ProgramRefused | None] = loop.create_future()
+
+        def settle(refused: ProgramRefused | None) -> None:
+            del self._under_way[path]
+            asked.set_result(refused)
+
+        def run() -> None:
+            refused = None
+            try:
+                self._check(path)
+            except ProgramRefused as error:
+                refused = error
+            except Exception as error:  # noqa: BLE001 — refused, whatever it is
+                refused = _refused(path, str(error))
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(settle, refused)
+
+        self._under_way[path] = asked
+        threading.Thread(target=run, name=f"look {path[-40:]}", daemon=True).start()
+        return asked
+
+
 def check_program(path: str) -> None:
     """Raise ProgramRefused unless root or our user owns it, and nobody else can put another there.
 
     Links are followed; of what they lead to each folder counts too, as whoever may write to one
-    can replace what lies in it. Blocks on the disk, for a few calls of stat.
+    can replace what lies in it. A group may write where it is root's, or our own primary one.
+    Blocks on the disk, for a few calls of stat: on a share that hangs, for ever.
     """
     real = Path(os.path.realpath(path))
     try:
@@ -44,6 +96,9 @@ def _check_place(path: str, place: Path, status: os.stat_result) -> None:
     shared = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
     if status.st_mode & stat.S_IWOTH and not shared:
         raise _refused(path, f"{where}may be written by anybody: chmod o-w it")
+    trusted = status.st_gid in {0, os.getegid()}
+    if status.st_mode & stat.S_IWGRP and not trusted and not shared:
+        raise _refused(path, f"{where}may be written by the group {status.st_gid}: chmod g-w it")
 
 
 def _refused(path: str, problem: str) -> ProgramRefused:

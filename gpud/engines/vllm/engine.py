@@ -12,6 +12,7 @@ import msgspec
 from gpud.engines.api_key import ApiKey
 from gpud.engines.engine import (
     Command,
+    Covered,
     EngineProgram,
     Pulse,
     Readiness,
@@ -59,6 +60,9 @@ class Vllm:
     async def program(self) -> EngineProgram:
         """The program on this host, its --help read once for each build. Raises EngineMissing."""
         return await self._programs.find()
+
+    async def look(self, model: Model) -> None:
+        """Nothing: its program is the engine's, not the entry's."""
 
     def check_options(self, options_: ModelOptions) -> ModelOptions:
         """The options with this engine's defaults filled in. Raises OptionInvalid."""
@@ -211,6 +215,10 @@ class Vllm:
     def measured_bytes(self, output_: tuple[str, ...]) -> int | None:
         """What the engine says that it allocated; None: its output does not tell."""
         return output.measured_bytes(output_)
+
+    def covered(self, output_: tuple[str, ...]) -> Covered | None:
+        """Which items of its footprint that tells whole; None: none."""
+        return output.covered(output_)
 
     def load_fraction(self, output_tail: tuple[str, ...]) -> float | None:
         """How far the load is, 0..1, from the engine's last output; None: it does not tell."""

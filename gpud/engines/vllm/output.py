@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gpud.engines.engine import Pulse, Warmth
+from gpud.engines.engine import Covered, Pulse, Warmth
+from gpud.models.model import FootprintWhat
 from gpud.units import GIB
 
 # `vllm:num_requests_running{engine="0",model_name="tiny"} 1.0`; one line for each engine core.
@@ -118,13 +119,25 @@ def measured_bytes(lines: tuple[str, ...]) -> int | None:
 
     None where it does not tell: on a CPU it never does.
     """
+    told = covered(lines)
+    if told is None:
+        return None
+    graphs = [float(found[1]) for line in lines if (found := _GRAPHS_TOOK.search(line))]
+    return told.bytes + round(max([*graphs, 0.0]) * GIB)
+
+
+def covered(lines: tuple[str, ...]) -> Covered | None:
+    """What is known of the next such load by this one: its weights and its cache.
+
+    Its graphs are a part of an item only; of its activations and logits it tells nothing, and
+    what else it takes the devices tell.
+    """
     weights = [float(found[1]) for line in lines if (found := _MODEL_TOOK.search(line))]
     if not weights:
         return None
-    graphs = [float(found[1]) for line in lines if (found := _GRAPHS_TOOK.search(line))]
     cache = [int(found[1]) for line in lines if (found := _CACHE_TOOK.search(line))]
-    size = max(weights) + max([*graphs, 0.0])
-    return round(size * GIB) + max(cache, default=0)
+    what = {FootprintWhat.WEIGHTS} | ({FootprintWhat.KV_CACHE} if cache else set())
+    return Covered(what=frozenset(what), bytes=round(max(weights) * GIB) + max(cache, default=0))
 
 
 def _samples(metrics: str) -> dict[str, list[tuple[dict[str, str], float]]]:

@@ -10,13 +10,13 @@ import asyncio
 import os
 import re
 import shutil
-import signal
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from gpud.engines.asking import Asking, ask
 from gpud.engines.engine import EngineProgram
 from gpud.engines.vllm import command
 from gpud.errors import EngineMissing
@@ -127,26 +127,19 @@ class Programs:
         """What it prints when asked. Raises EngineMissing: it hangs, or cannot run."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         library_path = os.environ.get("LD_LIBRARY_PATH")
+        asking = Asking(
+            environment=command.bare_environment(library_path, str(self._folder)),
+            limit_seconds=limit_seconds,
+            limit_bytes=OUTPUT_LIMIT_BYTES,
+            cwd=self._folder,
+        )
         try:
-            child = await asyncio.create_subprocess_exec(
-                *asked,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
-                env=command.bare_environment(library_path, str(self._folder)),
-                cwd=self._folder,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise self._missing(asked[0], f"cannot be executed: {error.strerror}") from error
-        try:
-            async with asyncio.timeout(limit_seconds):
-                return await _read_bounded(child)
+            return await ask(asked, asking)
         except TimeoutError:
             problem = f"gives no end of {asked[-1]} within {limit_seconds:g} s"
             raise self._missing(asked[0], problem) from None
-        finally:
-            await _end(child)
+        except OSError as error:
+            raise self._missing(asked[0], f"cannot be executed: {error.strerror}") from error
 
     def _missing(self, program: str, problem: str) -> EngineMissing:
         return EngineMissing(engine=EngineKind.VLLM.value, program=program, problem=problem)
@@ -167,26 +160,3 @@ def _interpreter(program: Path) -> str | None:
         return None
     interpreter = os.fsdecode(found[1]) if found else ""
     return interpreter if _PYTHON.fullmatch(Path(interpreter).name) else None
-
-
-async def _read_bounded(child: asyncio.subprocess.Process) -> str:
-    """What it prints until it ends, or until the limit: the rest is of no interest."""
-    assert child.stdout is not None  # noqa: S101 — a pipe was asked for
-    text = b""
-    while part := await child.stdout.read(64 * 1024):
-        text += part
-        if len(text) > OUTPUT_LIMIT_BYTES:
-            return text.decode(errors="replace")
-    await child.wait()
-    return text.decode(errors="replace")
-
-
-async def _end(child: asyncio.subprocess.Process) -> None:
-    """Kill what still runs: the program, and what it may have started that holds the pipe."""
-    if child.returncode is None:
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        # communicate rather than wait: with output left in the pipe, wait would never return.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(VERSION_LIMIT_SECONDS):
-                await child.communicate()

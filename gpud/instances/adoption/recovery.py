@@ -15,6 +15,7 @@ from gpud.errors import InstanceLost
 from gpud.events import Event
 from gpud.failpoints import around
 from gpud.instances.adoption.orphans import remove_strays
+from gpud.instances.draining.drain import order_of
 from gpud.instances.health.healing import put_off, serving
 from gpud.instances.instance import Exit, Gate, Instance, InstanceState, LoadPhase, UnloadPhase
 from gpud.instances.life import House, Life
@@ -91,6 +92,7 @@ class Recovery:
         if instance.state in {InstanceState.DRAINING, InstanceState.STOPPING}:
             if instance.failure is not None:
                 life.error = InstanceLost(instance=instance.name, cause=instance.failure.message)
+            life.order = order_of(instance, self._house.clock.now())
             self._start(life, None, None)
         elif tree is not None and self._runs(instance):
             self._adopt(life, tree)

@@ -1,7 +1,8 @@
 """Pure: whether an engine that failed after it had served is started again, and when.
 
-Back-off from 1 s to 300 s, doubling; a breaker after five failures within ten minutes, and after
-two for want of memory; all forgotten after ten healthy minutes (the defaults of [health]).
+Back-off from 1 s to 300 s, doubling; a breaker after five failures within ten minutes, after ten
+in a row however slowly they came, and after two for want of memory; all forgotten after ten
+healthy minutes (the defaults of [health]). What is not the engine's doing is not counted.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ OOMS = 2
 # At most so much of a pause is left out by chance, so that what fell together rises apart.
 JITTER = 0.25
 _MAX_DOUBLINGS = 30
+# So many times the failures of the breaker in a row end it too: where each start takes minutes
+# before it fails, its window never holds enough of them.
+IN_A_ROW_FACTOR = 2
 
 
 class GivenUp(enum.Enum):
@@ -26,6 +30,7 @@ class GivenUp(enum.Enum):
 
     RESTART_LOOP = "restart_loop"
     OOM = "oom"
+    FILE_REPLACED = "file_replaced"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +42,7 @@ class Healing:
     failures: tuple[Deadline, ...] = ()  # their moments, as far back as the breaker looks
     in_a_row: int = 0  # since its last healthy spell
     ooms: int = 0  # of these
+    put_offs: int = 0  # tries in a row that came to nothing for what is not the engine's doing
     retry: Deadline | None = None  # when it is started again
     cause: str = ""  # of the last failure
     given_up: GivenUp | None = None
@@ -72,15 +78,17 @@ class RestartLoop(EngineFailed):
     reason = "RESTART_LOOP"
 
     failures: int
-    window_seconds: float
+    window_seconds: float | None  # None: in a row, over whatever time
     cause: str
 
     @property
     def summary(self) -> str:
         """How often, and why the last time."""
+        window = self.window_seconds
+        span = "in a row" if window is None else f"within {window:g} s"
         return (
-            f"cannot keep {self.instance}: its engine failed {self.failures} times within "
-            f"{self.window_seconds:g} s, the last time: {self.cause}; once that is mended, "
+            f"cannot keep {self.instance}: its engine failed {self.failures} times {span}, "
+            f"the last time: {self.cause}; once that is mended, "
             f"`gpuctl reset {self.instance}` starts it again"
         )
 
@@ -118,7 +126,7 @@ def failed(record: Healing, fault: Fault, now: Moment, limits: Health) -> Healin
     given_up = None
     if ooms >= OOMS:
         given_up = GivenUp.OOM
-    elif len(failures) >= limits.breaker_failures:
+    elif len(failures) >= limits.breaker_failures or in_a_row >= most_in_a_row(limits):
         given_up = GivenUp.RESTART_LOOP
     pause = pause_seconds(in_a_row, fault.luck, limits)
     return Healing(
@@ -132,16 +140,35 @@ def failed(record: Healing, fault: Fault, now: Moment, limits: Health) -> Healin
     )
 
 
+def most_in_a_row(limits: Health) -> int:
+    """How many failures without a healthy spell between them end it, over whatever time."""
+    return IN_A_ROW_FACTOR * limits.breaker_failures
+
+
 def pause_seconds(in_a_row: int, luck: float, limits: Health) -> float:
     """How long it is left alone after so many failures in a row, the first being 1."""
-    doublings = min(_MAX_DOUBLINGS, max(0, in_a_row - 1))
-    pause: float = min(float(limits.backoff_most), float(limits.backoff_first) * 2**doublings)
-    return pause * (1 - JITTER * luck)
+    return _doubled(float(limits.backoff_first), in_a_row - 1, limits) * (1 - JITTER * luck)
+
+
+def put_off_seconds(record: Healing, first: float, luck: float, limits: Health) -> float:
+    """Until the next try, after those in a row that came to nothing; the shortest is `first`."""
+    return _doubled(first, record.put_offs, limits) * (1 - JITTER * luck)
+
+
+def _doubled(first: float, times: int, limits: Health) -> float:
+    doublings = min(_MAX_DOUBLINGS, max(0, times))
+    return min(float(limits.backoff_most), first * float(2**doublings))
 
 
 def put_off(record: Healing, cause: str, now: Moment, seconds: float) -> Healing:
     """Started again a little later, for a reason that is not the engine's: no failure counts."""
-    return replace(record, ready=None, retry=Deadline.after(now, seconds), cause=cause)
+    return replace(
+        record,
+        ready=None,
+        retry=Deadline.after(now, seconds),
+        cause=cause,
+        put_offs=record.put_offs + 1,
+    )
 
 
 def serving(record: Healing, now: Moment) -> Healing:
@@ -153,6 +180,7 @@ def serving(record: Healing, now: Moment) -> Healing:
         retry=None,
         cause="",
         given_up=None,
+        put_offs=0,
     )
 
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from dataclasses import replace
+from typing import Final, NoReturn
 
 import structlog
 
-from gpud.errors import GpudError, StoreReadOnly
+from gpud.errors import (
+    DeviceUnavailable,
+    EngineMissing,
+    GpudError,
+    ModelFileInvalid,
+    StoreReadOnly,
+)
 from gpud.failpoints import around
 from gpud.instances.draining.drain import open_door
 from gpud.instances.health.healing import (
@@ -17,7 +24,9 @@ from gpud.instances.health.healing import (
     RestartLoop,
     failed,
     put_off,
+    put_off_seconds,
 )
+from gpud.instances.health.returning import FileReplaced, Return
 from gpud.instances.health.watch import Watch
 from gpud.instances.instance import InstanceState, LoadPhase
 from gpud.instances.life import Life
@@ -25,13 +34,15 @@ from gpud.instances.lifecycle import Happening
 from gpud.instances.load import TAIL_LINES, Load, engine_exited
 from gpud.instances.race import unless
 from gpud.instances.sleeping.sleeping import found_asleep
-from gpud.instances.starting.admission import MemoryTaken
-from gpud.instances.tree.output import since_mark, tail
+from gpud.instances.starting.admission import ContextsRefused, MemoryTaken
+from gpud.instances.tree.output import here, since_mark, tail
 
 log = structlog.get_logger()
 
-# Before the next try, where what stands in the way is not the engine's doing.
+# Before the next try, the first, where what stands in the way is not the engine's doing.
 PUT_OFF_SECONDS = 0.5
+# What keeps any engine from being started: nothing of it has run.
+_OURS: Final = (StoreReadOnly, DeviceUnavailable, ContextsRefused, EngineMissing, ModelFileInvalid)
 
 
 class Keeping:
@@ -41,6 +52,7 @@ class Keeping:
         self._life = life
         self._house = life.house
         self._load = load
+        self._return = Return(life, load)
         self._gone_boottime: float | None = None  # when the last tree was seen to be gone
 
     async def run(self) -> NoReturn:
@@ -65,12 +77,14 @@ class Keeping:
             return
         await self._end_tree()
         await self._wait_out()
-        await self._load.again()
+        await self._until_devices_take_it()
+        await self._return.run()
 
     async def _watch(self) -> None:
         """Until its engine ends. Raises EngineExited, EngineStuck."""
         life = self._life
         assert life.tree is not None  # noqa: S101 — what is READY runs
+        life.served_from = here(life.folder)
         await found_asleep(life)
         exit_ = await unless(Watch(life, self._load).run(), life.tree.engine_gone())
         if exit_ is not None:
@@ -82,8 +96,11 @@ class Keeping:
         if not life.instance.restart:
             raise error
         record = life.instance.healing
+        if isinstance(error, FileReplaced):
+            life.note(healing=replace(record, given_up=GivenUp.FILE_REPLACED, cause=error.summary))
+            raise error
         if self._is_ours(error):
-            record = put_off(record, error.summary, now, PUT_OFF_SECONDS)
+            record = put_off(record, error.summary, now, self._put_off_seconds(error))
         else:
             fault = Fault(
                 cause=error.summary,
@@ -114,12 +131,14 @@ class Keeping:
             retry_seconds=f"{seconds:.3f}",
             failures=str(len(record.failures)),
         )
+        # Of tries that come to nothing one after the other the first is told.
+        news = event if record.put_offs < 2 else None
         life.signs = None
         # What is told of it until it is started again is that it was READY and fell.
         life.phase = LoadPhase.READY
         life.woken.clear()
         with around("heal.intent"):
-            life.happen(Happening.AILED, event, healing=record, endpoint="", sleep=None)
+            life.happen(Happening.AILED, news, healing=record, endpoint="", sleep=None)
             await life.written()
         await self._end_tree()
         open_door(life)
@@ -127,13 +146,37 @@ class Keeping:
     def _is_ours(self, error: GpudError) -> bool:
         """Whether it says nothing against the engine.
 
-        A store that cannot be written lets nothing start. A device may go on showing the bytes of
-        an engine that is gone, for as long as any may take to show them back.
+        A store that cannot be written lets nothing start, nor does a device that is hot or lost,
+        a program that is being replaced, or a file that cannot be read now. A device may go on
+        showing the bytes of an engine that is gone, for as long as any may take to show them back.
         """
         if isinstance(error, MemoryTaken) and self._gone_boottime is not None:
             since = self._house.clock.now().boottime - self._gone_boottime
             return since < float(self._house.policy.release_deadline)
-        return isinstance(error, StoreReadOnly)
+        return isinstance(error, _OURS)
+
+    def _put_off_seconds(self, error: GpudError) -> float:
+        """Longer each time, but where it passes within seconds and a try costs nothing."""
+        if isinstance(error, (MemoryTaken, StoreReadOnly)):
+            return PUT_OFF_SECONDS
+        record, luck = self._life.instance.healing, self._house.luck()
+        return put_off_seconds(record, PUT_OFF_SECONDS, luck, self._house.health)
+
+    async def _until_devices_take_it(self) -> None:
+        """Look at what the sampler has of its devices, often: that costs nothing, a start does.
+
+        Told once. Raises MemoryTaken where it is somebody else who took the bytes.
+        """
+        told: type[GpudError] | None = None
+        while (error := self._return.why_not_yet()) is not None and not self._life.woken.is_set():
+            if not self._is_ours(error):
+                raise error
+            if told is not type(error):
+                told, now = type(error), self._house.clock.now()
+                record = put_off(self._life.instance.healing, error.summary, now, PUT_OFF_SECONDS)
+                log.warning("instance.waits", instance=self._life.instance.name, cause=str(error))
+                self._life.note(healing=record)
+            await unless(self._house.clock.sleep(PUT_OFF_SECONDS), self._life.woken.wait())
 
     async def _end_tree(self) -> None:
         """SIGKILL to all of it: what failed is not asked to go. Its turn ends when it is gone."""
@@ -143,7 +186,7 @@ class Keeping:
                 tree.kill()
                 life.note(last_exit=await tree.engine_gone(), pid=None)
                 await tree.gone()
-            life.tree = None
+            life.tree, life.served_from = None, None
             if tree.engine_pid() is not None:  # else it never came past its gate, and took nothing
                 self._gone_boottime = self._house.clock.now().boottime
                 self._house.list_soon()
@@ -165,11 +208,13 @@ class Keeping:
             return OutOfMemory(
                 instance=name, phase=phase, output_tail=lines, ooms=record.ooms, cause=record.cause
             )
+        limits = self._house.health
+        in_window = len(record.failures) >= limits.breaker_failures
         return RestartLoop(
             instance=name,
             phase=phase,
             output_tail=lines,
-            failures=len(record.failures),
-            window_seconds=float(self._house.health.breaker_window),
+            failures=len(record.failures) if in_window else record.in_a_row,
+            window_seconds=float(limits.breaker_window) if in_window else None,
             cause=error.summary,
         )

@@ -17,6 +17,8 @@ _SAID = re.compile(
     r"|less than requested memory",
     re.IGNORECASE,
 )
+# Memory that could not be locked is there all the same: a warning of a start that goes on.
+_HARMLESS = re.compile(r"mlock|MEMLOCK", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,17 +57,22 @@ def words(exit_: Exit, before: OomKills | None, after: OomKills, lines: tuple[st
     """How it is known that it ended for want of memory; empty: it is not.
 
     Of a SIGKILL the kernel's counts tell: by the instance's own cgroup for certain, by the host's
-    in all likelihood.
+    in all likelihood. Of an end of its own making, an error's code or SIGABRT, its last words do;
+    `lines` are those since it served, where it did: what was said of a start is over by then.
     """
     if exit_.signal == signal.SIGKILL and before is not None:
         if _grew(before.own, after.own):
             return "killed by the kernel, its cgroup's memory was used up"
         if _grew(before.host, after.host):
             return "killed by the kernel, the host was out of memory"
-    if exit_.code == 0:
+    if not exit_.code and exit_.signal != signal.SIGABRT:
         return ""
-    said = next((line for line in reversed(lines) if _SAID.search(line)), "")
+    said = next((line for line in reversed(lines) if _tells(line)), "")
     return f"it said: {said.strip()[:200]}" if said else ""
+
+
+def _tells(line: str) -> bool:
+    return bool(_SAID.search(line)) and not _HARMLESS.search(line)
 
 
 def _grew(before: int | None, after: int | None) -> bool:

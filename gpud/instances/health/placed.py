@@ -30,6 +30,14 @@ class Placed:
     ready_boottime: float
 
 
+def works_alone(reservation: str, sample: Sample, least_percent: float) -> bool:
+    """Whether a device was working, and nobody but the instance of that promise is on it."""
+    percent, processes = sample.readings.utilization_percent, sample.processes
+    if sample.info.kind is DeviceKind.HOST or percent is None or percent < least_percent:
+        return False
+    return bool(processes) and all(each.claim == reservation for each in processes or ())
+
+
 def fallback(placed: Placed, sample: Sample, charge: Charge | None) -> str:
     """Why one device says that it runs on the CPU; empty where it does not, or does not tell.
 

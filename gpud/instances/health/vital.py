@@ -3,7 +3,8 @@
 Each reading makes a new Vital from the one before; `judge` says what they come to. Moments are
 seconds of CLOCK_BOOTTIME. The rules are those of research: alive, then its own counters, then a
 request for one token when it is idle; a health check that times out while the counters advance is
-a busy server's.
+a busy server's. Where its counters stand still, as llama-server's do through a whole batch, the
+CPU time that it takes is a sign of work, up to a ceiling.
 """
 
 from __future__ import annotations
@@ -21,6 +22,17 @@ PROBE_FAILURES = 3
 SILENCE_FACTOR = 5
 # A reading that is late by so many rounds is told.
 LATE_ROUNDS = 3
+# CPU time counts as work for at most so many times `stuck` after the last other sign: one batch on
+# a slow host takes minutes, and what spins for longer is taken for wedged.
+SPIN_FACTOR = 10
+# Of one CPU. An idle server that is asked for its counters every 5 s takes some 0.05 %.
+WORK_SHARE = 0.02
+# CPU time is compared over this part of `stuck`: the kernel counts it in steps of 10 ms.
+CPU_PARTS = 8
+# Of a device; idle cards show a percent or two now and then.
+WORK_PERCENT = 5.0
+# When it was last used is written down at most so often.
+NOTE_SECONDS = 30.0
 
 
 class Verdict(enum.Enum):
@@ -45,6 +57,9 @@ class Vital:
     pulse: Pulse | None = None  # the newest it told
     pulsed: float | None = None  # and when
     worked: float | None = None  # its counters advanced
+    cpu_seconds: float | None = None  # that its processes had taken
+    cpu_read: float | None = None  # and when
+    ran: float | None = None  # it took CPU time, or its device worked for it alone
     readiness: Readiness | None = None
     asked: float | None = None  # whether it is ready
     unready: float | None = None  # since when it is not, without a break
@@ -65,6 +80,14 @@ class Vital:
 def begun(now: float) -> Vital:
     """It is READY: it has just been used, by its warm-up."""
     return Vital(since=now, answered=now, unblocked=now, used=now)
+
+
+def found(now: float, used: float, progress: float) -> Vital:
+    """It serves since before the daemon began, and was last used then, its counters at so much.
+
+    Where they have moved since, it was used since: as far as is known, just now.
+    """
+    return replace(begun(now), used=min(used, now), pulse=Pulse(progress=progress))
 
 
 def felt(vital: Vital, pulse: Pulse | None, now: float) -> Vital:
@@ -88,6 +111,25 @@ def felt(vital: Vital, pulse: Pulse | None, now: float) -> Vital:
         unblocked=now if is_free else vital.unblocked,
         tokens_per_second=_rate(vital, new, now) or vital.tokens_per_second,
     )
+
+
+def ran(vital: Vital, cpu_seconds: float | None, limits: Health, now: float) -> Vital:
+    """After the CPU time that all its processes have taken was read; None: it could not be."""
+    if cpu_seconds is None:
+        return vital
+    if vital.cpu_seconds is None or vital.cpu_read is None:
+        return replace(vital, cpu_seconds=cpu_seconds, cpu_read=now)
+    span = now - vital.cpu_read
+    if span < limits.stuck / CPU_PARTS:
+        return vital
+    is_work = cpu_seconds - vital.cpu_seconds >= WORK_SHARE * span
+    last = now if is_work else vital.ran
+    return replace(vital, cpu_seconds=cpu_seconds, cpu_read=now, ran=last)
+
+
+def computed(vital: Vital, at: float) -> Vital:
+    """Its device was seen to work, for nobody but it, at that moment."""
+    return replace(vital, ran=at if vital.ran is None else max(vital.ran, at))
 
 
 def _differs(before: float | None, now: float | None) -> bool:
@@ -158,7 +200,9 @@ def wants_probe(vital: Vital, limits: Health, now: float) -> bool:
         or vital.unready is not None
     ):
         return False
-    if vital.pulse is not None and vital.pulse.sleeping:
+    if vital.pulse is None or vital.pulse.sleeping or vital.pulse.holds_contexts:
+        # What has wedged an idle llama-server shows with the next request: a probe each minute
+        # would have every chat that rested meanwhile computed anew from its first token.
         return False
     pause = limits.health if vital.probe_failures else limits.probe
     last = max(vital.used, vital.since if vital.probed is None else vital.probed)
@@ -168,21 +212,40 @@ def wants_probe(vital: Vital, limits: Health, now: float) -> bool:
 def stuck(vital: Vital, limits: Health, now: float) -> str:
     """Why it is stuck; empty when it is not known to be."""
     limit, worked = limits.stuck, vital.worked if vital.worked is not None else vital.since
-    if vital.in_flight and vital.pulsed is not None and vital.pulsed - vital.unblocked >= limit:
-        span = vital.pulsed - vital.unblocked
-        return f"{_requests(vital)}, and no progress for {span:.3g} s"
-    if now - max(vital.answered, worked) >= limit:
-        span = now - max(vital.answered, worked)
+    if vital.in_flight and vital.pulsed is not None:
+        signed = _signed(vital, vital.unblocked, limits, now)
+        if vital.pulsed - signed >= limit:
+            span = vital.pulsed - vital.unblocked
+            return f"{_requests(vital)}, and no progress for {span:.3g} s{_spun(vital, signed)}"
+    last = max(vital.answered, worked)
+    signed = _signed(vital, last, limits, now)
+    if now - signed >= limit:
         flight = f", with {_requests(vital)}" if vital.in_flight else ""
-        return f"no answer to anything for {span:.3g} s{flight}"
-    if vital.unready is not None and now - max(vital.unready, worked) >= limit:
-        said = vital.readiness.value if vital.readiness is not None else "nothing"
-        return f"its health has been {said} for {now - vital.unready:.3g} s, without progress"
-    if vital.pulsed is not None and now - vital.pulsed >= limit * SILENCE_FACTOR:
+        return f"no answer to anything for {now - last:.3g} s{flight}{_spun(vital, signed)}"
+    if vital.unready is not None:
+        signed = _signed(vital, max(vital.unready, worked), limits, now)
+        if now - signed >= limit:
+            said = vital.readiness.value if vital.readiness is not None else "nothing"
+            span = now - vital.unready
+            return f"its health has been {said} for {span:.3g} s, without progress"
+    signed = now if vital.pulsed is None else _signed(vital, vital.pulsed, limits, now)
+    if vital.pulsed is not None and now - signed >= limit * SILENCE_FACTOR:
         return f"its counters have not answered for {now - vital.pulsed:.3g} s"
     if vital.probe_failures >= PROBE_FAILURES:
         return f"idle, it gave no token to {vital.probe_failures} requests in a row"
     return ""
+
+
+def _signed(vital: Vital, last: float, limits: Health, now: float) -> float:
+    """The newest sign of work: CPU time counts up to the ceiling after the `last` other one."""
+    if vital.ran is None or now - last >= limits.stuck * SPIN_FACTOR:
+        return last
+    return max(last, vital.ran)
+
+
+def _spun(vital: Vital, signed: float) -> str:
+    """That it took CPU time all the while, where that was not believed any longer."""
+    return ", though it takes CPU time" if vital.ran is not None and vital.ran > signed else ""
 
 
 def judge(vital: Vital, limits: Health, now: float) -> tuple[Verdict, str]:
@@ -204,15 +267,18 @@ def judge(vital: Vital, limits: Health, now: float) -> tuple[Verdict, str]:
 
 
 def _unready(vital: Vital, limits: Health, now: float) -> tuple[Verdict, str]:
-    """Not ready for a while, and not yet stuck: a busy server lets its health wait."""
+    """Not ready, and not yet stuck: a busy server lets its health wait."""
     since = vital.unready if vital.unready is not None else now
     said = vital.readiness.value if vital.readiness is not None else "silent"
-    span = f"{now - since:.3g} s"
-    if now - since < limits.health:
-        return Verdict.HEALTHY, f"its health is {said} just now"
+    why = f"its health has been {said} for {now - since:.3g} s"
+    if vital.answered < since:
+        why = f"no answer for {now - vital.answered:.3g} s"
     if vital.worked is not None and vital.worked >= since:
-        return Verdict.BUSY, f"its health has been {said} for {span}, its counters advance"
-    return Verdict.DEGRADED, f"its health has been {said} for {span}"
+        return Verdict.BUSY, f"{why}, its counters advance"
+    if vital.ran is not None and now - vital.ran < limits.health:
+        return Verdict.BUSY, f"{why}, it takes CPU time"
+    is_new = now - since < limits.health
+    return (Verdict.BUSY if is_new and vital.in_flight else Verdict.DEGRADED), why
 
 
 def _requests(vital: Vital) -> str:
@@ -236,6 +302,18 @@ def is_idle_too_long(vital: Vital, ttl_seconds: float | None, now: float, *, pin
     """Whether its deadline has come, by counters that were read at this very moment."""
     deadline = idle_deadline(vital, ttl_seconds, pinned=pinned)
     return deadline is not None and vital.pulsed == now and now >= deadline
+
+
+def wants_noting(vital: Vital, noted: tuple[float, float] | None, at: float, now: float) -> bool:
+    """Whether it is to be written down when it was last used, and its counters with it.
+
+    `noted` is what was written last, `at` that moment.
+    """
+    if vital.pulse is None or vital.pulse.progress is None or vital.pulsed is None:
+        return False
+    return noted is None or (
+        noted != (vital.used, vital.pulse.progress) and now - at >= NOTE_SECONDS
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

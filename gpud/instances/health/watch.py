@@ -18,12 +18,15 @@ from gpud.engines.probe import ProbeFailed
 from gpud.errors import GpudError, ModelFileInvalid
 from gpud.instances.health import vital
 from gpud.instances.health.healing import EngineStuck
-from gpud.instances.health.placed import Placed, fallback
-from gpud.instances.health.vital import Signs, Verdict
+from gpud.instances.health.placed import Placed, fallback, works_alone
+from gpud.instances.health.vital import Signs, Verdict, Vital
+from gpud.instances.instance import Use
 from gpud.instances.life import Life, StopOrder
 from gpud.instances.load import TAIL_LINES, Load
 from gpud.instances.starting.handing import key_of
 from gpud.instances.tree.output import since_mark, tail
+from gpud.instances.tree.usage import cpu_seconds
+from gpud.ledger.reservation import Deadline
 
 log = structlog.get_logger()
 
@@ -40,7 +43,9 @@ class Watch:
         self._house = life.house
         self._load = load
         self._engine = life.house.engines[life.instance.engine]
-        self._vital = vital.begun(life.house.clock.now().boottime)
+        self._vital = _begun(life, self._house.clock.now())
+        self._noted: tuple[float, float] | None = None
+        self._noted_at = 0.0
         self._key: ApiKey | None = None
 
     async def run(self) -> NoReturn:
@@ -63,9 +68,11 @@ class Watch:
         self._life.oom_kills = self._house.kernel.oom_kills(self._life.instance.id)
         now = await self._feel()
         if vital.wants_probe(self._vital, self._house.health, now) and self._may_probe():
-            now = await self._probe(now)
+            with self._house.quiet.asking(self._life.instance.id):
+                now = await self._probe(now)
         self._look_at_devices()
         self._tell()
+        self._note_use(now)
         self._unload_if_idle(now)
 
     async def _feel(self) -> float:
@@ -74,14 +81,22 @@ class Watch:
         pulse = await self._engine.pulse(endpoint, self._key)
         now = self._now()
         self._vital = vital.felt(self._vital, pulse, now)
+        if self._life.tree is not None:
+            taken = cpu_seconds(self._life.tree.identity)
+            self._vital = vital.ran(self._vital, taken, limits, now)
         if vital.wants_readiness(self._vital, limits, now):
             readiness = await self._engine.readiness(endpoint)
             self._vital = vital.asked(self._vital, readiness, self._now())
         return now
 
     def _may_probe(self) -> bool:
-        """One that lets its weights go when idle would never come to that."""
-        return not self._life.instance.options.sleep_idle_seconds
+        """One that lets its weights go when idle would never come to that.
+
+        Nor is anybody asked whose device is being measured: the token would be measured too.
+        """
+        instance = self._life.instance
+        is_held = self._house.quiet.is_held(instance.devices)
+        return not instance.options.sleep_idle_seconds and not is_held
 
     async def _probe(self, now: float) -> float:
         """Ask for a token, then for its counters, so that it is not taken for a request.
@@ -122,6 +137,9 @@ class Watch:
             fallback(placed, sample, charges.get(sample.info.uuid)) for sample in self._samples()
         )
         self._vital = vital.placed(self._vital, next(filter(None, found), ""))
+        for sample in self._samples():
+            if works_alone(placed.reservation, sample, vital.WORK_PERCENT):
+                self._vital = vital.computed(self._vital, sample.boottime)
 
     def _samples(self) -> tuple[Sample, ...]:
         snapshot = self._house.snapshots.latest
@@ -186,5 +204,28 @@ class Watch:
             )
             self._life.stop_with(order)
 
+    def _note_use(self, now: float) -> None:
+        """Write down when it was last used, seldom: a restart of the daemon is no use of it."""
+        instance, seen = self._life.instance, self._vital
+        if instance.idle_ttl_seconds is None or instance.pinned or self._life.order is not None:
+            return
+        if not vital.wants_noting(seen, self._noted, self._noted_at, now):
+            return
+        progress = seen.pulse.progress if seen.pulse is not None else None
+        assert progress is not None  # noqa: S101 — it would not be wanted
+        self._noted, self._noted_at = (seen.used, progress), now
+        moment = Deadline.after(self._house.clock.now(), seen.used - self._now())
+        self._life.note(use=Use(moment=moment, progress=progress))
+
     def _now(self) -> float:
         return self._house.clock.now().boottime
+
+
+def _begun(life: Life, now: Moment) -> Vital:
+    """As an earlier life of the daemon left it, where the engine is the one it knew."""
+    use, ready = life.instance.use, life.instance.healing.ready
+    if use is None or ready is None or use.moment.boot_id != now.boot_id:
+        return vital.begun(now.boottime)
+    if use.moment.boottime < ready.boottime:
+        return vital.begun(now.boottime)
+    return vital.found(now.boottime, use.moment.boottime, use.progress)

@@ -8,7 +8,7 @@ from gpud.engines.engine import Engine
 from gpud.models.catalogue import Inspection
 from gpud.models.footprint import DeviceTraits
 from gpud.models.learned import EngineBuild, Learned, load_key, process_key
-from gpud.models.model import Footprint, ModelKind, ModelOptions
+from gpud.models.model import Footprint, FootprintWhat, ModelKind, ModelOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,8 @@ class Estimator:
         options = _settled(inspection, options)
         if self.build is None:
             return self.engine.estimate(inspection, options, device)
-        known = self.learned.process_bytes(process_key(self.build, device))
+        key = process_key(self.build, device, self.engine.devices_needed(options))
+        known = self.learned.process_bytes(key)
         law = self.engine.estimate(inspection, options, replace(device, context_bytes=known))
         return self.learned.footprint(self.key(inspection, options, device), law)
 
@@ -37,6 +38,19 @@ class Estimator:
         settled, place = _settled(inspection, options), replace(device, context_bytes=None)
         return load_key(inspection, settled, self.build, place)
 
+    def beside(
+        self, inspection: Inspection, options: ModelOptions, device: DeviceTraits
+    ) -> Beside:
+        """What the law says of all that is no buffer. Raises as Engine.estimate does."""
+        options = _settled(inspection, options)
+
+        def context(known: int | None) -> int:
+            law = self.engine.estimate(inspection, options, replace(device, context_bytes=known))
+            return sum(each.bytes for each in law.items if each.what is FootprintWhat.CONTEXT)
+
+        own = context(0)
+        return Beside(process_bytes=context(None) - own, own_bytes=own)
+
     def host_bytes(
         self, inspection: Inspection, options: ModelOptions, device: DeviceTraits
     ) -> int:
@@ -46,6 +60,17 @@ class Estimator:
     def devices_needed(self, options: ModelOptions) -> int:
         """Over how many devices one load is spread."""
         return self.engine.devices_needed(options)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """What a load takes beside its buffers by the law: any process, and this model in it.
+
+    (On the host a vocabulary lies on the process's heap.)
+    """
+
+    process_bytes: int
+    own_bytes: int
 
 
 def _settled(inspection: Inspection, options: ModelOptions) -> ModelOptions:

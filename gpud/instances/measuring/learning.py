@@ -12,10 +12,12 @@ import msgspec
 import structlog
 
 from gpud.devices.snapshot import DeviceKind, Sample, Snapshot
+from gpud.engines.engine import Covered
 from gpud.errors import EngineMissing
 from gpud.events import Event
+from gpud.instances.health.vital import Verdict
 from gpud.instances.instance import InstanceState
-from gpud.instances.measuring.estimator import Estimator
+from gpud.instances.measuring.estimator import Beside, Estimator
 from gpud.ledger.change import Change
 from gpud.models.catalogue import Inspection
 from gpud.models.footprint import DeviceTraits
@@ -41,7 +43,20 @@ LOADS, PROCESSES = "measured_load", "measured_process"  # kinds of rows
 # takes beyond that later is learned when it is seen.
 SETTLED_SECONDS: Final = 60.0
 RISE_SHARE: Final = 0.01  # less is not worth a write
+_LESS: Final = (Verdict.DEGRADED, Verdict.SLEEPING, Verdict.STUCK)
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """The engine's word of what it allocated.
+
+    `engine_bytes` None: it did not tell, so all of its processes count. `covered` None: what it
+    told is of all of its buffers.
+    """
+
+    engine_bytes: int | None
+    covered: Covered | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,7 +67,8 @@ class Watched:
     build: EngineBuild
     device: DeviceTraits
     footprint: Footprint
-    engine_bytes: int | None  # None: the engine did not tell, so all of its processes count
+    told: Told
+    beside: Beside
     since_boottime: float
     most_bytes: int = 0
     recorded_bytes: int | None = None
@@ -72,8 +88,8 @@ def restore(learned: Learned, store: SqliteStore) -> None:
     learned.restore(_read(store, LOADS, Measurement), _read(store, PROCESSES, Overhead))
 
 
-def checked(life: Life, estimator: Estimator, seen: Inspection, engine_bytes: int | None) -> None:
-    """A load came to its CHECK: its engine told its buffers, or did not (None).
+def checked(life: Life, estimator: Estimator, seen: Inspection, told: Told) -> None:
+    """A load came to its CHECK: its engine told its buffers, or did not.
 
     A projector's buffers are told in part only, so such a load teaches nothing.
     """
@@ -88,12 +104,13 @@ def checked(life: Life, estimator: Estimator, seen: Inspection, engine_bytes: in
         build=estimator.build,
         device=device,
         footprint=instance.footprint,
-        engine_bytes=engine_bytes,
+        told=told,
+        beside=estimator.beside(seen, instance.options, device),
         since_boottime=life.house.clock.now().boottime,
     )
-    if engine_bytes is not None:
-        _record(life, watched, engine_bytes, is_whole=False)
-    if engine_bytes is None or sample.info.kind is not DeviceKind.SIMULATED:
+    if told.engine_bytes is not None:
+        _record(life, watched, told)
+    if told.engine_bytes is None or sample.info.kind is not DeviceKind.SIMULATED:
         life.watched = watched
 
 
@@ -119,11 +136,11 @@ def _look_safely(life: Life, watched: Watched, snapshot: Snapshot) -> None:
 
 def _look(life: Life, watched: Watched, snapshot: Snapshot) -> None:
     used = _used_bytes(life, snapshot, watched.since_boottime)
-    if used is None:
+    if used is None or _is_not_itself(life):
         return
-    if watched.engine_bytes is not None:
+    if watched.told.engine_bytes is not None:
         life.watched = None
-        _learn_overhead(life, watched, used - watched.engine_bytes)
+        _learn_overhead(life, watched, used - watched.told.engine_bytes)
         return
     known = watched.recorded_bytes
     watched.most_bytes = max(used, watched.most_bytes)
@@ -135,37 +152,67 @@ def _look(life: Life, watched: Watched, snapshot: Snapshot) -> None:
         worth_it = watched.most_bytes > known * (1 + RISE_SHARE)
     if worth_it:
         watched.recorded_bytes = watched.most_bytes
-        _record(life, watched, watched.most_bytes, is_whole=True)
+        _record(life, watched, Told(engine_bytes=None))
+
+
+def _is_not_itself(life: Life) -> bool:
+    """One that sleeps, or does not run where it should, takes less than it will."""
+    signs = life.signs
+    return life.instance.sleep is not None or (signs is not None and signs.verdict in _LESS)
 
 
 def _learn_overhead(life: Life, watched: Watched, beside: int) -> None:
-    """What the processes take beside the engine's buffers.
+    """What the processes take beside the engine's buffers, and beside what is this model's own.
 
-    A driver tells it exactly. Of the host's memory only pages that were touched are seen, so it
-    counts where it is more than was expected.
+    A driver tells it exactly. Where pages are seen only once they were touched, or the engine told
+    its buffers in part, or of one of its devices, it is no less than the law says.
     """
-    items = watched.footprint.items
-    expected = sum(item.bytes for item in items if item.what is FootprintWhat.CONTEXT)
-    if beside <= 0 or len(life.instance.devices) > 1:  # the engine's word is of the dearest alone
+    devices, learned = len(life.instance.devices), life.house.learned
+    key, found = process_key(watched.build, watched.device, devices), beside
+    if watched.told.covered is not None:
+        found -= _untold_bytes(watched)
+    found -= watched.beside.own_bytes
+    is_exact = watched.told.covered is None and devices == 1
+    if watched.device.kind is DeviceKind.HOST or not is_exact:
+        least = watched.beside.process_bytes
+        if found <= least and learned.process_bytes(key) is None:
+            return
+        found = max(found, least)
+    if found <= 0:
         return
-    if watched.device.kind is DeviceKind.HOST and beside <= expected:
-        return
-    key, learned = process_key(watched.build, watched.device), life.house.learned
-    found = learned.observe(key, beside, life.house.clock.now().wall)
-    life.house.promises.post(Change(), (_row(PROCESSES, key, found), *_forgotten(learned)))
+    kept = learned.observe(key, found, life.house.clock.now().wall)
+    life.house.promises.post(Change(), (_row(PROCESSES, key, kept), *_forgotten(learned)))
 
 
-def _record(life: Life, watched: Watched, measured: int, *, is_whole: bool) -> None:
+def _untold_bytes(watched: Watched) -> int:
+    """Of the buffers, what is expected of those that the engine did not tell.
+
+    What it told beyond whole items is of them.
+    """
+    told = watched.told
+    assert told.covered is not None  # noqa: S101 — for the type checker
+    covers, footprint = told.covered.what, watched.footprint
+    known = expected_bytes(footprint, is_whole=False, covers=covers)
+    rest = expected_bytes(footprint, is_whole=False) - known
+    return max(0, rest - ((told.engine_bytes or 0) - told.covered.bytes))
+
+
+def _record(life: Life, watched: Watched, told: Told) -> None:
     """Keep a measurement, durable with the record; a drift is told."""
-    learned = life.house.learned
-    told = Measurement(
+    learned, is_whole = life.house.learned, told.engine_bytes is None
+    covers: frozenset[FootprintWhat] = frozenset()
+    measured = watched.most_bytes if told.engine_bytes is None else told.engine_bytes
+    if told.covered is not None:
+        covers, measured = told.covered.what, told.covered.bytes
+    measurement = Measurement(
         model=life.instance.model,
         measured_bytes=measured,
-        estimated_bytes=expected_bytes(watched.footprint, is_whole=is_whole),
+        estimated_bytes=expected_bytes(watched.footprint, is_whole=is_whole, covers=covers),
         is_whole=is_whole,
         wall=life.house.clock.now().wall,
+        covers=covers,
     )
-    drift = learned.record(watched.key, told)
+    drift = learned.record(watched.key, measurement)
     rows = (_row(LOADS, watched.key, learned.load(watched.key)), *_forgotten(learned))
     _ = life.commit_with(rows, Change(), _drift_event(life, drift) if drift else None)
 

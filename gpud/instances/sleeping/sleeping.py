@@ -149,7 +149,8 @@ def _sleeper(life: Life) -> Sleeper:
     if not isinstance(engine, Sleeper):
         raise _refused(life, f"one of {instance.engine.value}", _ADVICE[instance.engine])
     if not instance.options.sleep_mode:
-        raise _refused(life, "loaded without sleep_mode", "load it again with --sleep-mode")
+        advice = "write sleep_mode = true into its entry of the configuration, and load it again"
+        raise _refused(life, "loaded without sleep_mode", advice)
     if instance.state is not InstanceState.READY or life.order is not None:
         raise _refused(life, instance.state.name, "only what is READY sleeps and wakes")
     return engine

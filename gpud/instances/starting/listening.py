@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpud.errors import EngineFailed
-from gpud.instances.starting.ports import LOOPBACK
+from gpud.instances.starting.ports import LOOPBACK, is_taken
 from gpud.instances.tree.shim import children_of
 
 # Each start of an engine takes its time: a port is lost once, hardly ever twice.
@@ -50,18 +50,7 @@ class PortTaken(EngineFailed):
 
 def was_lost(port: int, lines: tuple[str, ...]) -> bool:
     """Whether an engine that has ended could not have its port: it said so, or another has it."""
-    return any(_SAID.search(line) for line in lines) or _is_taken(port)
-
-
-def _is_taken(port: int) -> bool:
-    with socket.socket() as listener:
-        # What is left of closed connections is in nobody's way.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((LOOPBACK, port))
-        except OSError:
-            return True
-    return False
+    return any(_SAID.search(line) for line in lines) or is_taken(port)
 
 
 def is_shared(port: int, root: int, proc: Path = Path("/proc")) -> bool:

@@ -10,6 +10,31 @@ from gpud.instances.instance import Instance
 LOOPBACK = "127.0.0.1"
 
 
+def port_again(instance: Instance, roll: Iterable[Instance]) -> int:
+    """The port that it had, so that who knows its endpoint finds it there; another if it is taken.
+
+    An engine shares its port with the sockets of gpud's user, so that anybody who listens there
+    now is looked for, not met.
+    """
+    others = [each for each in roll if each.id != instance.id]
+    had = instance.port
+    if had is None or had in {each.port for each in others if not each.ended} or is_taken(had):
+        return free_port(others)
+    return had
+
+
+def is_taken(port: int) -> bool:
+    """Whether somebody has it, a server or a connection of somebody's own."""
+    with socket.socket() as listener:
+        # What is left of closed connections is in nobody's way.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((LOOPBACK, port))
+        except OSError:
+            return True
+    return False
+
+
 def free_port(roll: Iterable[Instance]) -> int:
     """A port that was free a moment ago; another process may still be faster than its engine.
 

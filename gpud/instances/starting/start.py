@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -31,6 +31,7 @@ from gpud.instances.starting.confinement import (
     swap_words,
 )
 from gpud.instances.starting.handing import Handed, hand_over
+from gpud.instances.starting.ignoring import ignored_words
 from gpud.instances.starting.ports import LOOPBACK
 from gpud.instances.tree import locking
 from gpud.instances.tree.binding import Binding
@@ -56,6 +57,7 @@ class Start:
     program: EngineProgram
     model: Model
     inspection: Inspection
+    restarts: int  # how often it was started again, once this engine runs
 
     async def run(self) -> Tree:
         """Spawn it, gated, and open the gate: no engine runs before its record is durable.
@@ -76,6 +78,7 @@ class Start:
         asked = life.house.clock.now().boottime
         life.house.sample_now()
         try:
+            await self.engine.look(self.model)
             with await hand_over(life, self.model, self.inspection) as handed:
                 spec, swap = self._prepare(near, handed)
                 with around("launch.spawn"):
@@ -90,7 +93,8 @@ class Start:
             await life.house.catalogue.confirm(self.model, self.inspection)
             bound = life.house.promises.ledger.bind(instance.reservation or "")
             with around("launch.go"):
-                await life.commit(bound, life.event("instance.started"), gate=Gate.GO)
+                started = life.event("instance.started")
+                await life.commit(bound, started, gate=Gate.GO, restarts=self.restarts)
             with around("launch.gate"):
                 pid = await tree.go()
         except LaunchFailed as error:
@@ -174,28 +178,9 @@ class Start:
 
     async def _recheck(self, reservation: Reservation, asked: float) -> None:
         """The bytes that were promised are still there, by samples that were asked for then."""
-        house, instance = self.life.house, self.life.instance
+        house = self.life.house
         samples = await _fresh(house, [grant.device for grant in reservation.grants], asked)
-        charges, books = house.promises.ledger.charges(), house.promises.ledger.books
-        for grant in reservation.grants:
-            sample, book = samples.get(grant.device), books.device(grant.device)
-            rule = refusal(sample, house.clock.now())
-            if sample is None or rule:
-                raise DeviceUnavailable(shortages=(_unusable(grant.device, sample, rule),))
-            carrier = book.carrier(reservation.id) or reservation.id
-            others = {id_: size for id_, size in book.holders.items() if id_ != carrier}
-            if carrier != reservation.id:
-                # Those beside it in a standing promise have their share of that one.
-                beside = books.inside(carrier, grant.device)
-                others |= {id_: size for id_, size in beside.items() if id_ != reservation.id}
-            charge = charges.get(grant.device)
-            observed = charge.observed_bytes if charge is not None else {}
-            held = Held(own=grant.bytes, others=others, observed=observed)
-            check_room(instance.name, sample, held)
-            # Only now: where somebody took its bytes, that is the reason to tell.
-            rule = overload(sample, grant.bytes, house.policy.critical_load_percent)
-            if rule:
-                raise DeviceUnavailable(shortages=(_unusable(grant.device, sample, rule),))
+        check_devices(house, self.life.instance, reservation, samples)
 
     def _limit_words(self, bound: Binding) -> str:
         cgroups, instance = self.life.house.cgroups, self.life.instance
@@ -216,6 +201,12 @@ class Start:
             )
         if swap == IN_CGROUP and not bound.cgroup:
             swap = f"not enforced: {'; '.join(bound.problems) or 'its cgroup was not joined'}"
+        ignored = ignored_words(
+            life.instance.engine,
+            life.instance.options,
+            on_host=all(each.info.kind is DeviceKind.HOST for each in self._samples()),
+            is_locked=swap == LOCKED,
+        )
         life.note(
             pid=pid,
             cpu_affinity=format_cpus(bound.cpus),
@@ -223,10 +214,40 @@ class Start:
             swap=swap,
             containment="cgroup" if bound.cgroup else "session",
             limits_enforced=self._limit_words(bound),
+            options_ignored=ignored,
         )
         words = binding_words(bound.cpus, bound.memory_node) or near.words
-        parts = (f"pid {pid}", words, *bound.problems)
+        parts = (f"pid {pid}", words, *bound.problems, ignored)
         life.show(detail="; ".join(part for part in parts if part))
+
+
+def check_devices(
+    house: House, instance: Instance, reservation: Reservation, samples: Mapping[str, Sample]
+) -> None:
+    """Whether its devices, by these samples, take what it was promised.
+
+    Raises MemoryTaken, DeviceUnavailable.
+    """
+    charges, books = house.promises.ledger.charges(), house.promises.ledger.books
+    for grant in reservation.grants:
+        sample, book = samples.get(grant.device), books.device(grant.device)
+        rule = refusal(sample, house.clock.now())
+        if sample is None or rule:
+            raise DeviceUnavailable(shortages=(_unusable(grant.device, sample, rule),))
+        carrier = book.carrier(reservation.id) or reservation.id
+        others = {id_: size for id_, size in book.holders.items() if id_ != carrier}
+        if carrier != reservation.id:
+            # Those beside it in a standing promise have their share of that one.
+            beside = books.inside(carrier, grant.device)
+            others |= {id_: size for id_, size in beside.items() if id_ != reservation.id}
+        charge = charges.get(grant.device)
+        observed = charge.observed_bytes if charge is not None else {}
+        held = Held(own=grant.bytes, others=others, observed=observed)
+        check_room(instance.name, sample, held)
+        # Only now: where somebody took its bytes, that is the reason to tell.
+        rule = overload(sample, grant.bytes, house.policy.critical_load_percent)
+        if rule:
+            raise DeviceUnavailable(shortages=(_unusable(grant.device, sample, rule),))
 
 
 def _make_cgroup(house: House, instance: Instance) -> str:

@@ -296,9 +296,14 @@ class ProcessLauncher:
             raise LaunchFailed(instance=spec.instance, problem=str(error)) from error
         try:
             pidfd = os.pidfd_open(pid)
-            identity = identities.identify(pid, pidfd, self._boot_id, spec.token)
-        except OSError as error:
-            os.close(gate)  # the shim ends: its gate will never open
+            try:
+                identity = identities.identify(pid, pidfd, self._boot_id, spec.token)
+            except BaseException:
+                os.close(pidfd)
+                raise
+        except (OSError, ValueError) as error:
+            os.close(gate)
+            await _reap(pid)
             raise LaunchFailed(instance=spec.instance, problem=str(error)) from error
         tree = ProcessTree(identity, pidfd, spec.directory, self._clock)
         tree.watch(gate)
@@ -369,6 +374,13 @@ class ProcessLauncher:
         finally:
             os.close(below)
         return pid, gate
+
+
+async def _reap(pid: int) -> None:
+    """End a child that nobody else knows, the shim before its gate; its pid is free then."""
+    os.kill(pid, signal.SIGKILL)  # it is ours until it is waited for
+    with suppress(ChildProcessError):
+        await asyncio.to_thread(os.waitpid, pid, 0)
 
 
 async def sweep(token: str, clock: Clock) -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpud.clock import Clock
+from gpud.engines.chatter import is_chatter
+from gpud.instances.tree.shim import OUTPUT_LIMIT_BYTES
 from gpud.instances.tree.times import start_of
 
 OUTPUT_NAME = "output.log"
@@ -19,6 +21,7 @@ OLDER_OUTPUT_NAME = "output.log.1"
 # What gpud writes between two engines of one instance.
 MARK = "gpud: the engine is started again"
 _TAIL_BYTES = 256 * 1024
+_WHOLE_BYTES = OUTPUT_LIMIT_BYTES
 _FOLLOW_SECONDS = 0.2
 _LINE_CHARS = 2000
 _LAST_WORDS = 5
@@ -38,8 +41,34 @@ class Wanted:
 
 
 def tail(directory: Path, lines: int) -> tuple[str, ...]:
-    """The last lines that an engine printed, at most 2000 characters each; empty when none."""
+    """The last lines that an engine printed, at most 2000 characters each; empty when none.
+
+    Here and below lines that it prints whenever gpud looks at it are left out.
+    """
     text = _last_text(directory, lines, _end(directory / OUTPUT_NAME)[0])
+    return _lines(text)[-lines:] if lines > 0 else ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the output ended at some moment."""
+
+    inode: int
+    offset: int
+
+
+def here(directory: Path) -> Place:
+    """Where it ends now."""
+    size, inode = _end(directory / OUTPUT_NAME)
+    return Place(inode=inode, offset=size)
+
+
+def tail_since(directory: Path, place: Place, lines: int) -> tuple[str, ...]:
+    """The last lines that came after a place, the file having been turned meanwhile or not."""
+    path, older = directory / OUTPUT_NAME, directory / OLDER_OUTPUT_NAME
+    text, is_turned = _after(path, place)
+    if is_turned:
+        text = _after(older, place)[0] + text
     return _lines(text)[-lines:] if lines > 0 else ()
 
 
@@ -184,26 +213,42 @@ def _opened(directory: Path) -> Iterator[list[int]]:
 
 
 def _last_text(directory: Path, lines: int, end: int) -> bytes:
-    """The newest file's text up to `end`, after the older file's where that is too few lines."""
-    text = _last_bytes(directory / OUTPUT_NAME, end)
-    if text.count(b"\n") > lines:
-        return text
-    older = directory / OLDER_OUTPUT_NAME
-    return _last_bytes(older, _end(older)[0]) + text
+    """The newest file's text up to `end`, after the older file's where that is too few lines.
+
+    As much of it as there is, where most of it is what nobody is to see.
+    """
+    newest, older = directory / OUTPUT_NAME, directory / OLDER_OUTPUT_NAME
+    text = b""
+    for size in (_TAIL_BYTES, _WHOLE_BYTES):
+        text = _last_bytes(newest, end, size)
+        if len(_lines(text)) > lines:
+            return text
+        text = _last_bytes(older, _end(older)[0], size) + text
+        if len(_lines(text)) > lines:
+            return text
+    return text
+
+
+def _after(path: Path, place: Place) -> tuple[bytes, bool]:
+    """The last bytes after a place; all of a file that is another one, and whether it is."""
+    size, inode = _end(path)
+    is_other = inode != place.inode or size < place.offset
+    start = 0 if is_other else place.offset
+    return _read_from(path, max(start, size - _TAIL_BYTES))[: size - start], is_other
 
 
 def _lines(text: bytes) -> tuple[str, ...]:
-    decoded = text.decode(errors="replace")
-    return tuple(_clean(line)[:_LINE_CHARS] for line in decoded.splitlines())
+    cleaned = (_clean(line)[:_LINE_CHARS] for line in text.decode(errors="replace").splitlines())
+    return tuple(line for line in cleaned if not is_chatter(line))
 
 
 def _clean(line: str) -> str:
     return line if line.isprintable() else _ESCAPES.sub("", line).translate(_CONTROLS)
 
 
-def _last_bytes(path: Path, end: int) -> bytes:
-    start = max(0, end - _TAIL_BYTES)
-    return _read_from(path, start)[: end - start]
+def _last_bytes(path: Path, end: int, size: int = _TAIL_BYTES) -> bytes:
+    start = max(0, end - size)
+    return _read_from(path, start, size)[: end - start]
 
 
 def _end(path: Path) -> tuple[int, int]:
@@ -214,10 +259,10 @@ def _end(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_ino
 
 
-def _read_from(path: Path, offset: int) -> bytes:
+def _read_from(path: Path, offset: int, size: int = _TAIL_BYTES) -> bytes:
     try:
         with path.open("rb") as file:
             file.seek(offset)
-            return file.read(_TAIL_BYTES)
+            return file.read(size)
     except OSError:
         return b""

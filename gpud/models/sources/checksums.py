@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from gpud.models.artifact import Artifact, ArtifactRefused, open_artifact
-from gpud.models.sources.jobs import Control, Jobs, Step, Tell
+from gpud.models.sources.jobs import Control, Jobs, Manner, Step, Tell
 from gpud.store import Row
 
 CHUNK_BYTES: Final = 1024 * 1024
@@ -88,8 +88,8 @@ class Checksums:
     async def of(self, path: str, seen: Artifact, roots: Sequence[Path], tell: Tell) -> str:
         """The sum of a file that was inspected, computed off the loop where it is not known.
 
-        Raises ArtifactRefused where it is not that file any more, TimeoutError where its disk
-        gives nothing for a minute.
+        Raises ArtifactRefused where it is not that file any more, JobStalled where its disk
+        gives nothing for a minute, and NoTurn.
         """
 
         def work(control: Control) -> tuple[str, os.stat_result]:
@@ -102,7 +102,7 @@ class Checksums:
                 return found, before
 
         key = f"sum:{seen.path}"
-        found, status = await self._jobs.run(key, work, tell, stall_seconds=STALL_SECONDS)
+        found, status = await self._jobs.run(key, work, tell, Manner(stall_seconds=STALL_SECONDS))
         is_settled = self._wall() - max(status.st_mtime, status.st_ctime) > RACY_SECONDS
         if is_settled and self.known(status) is None:
             self.remember(status, found)

@@ -61,13 +61,27 @@ def with_source(model: Model, said: Said, places: Places) -> Model:
             field=given[1] if len(given) > 1 else "path",
             problem=f"say where the files are by one of path, url and hub, not by {found}",
         )
-    source = _source(model.engine, said, places.allow_http)
+    # A server of this host may trust whoever reaches it: only the configuration names one.
+    is_configured = not model.owner
+    source = _source(model.engine, said, _Http(places.allow_http, here=is_configured))
     sha256 = _checked("sha256", lambda: check_sha256(said.sha256)) if said.sha256 else ""
     path = said.path if source is None else str(places.download_dir / place_of(source))
     return replace(model, path=path, source=source, sha256=sha256, mmproj=said.mmproj)
 
 
-def _source(engine: EngineKind, said: Said, allow_http: bool) -> Source | None:
+@dataclass(frozen=True, slots=True)
+class _Http:
+    """Whether what is not encrypted is taken: from anywhere, from this host."""
+
+    anywhere: bool
+    here: bool
+
+    def check(self, url: str) -> str:
+        """The URL. Raises SourceInvalid."""
+        return check_url(url, allow_http=self.anywhere, http_here=self.here)
+
+
+def _source(engine: EngineKind, said: Said, http: _Http) -> Source | None:
     for name in ("revision", "file"):
         if getattr(said, name) and not said.hub:
             raise OptionInvalid(field=name, problem="is of a hub's repository; name that as hub")
@@ -81,7 +95,7 @@ def _source(engine: EngineKind, said: Said, allow_http: bool) -> Source | None:
                 field="sha256", problem="is missing: what comes from a url is known by it alone"
             )
         return HttpSource(
-            url=_checked("url", lambda: check_url(said.url, allow_http=allow_http)),
+            url=_checked("url", lambda: http.check(said.url)),
             sha256=_checked("sha256", lambda: check_sha256(said.sha256)),
         )
     if not said.hub:

@@ -6,13 +6,15 @@ The one part of `sources` that the rest of gpud speaks to. Everything that block
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 
 from gpud.errors import ModelFileInvalid
@@ -21,25 +23,47 @@ from gpud.models.catalogue import Inspection
 from gpud.models.model import HttpSource, HubSource, Model, Source
 from gpud.models.sources.checksums import Checksums
 from gpud.models.sources.hub import HubFetch, is_whole, read_manifest
-from gpud.models.sources.jobs import Control, Jobs, Tell
-from gpud.models.sources.refusals import DigestMismatch
-from gpud.models.sources.rules import folder_of, place_of, words_of
+from gpud.models.sources.jobs import Control, Jobs, JobStalled, Manner, NoTurn, Tell
+from gpud.models.sources.refusals import DigestMismatch, DownloadFailed
+from gpud.models.sources.rules import folder_of, place_of, stem_of, words_of
 from gpud.models.sources.transfer.download import Got, Terms, Wanted, download
 from gpud.models.sources.transfer.part import SUFFIX
 from gpud.models.sources.transfer.progress import Progress
+from gpud.store import Row
 
 log = structlog.get_logger()
 
 # What is written in the folder of downloads but for whole files.
 _UNDONE: Final = (SUFFIX, f"{SUFFIX}.json")
+ROW_KIND: Final = "removal"
+# Of whatever size, a file is gone within a second; a disk that hangs holds nobody up.
+REMOVAL_SECONDS: Final = 60.0
+# Nothing else is ever removed, whatever stands in a record.
+_OURS: Final = re.compile(r"hub/[\w][\w.-]*-[0-9a-f]{12}|sha256-[0-9a-f]{64}\.gguf", re.ASCII)
+
+Keep = Callable[[tuple[Row, ...]], None]
+# Whether an entry is of the files of a stem; called in a thread.
+IsWanted = Callable[[str], bool]
 
 
 class Fetching:
     """Downloads and checksums, of whatever model."""
 
-    def __init__(self, directory: Path, terms: Terms, jobs: Jobs, checksums: Checksums) -> None:
-        """`directory` is where downloads come to lie; it is made when the first one comes."""
+    def __init__(
+        self,
+        directory: Path,
+        terms: Terms,
+        jobs: Jobs,
+        checksums: Checksums,
+        keep: Keep = lambda _: None,
+    ) -> None:
+        """`directory` is where downloads come to lie; it is made when the first one comes.
+
+        `keep` makes rows durable some time.
+        """
         self._directory = directory
+        self._keep = keep
+        self._due: dict[str, Path] = {}  # to be removed, and the folder that it lies in
         self._terms = terms
         self._jobs = jobs
         self._checksums = checksums
@@ -61,12 +85,17 @@ class Fetching:
         def work(control: Control) -> tuple[Got, ...]:
             return self._bring(source, control)
 
-        place = self._directory / place_of(source)
+        place = self._directory / stem_of(source)
         try:
             for got in await self._jobs.run(f"fetch:{place}", work, tell):
                 self._checksums.remember(got.status, got.sha256)
         except DigestMismatch as error:
             raise _mismatch(model, error.name, error.expected, error.found) from error
+        except NoTurn as error:
+            problem = "the downloads before it did not end in time"
+            raise DownloadFailed(
+                url=words_of(source), problem=problem, attempts=1, kept_bytes=0
+            ) from error
 
     def _bring(self, source: Source, control: Control) -> tuple[Got, ...]:
         """In a thread: what is not here yet."""
@@ -94,8 +123,10 @@ class Fetching:
                 continue
             try:
                 found = await self._checksums.of(path, seen, roots, tell)
-            except TimeoutError:
+            except JobStalled:
                 problem = "gave nothing for a minute while it was read: its disk hangs"
+            except NoTurn:
+                problem = "was not read: the checksums of others before it did not end in time"
             except (ArtifactRefused, OSError) as error:
                 problem = str(error)
             else:
@@ -129,29 +160,80 @@ class Fetching:
 
     def here_bytes(self, source: Source) -> int:
         """How much of it lies here, whole or not. Looks at the disk."""
-        return sum(_size(path) for path in self._files(source))
+        return sum(_size(path) for path in _files(self._directory, stem_of(source)))
 
-    def remove(self, source: Source) -> int:
-        """Remove what was downloaded, and what was begun; its bytes. Blocks on the disk."""
-        freed = 0
-        for path in list(self._files(source)):
-            size = _size(path)
-            with suppress(FileNotFoundError):
-                path.unlink()
-                freed += size
-        if isinstance(source, HubSource):
-            shutil.rmtree(self._directory / folder_of(source), ignore_errors=True)
-        log.info("models.removed", source=words_of(source), freed_bytes=freed)
+    def due(self, source: Source, *, removed: bool) -> Row:
+        """The record that its files are to be removed: made durable before that is begun.
+
+        `removed`: that they are not, any more.
+        """
+        body = None if removed else msgspec.json.encode(str(self._directory))
+        return Row(kind=ROW_KIND, id=stem_of(source), body=body)
+
+    def restore(self, rows: Iterable[tuple[str, bytes]]) -> None:
+        """What an earlier life of the daemon was to remove."""
+        for stem, body in rows:
+            with suppress(msgspec.MsgspecError, ValueError):
+                self._due[stem] = Path(msgspec.json.decode(body, type=str))
+
+    async def remove(self, source: Source, is_wanted: IsWanted) -> int:
+        """Remove what was downloaded, and what was begun; its bytes.
+
+        Whatever fetches it ends first, and what comes meanwhile waits. `is_wanted`, called in a
+        thread, says whether an entry is of these files: then they stay. What cannot be removed
+        now is tried again when the daemon starts.
+        """
+        return await self._remove(self._directory, stem_of(source), is_wanted)
+
+    async def sweep(self, is_wanted: IsWanted) -> None:
+        """Remove what an earlier life could not, as it ended before."""
+        for stem, directory in tuple(self._due.items()):
+            await self._remove(directory, stem, is_wanted)
+
+    async def _remove(self, directory: Path, stem: str, is_wanted: IsWanted) -> int:
+        def work(control: Control) -> tuple[int, bool]:
+            if not _OURS.fullmatch(stem) or is_wanted(stem):
+                return 0, True
+            freed = _removed(directory, stem)
+            return freed, not any(True for _ in _files(directory, stem))
+
+        manner = Manner(kind="remove", stall_seconds=REMOVAL_SECONDS, in_turn=False)
+        try:
+            freed, is_done = await self._jobs.run(
+                f"fetch:{directory / stem}", work, lambda _: None, manner
+            )
+        except (OSError, NoTurn, JobStalled) as error:
+            log.warning("models.not_removed", files=stem, problem=str(error) or "its disk hangs")
+            return 0
+        if is_done:
+            self._due.pop(stem, None)
+            self._keep((Row(kind=ROW_KIND, id=stem, body=None),))
+        log.info("models.removed", files=stem, freed_bytes=freed)
         return freed
 
-    def _files(self, source: Source) -> Iterator[Path]:
-        place = self._directory / place_of(source)
-        if isinstance(source, HttpSource):
-            yield place
-            yield from (place.with_name(place.name + suffix) for suffix in _UNDONE)
-            return
-        for folder, _, names in os.walk(self._directory / folder_of(source)):
-            yield from (Path(folder) / name for name in names)
+
+def _removed(directory: Path, stem: str) -> int:
+    """The bytes of what is not there any more. Blocks on the disk."""
+    freed = 0
+    for path in list(_files(directory, stem)):
+        size = _size(path)
+        with suppress(OSError):
+            path.unlink()
+            freed += size
+    if stem.startswith("hub/"):
+        shutil.rmtree(directory / stem, ignore_errors=True)
+    return freed
+
+
+def _files(directory: Path, stem: str) -> Iterator[Path]:
+    """What is there of it."""
+    place = directory / stem
+    for suffix in ("", *_UNDONE):
+        path = place.with_name(place.name + suffix)
+        if path.is_file():
+            yield path
+    for folder, _, names in os.walk(place):
+        yield from (Path(folder) / name for name in names)
 
 
 def _size(path: Path) -> int:

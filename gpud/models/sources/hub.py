@@ -6,8 +6,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ import msgspec
 from gpud.models.hugging_face.folder import CONFIG, INDEX, OPTIONAL, SINGLE
 from gpud.models.hugging_face.safetensors import SafetensorsInvalid, read_object
 from gpud.models.model import HubSource
+from gpud.models.sources import listing
 from gpud.models.sources.jobs import Control
 from gpud.models.sources.refusals import DownloadFailed, DownloadRefused
 from gpud.models.sources.rules import check_file, check_url, words_of
@@ -30,7 +32,7 @@ MAX_FILES: Final = 1024
 _PART = re.compile(r"(.+)-00001-of-([0-9]{5})(\.gguf)")
 # What the library reads of its surroundings: where the hub is, who asks, and the way there.
 _ENVIRONMENT: Final = re.compile(
-    r"HF_\w+|HUGGING\w+|(?:https?|all|no)_proxy|SSL_CERT_\w+|PATH|PYTHONPATH|HOME|XDG_CACHE_HOME|"
+    r"HF_\w+|HUGGING\w+|(?:https?|all|no)_proxy|SSL_CERT_\w+|PATH|HOME|XDG_CACHE_HOME|"
     r"LANG|TMPDIR",
     re.IGNORECASE,
 )
@@ -105,14 +107,14 @@ class HubFetch:
     def run(self, progress: Progress) -> tuple[Got, ...]:
         """Fetch what is not here yet; blocks. Raises as `download` does, and SourceInvalid."""
         progress.begin("asks the hub what is there")
-        listing = self._listed()
-        by_name = {each.name: each for each in listing.files}
+        found = self._listed()
+        by_name = {each.name: each for each in found.files}
         names = self._chosen(by_name)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         got: dict[str, Got] = {}
         if INDEX in names:
             # Which of the weights a server reads stands in their index.
-            got[INDEX] = self._bring(by_name[INDEX], listing.token, progress)
+            got[INDEX] = self._bring(by_name[INDEX], found.token, progress)
             names = [*names, *self._shards(by_name)]
         rest = [by_name[name] for name in names if name not in got]
         progress.total_bytes = sum(by_name[name].size_bytes or 0 for name in names)
@@ -120,43 +122,64 @@ class HubFetch:
             self._folder / MANIFEST, sum(each.size_bytes or 0 for each in rest) - self._here(rest)
         )
         for each in rest:
-            got[each.name] = self._bring(each, listing.token, progress)
-        self._note(listing.commit, got)
+            got[each.name] = self._bring(each, found.token, progress)
+        self._note(found.commit, got)
         return tuple(got.values())
 
     def _listed(self) -> Listing:
         """What the hub says is there. Raises DownloadRefused, DownloadFailed, JobStopped."""
+        code, answer = self._ask_child()
+        self._control.check()
+        if code != 0:
+            raise self._failed(f"its listing ended with {code}")
+        try:
+            found = msgspec.json.decode(answer, type=Listing)
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise self._failed(f"its listing cannot be read ({error})") from error
+        if found.error in _REFUSALS:
+            problem, advice = _REFUSALS[found.error]
+            raise DownloadRefused(url=self._url, problem=problem, advice=advice)
+        if found.error:
+            raise self._failed(f"the hub cannot be asked ({found.words})")
+        return found
+
+    def _ask_child(self) -> tuple[int, bytes]:
+        """How the program of its own ended, and what it said, of which no more is kept than fits.
+
+        It is named by its file, and neither the working directory nor PYTHONPATH leads it to
+        modules: who may write there would run code of his as gpud's user.
+        """
         asked = {"repository": self._source.repository, "revision": self._source.revision}
         environment = {
             name: value for name, value in os.environ.items() if _ENVIRONMENT.fullmatch(name)
         }
+        late = threading.Event()
         with (
             subprocess.Popen(
-                [sys.executable, "-m", "gpud.models.sources.listing"],
+                [sys.executable, "-P", listing.__file__],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                cwd="/",
                 env={**environment, "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_VERBOSITY": "error"},
             ) as child,
             self._control.closing(child.kill),
+            _killed_after(LISTING_SECONDS, child, late),
         ):
-            try:
-                answer, _ = child.communicate(msgspec.json.encode(asked), LISTING_SECONDS)
-            except subprocess.TimeoutExpired:
+            assert child.stdin is not None  # noqa: S101 — pipes were asked for
+            assert child.stdout is not None  # noqa: S101
+            with suppress(BrokenPipeError):  # then it has ended, and its code says why
+                child.stdin.write(msgspec.json.encode(asked))
+                child.stdin.close()
+            answer = child.stdout.read(MAX_LISTING_BYTES + 1)
+            if len(answer) > MAX_LISTING_BYTES:
                 child.kill()
-                raise self._failed(
-                    f"the hub does not answer within {LISTING_SECONDS:g} s"
-                ) from None
+                raise self._failed(f"its listing has more than {MAX_LISTING_BYTES} bytes")
+            code = child.wait()
         self._control.check()
-        if child.returncode != 0 or len(answer) > MAX_LISTING_BYTES:
-            raise self._failed(f"its listing ended with {child.returncode}")
-        listing = msgspec.json.decode(answer, type=Listing)
-        if listing.error in _REFUSALS:
-            problem, advice = _REFUSALS[listing.error]
-            raise DownloadRefused(url=self._url, problem=problem, advice=advice)
-        if listing.error:
-            raise self._failed(f"the hub cannot be asked ({listing.words})")
-        return listing
+        if late.is_set():
+            raise self._failed(f"the hub does not answer within {LISTING_SECONDS:g} s")
+        return code, answer
 
     def _chosen(self, by_name: Mapping[str, HubFile]) -> list[str]:
         """The files to take; of weights with an index, which are named there, only that."""
@@ -239,6 +262,25 @@ class HubFetch:
 
     def _failed(self, problem: str) -> DownloadFailed:
         return DownloadFailed(url=self._url, problem=problem, attempts=1, kept_bytes=0)
+
+
+@contextmanager
+def _killed_after(
+    seconds: float, child: subprocess.Popen[bytes], late: threading.Event
+) -> Iterator[None]:
+    """While in here, a child that takes longer is killed, and `late` is set."""
+
+    def end() -> None:
+        late.set()
+        child.kill()
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 _REFUSALS: Final = {

@@ -19,6 +19,8 @@ from gpud.units import format_size
 T = TypeVar("T")
 # People read it: more often than that tells nobody anything.
 TELL_SECONDS: Final = 0.25
+# The others may be at files of many gigabytes; what hangs gives its turn back long before.
+WAIT_SECONDS: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,14 @@ Tell = Callable[[Step], None]
 
 class JobStopped(Exception):
     """Nobody waits for it any more."""
+
+
+class JobStalled(TimeoutError):
+    """It tells nothing any more: what it is blocked in may hang for ever."""
+
+
+class NoTurn(TimeoutError):
+    """The others before it did not end in time."""
 
 
 class Control:
@@ -101,25 +111,97 @@ class Control:
             self._tell(step)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """How work is done.
+
+    What is of another `kind` under the same key has to end first. It has to tell of itself every
+    `stall_seconds`; None: whenever. `in_turn`: it waits for its turn, as what moves many bytes.
+    """
+
+    kind: str = ""
+    stall_seconds: float | None = None
+    in_turn: bool = True
+
+
+class _Turn:
+    """One of the places that jobs have; given back once, by whichever thread is the first."""
+
+    def __init__(self, turns: threading.BoundedSemaphore) -> None:
+        self._turns = turns
+        self._lock = threading.Lock()
+        self._is_held = False
+
+    def take(self, control: Control, wait_seconds: float) -> None:
+        """Blocks until there is one. Raises JobStopped, NoTurn."""
+        if not self._turns.acquire(blocking=False):
+            began = control.clock.now().boottime
+            while not self._turns.acquire(timeout=TELL_SECONDS):
+                control.check()
+                control.tell(Step(words="waits for others to end"), always=True)
+                if control.clock.now().boottime - began > wait_seconds:
+                    raise NoTurn
+        with self._lock:
+            self._is_held = True
+
+    def give_back(self) -> None:
+        """Nothing where it was given back, or never taken."""
+        with self._lock:
+            if self._is_held:
+                self._is_held = False
+                self._turns.release()
+
+
 @dataclass(slots=True)
 class _Job:
+    """Used on the loop."""
+
     control: Control
     done: asyncio.Future[Any]
+    turn: _Turn
+    manner: Manner
     tells: list[Tell] = field(default_factory=list)
     newest: Step | None = None
+    is_overdue: bool = False
+    _watch: asyncio.TimerHandle | None = None
 
     def told(self, step: Step) -> None:
+        """The thread is alive. A step of waiting comes before `begun`, and counts for nothing."""
         self.newest = step
+        if self._watch is not None:
+            self.begun()
         for tell in self.tells:
             tell(step)
+
+    def begun(self) -> None:
+        """It has its turn: from now on it has to tell of itself in time, again and again."""
+        limit = self.manner.stall_seconds
+        if limit is not None and not self.is_overdue:
+            self.unwatch()
+            self._watch = asyncio.get_running_loop().call_later(limit, self._stall)
+
+    def unwatch(self) -> None:
+        """It has ended, or hangs."""
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+    def _stall(self) -> None:
+        """Others have its turn from now on, and nobody waits for it; its thread may never end."""
+        self._watch = None
+        self.is_overdue = True
+        self.turn.give_back()
+        self.control.cancel()
+        self.done.set_exception(JobStalled())
 
 
 class Jobs:
     """The work under way, by key; so many at once, the others wait for their turn."""
 
-    def __init__(self, clock: Clock, at_once: int) -> None:
+    def __init__(self, clock: Clock, at_once: int, wait_seconds: float = WAIT_SECONDS) -> None:
         self._clock = clock
         self._turns = threading.BoundedSemaphore(at_once)
+        self._wait_seconds = wait_seconds
         self._jobs: dict[str, _Job] = {}
 
     def running(self, key: str) -> Step | None:
@@ -132,54 +214,54 @@ class Jobs:
         key: str,
         work: Callable[[Control], T],
         tell: Tell,
-        *,
-        stall_seconds: float | None = None,
+        manner: Manner = Manner(),
     ) -> T:
         """What the work gives; joined where it is under way already.
 
-        Cancelled, it goes on as long as somebody else waits. Raises what the work raises, and
-        TimeoutError where it tells nothing for `stall_seconds`: a disk may hang for ever.
+        Cancelled, it goes on as long as somebody else waits. Raises what the work raises;
+        JobStalled where it tells nothing for too long since it has its turn (a disk may hang for
+        ever), and at once as long as that thread has not ended; NoTurn.
         """
         while True:
-            job = self._jobs.get(key) or self._begin(key, work)
+            job = self._jobs.get(key) or self._begin(key, work, manner)
+            if job.is_overdue:
+                raise JobStalled
+            if job.manner.kind != manner.kind:
+                await asyncio.wait([job.done])
+                continue
             try:
-                async with asyncio.timeout(stall_seconds) as limit:
-                    result: T = await self._joined(job, tell, limit, stall_seconds)
-                    return result
+                result: T = await self._joined(job, tell)
             except JobStopped:
                 continue  # it was being ended when we came to it
+            return result
 
-    async def _joined(
-        self, job: _Job, tell: Tell, limit: asyncio.Timeout, stall_seconds: float | None
-    ) -> Any:
-        def told(step: Step) -> None:
-            if stall_seconds is not None:
-                limit.reschedule(asyncio.get_running_loop().time() + stall_seconds)
-            tell(step)
-
-        job.tells.append(told)
+    async def _joined(self, job: _Job, tell: Tell) -> Any:
+        job.tells.append(tell)
         try:
             if job.newest is not None:
                 tell(job.newest)
             return await asyncio.shield(job.done)
         finally:
-            job.tells.remove(told)
+            job.tells.remove(tell)
             if not job.tells:
                 job.control.cancel()
 
-    def _begin(self, key: str, work: Callable[[Control], T]) -> _Job:
+    def _begin(self, key: str, work: Callable[[Control], T], manner: Manner) -> _Job:
         loop = asyncio.get_running_loop()
 
         def tell(step: Step) -> None:
             with suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(job.told, step)
 
-        control = Control(self._clock, tell)
-        job = _Job(control, loop.create_future())
+        control, turn = Control(self._clock, tell), _Turn(self._turns)
+        job = _Job(control, loop.create_future(), turn, manner)
         job.done.add_done_callback(lambda done: done.cancelled() or done.exception())
 
         def settle(result: list[T], error: BaseException | None) -> None:
             del self._jobs[key]
+            job.unwatch()
+            if job.done.done():
+                return  # it came too late
             if error is not None:
                 job.done.set_exception(error)
             else:
@@ -189,26 +271,17 @@ class Jobs:
             result: list[T] = []
             failure: BaseException | None = None
             try:
-                with self._turn(control):
-                    result.append(work(control))
+                if manner.in_turn:
+                    turn.take(control, self._wait_seconds)
+                loop.call_soon_threadsafe(job.begun)
+                result.append(work(control))
             except Exception as error:  # noqa: BLE001 — told to whoever waits
                 failure = error
+            finally:
+                turn.give_back()
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle, result, failure)
 
         self._jobs[key] = job
         threading.Thread(target=run, name=f"job {key[-40:]}", daemon=True).start()
         return job
-
-    @contextmanager
-    def _turn(self, control: Control) -> Iterator[None]:
-        if not self._turns.acquire(blocking=False):
-            waits = Step(words="waits for others to end")
-            control.tell(waits, always=True)
-            while not self._turns.acquire(timeout=TELL_SECONDS):
-                control.check()
-                control.tell(waits, always=True)
-        try:
-            yield
-        finally:
-            self._turns.release()

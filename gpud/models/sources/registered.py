@@ -17,7 +17,7 @@ from gpud.events import Event
 from gpud.models.catalogue import Catalogue
 from gpud.models.model import EngineKind, Model, ModelKind, ModelOptions
 from gpud.models.sources.entry import Places, Said, with_source
-from gpud.models.sources.rules import words_of
+from gpud.models.sources.rules import stem_of, words_of
 from gpud.store import Committed, Row
 
 log = structlog.get_logger()
@@ -110,6 +110,13 @@ class Registry:
             self._catalogue.unregister(entry.id)
         if self._catalogue.configured(entry.id) is not None:
             log.warning("models.hidden", model=f"models/{entry.id}", owner=entry.owner)
+
+    def wants(self, stem: str) -> bool:
+        """Whether an entry, of the configuration too, is of the downloads of that stem."""
+        return any(
+            each.source is not None and stem_of(each.source) == stem
+            for each in self._catalogue.entries()
+        )
 
     def create_wall(self, id_: str) -> float | None:
         """When it was registered; None: it was not."""

@@ -21,11 +21,11 @@ _FILE_PART = re.compile(r"[\w.][\w.+@=,~ -]{0,254}")
 _PRINTABLE_ASCII = re.compile(r"[!-~]+")
 
 
-def check_url(url: str, *, allow_http: bool) -> str:
+def check_url(url: str, *, allow_http: bool, http_here: bool = True) -> str:
     """The URL itself. Raises SourceInvalid.
 
-    https, or http to this host; http to others where the configuration allows it. Without a user
-    or a password: a URL is told in logs, and they would be.
+    https; http where the configuration allows it, or, unless `http_here` is off, to this host.
+    Without a user or a password: a URL is told in logs, and they would be.
     """
     if not _PRINTABLE_ASCII.fullmatch(url) or len(url) > MAX_URL_CHARACTERS:
         raise SourceInvalid(
@@ -41,10 +41,16 @@ def check_url(url: str, *, allow_http: bool) -> str:
         raise SourceInvalid("is not a URL of the form https://HOST/PATH")
     if "@" in parts.netloc or "\\" in url:
         raise SourceInvalid("may not hold a user, a password or a backslash")
-    if parts.scheme == "http" and not allow_http and not is_loopback(host):
-        raise SourceInvalid(
-            "is not encrypted: write https://, or set allow_http = true in [models]"
-        )
+    if parts.scheme == "http" and not allow_http:
+        if not is_loopback(host):
+            raise SourceInvalid(
+                "is not encrypted: write https://, or set allow_http = true in [models]"
+            )
+        if not http_here:
+            raise SourceInvalid(
+                "leads to a server of this host itself, which only the configuration may name, "
+                "or allow_http = true in [models] allow"
+            )
     return url
 
 
@@ -77,13 +83,17 @@ def shown_url(url: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host's name, or address, is this host's own."""
-    if host == "localhost":
+    """Whether a host's name, or address, leads to this host by its form alone."""
+    name = host.lower().rstrip(".")
+    if name == "localhost":
         return True
     try:
-        address = ipaddress.ip_address(host)
+        address = ipaddress.ip_address(name)
     except ValueError:
         return False
+    # 127.0.0.1 may be written as an address of IPv6, which is no loopback of that.
+    inner = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    address = inner or address
     return address.is_loopback or address.is_unspecified
 
 
@@ -134,6 +144,11 @@ def folder_of(source: HubSource) -> str:
     whole = f"{source.repository}@{source.revision}:{source.file}"
     name = source.repository.rpartition("/")[2].lower()
     return f"hub/{name}-{hashlib.sha256(whole.encode()).hexdigest()[:12]}"
+
+
+def stem_of(source: Source) -> str:
+    """What all that was downloaded of a source lies in, or begins with, in that folder."""
+    return folder_of(source) if isinstance(source, HubSource) else place_of(source)
 
 
 def words_of(source: Source) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gpud.clock import Clock
 from gpud.models.catalogue import Catalogue
-from gpud.models.sources import checksums, registered
+from gpud.models.sources import checksums, fetching, registered
 from gpud.models.sources.checksums import Checksums
 from gpud.models.sources.entry import Places
 from gpud.models.sources.fetching import Fetching
@@ -18,6 +18,8 @@ from gpud.store import Row
 
 # A disk and a network are shared anyway: more at once would only make each one later.
 DOWNLOADS_AT_ONCE = 4
+# Those before it may bring hundreds of gigabytes over a slow line.
+DOWNLOAD_WAIT_SECONDS = 12 * 3600.0
 # Apart from the downloads: no file waits for a slow server.
 SUMS_AT_ONCE = 2
 
@@ -39,14 +41,21 @@ class Supplies:
         self._keeping = keeping
         sums = Jobs(clock, SUMS_AT_ONCE)
         self._checksums = Checksums(sums, self._keep, lambda: clock.now().wall)
-        downloads = Jobs(clock, DOWNLOADS_AT_ONCE)
-        self.fetching = Fetching(places.download_dir, terms, downloads, self._checksums)
+        downloads = Jobs(clock, DOWNLOADS_AT_ONCE, DOWNLOAD_WAIT_SECONDS)
+        self.fetching = Fetching(
+            places.download_dir, terms, downloads, self._checksums, self._keep
+        )
         self.registry = Registry(catalogue, keeping.commit, clock, places)
 
     def restore(self, read_rows: Callable[[str], Iterable[tuple[str, bytes]]]) -> None:
         """What an earlier life of the daemon knew; `read_rows` has the records of a kind."""
         self.registry.restore(read_rows(registered.ROW_KIND))
         self._checksums.restore(read_rows(checksums.ROW_KIND))
+        self.fetching.restore(read_rows(fetching.ROW_KIND))
+
+    async def sweep(self) -> None:
+        """Remove what an earlier life of the daemon was to, and did not come to."""
+        await self.fetching.sweep(self.registry.wants)
 
     def _keep(self, rows: tuple[Row, ...]) -> None:
         """Sums only save time: a full disk keeps its room for releases."""

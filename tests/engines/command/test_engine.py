@@ -146,9 +146,12 @@ async def test_it_is_started_as_its_entry_says(tmp_path: Path) -> None:
     assert command.environment["HOME"] == str(tmp_path)
     with pytest.raises(ProgramRefused, match="names no argv"):
         asked.command(program, request_for(replace(MODEL, command=None), tmp_path))
+    with pytest.raises(ProgramRefused, match="names no argv"):
+        await asked.look(replace(MODEL, command=None))
+    await asked.look(MODEL)
     gone = replace(SPEC, argv=(f"{tmp_path}/none", "${PORT}"))
     with pytest.raises(ProgramRefused, match="no such file"):
-        asked.command(program, request_for(replace(MODEL, command=gone), tmp_path))
+        await asked.look(replace(MODEL, command=gone))
 
 
 def test_it_is_promised_what_its_entry_declares() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gpud.engines.vllm import output
+from gpud.models.model import FootprintWhat
 from gpud.units import GIB
 
 GOLDEN = Path(__file__).parents[2] / "golden/vllm"
@@ -98,6 +99,12 @@ def test_bytes_of_a_card_are_weights_cache_and_graphs() -> None:
     )
     assert output.measured_bytes(text) == round(15.75 * GIB) + GIB
     assert output.measured_bytes(lines("start")) is None
+    told = output.covered(text)
+    assert told is not None
+    # Its graphs are a part of an item, and of activations and logits it says nothing.
+    assert told.what == {FootprintWhat.WEIGHTS, FootprintWhat.KV_CACHE}
+    assert told.bytes == round(15.25 * GIB) + GIB
+    assert output.covered(lines("start")) is None
 
 
 def test_the_pulse_tells_work_from_waiting() -> None:

@@ -11,10 +11,13 @@ from gpud.instances.health.healing import (
     Fault,
     GivenUp,
     Healing,
+    RestartLoop,
     closed,
     failed,
+    most_in_a_row,
     pause_seconds,
     put_off,
+    put_off_seconds,
     serving,
 )
 from gpud.settings import Health, Span
@@ -75,6 +78,20 @@ def test_five_in_more_than_ten_minutes_are_none() -> None:
     assert record.retry.remaining_seconds(at(1600.0)) == 128
 
 
+@pytest.mark.parametrize("load_seconds", [160.0, 300.0, 3600.0])
+def test_slow_starters_are_given_up_after_ten_in_a_row(load_seconds: float) -> None:
+    """No window ever holds five of them."""
+    record, now, count = Healing(served=True), 0.0, 0
+    while record.given_up is None:
+        record, count = failed(record, fault(), at(now), LIMITS), count + 1
+        assert count <= 10
+        now += load_seconds
+        if record.retry is not None:
+            now = record.retry.boottime + load_seconds
+    assert (count, record.given_up) == (10, GivenUp.RESTART_LOOP)
+    assert len(record.failures) < LIMITS.breaker_failures
+
+
 def test_a_healthy_spell_forgets_all() -> None:
     record = after(10, 20, 30, 40, 41 + LIMITS.healthy_spell)
     assert (record.in_a_row, len(record.failures), record.given_up) == (1, 1, None)
@@ -97,6 +114,24 @@ def test_what_is_not_the_engine_s_doing_does_not_count() -> None:
     assert (record.in_a_row, len(record.failures), record.cause) == (1, 1, "the disk is full")
     assert record.retry is not None
     assert record.retry.remaining_seconds(at(11)) == 0.5
+
+
+def test_what_goes_on_not_being_its_doing_is_tried_seldomer_until_it_serves() -> None:
+    record, pauses = after(10.0), []
+    for _ in range(12):
+        pauses.append(put_off_seconds(record, 0.5, 0.0, LIMITS))
+        record = put_off(record, "the card is hot", at(11), pauses[-1])
+    assert pauses == [0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+    assert put_off_seconds(record, 0.5, 1.0, LIMITS) == 225
+    assert record.in_a_row == 1
+    assert serving(record, at(12)).put_offs == 0
+    assert failed(record, fault(), at(12), LIMITS).put_offs == 0
+
+
+def test_a_loop_over_whatever_time_is_told_as_such() -> None:
+    facts = {"instance": "instances/a", "phase": "LOAD", "output_tail": (), "cause": "it fell"}
+    told = RestartLoop(failures=10, window_seconds=None, **facts)  # type: ignore[arg-type]
+    assert "its engine failed 10 times in a row, the last time: it fell" in told.summary
 
 
 def test_a_reset_forgets_all_and_starts_at_once() -> None:
@@ -133,7 +168,8 @@ def test_no_more_starts_than_the_breaker_allows_in_any_window(
     for end in moments[:-1]:
         assert len([each for each in moments if end - window < each <= end]) < most
     last = [each for each in moments if now - window < each <= now]
-    assert (len(last) >= most) == (record.given_up is GivenUp.RESTART_LOOP)
+    is_over = len(last) >= most or len(moments) >= most_in_a_row(limits)
+    assert is_over == (record.given_up is GivenUp.RESTART_LOOP)
 
 
 @pytest.mark.parametrize("failures", [1, 3])

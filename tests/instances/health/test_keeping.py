@@ -175,18 +175,6 @@ async def test_a_healthy_spell_forgets_what_was(place: Town) -> None:
     assert (down.state, down.healing.in_a_row) == (BACKOFF, 1)
 
 
-async def test_an_engine_that_is_missing_counts_as_a_failure(place: Town) -> None:
-    made = await serving(place)
-    await fallen(place, made)
-    place.engine.missing = True
-    down = await becomes(place, made, lambda i: i.healing.in_a_row == 2)
-    assert down.state is BACKOFF
-    assert "/bin/engine: gone" in down.healing.cause
-    place.engine.missing = False
-    await after(place, 2.0)
-    await up_again(place, made)
-
-
 async def test_a_device_that_still_shows_the_old_engine_s_bytes_does_not_count(
     place: Town,
 ) -> None:
@@ -210,17 +198,6 @@ async def test_memory_that_somebody_else_took_counts_once_the_device_had_its_tim
     gone = place.clock.boottime
     await becomes(place, made, lambda i: i.healing.in_a_row == 2)
     assert place.clock.boottime - gone > float(place.house.policy.release_deadline) - 1.0
-
-
-async def test_a_file_that_was_replaced_by_a_larger_one_is_not_started_in_the_old_promise(
-    place: Town,
-) -> None:
-    made = await serving(place)
-    await fallen(place, made)
-    place.engine.weights = 20 * GIB
-    down = await becomes(place, made, lambda i: i.healing.in_a_row == 2)
-    assert "it is another file now and needs 20 GiB" in down.healing.cause
-    assert len(place.launcher.trees) == 1
 
 
 class Unwritable(Promises):

@@ -61,4 +61,19 @@ def test_of_a_kill_the_counts_tell(
 def test_of_an_end_of_its_own_its_last_words_tell(line: str) -> None:
     found = words(FAILED, NONE, NONE, ("I loading", line, "E exiting"))
     assert line in found
-    assert words(Exit(code=0, signal=None, wall=0.0), NONE, NONE, (line,)) == ""
+    assert line in words(Exit(code=None, signal=6, wall=0.0), NONE, NONE, (line,))
+    for other in (
+        Exit(code=0, signal=None, wall=0.0),
+        Exit(code=None, signal=11, wall=0.0),
+        Exit(code=None, signal=9, wall=0.0),
+        Exit(code=None, signal=None, wall=None),
+    ):
+        assert words(other, NONE, NONE, (line,)) == ""
+
+
+def test_memory_that_could_not_be_locked_is_there_all_the_same() -> None:
+    line = (
+        "warning: failed to mlock 1638400-byte buffer (after previously locking 0 bytes): "
+        "Cannot allocate memory"
+    )
+    assert words(FAILED, NONE, NONE, (line, "Try increasing RLIMIT_MEMLOCK")) == ""

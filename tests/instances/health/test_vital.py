@@ -8,7 +8,14 @@ import pytest
 
 from gpud.engines.engine import Pulse, Readiness
 from gpud.instances.health import vital
-from gpud.instances.health.vital import PROBE_FAILURES, SILENCE_FACTOR, Verdict, Vital
+from gpud.instances.health.vital import (
+    NOTE_SECONDS,
+    PROBE_FAILURES,
+    SILENCE_FACTOR,
+    SPIN_FACTOR,
+    Verdict,
+    Vital,
+)
 from gpud.settings import Health
 
 LIMITS = Health()
@@ -84,7 +91,7 @@ def test_a_health_that_stays_bad_without_progress_is_stuck(said: Readiness) -> N
     for n in range(1, 14):
         readings += [(5.0 * n, IDLE), (5.0 * n, said)]
     early = after(*readings[:6])
-    assert verdict(early, 15.0) is Verdict.HEALTHY
+    assert verdict(early, 15.0) is Verdict.DEGRADED
     assert verdict(early, 21.0) is Verdict.DEGRADED
     assert verdict(after(*readings), 64.9) is Verdict.DEGRADED
     assert verdict(after(*readings), 65.0) is Verdict.STUCK
@@ -135,6 +142,77 @@ def test_its_speed_is_of_when_it_last_gave_any() -> None:
     assert vital.felt(seen, told(0, 75.0, tokens=161.0), START + 15).tokens_per_second == 12.0
 
 
+# CPU time.
+
+
+def computing(*readings: tuple[float, float], until: float, heard: Pulse | None = None) -> Vital:
+    """A watch every 5 s of one request, its counters still, and (from, CPUs) that it takes."""
+    seen, cpu = after((5.0, told())), 0.0
+    for n in range(2, int(until / 5) + 1):
+        at = 5.0 * n
+        cpu += 5.0 * next((share for since, share in reversed(readings) if at > since), 0.0)
+        seen = vital.felt(seen, heard, START + at)
+        if heard is None:
+            seen = vital.asked(seen, Readiness.LOADING, START + at)
+        seen = vital.ran(seen, cpu, LIMITS, START + at)
+    return seen
+
+
+@pytest.mark.parametrize("heard", [told(), None])
+def test_one_batch_that_takes_longer_than_stuck_is_no_wedge(heard: Pulse | None) -> None:
+    """llama-server's counters move once a batch; some builds answer nothing meanwhile."""
+    seen = computing((0.0, 1.0), until=400.0, heard=heard)
+    assert vital.stuck(seen, LIMITS, START + 400.0) == ""
+    assert verdict(seen, 400.0) is Verdict.BUSY
+
+
+@pytest.mark.parametrize("heard", [told(), None])
+def test_without_cpu_time_either_it_is_stuck_after_its_minute(heard: Pulse | None) -> None:
+    seen = computing((0.0, 1.0), (100.0, 0.0), until=150.0, heard=heard)
+    assert verdict(seen, 150.0) is not Verdict.STUCK
+    seen = computing((0.0, 1.0), (100.0, 0.0), until=175.0, heard=heard)
+    assert verdict(seen, 175.0) is Verdict.STUCK
+
+
+@pytest.mark.parametrize("heard", [told(), None])
+def test_what_spins_without_an_end_is_ended_at_the_ceiling(heard: Pulse | None) -> None:
+    ceiling = 5.0 + LIMITS.stuck * SPIN_FACTOR
+    assert verdict(computing((0.0, 1.0), until=ceiling - 5, heard=heard), ceiling - 5) is not (
+        Verdict.STUCK
+    )
+    found, why = vital.judge(
+        computing((0.0, 1.0), until=ceiling, heard=heard), LIMITS, START + ceiling
+    )
+    assert found is Verdict.STUCK
+    assert why.endswith("for 600 s, though it takes CPU time") or "with 1 requests" in why
+
+
+def test_what_answers_gpud_s_own_questions_is_no_work() -> None:
+    assert verdict(computing((0.0, 0.001), until=65.0, heard=told()), 65.0) is Verdict.STUCK
+
+
+def test_a_device_that_works_for_it_alone_is_a_sign_too() -> None:
+    still = computing((0.0, 0.0), until=65.0, heard=told())
+    assert verdict(still, 65.0) is Verdict.STUCK
+    assert verdict(vital.computed(still, START + 64.0), 65.0) is Verdict.BUSY
+
+
+def test_cpu_time_that_cannot_be_read_says_nothing() -> None:
+    seen = after((5.0, told()))
+    assert vital.ran(seen, None, LIMITS, START + 10.0) == seen
+
+
+def test_one_that_does_not_answer_is_not_healthy() -> None:
+    frozen = vital.asked(
+        vital.felt(after((5.0, IDLE)), None, START + 6), Readiness.LOADING, START + 7
+    )
+    assert vital.judge(frozen, LIMITS, START + 7) == (Verdict.DEGRADED, "no answer for 2 s")
+    busy = vital.asked(
+        vital.felt(after((5.0, told())), None, START + 6), Readiness.LOADING, START + 7
+    )
+    assert vital.judge(busy, LIMITS, START + 7) == (Verdict.BUSY, "no answer for 2 s")
+
+
 # Probes.
 
 
@@ -152,6 +230,13 @@ def test_its_speed_is_of_when_it_last_gave_any() -> None:
 def test_only_one_that_was_idle_for_long_is_probed(pulse: Pulse, at: float, wanted: bool) -> None:
     seen = after((1.0, IDLE), (at, pulse))
     assert vital.wants_probe(seen, LIMITS, START + at) is wanted
+
+
+def test_one_that_holds_the_contexts_of_its_users_is_not_probed() -> None:
+    seen = after((1.0, IDLE), (60.0, IDLE))
+    assert vital.wants_probe(seen, LIMITS, START + 60.0)
+    holder = after((1.0, IDLE), (60.0, replace(IDLE, holds_contexts=True)))
+    assert not vital.wants_probe(holder, LIMITS, START + 60.0)
 
 
 def test_probes_can_be_switched_off() -> None:
@@ -216,6 +301,25 @@ def test_the_idle_deadline(
 ) -> None:
     seen = after((6.0, None if pulse is None else IDLE), (12.0, pulse))
     assert vital.idle_deadline(seen, ttl, pinned=pinned) == deadline
+
+
+@pytest.mark.parametrize(("progress", "used"), [(50.0, START - 20.0), (51.0, START + 1.0)])
+def test_a_restart_of_the_daemon_is_no_use_of_it(progress: float, used: float) -> None:
+    seen = vital.found(START, START - 20.0, 50.0)
+    seen = vital.felt(seen, told(0, progress), START + 1.0)
+    assert seen.used == used
+    assert vital.idle_deadline(seen, 30.0, pinned=False) == used + 30.0
+
+
+def test_its_use_is_written_down_at_first_and_then_seldom() -> None:
+    assert not vital.wants_noting(vital.begun(START), None, 0.0, START)
+    seen = after((1.0, IDLE))
+    noted = (seen.used, 50.0)
+    assert vital.wants_noting(seen, None, 0.0, START + 1)
+    assert not vital.wants_noting(seen, noted, START + 1, START + 500)
+    used = vital.felt(seen, told(0, 51.0), START + 6)
+    assert not vital.wants_noting(used, noted, START + 1, START + 6)
+    assert vital.wants_noting(used, noted, START + 1, START + 1 + NOTE_SECONDS)
 
 
 def test_nothing_is_unloaded_by_old_counters() -> None:

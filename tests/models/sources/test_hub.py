@@ -213,16 +213,50 @@ def test_a_hub_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_without_the_library_it_says_what_to_install(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "shadow" / "huggingface_hub").mkdir(parents=True)
-    (tmp_path / "shadow" / "huggingface_hub" / "__init__.py").write_text("raise ImportError")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "shadow"), prepend=":")
+    child = tmp_path / "child.py"
+    child.write_text(
+        "import runpy, sys\nsys.modules['huggingface_hub'] = None\n"
+        f"runpy.run_path({hub_module.listing.__file__!r}, run_name='__main__')\n"
+    )
+    monkeypatch.setattr(hub_module.listing, "__file__", str(child))
     with pytest.raises(DownloadRefused, match=r"pip install 'gpud\[hub\]'"):
         take(ONE, tmp_path / "x")
 
 
-def test_a_listing_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "huggingface_hub.py").write_text("import signal\nsignal.pause()\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(hub_module, "LISTING_SECONDS", 0.5)
-    with pytest.raises(DownloadFailed, match=r"does not answer within 0\.5 s"):
-        take(ONE, tmp_path / "x")
+def test_the_listing_runs_no_code_of_the_working_directory(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("cwd", "path"):
+        planted = tmp_path / name
+        planted.mkdir()
+        for module in ("gpud", "huggingface_hub", "json", "httpx"):
+            (planted / f"{module}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.chdir(tmp_path / "cwd")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
+    take(ONE, tmp_path / "one")
+    assert is_whole(tmp_path / "one")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("program", "problem"),
+    [
+        ("print('x' * 300)", "more than 200 bytes"),
+        ("import sys, time; sys.stdout.write('x' * 10**6); time.sleep(60)", "more than 200 bytes"),
+        ("print('{')", "cannot be read"),
+        ("import sys; sys.stdout.buffer.write(b'{\"error\": \"\\xff\"}')", "cannot be read"),
+        ("print('[]')", "cannot be read"),
+        ("import sys; sys.exit(3)", "ended with 3"),
+        ("import time; time.sleep(60)", "within 0.5 s"),
+    ],
+)
+def test_a_listing_that_is_none(
+    program: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = tmp_path / "listing.py"
+    child.write_text(program)
+    monkeypatch.setattr(hub_module.listing, "__file__", str(child))
+    monkeypatch.setattr(hub_module, "MAX_LISTING_BYTES", 200)
+    monkeypatch.setattr(hub_module, "LISTING_SECONDS", 0.5 if "0.5" in problem else 30.0)
+    with pytest.raises(DownloadFailed, match=problem):
+        take(ONE, tmp_path / "one")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
 from gpud.clock import SystemClock
-from gpud.models.sources.jobs import Control, Jobs, JobStopped, Step
+from gpud.models.sources.jobs import Control, Jobs, JobStalled, JobStopped, Manner, NoTurn, Step
 
 PATIENCE_SECONDS = 20.0
 
@@ -113,8 +114,81 @@ async def test_what_it_raises_all_of_them_get() -> None:
 async def test_work_that_tells_nothing_is_left() -> None:
     work = Work()
     with pytest.raises(TimeoutError):
-        await jobs().run("k", work, lambda _: None, stall_seconds=0.05)
+        await jobs().run("k", work, lambda _: None, Manner(stall_seconds=0.05))
     assert await asyncio.to_thread(work.stopped.wait, PATIENCE_SECONDS)
+
+
+class Hung:
+    """Work that is blocked, whatever it is asked, until the test ends."""
+
+    def __init__(self) -> None:
+        self.lets_go = threading.Event()
+
+    def __call__(self, control: Control) -> int:
+        assert self.lets_go.wait(PATIENCE_SECONDS)
+        return 0
+
+
+async def test_what_hangs_gives_its_turn_back_and_is_refused_until_its_thread_ends() -> None:
+    made, hung = jobs(at_once=1), Hung()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        with pytest.raises(JobStalled):
+            await made.run("bad", hung, lambda _: None, Manner(stall_seconds=0.05))
+        assert await made.run("ok", lambda _: 7, lambda _: None, Manner(stall_seconds=0.05)) == 7
+        with pytest.raises(JobStalled):  # at once, and no second thread
+            await made.run("bad", hung, lambda _: None)
+        hung.lets_go.set()
+        while True:
+            with suppress(JobStalled):
+                assert await made.run("bad", hung, lambda _: None) == 0
+                break
+            await asyncio.sleep(0)
+        # Its turn was given back once, not twice.
+        first, second = Work(), Work()
+        one = asyncio.ensure_future(made.run("1", first, lambda _: None))
+        await begun(first)
+        _, tell, first_told = telling()
+        two = asyncio.ensure_future(made.run("2", second, tell))
+        await first_told.wait()
+        assert second.begun == 0
+        first.may_end.set()
+        second.may_end.set()
+        assert await asyncio.gather(one, two) == [1, 1]
+
+
+async def test_a_turn_comes_back_from_one_that_hangs_and_that_nobody_waits_for() -> None:
+    made, hung = jobs(at_once=1), Hung()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        left = asyncio.ensure_future(
+            made.run("bad", hung, lambda _: None, Manner(stall_seconds=0.05))
+        )
+        await asyncio.sleep(0)
+        left.cancel()
+        assert await made.run("ok", lambda _: 7, lambda _: None) == 7
+    hung.lets_go.set()
+
+
+async def test_nobody_waits_for_a_turn_for_ever() -> None:
+    made, work = Jobs(SystemClock(), 1, wait_seconds=0.0), Work()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        one = asyncio.ensure_future(made.run("1", work, lambda _: None))
+        await begun(work)
+        with pytest.raises(NoTurn):
+            await made.run("2", work, lambda _: None, Manner(stall_seconds=PATIENCE_SECONDS))
+        work.may_end.set()
+        assert await one == 1
+
+
+async def test_works_of_two_kinds_do_not_meet() -> None:
+    made, work = jobs(), Work()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        one = asyncio.ensure_future(made.run("k", work, lambda _: None))
+        await begun(work)
+        other = asyncio.ensure_future(
+            made.run("k", lambda _: "x", lambda _: None, Manner(kind="other"))
+        )
+        work.may_end.set()
+        assert (await one, await other) == (1, "x")
 
 
 async def test_only_so_many_at_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ PLACES = Places(download_dir=Path("/d"), profiles={"small": ModelOptions(paralle
 @pytest.mark.parametrize(
     "url",
     ["https://example.com/a.gguf", "https://example.com:8443/a?x=1#f", "http://127.0.0.1:9/a",
-     "http://[::1]/a", "http://localhost/a", "https://192.168.0.7/a"],
+     "http://[::1]/a", "http://localhost/a", "http://localhost./a", "https://192.168.0.7/a"],
 )  # fmt: skip
 def test_urls_that_are_taken(url: str) -> None:
     assert check_url(url, allow_http=False) == url
@@ -64,6 +65,25 @@ def test_urls_that_are_not_taken(url: str, problem: str) -> None:
         check_url(url, allow_http=False)
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:9551/metrics", "http://localhost./a", "http://[::ffff:127.0.0.1]/a",
+     "http://0.0.0.0/a", "http://[::]/a", "http://[::ffff:0.0.0.0]/a"],
+)  # fmt: skip
+def test_a_server_of_this_host_stands_in_the_configuration_alone(url: str) -> None:
+    assert check_url(url, allow_http=False) == url
+    with pytest.raises(SourceInvalid, match="of this host itself"):
+        check_url(url, allow_http=False, http_here=False)
+    assert check_url(url, allow_http=True, http_here=False) == url
+    said = Said(url=url, sha256=SUM)
+    model = Model(
+        id="m", engine=EngineKind.LLAMA_CPP, kind=None, path="", options=ModelOptions()
+    )
+    assert with_source(model, said, PLACES).source == HttpSource(url=url, sha256=SUM)
+    with pytest.raises(OptionInvalid, match="of this host itself"):
+        with_source(replace(model, owner="anna"), said, PLACES)
+
+
 def test_the_configuration_may_allow_what_is_not_encrypted() -> None:
     assert check_url("http://mirror/a", allow_http=True) == "http://mirror/a"
 
@@ -90,6 +110,10 @@ def test_redirects(before: str, location: str, after: str) -> None:
         ("https://a/x", "https://127.0.0.1/x"),
         ("https://a/x", "https://localhost/x"),
         ("https://a/x", "https://0.0.0.0/x"),
+        ("https://a/x", "https://localhost./x"),
+        ("https://a/x", "https://[::ffff:127.0.0.1]/x"),
+        ("http://a/x", "http://[::ffff:7f00:1]:9551/x"),
+        ("http://a/x", "http://[::ffff:0.0.0.0]/x"),
         ("https://a/x", "https://u:p@b/x"),
         ("https://a/x", "file:///etc/passwd"),
     ],

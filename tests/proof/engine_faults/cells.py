@@ -63,6 +63,8 @@ LOST_FILE = _failed("MODEL_FILE_INVALID", "FAILED_PRECONDITION")
 GIVEN_UP = Expected(
     state="FAILED RESTART_LOOP", bytes="nothing", event="instance.failed", code="OK"
 )
+# Until somebody mends it: a file says nothing against the engine.
+WAITS = Expected(state="BACKOFF", bytes="engine", event="instance.ailing", code="OK")
 GIVEN_UP_OOM = Expected(state="FAILED OOM", bytes="nothing", event="instance.failed", code="OK")
 _MISSING = _failed("ENGINE_MISSING", "FAILED_PRECONDITION")
 
@@ -111,9 +113,9 @@ ROWS: dict[str, tuple[Cell, ...]] = {
     "cannot be executed": (
         _NO_ENGINE, _MISSING, _STARTED, _STARTED, _STARTED, HEALED, _OVER, HEALED,
     ),
-    "file cut short": (LOST_FILE, LOST_FILE, _OPEN, _OPEN, READY, GIVEN_UP, STOPPED, ADOPTED),
+    "file cut short": (LOST_FILE, LOST_FILE, _OPEN, _OPEN, READY, WAITS, STOPPED, ADOPTED),
     "file replaced": (READY, LOST_FILE, _OPEN, _OPEN, READY, HEALED, STOPPED, ADOPTED),
-    "file gone": (LOST_FILE, LOST_FILE, _OPEN, _OPEN, READY, GIVEN_UP, STOPPED, ADOPTED),
+    "file gone": (LOST_FILE, LOST_FILE, _OPEN, _OPEN, READY, WAITS, STOPPED, ADOPTED),
 }  # fmt: skip
 MATRIX: dict[tuple[str, str], Cell] = {
     (fault, phase): cell

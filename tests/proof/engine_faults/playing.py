@@ -33,6 +33,9 @@ SETTINGS = (
     'breaker_failures = 3\nbackoff_first = "300ms"\nbackoff_most = "300ms"\n'
 )
 STALL = "1s"
+# What is told of a start that could not begin: it says nothing against the engine.
+BAD_FILE = ("tiny.gguf", "is missing")
+REFUSALS = ("not executable", "temporarily unavailable")
 FILE_FAULTS = ("file cut short", "file replaced", "file gone")
 START_FAULTS = ("cannot be started: fork refused", "cannot be executed")
 # The stub's manners where a fault is one of its own, in the phase that it befalls it.
@@ -244,7 +247,8 @@ class Stage:
             watch = api.instances.WatchInstance(pb.WatchInstanceRequest(name=cell.name))
             async with asyncio.timeout(PATIENCE_SECONDS):
                 async for told in watch:
-                    if told.instance.state == BACKOFF and told.instance.health.failures >= 2:
+                    reason = told.instance.health.reason
+                    if told.instance.state == BACKOFF and any(w in reason for w in REFUSALS):
                         return
 
     def _harm_engine(self, cell: Cell) -> None:
@@ -282,7 +286,7 @@ class Stage:
         return Expected(
             state=f"{state} {now.failure.reason}".strip(),
             bytes=f"{shown}; {leaked} leaked" if leaked else shown,
-            event=_newest(types),
+            event="instance.ailing" if now.state == BACKOFF else _newest(types),
             code=code,
         )
 
@@ -305,6 +309,8 @@ class Stage:
             watch = api.instances.WatchInstance(pb.WatchInstanceRequest(name=cell.name))
             async for told in watch:
                 now = told.instance
+                if now.state == BACKOFF and any(w in now.health.reason for w in BAD_FILE):
+                    break
                 is_new = is_spared and cell.phase != "healing"
                 if now.state == READY and (not was_harmed or is_new or now.pid != cell.pid):
                     break
@@ -315,7 +321,7 @@ class Stage:
         self.held.touch()
         self.refusal.unlink(missing_ok=True)
         async with calling(self.daemon) as fresh:
-            listed = await fresh.instances.ListInstances(pb.ListInstancesRequest())
+            listed = await fresh.instances.ListInstances(pb.ListInstancesRequest(page_size=1000))
             for each in listed.instances:
                 if each.state not in {STOPPED, FAILED}:
                     await unload(fresh, instance=each.name, force=True)
