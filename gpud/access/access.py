@@ -18,7 +18,7 @@ from gpud.access.denied import Denied
 from gpud.access.doors import Door, Registry, Shown, identify, is_denied, still_known
 from gpud.access.identity import Caller, Role
 from gpud.access.mint import Mint
-from gpud.access.refusals import RequestLate
+from gpud.access.refusals import AccessWithdrawn, RequestLate
 from gpud.access.rights import known_method
 from gpud.access.tokens import Configured, Minted, Recent, Tokens
 from gpud.clock import Clock
@@ -32,6 +32,51 @@ log = structlog.get_logger()
 MESSAGE_SECONDS = 5.0
 # The section of [quotas] for owners without one of their own.
 DEFAULT_QUOTA = "default"
+
+
+class OpenStream:
+    """A stream while it is open: whose it is, and how it is cut.
+
+    What gRPC sends is not interrupted: its caller would be told nothing, ever. The stream ends
+    itself right after; one whose client takes no more is ended at the second look.
+    """
+
+    def __init__(self, caller: Caller, shown: Shown, task: asyncio.Task[object] | None) -> None:
+        self.caller = caller
+        self.shown = shown
+        self.is_cut = False
+        self._task = task
+        self._sending = False
+        self._is_overdue = False
+
+    def send(self) -> None:
+        """A message is handed to gRPC."""
+        self._sending = True
+
+    def sent(self) -> None:
+        """It was taken. Raises AccessWithdrawn where the stream was cut meanwhile."""
+        self._sending = False
+        if self.is_cut:
+            raise AccessWithdrawn(caller=self.caller.name)
+
+    def cut(self) -> None:
+        """End it: its caller is denied."""
+        self.is_cut = True
+        if not self._sending and self._task is not None:
+            self._task.cancel()
+
+    def end_sending(self) -> None:
+        """End one that was cut and hangs in its sending since the last look."""
+        if self.is_cut and self._sending and self._task is not None:
+            if self._is_overdue:
+                self._task.cancel()
+            self._is_overdue = True
+
+    def absorb(self) -> bool:
+        """Whether a cancellation was its cut, which is then dealt with."""
+        if self.is_cut and self._task is not None:
+            self._task.uncancel()
+        return self.is_cut
 
 
 class Access:
@@ -56,8 +101,7 @@ class Access:
         self._lines = Restraint()
         self._reading: dict[asyncio.Task[object], float] = {}
         self._late: set[asyncio.Task[object]] = set()
-        self._streams: dict[asyncio.Task[object], tuple[Caller, Shown]] = {}
-        self._cut: set[asyncio.Task[object]] = set()
+        self._streams: set[OpenStream] = set()
 
     def configure(self, config: Config) -> int:
         """Know these identities, tokens and allowances from now on; how many streams were cut.
@@ -93,20 +137,18 @@ class Access:
         self,
         caller: Caller,
         shown: Shown,
-        task: asyncio.Task[object] | None,
         *,
         changing: bool,
-    ) -> Iterator[None]:
+    ) -> Iterator[OpenStream]:
         """Count a stream in and out, and be able to cut it. Raises TooManyStreams."""
         self.budgets.open_stream(caller, changing=changing)
-        if task is not None:
-            self._streams[task] = (caller, shown)
+        stream = OpenStream(caller, shown, asyncio.current_task())
+        self._streams.add(stream)
         try:
-            yield
+            yield stream
         finally:
             self.budgets.close_stream(caller, changing=changing)
-            if task is not None:
-                self._streams.pop(task, None)
+            self._streams.discard(stream)
 
     async def message(self, read: Awaitable[Any], began_boottime: float) -> Any:
         """The message of a call. Raises RequestLate where it does not come.
@@ -128,20 +170,17 @@ class Access:
             del self._reading[task]
 
     def end_late(self) -> None:
-        """End the calls whose message has not come in time; to be asked every second or so."""
+        """End calls whose message has not come in time, and cut streams that nobody takes from.
+
+        To be asked every second or so.
+        """
+        for stream in self._streams:
+            stream.end_sending()
         oldest = self.clock.now().boottime - MESSAGE_SECONDS
         late = [task for task, began in self._reading.items() if began < oldest]
         for task in late:
             self._late.add(task)
             task.cancel()
-
-    def was_cut(self, task: asyncio.Task[object] | None) -> bool:
-        """Whether a stream's task was cancelled because its caller is denied; asked once."""
-        if task is None or task not in self._cut:
-            return False
-        self._cut.discard(task)
-        task.uncancel()
-        return True
 
     def deny(self, denied: Denied) -> int:
         """Refuse these from now on; how many open streams of theirs were cut."""
@@ -149,10 +188,9 @@ class Access:
         return self._cut_off(lambda caller, shown: is_denied(caller, shown, denied))
 
     def _cut_off(self, is_out: Callable[[Caller, Shown], bool]) -> int:
-        doomed = [task for task, (caller, shown) in self._streams.items() if is_out(caller, shown)]
-        for task in doomed:
-            self._cut.add(task)
-            task.cancel()
+        doomed = [each for each in self._streams if is_out(each.caller, each.shown)]
+        for stream in doomed:
+            stream.cut()
         return len(doomed)
 
     def may_log(self, name: str, method: str, reason: str) -> bool:

@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
-from gpud.access.access import Access
+from gpud.access.access import Access, OpenStream
 from gpud.access.audit import AuditEntry
 from gpud.access.doors import Door, DoorKind, Shown
 from gpud.access.identity import CALLER, DEED, Caller, Deed, Role
@@ -166,27 +166,28 @@ class Gate:
 
         async def call(requests: Any, context: Context) -> AsyncIterator[Any]:
             attempt = _Attempt(name, None, context, access.clock.now())
-            task = asyncio.current_task()
+            stream: OpenStream | None = None
             last: object = None
             try:
                 shown = self._shown(context)
                 attempt.caller = caller = access.identify(self._door, shown)
                 _enter(attempt, caller)
-                with access.streaming(caller, shown, task, changing=audited):
+                with access.streaming(caller, shown, changing=audited) as stream:
                     attempt.request = await self._message(attempt, requests, decode)
                     async for answer in method(attempt.request, context):
                         last = answer if audited else None
+                        stream.send()
                         yield answer
+                        stream.sent()
             except (GpudError, DecodeError) as error:
                 status = self._refused(attempt, _told(error))
             except (grpc.aio.AbortError, asyncio.CancelledError, GeneratorExit) as end:
-                if not access.was_cut(task):
+                if stream is None or not stream.absorb():
                     self._audit(attempt, replace(CLIENT_LEFT, subject=_subject(last)))
                     raise
-                name_now = attempt.caller.name if attempt.caller else ""
-                status = self._refused(attempt, AccessWithdrawn(caller=name_now))
+                status = self._refused(attempt, AccessWithdrawn(caller=stream.caller.name))
                 if isinstance(end, GeneratorExit):
-                    raise  # it was cut in the midst of a message: nobody is left to be told
+                    raise  # it took no more messages: nobody is left to be told
             except Exception:  # noqa: BLE001 — as above
                 status = self._broken(attempt)
             else:

@@ -14,6 +14,7 @@ import pytest
 
 from gpud.access.access import Access
 from gpud.access.audit import Audit, AuditEntry
+from gpud.access.denied import Denied
 from gpud.access.doors import Door, DoorKind
 from gpud.access.identity import DEED, Role
 from gpud.access.mint import Mint
@@ -171,3 +172,39 @@ async def test_invented_methods_fill_neither_log_nor_audit(scribe: Scribe) -> No
     names = [f"x.y.Z/Method{number}" for number in range(1000)]
     logged = sum(scribe.may_log("anna", name, "ROLE_MISSING") for name in names)
     assert logged == 5
+
+
+async def test_a_stream_that_is_cut_in_the_midst_of_a_message_is_told_so(
+    scribe: Scribe, methods: Methods
+) -> None:
+    """gRPC tells a client nothing of a handler that is cancelled while it sends."""
+    stream = guarded(scribe, methods.LoadModel, INSTANCES)(model="tiny")
+    task = asyncio.current_task()
+    assert task is not None
+    await anext(stream)  # and it is being sent
+    assert scribe.deny(Denied(names=frozenset({"operator"}))) == 1
+    assert not task.cancelling()
+    with pytest.raises(grpc.aio.AbortError):
+        await anext(stream)
+    assert [line.reason for line in scribe.lines] == ["ACCESS_WITHDRAWN"]
+
+
+async def test_a_stream_that_is_cut_and_takes_no_more_is_ended_at_the_second_look(
+    scribe: Scribe, methods: Methods
+) -> None:
+    stream = guarded(scribe, methods.LoadModel, INSTANCES)(model="tiny")
+    taken = asyncio.Event()
+
+    async def send() -> None:
+        async for _ in stream:
+            taken.set()
+            await asyncio.Event().wait()  # a client that has closed its window
+
+    async with asyncio.TaskGroup() as tasks:
+        sending = tasks.create_task(send())
+        await taken.wait()
+        scribe.deny(Denied(names=frozenset({"operator"})))
+        scribe.end_late()
+        assert not sending.cancelling()
+        scribe.end_late()
+        assert sending.cancelling()

@@ -59,14 +59,15 @@ async def test_what_no_role_may_is_told_alike_whether_it_exists_or_not(tmp_path:
     door = Door(kind=DoorKind.SOCKET, label="unix:g", role=Role.OPERATOR)
     operator = Gate(door, Scribe(tmp_path))
 
-    class Unlisted:
-        async def Renumber(self, request: Any, context: Any) -> None:  # noqa: N802
-            raise AssertionError("nobody may call it")
+    async def renumber(request: Any, context: Any) -> None:
+        raise AssertionError("nobody may call it")
 
-    listed: Any = operator.servicer("gpud.v1.NodeService", Unlisted())
-    not_there: Any = operator.unknown("gpud.v1.NodeService/Renumber").stream_stream
+    name = "gpud.v1.NodeService/Renumber"
+    unlisted = grpc.unary_unary_rpc_method_handler(renumber, request_deserializer=bytes)
+    listed: Any = operator.handler(name, unlisted).stream_unary
+    not_there: Any = operator.unknown(name).stream_stream
     texts = []
-    for call in (listed.Renumber, not_there):
+    for call in (listed, not_there):
         wire = Told()
         with pytest.raises(grpc.aio.AbortError):
             await call(SimpleNamespace(), wire)
