@@ -231,7 +231,7 @@ _MODEL_OPTIONS = (
     click.option("--tensor-parallel-size", type=INT32, help="vLLM: devices for one model."),
     click.option("--enforce-eager/--no-enforce-eager", default=None, help="vLLM: no graphs."),
     click.option("--kv-cache-bytes", type=size, metavar="SIZE", help="vLLM: of the KV cache."),
-    click.option("--sleep-mode/--no-sleep-mode", default=None, help="vLLM: as its entry allows it."),
+    click.option("--sleep-mode/--no-sleep-mode", default=None, help="vLLM: as its entry allows."),
 )
 
 

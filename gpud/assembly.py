@@ -16,8 +16,8 @@ from gpud.config import toml_key
 from gpud.devices.bands import Bands
 from gpud.devices.sampling.frames import SamplerSettings
 from gpud.engines.command.spec import check_spec
-from gpud.engines.extra_args import check_extra_args
-from gpud.engines.profiles import BUILT_IN
+from gpud.engines.options.extra_args import check_extra_args
+from gpud.engines.options.profiles import BUILT_IN
 from gpud.errors import ConfigInvalid, ModelNotFound, OptionInvalid
 from gpud.instances.instance import Instance
 from gpud.ledger.admission.policy import (

@@ -14,8 +14,8 @@ from itertools import takewhile
 from typing import Final
 
 from gpud.engines.engine import EngineProgram, StartRequest
-from gpud.engines.extra_args import check_build
 from gpud.engines.llama_options import QUANTIZED_CACHE_TYPES
+from gpud.engines.options.extra_args import check_build
 from gpud.errors import OptionInvalid
 from gpud.models.model import ModelKind, ModelOptions
 from gpud.units import MIB

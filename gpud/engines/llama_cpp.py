@@ -13,9 +13,9 @@ import msgspec
 
 from gpud.engines import llama_command, llama_options, llama_output
 from gpud.engines.api_key import ApiKey
-from gpud.engines.asking import Asking, ask
 from gpud.engines.engine import Command, EngineProgram, Pulse, Readiness, StartRequest, Warmth
 from gpud.engines.probe import Answer, Probe, ProbeFailed, ProbeFault
+from gpud.engines.programs.asking import Asking, ask
 from gpud.errors import EngineMissing
 from gpud.models.catalogue import Inspection
 from gpud.models.footprint import DeviceTraits, estimate

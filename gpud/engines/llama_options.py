@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gpud.engines.ownership import refuse_others
+from gpud.engines.options.ownership import refuse_others
 from gpud.errors import OptionInvalid
 from gpud.models.model import EngineKind, ModelOptions
 

@@ -17,7 +17,7 @@ from tests.end_to_end.driving import PATIENCE_SECONDS, load, reaches, streaming,
 from tests.running import Api, Gpud, calling
 
 MakeGpud = Callable[..., Gpud]
-LONG = '[models.long]\npath = "tiny.gguf"\ncontext_length = 8192\nparallel = 2\n'
+LONG = '[models.long]\npath = "tiny.gguf"\ncontext_length = 32768\nparallel = 2\n'
 TOKENS = 1500
 
 
@@ -72,7 +72,7 @@ async def test_a_stream_goes_on_to_its_end_while_new_requests_are_refused(busy: 
 async def test_a_daemon_that_dies_meanwhile_shuts_the_door_again(busy: Gpud) -> None:
     async with calling(busy) as api:
         made = await load(api, "long")
-        async with streaming(made.endpoint, TOKENS) as pieces:
+        async with streaming(made.endpoint, 5 * TOKENS // 2) as pieces:
             await anext(pieces)
             call = api.instances.UnloadModel(
                 pb.UnloadModelRequest(instance=made.name, grace=Duration(seconds=30))
@@ -81,12 +81,34 @@ async def test_a_daemon_that_dies_meanwhile_shuts_the_door_again(busy: Gpud) -> 
             await turned_away(made.endpoint)
             await asyncio.to_thread(busy.restart)
             async with calling(busy) as again:
-                # Its order, and so its grace, died with it: what is left is ended.
+                assert await turned_away(made.endpoint) == f"{made.name} is being unloaded"
+                left = [piece async for piece in pieces]  # raises unless [DONE] comes
+                ended = await gone(again, made.name)
+    assert len(left) > 100
+    assert ended.last_exit.code == 0
+
+
+@pytest.mark.engine
+async def test_a_grace_goes_on_where_it_was_when_the_daemon_died(busy: Gpud) -> None:
+    async with calling(busy) as api:
+        made = await load(api, "long")
+        async with streaming(made.endpoint, 10 * TOKENS) as pieces:
+            await anext(pieces)
+            call = api.instances.UnloadModel(
+                pb.UnloadModelRequest(instance=made.name, grace=Duration(seconds=2))
+            )
+            await anext(aiter(call))
+            await turned_away(made.endpoint)
+            await asyncio.to_thread(busy.restart)
+            async with calling(busy) as again:
+                with pytest.raises((ConnectionError, TimeoutError)):
+                    _ = [piece async for piece in pieces]
                 await gone(again, made.name)
 
 
-async def gone(api: Api, name: str) -> None:
+async def gone(api: Api, name: str) -> pb.Instance:
     async with asyncio.timeout(PATIENCE_SECONDS):
         async for told in api.instances.WatchInstance(pb.WatchInstanceRequest(name=name)):
             if told.instance.state == pb.INSTANCE_STATE_STOPPED:
-                return
+                return told.instance
+    raise AssertionError(f"{name} is not told to have stopped")

@@ -98,7 +98,7 @@ async def test_an_engine_ended_from_outside_is_healed_in_its_promise(
         os.kill(made.pid, number)
         after = await healed(api, made)
         assert (after.name, after.reservation) == (made.name, made.reservation)
-        assert after.restarts == 1
+        assert (after.restarts, after.endpoint) == (1, made.endpoint)
         assert (await books(api)) == held
         assert await asyncio.to_thread(complete, after.endpoint) == 8
         assert [each.phase for each in after.phases] == [4, 5, 6, 7, 8]
@@ -132,8 +132,10 @@ async def test_a_wedged_engine_is_found_stuck_and_healed(healer: MakeGpud) -> No
         assert daemon.leftovers() == []
 
 
-async def test_an_idle_engine_is_probed_and_that_is_no_use_of_it(healer: MakeGpud) -> None:
-    """The probe itself must not keep it loaded."""
+async def test_an_idle_engine_that_keeps_contexts_is_asked_for_no_token(
+    healer: MakeGpud,
+) -> None:
+    """A probe would push a chat that rests out of the cache; seven were due here."""
     models = '[models.brief]\npath = "tiny.gguf"\nidle_ttl = "1500ms"\n'
     daemon = healer(models=models).start()
     async with calling(daemon) as api:
@@ -145,7 +147,7 @@ async def test_an_idle_engine_is_probed_and_that_is_no_use_of_it(healer: MakeGpu
         ended = await reaches(api, made.name, pb.INSTANCE_STATE_STOPPED)
         assert ended.failure.reason == ""
         assert "instance.stopping" in await event_types(api, made.name)
-        # It printed each request: the warm-up, ours, and probes.
+        # It printed each request: the warm-up, and ours.
         lines = [
             line
             async for part in api.instances.TailOutput(
@@ -154,7 +156,8 @@ async def test_an_idle_engine_is_probed_and_that_is_no_use_of_it(healer: MakeGpu
             for line in part.lines
         ]
         served = [line for line in lines if "processing task" in line]
-        assert len(served) >= 4
+        assert len(served) == 2
+        assert not any("all slots are idle" in line for line in lines)
 
 
 async def test_a_request_in_flight_keeps_it_loaded_and_pinned_does_for_ever(

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from gpud.engines.extra_args import REVIEWED, check_extra_args
 from gpud.engines.llama_command import read_flags
-from gpud.engines.profiles import BUILT_IN
+from gpud.engines.options.extra_args import REVIEWED, check_extra_args
+from gpud.engines.options.profiles import BUILT_IN
 from gpud.models.model import EngineKind
 from gpud.v1 import instances_pb2 as pb
 from gpud.v1 import models_pb2

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -366,6 +368,27 @@ async def test_what_was_downloaded_goes_with_the_last_entry_of_it(
     assert left(folder) == []
 
 
+async def test_what_was_to_go_when_the_daemon_was_killed_goes_when_it_is_back(
+    daemon: Gpud,
+) -> None:
+    folder = daemon.state / "models"
+    daemon.start()
+    daemon.stop()
+    with sqlite3.connect(daemon.state / "state.db") as store:
+        for name in ("a", "b"):  # their entries are gone, and what was downloaded is here
+            body = json.dumps(str(folder)).encode()
+            row = ("removal", f"sha256-{name * 64}.gguf", body)
+            store.execute("INSERT INTO rows (kind, id, body) VALUES (?, ?, ?)", row)
+            folder.mkdir(exist_ok=True)
+            (folder / f"{row[1]}.part").write_bytes(b"GGUF")
+    store.close()
+    (folder / f"sha256-{'c' * 64}.gguf").write_bytes(b"mine")
+    daemon.start()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while left(folder) != [f"sha256-{'c' * 64}.gguf"]:  # noqa: ASYNC110 — of its threads
+            await asyncio.sleep(0.005)
+
+
 async def test_what_was_downloaded_may_stay(shared: Gpud, api: Api, far: m.Model) -> None:
     await load(api, "far")
     await unload(api, model="far")
@@ -438,7 +461,9 @@ async def test_a_model_of_a_hub_is_fetched_and_loaded(daemon: Gpud, origin: Orig
 async def test_a_fetched_model_answers(
     modelled: MakeGpud, llama_server: Path, origin: Origin
 ) -> None:
-    daemon = modelled(llama_server).start()
+    daemon = modelled(llama_server)
+    daemon.extra = daemon.extra.replace("[models]\n", "[models]\nallow_http = true\n")
+    daemon.start()
     async with calling(daemon) as api:
         options = m.ModelOptions(context_length=512, parallel=1)
         await register(api, url=origin.url, sha256=origin.sha256, options=options)

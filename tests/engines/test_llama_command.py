@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpud.engines.engine import EngineProgram, StartRequest
-from gpud.engines.extra_args import REVIEWED, check_extra_args
 from gpud.engines.llama_command import (
     arguments,
     environment,
@@ -28,6 +27,7 @@ from gpud.engines.llama_options import (
     RANGES,
     check_options,
 )
+from gpud.engines.options.extra_args import REVIEWED, check_extra_args
 from gpud.errors import OptionInvalid
 from gpud.models.model import EngineKind, Model, ModelKind, ModelOptions
 from tests.engines.conftest import Request

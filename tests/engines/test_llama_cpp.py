@@ -82,6 +82,14 @@ async def test_warm_up_asks_for_what_the_model_is_for(
     assert [url for _, url, _ in probe.asked] == [ENDPOINT + path]
 
 
+@pytest.mark.parametrize("kind", [ModelKind.CHAT, ModelKind.COMPLETION])
+async def test_a_probe_is_one_token_for_one_token(kind: ModelKind, request_for: Request) -> None:
+    probe = FakeProbe({"/completion": said(200, {})})
+    await LlamaCpp("x", probe).probe(ENDPOINT, request_for(kind=kind).model, ModelOptions())
+    ((_, _, body),) = probe.asked
+    assert body == {"prompt": [0], "n_predict": 1, "cache_prompt": False}
+
+
 async def test_warm_up_that_is_refused_fails_with_what_was_said(request_for: Request) -> None:
     probe = FakeProbe({"/embedding": said(501, {"error": "Start it with `--embeddings`"})})
     with pytest.raises(ProbeFailed, match=r"501 .*--embeddings"):

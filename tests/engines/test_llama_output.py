@@ -146,6 +146,22 @@ def test_dots_are_percent(lines: tuple[str, ...], fraction: float | None) -> Non
              "llama_model_load: error loading model: unable to allocate CUDA0 buffer"),
             "it ran out of device memory",
         ),
+        (
+            (
+                "E mtmd_init_from_file: error: Failed to load CLIP model from /srv/none.gguf",
+                "E srv    load_model: failed to load multimodal model, '/srv/none.gguf'",
+                "I srv    operator(): operator(): cleaning up before exit...",
+                "E srv  llama_server: exiting due to model loading error",
+            ),
+            "the projector could not be loaded",
+        ),
+        (
+            (
+                "I srv    operator(): operator(): cleaning up before exit...",
+                "E srv  llama_server: exiting due to model loading error",
+            ),
+            "the model could not be loaded",
+        ),
         (("error: invalid argument: --bogus",), "this build refuses an argument"),
         (
             ("I srv    operator(): operator(): cleaning up before exit...",),

@@ -128,6 +128,20 @@ def test_what_voids_it_and_what_failed_is_told(gpuctl: Gpuctl, daemon: FakeDaemo
     assert "N=8: 2 of 32 failed, HTTP 500: out of cheese" in out
 
 
+@pytest.mark.parametrize("form", ["", " -o json"])
+def test_nothing_measured_is_no_result(gpuctl: Gpuctl, daemon: FakeDaemon, form: str) -> None:
+    empty = voided("tiny-x")
+    del empty.levels[0]
+    empty.levels[0].completed = 0
+    done = pb.BenchmarkModelResponse(phase=pb.BENCHMARK_PHASE_DONE, benchmark=empty)
+    daemon.answers["BenchmarkModel"] = [done]
+    ended = gpuctl(f"bench tiny{form}")
+    assert ended.code != 0
+    assert ended.out == ""
+    assert "nothing was measured: gpu0 is slowed down by heat" in ended.err
+    assert "HTTP 500: out of cheese" in ended.err
+
+
 def test_json_is_the_bare_benchmark(gpuctl: Gpuctl) -> None:
     told = json.loads(gpuctl("bench tiny -o json").out)
     assert (told["name"], len(told["levels"])) == ("benchmarks/tiny-1a2b3c", 2)

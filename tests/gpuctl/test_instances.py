@@ -375,6 +375,32 @@ def test_reset_names_the_instance_or_the_newest_of_a_model(
     assert (second.name, second.request_id) == ("instances/tiny-7f3k", "once")
 
 
+def test_reset_of_a_model_means_the_one_that_can_be_reset(
+    gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    def one(name: str, state: int, reason: str, seconds: int) -> instances_pb2.Instance:
+        made = samples.instance(state)
+        made.name = f"instances/{name}"
+        made.failure.reason = reason
+        made.create_time.CopyFrom(samples.moment(seconds))
+        return made
+
+    failed, backoff = instances_pb2.INSTANCE_STATE_FAILED, instances_pb2.INSTANCE_STATE_BACKOFF
+    known = [
+        one("waits", backoff, "", 1),
+        one("given-up", failed, "RESTART_LOOP", 2),
+        one("failed", failed, "ENGINE_EXITED", 3),
+        one("serves", instances_pb2.INSTANCE_STATE_READY, "", 4),
+    ]
+    for first in range(len(known)):
+        found = known[first:]
+        daemon.answers["ListInstances"] = ListInstancesResponse(instances=found)
+        daemon.answers["ResetInstance"] = ResetInstanceResponse(instance=found[0])
+        assert gpuctl("reset tiny").code == 0
+    asked = [each.name for each in daemon.requests["ResetInstance"]]
+    assert asked == [each.name for each in known]
+
+
 def test_a_reset_that_is_refused_says_why(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
     daemon.answers["ResetInstance"] = Refusal(
         code=grpc.StatusCode.FAILED_PRECONDITION,

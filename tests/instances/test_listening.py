@@ -7,12 +7,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from gpud.instances.instance import Instance, InstanceState
 from gpud.instances.starting.listening import _ask_kernel, _read_table, is_shared, was_lost
-from gpud.instances.starting.ports import LOOPBACK
+from gpud.instances.starting.ports import LOOPBACK, port_again
+from gpud.models.model import EngineKind, ModelOptions
 
 PROGRAM = """\
 import socket, sys
@@ -105,3 +108,32 @@ def test_the_kernel_and_its_table_tell_the_same(
     assert len(told) == 2
     assert told == _read_table(port, Path("/proc"))
     assert not list(_ask_kernel(port, socket.AF_INET6))
+
+
+def stopped(port: int | None) -> Instance:
+    """One that waits to be started again."""
+    return Instance(
+        id="tiny-1",
+        model="tiny",
+        engine=EngineKind.LLAMA_CPP,
+        owner="anna",
+        state=InstanceState.BACKOFF,
+        options=ModelOptions(),
+        create_wall=0.0,
+        port=port,
+    )
+
+
+def test_an_engine_that_is_started_again_gets_the_port_that_it_had(
+    listener: socket.socket, port: int
+) -> None:
+    before = stopped(port)
+    listener.listen()
+    assert port_again(before, [before]) != port, "somebody else has it by now"
+    listener.close()
+    assert port_again(before, [before]) == port
+    # Another instance was given it meanwhile, and does not listen yet.
+    assert port_again(before, [before, replace(before, id="tiny-2")]) != port
+    gone = replace(before, id="tiny-2", state=InstanceState.STOPPED)
+    assert port_again(before, [before, gone]) == port
+    assert port_again(stopped(None), []) > 0

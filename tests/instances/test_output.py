@@ -219,3 +219,18 @@ def test_what_came_since_a_place_is_found_in_a_turned_file_too(tmp_path: Path) -
 def test_where_nothing_was_written_there_is_no_mark(tmp_path: Path) -> None:
     mark(tmp_path / "gone", "restart 1")
     assert tail(tmp_path / "gone", 10) == ()
+
+
+IDLE = "0.04.013.921 I srv  update_slots: all slots are idle"
+
+
+async def test_what_comes_of_gpud_s_own_looking_is_not_shown(tmp_path: Path) -> None:
+    """A day of looks every five seconds after the last thing that the engine had to say."""
+    write(tmp_path, "model loaded\n" + f"{IDLE}\n" * 17_280 + "CUDA error\n")
+    assert tail(tmp_path, 40) == ("model loaded", "CUDA error")
+    assert await told(tmp_path, Wanted(lines=2)) == ["model loaded", "CUDA error"]
+    turn(tmp_path)
+    write(tmp_path, f"{IDLE}\n" * 17_280)
+    assert tail(tmp_path, 40) == ("model loaded", "CUDA error")
+    write(tmp_path, "chat: all slots are idle, said he\n")
+    assert tail(tmp_path, 1) == ("chat: all slots are idle, said he",)

@@ -19,9 +19,15 @@ import pytest
 
 from gpud.clock import SystemClock
 from gpud.instances.instance import ProcessIdentity
+from gpud.instances.tree import identity as identities
 from gpud.instances.tree import shim
 from gpud.instances.tree.identity import open_proved
-from gpud.instances.tree.launcher import LaunchSpec, ProcessLauncher, ProcessTree
+from gpud.instances.tree.launcher import (
+    LaunchFailed,
+    LaunchSpec,
+    ProcessLauncher,
+    ProcessTree,
+)
 from tests.instances import unruly
 
 Launch = Callable[..., Awaitable[ProcessTree]]
@@ -240,6 +246,25 @@ async def test_survivors_of_a_killed_shim_are_killed_on_adoption(
     await until(lambda: not alive(tree.identity.pid))
     assert await launcher.adopt(tree.identity, tmp_path) is None
     assert of_program(tmp_path) == set()
+
+
+@pytest.mark.parametrize("call", ["pidfd_open", "identify"])
+async def test_what_cannot_be_identified_leaves_no_process_and_no_descriptor(
+    launcher: ProcessLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    spawned: list[int] = []
+
+    def fails(pid: int, *_: object) -> int:
+        spawned.append(pid)
+        raise OSError(24, "too many open files")
+
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os if call == "pidfd_open" else identities, call, fails)
+    with pytest.raises(LaunchFailed, match="too many open files"):
+        await launcher.spawn(spec_of(tmp_path, "/bin/true"))
+    monkeypatch.undo()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert str(spawned[0]) not in os.listdir("/proc")  # nor is it left unreaped
 
 
 SPAWNER = """

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gpud.errors import ModelFileInvalid, ModelNotFound
+from gpud.models import catalogue as catalogue_module
 from gpud.models.catalogue import Catalogue, Inspection, inspect_files
 from gpud.models.model import EngineKind, HttpSource, Model, ModelKind, ModelOptions
 from tests.models import gguf_bytes as raw
@@ -52,6 +53,23 @@ async def test_a_model_is_inspected_once_and_again_after_it_changed(tmp_path: Pa
     phantoms.write_tiny(path, "--layers", "1")
     second = await shelf.inspect(model)
     assert len(second.architecture.layers) == 1
+
+
+async def test_only_so_many_inspections_are_kept_those_asked_for_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+
+    def look(model: Model, roots: Sequence[Path], seen: Inspection | None) -> Inspection:
+        if seen is None:
+            looks.append(model.path)
+        return seen or Inspection(names=(), artifacts=(), kind=None)
+
+    monkeypatch.setattr(catalogue_module, "MAX_SEEN", 2)
+    shelf = Catalogue({}, [tmp_path], look=look)
+    for name in ("a", "b", "a", "c", "a", "b"):
+        await shelf.inspect(entry(name))
+    assert looks == ["a", "b", "c", "b"]
 
 
 async def test_a_file_that_went_bad_is_not_remembered_as_good(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from gpud.access.refusals import NotOwner
 from gpud.benchmarking.benchmark import Benchmark, Level, Plan
 from gpud.benchmarking.benchmarks import KEPT_PER_MODEL, Benchmarks
 from gpud.benchmarking.run import Phase
-from gpud.errors import WrongState
+from gpud.errors import OptionInvalid, WrongState
 from gpud.instances.instance import InstanceState
 from gpud.instances.terms import LoadTerms
 from gpud.ledger.change import Change
@@ -49,7 +50,7 @@ def done(number: int, model: str = "tiny") -> Benchmark:
     )
 
 
-async def ask(place: Town, **fields: str) -> None:
+async def ask(place: Town, **fields: Any) -> None:
     async for _ in methods(place).BenchmarkModel(pb.BenchmarkModelRequest(**fields), None):
         pass
 
@@ -70,6 +71,17 @@ async def test_only_what_is_ready_is_measured(place: Town) -> None:
     CALLER.set(Caller(name="anna", role=Role.OPERATOR, proof=Proof.USER, origin="x"))
     with pytest.raises(WrongState, match="one that is READY"):
         await ask(place, instance=f"instances/{id_}")
+
+
+async def test_a_prompt_beyond_the_context_is_refused_before_anything_is_sent(
+    place: Town,
+) -> None:
+    id_ = await place.load(LoadTerms(), owner="anna")
+    made = await place.until(id_, InstanceState.READY)
+    with pytest.raises(OptionInvalid) as refused:
+        await ask(place, instance=made.name, prompt_tokens=512, output_tokens=1)
+    assert refused.value.field == "prompt_tokens"
+    assert not place.house.quiet.is_held(made.devices)
 
 
 async def test_so_many_of_a_model_are_kept_and_found_again(place: Town) -> None:

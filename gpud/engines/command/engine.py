@@ -12,7 +12,7 @@ from gpud.engines.command.program import Looks, ProgramRefused
 from gpud.engines.command.requests import explain_exit, first_request
 from gpud.engines.engine import Command, EngineProgram, Pulse, Readiness, StartRequest, Warmth
 from gpud.engines.llama_command import environment
-from gpud.engines.ownership import refuse_others
+from gpud.engines.options.ownership import refuse_others
 from gpud.engines.probe import Answer, Probe, ProbeFailed, ProbeFault
 from gpud.models.catalogue import Inspection
 from gpud.models.footprint import DeviceTraits

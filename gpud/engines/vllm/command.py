@@ -12,7 +12,7 @@ from typing import Final
 
 from gpud.devices.snapshot import DeviceKind
 from gpud.engines.engine import EngineProgram, StartRequest
-from gpud.engines.extra_args import check_build
+from gpud.engines.options.extra_args import check_build
 from gpud.engines.vllm.options import settle
 from gpud.errors import OptionInvalid
 from gpud.models.footprint import DeviceTraits

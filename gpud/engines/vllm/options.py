@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import Final
 
-from gpud.engines.ownership import refuse_others
+from gpud.engines.options.ownership import refuse_others
 from gpud.errors import OptionInvalid
 from gpud.models.hugging_face.config import HfModel
 from gpud.models.hugging_face.footprint import keeps_nothing

@@ -16,8 +16,8 @@ from typing import Final
 
 import msgspec
 
-from gpud.engines.asking import Asking, ask
 from gpud.engines.engine import EngineProgram
+from gpud.engines.programs.asking import Asking, ask
 from gpud.engines.vllm import command
 from gpud.errors import EngineMissing
 from gpud.models.model import EngineKind

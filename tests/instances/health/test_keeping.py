@@ -327,6 +327,33 @@ async def test_nobody_is_probed_that_works_sleeps_or_might_want_to_sleep(place: 
     assert signs.verdict is Verdict.SLEEPING
 
 
+async def test_nobody_is_probed_on_a_device_that_is_measured(place: Town) -> None:
+    await serving(place)
+    place.house.quiet.hold(["U-gpu0"])
+    await after(place, 300.0)
+    assert place.engine.probes == 0
+    place.house.quiet.release(["U-gpu0"])
+    await after(place, 10.0)
+    assert place.engine.probes == 1
+
+
+async def test_its_idle_time_goes_on_in_the_next_life_of_the_daemon(place: Town) -> None:
+    """Written down at first, then at most every 30 s; without a ttl never."""
+    place.engine.told = replace(IDLE, holds_contexts=True)
+    made = await serving(place, idle_ttl_seconds=600.0)
+    first = now(place, made).use
+    assert first is not None
+    place.engine.told = replace(place.engine.told, progress=2.0)
+    await after(place, 10.0)
+    assert now(place, made).use == first
+    await after(place, 30.0)
+    second = now(place, made).use
+    assert second is not None
+    assert (second.progress, second.moment.boottime > first.moment.boottime) == (2.0, True)
+    forever = await serving(place)
+    assert now(place, forever).use is None
+
+
 async def test_a_reading_that_nobody_can_make_sense_of_ends_nothing(place: Town) -> None:
     made = await serving(place)
     place.engine.told = "nonsense"  # type: ignore[assignment]

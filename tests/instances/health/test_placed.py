@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gpud.devices.snapshot import DeviceKind, ProcessUse
-from gpud.instances.health.placed import Placed, fallback
+from gpud.instances.health.placed import Placed, fallback, works_alone
 from gpud.ledger.books import Books
 from gpud.ledger.charge import Reserves, charge
 from gpud.models.model import Confidence, Footprint, FootprintItem, FootprintWhat
@@ -93,3 +93,23 @@ def test_a_process_without_a_size_tells_nothing() -> None:
 def test_a_small_model_or_one_kept_off_the_card_tells_nothing() -> None:
     small = replace(PLACED, footprint=footprint(10 * MIB))
     assert found(used=0, placed=small) == ""
+
+
+@pytest.mark.parametrize(
+    ("percent", "claims", "kind", "works"),
+    [
+        (90.0, ("r-1",), DeviceKind.GPU, True),
+        (90.0, ("r-1", "r-2"), DeviceKind.GPU, False),  # it may be the other's work
+        (90.0, (), DeviceKind.GPU, False),
+        (2.0, ("r-1",), DeviceKind.GPU, False),
+        (None, ("r-1",), DeviceKind.GPU, False),
+        (90.0, ("r-1",), DeviceKind.HOST, False),
+    ],
+)
+def test_a_device_works_for_one_where_nobody_else_is_on_it(
+    percent: float | None, claims: tuple[str, ...], kind: DeviceKind, works: bool
+) -> None:
+    on_it = tuple(process(number, GIB, claim) for number, claim in enumerate(claims, 1))
+    card = sample(0, processes=on_it, kind=kind)
+    card = replace(card, readings=replace(card.readings, utilization_percent=percent))
+    assert works_alone("r-1", card, 5.0) is works

@@ -244,7 +244,7 @@ def test_the_listing_runs_no_code_of_the_working_directory(
         ("print('x' * 300)", "more than 200 bytes"),
         ("import sys, time; sys.stdout.write('x' * 10**6); time.sleep(60)", "more than 200 bytes"),
         ("print('{')", "cannot be read"),
-        ("import sys; sys.stdout.buffer.write(b'{\"error\": \"\\xff\"}')", "cannot be read"),
+        ('import sys; sys.stdout.buffer.write(b\'{"error": "\\xff"}\')', "cannot be read"),
         ("print('[]')", "cannot be read"),
         ("import sys; sys.exit(3)", "ended with 3"),
         ("import time; time.sleep(60)", "within 0.5 s"),

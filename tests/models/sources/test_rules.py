@@ -76,9 +76,7 @@ def test_a_server_of_this_host_stands_in_the_configuration_alone(url: str) -> No
         check_url(url, allow_http=False, http_here=False)
     assert check_url(url, allow_http=True, http_here=False) == url
     said = Said(url=url, sha256=SUM)
-    model = Model(
-        id="m", engine=EngineKind.LLAMA_CPP, kind=None, path="", options=ModelOptions()
-    )
+    model = Model(id="m", engine=EngineKind.LLAMA_CPP, kind=None, path="", options=ModelOptions())
     assert with_source(model, said, PLACES).source == HttpSource(url=url, sha256=SUM)
     with pytest.raises(OptionInvalid, match="of this host itself"):
         with_source(replace(model, owner="anna"), said, PLACES)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpud.engines.engine import EngineProgram
-from gpud.engines.extra_args import MOST_WORDS, REVIEWED, check_build, check_extra_args
+from gpud.engines.options.extra_args import MOST_WORDS, REVIEWED, check_build, check_extra_args
 from gpud.errors import OptionInvalid
 from gpud.models.model import EngineKind
 

@@ -1,0 +1,1 @@
+"""What may be asked of engines: whose option is whose, reviewed flags, named profiles."""

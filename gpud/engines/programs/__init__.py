@@ -1,0 +1,1 @@
+"""What the programs of engines are asked before they serve."""
