@@ -20,7 +20,7 @@ WRONG = {
     "profile's name": ("[profiles.'A B']\nbatch = 5", ["profiles.A B", "lower-case"]),
     "profile's key": ("[profiles.a]\nbatsch = 5", ["batsch", "`batch`"]),
     "profile's value": ("[profiles.a]\ncache_type_k = 'q1'", ["profiles.a.cache_type_k"]),
-    "not an option": ("[profiles.a]\npath = 'x'", ["`path`", "profiles.NAME"]),
+    "not an option": ("[profiles.a]\npath = 'x'", ["`path`", "profiles.a"]),
     "flag": ("[models.a]\npath='a'\nextra_args=['--host']", ["models.a.extra_args", "--host"]),
     "half a flag": ("[models.a]\npath='a'\nextra_args=['--numa']", ["followed by nothing"]),
     "command's key": ("[models.a]\npath='a'\nhealth='/x'", ["models.a.health", '"command" alone']),
@@ -31,7 +31,7 @@ WRONG = {
     "no bytes": (f"{COMMAND}health = '/up'", ["models.w.device_bytes", "not above 0"]),
     "no health": (f"{COMMAND}device_bytes = 5", ["models.w.health", "no path"]),
     "library": (f"{FULL}environment = {{LD_PRELOAD='x'}}", ["models.w.environment", "LD_PRELOAD"]),
-    "counter": (f"{FULL}metrics='/m'\ncounters = {{speed='x'}}", ["models.NAME"]),
+    "counter": (f"{FULL}metrics='/m'\ncounters = {{speed='x'}}", ["models.w.counters"]),
     "value of an argv": ("[models.a]\nengine='command'\nargv=['/a', 5]", ["str", "int"]),
 }  # fmt: skip
 
@@ -116,7 +116,7 @@ def test_nor_from_another_users_file_wherever_it_lies(tmp_path: Path) -> None:
 
 def test_the_environment_holds_no_command(tmp_path: Path) -> None:
     for name, value in (("ARGV", "/opt/w"), ("EXTRA_ARGS", "--jinja")):
-        with pytest.raises(ConfigInvalid, match=r"models\.NAME"):
+        with pytest.raises(ConfigInvalid, match=r"models\.a"):
             config.load(None, {"GPUD_MODELS__A__PATH": "a", f"GPUD_MODELS__A__{name}": value})
 
 

@@ -194,8 +194,8 @@ async def test_what_cannot_be_measured_is_refused(daemon: Gpud) -> None:
         await load(api, "tiny")
         asked = pb.BenchmarkModelRequest(model="tiny", prompt_tokens=5000)
         refusal = await refused_stream(api.instances.BenchmarkModel(asked))
-        assert refusal.reason == "ENGINE_NOT_READY"
-        assert "HTTP 400" in refusal.message
+        assert (refusal.reason, refusal.fields) == ("OPTION_INVALID", ("prompt_tokens",))
+        assert "tokens that one request has room for" in refusal.message
         gone = pb.BenchmarkModelRequest(model="wide")
         refusal = await refused_stream(api.instances.BenchmarkModel(gone))
         assert refusal.reason == "INSTANCE_NOT_FOUND"

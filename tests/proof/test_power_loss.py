@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from gpud.daemon import state_directory
 from gpud.errors import StateDirectoryRefused
+from gpud.state_directory import state_directory
 from gpud.store import SqliteStore
 from tests.bench.compiler import compile_library
 from tests.project.tree import ROOT

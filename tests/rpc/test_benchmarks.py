@@ -78,6 +78,7 @@ async def test_a_prompt_beyond_the_context_is_refused_before_anything_is_sent(
 ) -> None:
     id_ = await place.load(LoadTerms(), owner="anna")
     made = await place.until(id_, InstanceState.READY)
+    CALLER.set(Caller(name="anna", role=Role.OPERATOR, proof=Proof.USER, origin="x"))
     with pytest.raises(OptionInvalid) as refused:
         await ask(place, instance=made.name, prompt_tokens=512, output_tokens=1)
     assert refused.value.field == "prompt_tokens"
