@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from gpud.daemon import state_directory
+from gpud.state_directory import state_directory
 from gpud.store import Committed, Entry, Row, SqliteStore, Write
 
 SEED = 20261121
