@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -219,8 +220,13 @@ def mapped_bytes(pid: int) -> set[int]:
     """Sizes of the models that a process has mapped."""
     lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
     inodes = {line.split()[4] for line in lines if ".gguf" in line or "/aside" in line}
-    descriptors = (os.stat(each) for each in Path(f"/proc/{pid}/fd").iterdir())
-    return {each.st_size for each in descriptors if str(each.st_ino) in inodes}
+    sizes = set()
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it is closed meanwhile: a client's, then
+            status = os.stat(each)
+            if str(status.st_ino) in inodes:
+                sizes.add(status.st_size)
+    return sizes
 
 
 async def weights(api: Api, model: str) -> int:

@@ -54,7 +54,7 @@ def healer(modelled: MakeGpud, llama_server: Path) -> MakeGpud:
 
 def complete(endpoint: str) -> int:
     """Tokens of a short answer."""
-    body = json.dumps({"prompt": "the", "max_tokens": 8}).encode()
+    body = json.dumps({"prompt": "the", "max_tokens": 8, "ignore_eos": True}).encode()
     request = urllib.request.Request(
         f"{endpoint}/v1/completions", body, {"Content-Type": "application/json"}
     )

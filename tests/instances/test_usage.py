@@ -46,7 +46,7 @@ def test_the_time_of_all_below_counts_also_after_their_end(
     shim = identity(parent.pid)
     taken = cpu_seconds(shim)
     assert taken is not None
-    assert taken >= 0.2
+    assert taken >= 0.2 - 2 / os.sysconf("SC_CLK_TCK")  # the kernel counts whole ticks
     assert cpu_seconds(replace(shim, start_time=shim.start_time - 1)) is None
     assert parent.stdin is not None
     parent.stdin.close()
