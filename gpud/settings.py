@@ -325,6 +325,67 @@ class Models(msgspec.Struct, frozen=True, kw_only=True):
 MODELS_KEYS = frozenset(Models.__struct_fields__) - {"entries"}
 
 
+class History(Section, frozen=True, kw_only=True):
+    """[history]: how long what was seen is kept, by how fine it is; at most `max_bytes` on disk."""
+
+    on: bool = True
+    seconds: Span = _span(15 * 60.0)
+    ten_seconds: Span = _span(6 * 3600.0)
+    minutes: Span = _span(28 * 86400.0)
+    max_bytes: Size = _size(256 * MIB)
+
+
+class AlertRule(Section, frozen=True, kw_only=True):
+    """[alerts.rules.NAME]: another threshold of a rule that gpud brings, or a rule of one's own.
+
+    `above` and `below` are in the unit of `field`; with `clear` it holds until the value is back
+    beyond that.
+    """
+
+    on: bool = True
+    field: str = ""
+    subject: str = ""
+    above: float | None = None
+    below: float | None = None
+    clear: float | None = None
+    for_: Annotated[Span | None, msgspec.Meta()] = msgspec.field(name="for", default=None)
+    severity: Literal["", "info", "warning", "critical"] = ""
+    sinks: tuple[str, ...] | None = None
+
+
+class AlertSink(Section, frozen=True, kw_only=True):
+    """[alerts.sinks.NAME]: whom alerts are sent to; a URL that is posted JSON, or a command."""
+
+    webhook: str = ""
+    command: tuple[str, ...] = ()
+    min_severity: Literal["info", "warning", "critical"] = "warning"
+    timeout: Span = _span(10.0)
+    retries: Annotated[int, msgspec.Meta(ge=0, le=100)] = 5
+
+
+class Alerts(Section, frozen=True, kw_only=True):
+    """[alerts]: rules that are watched, and who is told."""
+
+    on: bool = True
+    rules: dict[str, AlertRule] = {}
+    sinks: dict[str, AlertSink] = {}
+    repeat: Span = _span(0.0)
+
+
+class EventRetention(Section, frozen=True, kw_only=True):
+    """[events]: how much of the journal is kept; the oldest go first."""
+
+    max_bytes: Size = _size(64 * MIB)
+
+
+class EngineMetrics(Section, frozen=True, kw_only=True):
+    """[engine_metrics]: how often the counters of engines are read; 0: never."""
+
+    interval: Span = _span(5.0)
+    # The label (of a model's reservation) that names the service it is for.
+    service_label: str = "service"
+
+
 class Http(Section, frozen=True, kw_only=True):
     """[http]: /healthz and /readyz over plain HTTP."""
 
@@ -360,4 +421,8 @@ class Config(Section, frozen=True, kw_only=True):
     quotas: dict[str, Quota] = {}
     audit: Audit = msgspec.field(default_factory=Audit)
     http: Http = Http()
+    history: History = msgspec.field(default_factory=History)
+    alerts: Alerts = msgspec.field(default_factory=Alerts)
+    events: EventRetention = msgspec.field(default_factory=EventRetention)
+    engine_metrics: EngineMetrics = msgspec.field(default_factory=EngineMetrics)
     logging: Logging = Logging()

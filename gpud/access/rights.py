@@ -7,7 +7,13 @@ from gpud.access.identity import Role
 _READS = {
     "gpud.v1.NodeService": ("GetNode", "ListEvents", "WatchEvents"),
     "gpud.v1.DeviceService": ("ListDevices", "GetDevice"),
-    "gpud.v1.TelemetryService": ("GetSnapshot", "WatchSnapshots"),
+    "gpud.v1.TelemetryService": (
+        "GetSnapshot",
+        "WatchSnapshots",
+        "QueryHistory",
+        "GetForecast",
+        "ListAlerts",
+    ),
     "gpud.v1.ReservationService": (
         "Explain",
         "GetReservation",
@@ -31,6 +37,7 @@ _READS = {
 _OPERATES = {
     "gpud.v1.ReservationService": ("Reserve", "Renew", "KeepAlive", "Release", "AttachProcess"),
     "gpud.v1.ModelService": ("RegisterModel", "DeleteModel"),
+    "gpud.v1.TelemetryService": ("AcknowledgeAlert", "SilenceAlerts"),
     "gpud.v1.InstanceService": (
         "LoadModel",
         "UnloadModel",

@@ -43,6 +43,28 @@ class Thermal(enum.IntEnum):
     CRITICAL = 4  # nothing new starts there
 
 
+class Action(enum.IntEnum):
+    """What is to be done about a device; a greater one does for what a smaller one does."""
+
+    NONE = 1
+    RESTART_APP = 2
+    RESET = 3
+    REBOOT = 4
+    INSPECT = 5  # nothing that software does helps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the signs of a device (Xids, ECC, its driver's own word) come to.
+
+    `is_fatal`: it is given nothing new until an admin uncordons it.
+    """
+
+    action: Action = Action.NONE
+    reason: str = ""
+    is_fatal: bool = False
+
+
 class ProcessKind(enum.Enum):
     """How a process uses a device; all kinds are charged alike."""
 
@@ -107,6 +129,33 @@ class Readings:
     memory_clock_mhz: int | None = None
     compute_mode: str | None = None  # default, exclusive_thread, prohibited, exclusive_process
     mig_enabled: bool | None = None
+    memory_temperature_celsius: float | None = None
+    video_clock_mhz: int | None = None
+    performance_state: int | None = None  # 0 is the fastest, 15 the slowest
+    encoder_percent: float | None = None
+    decoder_percent: float | None = None
+    energy_joules: float | None = None  # since the driver was loaded
+    # Why its clocks are held down: idle, power_cap, thermal, … (throttling.py); () for nothing.
+    throttle_reasons: tuple[str, ...] | None = None
+    ecc_enabled: bool | None = None
+    # Since the driver was loaded.
+    ecc_corrected_count: int | None = None
+    ecc_uncorrected_count: int | None = None
+    # Rows of memory replaced by spare ones, and pages taken out of use on cards before that.
+    remapped_corrected_count: int | None = None
+    remapped_uncorrected_count: int | None = None
+    remap_pending: bool | None = None  # a reset applies it
+    remap_failed: bool | None = None  # there is no spare row left
+    retired_page_count: int | None = None
+    pcie_generation: int | None = None
+    pcie_width: int | None = None
+    pcie_replay_count: int | None = None
+    pcie_sent_bytes_per_second: float | None = None
+    pcie_received_bytes_per_second: float | None = None
+    nvlink_active_count: int | None = None
+    nvlink_error_count: int | None = None
+    # What the driver itself says that brings it back: none, reset, reboot, drain_and_reset, …
+    recovery_action: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +186,28 @@ class Sample:
     pressure: Pressure | None = None
     thermal: Thermal | None = None
     vanished_boottime: float | None = None
+    verdict: Verdict = Verdict()
+    # Xids since the daemon started, how often each; None: its driver does not tell them.
+    xids: Mapping[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeMemory:
+    """The memory of one NUMA node, in bytes."""
+
+    node: int
+    total_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """The file system under one of our folders (`state`, `models`), in bytes."""
+
+    what: str
+    path: str
+    total_bytes: int
+    free_bytes: int  # for us, who may not be root
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +230,11 @@ class HostReadings:
     memory_full_percent: float | None = None
     memory_cgroup_events: dict[str, int] | None = None
     memory_pressure_events: int = 0
+    cpu_some_percent: float | None = None
+    io_some_percent: float | None = None
+    io_full_percent: float | None = None
+    nodes: tuple[NodeMemory, ...] = ()
+    disks: tuple[Disk, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -148,7 +148,7 @@ class Failure(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., phase: _Optional[_Union[LoadPhase, str]] = ...) -> None: ...
 
 class Instance(_message.Message):
-    __slots__ = ("name", "model", "engine", "state", "reservation", "endpoint", "pid", "devices", "footprint", "measured_bytes", "load_duration", "restarts", "last_exit", "create_time", "ready_time", "end_time", "options", "phases", "tokens_per_second", "time_to_first_token", "failure", "containment", "owner", "engine_bytes", "cpu_affinity", "memory_node", "swap", "queue_position", "wait_reason", "endpoint_needs_key", "busy", "last_progress_time", "health", "idle_ttl", "idle_deadline", "pinned", "retry_time", "sleeping", "sleep", "limits", "limits_enforced", "options_ignored")
+    __slots__ = ("name", "model", "engine", "state", "reservation", "endpoint", "pid", "devices", "footprint", "measured_bytes", "load_duration", "restarts", "last_exit", "create_time", "ready_time", "end_time", "options", "phases", "tokens_per_second", "time_to_first_token", "failure", "containment", "owner", "engine_bytes", "cpu_affinity", "memory_node", "swap", "queue_position", "wait_reason", "endpoint_needs_key", "busy", "last_progress_time", "health", "idle_ttl", "idle_deadline", "pinned", "retry_time", "sleeping", "sleep", "limits", "limits_enforced", "options_ignored", "metrics")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
@@ -191,6 +191,7 @@ class Instance(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_ENFORCED_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_IGNORED_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
     name: str
     model: str
     engine: _node_pb2.Engine
@@ -233,7 +234,58 @@ class Instance(_message.Message):
     limits: Limits
     limits_enforced: str
     options_ignored: str
-    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., engine: _Optional[_Union[_node_pb2.Engine, str]] = ..., state: _Optional[_Union[InstanceState, str]] = ..., reservation: _Optional[str] = ..., endpoint: _Optional[str] = ..., pid: _Optional[int] = ..., devices: _Optional[_Iterable[str]] = ..., footprint: _Optional[_Union[_models_pb2.Footprint, _Mapping]] = ..., measured_bytes: _Optional[int] = ..., load_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., restarts: _Optional[int] = ..., last_exit: _Optional[_Union[ExitInfo, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ready_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., options: _Optional[_Union[_models_pb2.ModelOptions, _Mapping]] = ..., phases: _Optional[_Iterable[_Union[PhaseTiming, _Mapping]]] = ..., tokens_per_second: _Optional[float] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., containment: _Optional[str] = ..., owner: _Optional[str] = ..., engine_bytes: _Optional[int] = ..., cpu_affinity: _Optional[str] = ..., memory_node: _Optional[int] = ..., swap: _Optional[str] = ..., queue_position: _Optional[int] = ..., wait_reason: _Optional[str] = ..., endpoint_needs_key: bool = ..., busy: bool = ..., last_progress_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., health: _Optional[_Union[InstanceHealth, _Mapping]] = ..., idle_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., idle_deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pinned: bool = ..., retry_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sleeping: bool = ..., sleep: _Optional[_Union[Sleep, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., limits_enforced: _Optional[str] = ..., options_ignored: _Optional[str] = ...) -> None: ...
+    metrics: InstanceMetrics
+    def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., engine: _Optional[_Union[_node_pb2.Engine, str]] = ..., state: _Optional[_Union[InstanceState, str]] = ..., reservation: _Optional[str] = ..., endpoint: _Optional[str] = ..., pid: _Optional[int] = ..., devices: _Optional[_Iterable[str]] = ..., footprint: _Optional[_Union[_models_pb2.Footprint, _Mapping]] = ..., measured_bytes: _Optional[int] = ..., load_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., restarts: _Optional[int] = ..., last_exit: _Optional[_Union[ExitInfo, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ready_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., options: _Optional[_Union[_models_pb2.ModelOptions, _Mapping]] = ..., phases: _Optional[_Iterable[_Union[PhaseTiming, _Mapping]]] = ..., tokens_per_second: _Optional[float] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., containment: _Optional[str] = ..., owner: _Optional[str] = ..., engine_bytes: _Optional[int] = ..., cpu_affinity: _Optional[str] = ..., memory_node: _Optional[int] = ..., swap: _Optional[str] = ..., queue_position: _Optional[int] = ..., wait_reason: _Optional[str] = ..., endpoint_needs_key: bool = ..., busy: bool = ..., last_progress_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., health: _Optional[_Union[InstanceHealth, _Mapping]] = ..., idle_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., idle_deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pinned: bool = ..., retry_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sleeping: bool = ..., sleep: _Optional[_Union[Sleep, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., limits_enforced: _Optional[str] = ..., options_ignored: _Optional[str] = ..., metrics: _Optional[_Union[InstanceMetrics, _Mapping]] = ...) -> None: ...
+
+class InstanceMetrics(_message.Message):
+    __slots__ = ("time", "requests_running", "requests_waiting", "slots", "slots_full", "kv_used_percent", "generated_tokens_per_second", "prompt_tokens_per_second", "requests_per_second", "error_ratio", "cache_hit_ratio", "generated_tokens_total", "prompt_tokens_total", "requests_total", "time_to_first_token", "inter_token", "request", "problem")
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_RUNNING_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_WAITING_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FULL_FIELD_NUMBER: _ClassVar[int]
+    KV_USED_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    GENERATED_TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    ERROR_RATIO_FIELD_NUMBER: _ClassVar[int]
+    CACHE_HIT_RATIO_FIELD_NUMBER: _ClassVar[int]
+    GENERATED_TOKENS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    TIME_TO_FIRST_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    INTER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    time: _timestamp_pb2.Timestamp
+    requests_running: int
+    requests_waiting: int
+    slots: int
+    slots_full: bool
+    kv_used_percent: float
+    generated_tokens_per_second: float
+    prompt_tokens_per_second: float
+    requests_per_second: float
+    error_ratio: float
+    cache_hit_ratio: float
+    generated_tokens_total: int
+    prompt_tokens_total: int
+    requests_total: int
+    time_to_first_token: Latency
+    inter_token: Latency
+    request: Latency
+    problem: str
+    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., requests_running: _Optional[int] = ..., requests_waiting: _Optional[int] = ..., slots: _Optional[int] = ..., slots_full: bool = ..., kv_used_percent: _Optional[float] = ..., generated_tokens_per_second: _Optional[float] = ..., prompt_tokens_per_second: _Optional[float] = ..., requests_per_second: _Optional[float] = ..., error_ratio: _Optional[float] = ..., cache_hit_ratio: _Optional[float] = ..., generated_tokens_total: _Optional[int] = ..., prompt_tokens_total: _Optional[int] = ..., requests_total: _Optional[int] = ..., time_to_first_token: _Optional[_Union[Latency, _Mapping]] = ..., inter_token: _Optional[_Union[Latency, _Mapping]] = ..., request: _Optional[_Union[Latency, _Mapping]] = ..., problem: _Optional[str] = ...) -> None: ...
+
+class Latency(_message.Message):
+    __slots__ = ("p50", "p99", "source")
+    P50_FIELD_NUMBER: _ClassVar[int]
+    P99_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    p50: _duration_pb2.Duration
+    p99: _duration_pb2.Duration
+    source: str
+    def __init__(self, p50: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., p99: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., source: _Optional[str] = ...) -> None: ...
 
 class Sleep(_message.Message):
     __slots__ = ("level", "time", "actor")

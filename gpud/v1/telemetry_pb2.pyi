@@ -2,7 +2,10 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from gpud.v1 import alerts_pb2 as _alerts_pb2
 from gpud.v1 import devices_pb2 as _devices_pb2
+from gpud.v1 import forecast_pb2 as _forecast_pb2
+from gpud.v1 import history_pb2 as _history_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -26,7 +29,7 @@ class Snapshot(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., devices: _Optional[_Iterable[_Union[_devices_pb2.Device, _Mapping]]] = ..., host: _Optional[_Union[HostReadings, _Mapping]] = ..., dropped_count: _Optional[int] = ...) -> None: ...
 
 class HostReadings(_message.Message):
-    __slots__ = ("cpu_percent", "load_average", "memory_total_bytes", "memory_available_bytes", "swap_total_bytes", "swap_used_bytes", "memory_some_percent", "memory_full_percent", "memory_pressure_events")
+    __slots__ = ("cpu_percent", "load_average", "memory_total_bytes", "memory_available_bytes", "swap_total_bytes", "swap_used_bytes", "memory_some_percent", "memory_full_percent", "memory_pressure_events", "cpu_some_percent", "io_some_percent", "io_full_percent", "nodes", "disks")
     CPU_PERCENT_FIELD_NUMBER: _ClassVar[int]
     LOAD_AVERAGE_FIELD_NUMBER: _ClassVar[int]
     MEMORY_TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +39,11 @@ class HostReadings(_message.Message):
     MEMORY_SOME_PERCENT_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FULL_PERCENT_FIELD_NUMBER: _ClassVar[int]
     MEMORY_PRESSURE_EVENTS_FIELD_NUMBER: _ClassVar[int]
+    CPU_SOME_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    IO_SOME_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    IO_FULL_PERCENT_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    DISKS_FIELD_NUMBER: _ClassVar[int]
     cpu_percent: float
     load_average: float
     memory_total_bytes: int
@@ -45,7 +53,34 @@ class HostReadings(_message.Message):
     memory_some_percent: float
     memory_full_percent: float
     memory_pressure_events: int
-    def __init__(self, cpu_percent: _Optional[float] = ..., load_average: _Optional[float] = ..., memory_total_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., swap_total_bytes: _Optional[int] = ..., swap_used_bytes: _Optional[int] = ..., memory_some_percent: _Optional[float] = ..., memory_full_percent: _Optional[float] = ..., memory_pressure_events: _Optional[int] = ...) -> None: ...
+    cpu_some_percent: float
+    io_some_percent: float
+    io_full_percent: float
+    nodes: _containers.RepeatedCompositeFieldContainer[NodeMemory]
+    disks: _containers.RepeatedCompositeFieldContainer[Disk]
+    def __init__(self, cpu_percent: _Optional[float] = ..., load_average: _Optional[float] = ..., memory_total_bytes: _Optional[int] = ..., memory_available_bytes: _Optional[int] = ..., swap_total_bytes: _Optional[int] = ..., swap_used_bytes: _Optional[int] = ..., memory_some_percent: _Optional[float] = ..., memory_full_percent: _Optional[float] = ..., memory_pressure_events: _Optional[int] = ..., cpu_some_percent: _Optional[float] = ..., io_some_percent: _Optional[float] = ..., io_full_percent: _Optional[float] = ..., nodes: _Optional[_Iterable[_Union[NodeMemory, _Mapping]]] = ..., disks: _Optional[_Iterable[_Union[Disk, _Mapping]]] = ...) -> None: ...
+
+class NodeMemory(_message.Message):
+    __slots__ = ("node", "total_bytes", "free_bytes")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    node: int
+    total_bytes: int
+    free_bytes: int
+    def __init__(self, node: _Optional[int] = ..., total_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ...) -> None: ...
+
+class Disk(_message.Message):
+    __slots__ = ("what", "path", "total_bytes", "free_bytes")
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    what: str
+    path: str
+    total_bytes: int
+    free_bytes: int
+    def __init__(self, what: _Optional[str] = ..., path: _Optional[str] = ..., total_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ...) -> None: ...
 
 class GetSnapshotRequest(_message.Message):
     __slots__ = ("devices", "include_processes")

@@ -3,6 +3,9 @@
 import grpc
 import warnings
 
+from gpud.v1 import alerts_pb2 as gpud_dot_v1_dot_alerts__pb2
+from gpud.v1 import forecast_pb2 as gpud_dot_v1_dot_forecast__pb2
+from gpud.v1 import history_pb2 as gpud_dot_v1_dot_history__pb2
 from gpud.v1 import telemetry_pb2 as gpud_dot_v1_dot_telemetry__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
@@ -45,6 +48,31 @@ class TelemetryServiceStub(object):
                 request_serializer=gpud_dot_v1_dot_telemetry__pb2.WatchSnapshotsRequest.SerializeToString,
                 response_deserializer=gpud_dot_v1_dot_telemetry__pb2.WatchSnapshotsResponse.FromString,
                 _registered_method=True)
+        self.QueryHistory = channel.unary_unary(
+                '/gpud.v1.TelemetryService/QueryHistory',
+                request_serializer=gpud_dot_v1_dot_history__pb2.QueryHistoryRequest.SerializeToString,
+                response_deserializer=gpud_dot_v1_dot_history__pb2.QueryHistoryResponse.FromString,
+                _registered_method=True)
+        self.GetForecast = channel.unary_unary(
+                '/gpud.v1.TelemetryService/GetForecast',
+                request_serializer=gpud_dot_v1_dot_forecast__pb2.GetForecastRequest.SerializeToString,
+                response_deserializer=gpud_dot_v1_dot_forecast__pb2.GetForecastResponse.FromString,
+                _registered_method=True)
+        self.ListAlerts = channel.unary_unary(
+                '/gpud.v1.TelemetryService/ListAlerts',
+                request_serializer=gpud_dot_v1_dot_alerts__pb2.ListAlertsRequest.SerializeToString,
+                response_deserializer=gpud_dot_v1_dot_alerts__pb2.ListAlertsResponse.FromString,
+                _registered_method=True)
+        self.AcknowledgeAlert = channel.unary_unary(
+                '/gpud.v1.TelemetryService/AcknowledgeAlert',
+                request_serializer=gpud_dot_v1_dot_alerts__pb2.AcknowledgeAlertRequest.SerializeToString,
+                response_deserializer=gpud_dot_v1_dot_alerts__pb2.AcknowledgeAlertResponse.FromString,
+                _registered_method=True)
+        self.SilenceAlerts = channel.unary_unary(
+                '/gpud.v1.TelemetryService/SilenceAlerts',
+                request_serializer=gpud_dot_v1_dot_alerts__pb2.SilenceAlertsRequest.SerializeToString,
+                response_deserializer=gpud_dot_v1_dot_alerts__pb2.SilenceAlertsResponse.FromString,
+                _registered_method=True)
 
 
 class TelemetryServiceServicer(object):
@@ -64,6 +92,40 @@ class TelemetryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def QueryHistory(self, request, context):
+        """What was, in steps: each with its min, mean, max and last; gaps stay gaps.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetForecast(self, request, context):
+        """Memory and temperature over a horizon, with an interval; or why there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAlerts(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcknowledgeAlert(self, request, context):
+        """It stays, and is sent nobody any more until it begins anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SilenceAlerts(self, request, context):
+        """For a while nobody is sent what a rule says of a subject.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TelemetryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -76,6 +138,31 @@ def add_TelemetryServiceServicer_to_server(servicer, server):
                     servicer.WatchSnapshots,
                     request_deserializer=gpud_dot_v1_dot_telemetry__pb2.WatchSnapshotsRequest.FromString,
                     response_serializer=gpud_dot_v1_dot_telemetry__pb2.WatchSnapshotsResponse.SerializeToString,
+            ),
+            'QueryHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.QueryHistory,
+                    request_deserializer=gpud_dot_v1_dot_history__pb2.QueryHistoryRequest.FromString,
+                    response_serializer=gpud_dot_v1_dot_history__pb2.QueryHistoryResponse.SerializeToString,
+            ),
+            'GetForecast': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetForecast,
+                    request_deserializer=gpud_dot_v1_dot_forecast__pb2.GetForecastRequest.FromString,
+                    response_serializer=gpud_dot_v1_dot_forecast__pb2.GetForecastResponse.SerializeToString,
+            ),
+            'ListAlerts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAlerts,
+                    request_deserializer=gpud_dot_v1_dot_alerts__pb2.ListAlertsRequest.FromString,
+                    response_serializer=gpud_dot_v1_dot_alerts__pb2.ListAlertsResponse.SerializeToString,
+            ),
+            'AcknowledgeAlert': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcknowledgeAlert,
+                    request_deserializer=gpud_dot_v1_dot_alerts__pb2.AcknowledgeAlertRequest.FromString,
+                    response_serializer=gpud_dot_v1_dot_alerts__pb2.AcknowledgeAlertResponse.SerializeToString,
+            ),
+            'SilenceAlerts': grpc.unary_unary_rpc_method_handler(
+                    servicer.SilenceAlerts,
+                    request_deserializer=gpud_dot_v1_dot_alerts__pb2.SilenceAlertsRequest.FromString,
+                    response_serializer=gpud_dot_v1_dot_alerts__pb2.SilenceAlertsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -133,6 +220,141 @@ class TelemetryService(object):
             '/gpud.v1.TelemetryService/WatchSnapshots',
             gpud_dot_v1_dot_telemetry__pb2.WatchSnapshotsRequest.SerializeToString,
             gpud_dot_v1_dot_telemetry__pb2.WatchSnapshotsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QueryHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpud.v1.TelemetryService/QueryHistory',
+            gpud_dot_v1_dot_history__pb2.QueryHistoryRequest.SerializeToString,
+            gpud_dot_v1_dot_history__pb2.QueryHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetForecast(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpud.v1.TelemetryService/GetForecast',
+            gpud_dot_v1_dot_forecast__pb2.GetForecastRequest.SerializeToString,
+            gpud_dot_v1_dot_forecast__pb2.GetForecastResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAlerts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpud.v1.TelemetryService/ListAlerts',
+            gpud_dot_v1_dot_alerts__pb2.ListAlertsRequest.SerializeToString,
+            gpud_dot_v1_dot_alerts__pb2.ListAlertsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcknowledgeAlert(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpud.v1.TelemetryService/AcknowledgeAlert',
+            gpud_dot_v1_dot_alerts__pb2.AcknowledgeAlertRequest.SerializeToString,
+            gpud_dot_v1_dot_alerts__pb2.AcknowledgeAlertResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SilenceAlerts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gpud.v1.TelemetryService/SilenceAlerts',
+            gpud_dot_v1_dot_alerts__pb2.SilenceAlertsRequest.SerializeToString,
+            gpud_dot_v1_dot_alerts__pb2.SilenceAlertsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,9 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from gpud.v1 import alerts_pb2 as _alerts_pb2
+from gpud.v1 import forecast_pb2 as _forecast_pb2
+from gpud.v1 import history_pb2 as _history_pb2
 from gpud.v1 import telemetry_pb2 as _telemetry_pb2
 from grpc import aio as _aio
 import abc as _abc_1
@@ -36,6 +39,15 @@ class TelemetryServiceStub:
     GetSnapshot: _grpc.UnaryUnaryMultiCallable[_telemetry_pb2.GetSnapshotRequest, _telemetry_pb2.GetSnapshotResponse]
     WatchSnapshots: _grpc.UnaryStreamMultiCallable[_telemetry_pb2.WatchSnapshotsRequest, _telemetry_pb2.WatchSnapshotsResponse]
     """The newest snapshot, again and again; a slow reader loses old ones, never the daemon's memory."""
+    QueryHistory: _grpc.UnaryUnaryMultiCallable[_history_pb2.QueryHistoryRequest, _history_pb2.QueryHistoryResponse]
+    """What was, in steps: each with its min, mean, max and last; gaps stay gaps."""
+    GetForecast: _grpc.UnaryUnaryMultiCallable[_forecast_pb2.GetForecastRequest, _forecast_pb2.GetForecastResponse]
+    """Memory and temperature over a horizon, with an interval; or why there is none."""
+    ListAlerts: _grpc.UnaryUnaryMultiCallable[_alerts_pb2.ListAlertsRequest, _alerts_pb2.ListAlertsResponse]
+    AcknowledgeAlert: _grpc.UnaryUnaryMultiCallable[_alerts_pb2.AcknowledgeAlertRequest, _alerts_pb2.AcknowledgeAlertResponse]
+    """It stays, and is sent nobody any more until it begins anew."""
+    SilenceAlerts: _grpc.UnaryUnaryMultiCallable[_alerts_pb2.SilenceAlertsRequest, _alerts_pb2.SilenceAlertsResponse]
+    """For a while nobody is sent what a rule says of a subject."""
 
 @_typing.type_check_only
 class TelemetryServiceAsyncStub(TelemetryServiceStub):
@@ -45,6 +57,15 @@ class TelemetryServiceAsyncStub(TelemetryServiceStub):
     GetSnapshot: _aio.UnaryUnaryMultiCallable[_telemetry_pb2.GetSnapshotRequest, _telemetry_pb2.GetSnapshotResponse]  # type: ignore[assignment]
     WatchSnapshots: _aio.UnaryStreamMultiCallable[_telemetry_pb2.WatchSnapshotsRequest, _telemetry_pb2.WatchSnapshotsResponse]  # type: ignore[assignment]
     """The newest snapshot, again and again; a slow reader loses old ones, never the daemon's memory."""
+    QueryHistory: _aio.UnaryUnaryMultiCallable[_history_pb2.QueryHistoryRequest, _history_pb2.QueryHistoryResponse]  # type: ignore[assignment]
+    """What was, in steps: each with its min, mean, max and last; gaps stay gaps."""
+    GetForecast: _aio.UnaryUnaryMultiCallable[_forecast_pb2.GetForecastRequest, _forecast_pb2.GetForecastResponse]  # type: ignore[assignment]
+    """Memory and temperature over a horizon, with an interval; or why there is none."""
+    ListAlerts: _aio.UnaryUnaryMultiCallable[_alerts_pb2.ListAlertsRequest, _alerts_pb2.ListAlertsResponse]  # type: ignore[assignment]
+    AcknowledgeAlert: _aio.UnaryUnaryMultiCallable[_alerts_pb2.AcknowledgeAlertRequest, _alerts_pb2.AcknowledgeAlertResponse]  # type: ignore[assignment]
+    """It stays, and is sent nobody any more until it begins anew."""
+    SilenceAlerts: _aio.UnaryUnaryMultiCallable[_alerts_pb2.SilenceAlertsRequest, _alerts_pb2.SilenceAlertsResponse]  # type: ignore[assignment]
+    """For a while nobody is sent what a rule says of a subject."""
 
 class TelemetryServiceServicer(metaclass=_abc_1.ABCMeta):
     """What the devices show, now and as it changes."""
@@ -63,5 +84,44 @@ class TelemetryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_telemetry_pb2.WatchSnapshotsResponse], _abc.AsyncIterator[_telemetry_pb2.WatchSnapshotsResponse]]:
         """The newest snapshot, again and again; a slow reader loses old ones, never the daemon's memory."""
+
+    @_abc_1.abstractmethod
+    def QueryHistory(
+        self,
+        request: _history_pb2.QueryHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_history_pb2.QueryHistoryResponse, _abc.Awaitable[_history_pb2.QueryHistoryResponse]]:
+        """What was, in steps: each with its min, mean, max and last; gaps stay gaps."""
+
+    @_abc_1.abstractmethod
+    def GetForecast(
+        self,
+        request: _forecast_pb2.GetForecastRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_forecast_pb2.GetForecastResponse, _abc.Awaitable[_forecast_pb2.GetForecastResponse]]:
+        """Memory and temperature over a horizon, with an interval; or why there is none."""
+
+    @_abc_1.abstractmethod
+    def ListAlerts(
+        self,
+        request: _alerts_pb2.ListAlertsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_alerts_pb2.ListAlertsResponse, _abc.Awaitable[_alerts_pb2.ListAlertsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def AcknowledgeAlert(
+        self,
+        request: _alerts_pb2.AcknowledgeAlertRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_alerts_pb2.AcknowledgeAlertResponse, _abc.Awaitable[_alerts_pb2.AcknowledgeAlertResponse]]:
+        """It stays, and is sent nobody any more until it begins anew."""
+
+    @_abc_1.abstractmethod
+    def SilenceAlerts(
+        self,
+        request: _alerts_pb2.SilenceAlertsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_alerts_pb2.SilenceAlertsResponse, _abc.Awaitable[_alerts_pb2.SilenceAlertsResponse]]:
+        """For a while nobody is sent what a rule says of a subject."""
 
 def add_TelemetryServiceServicer_to_server(servicer: TelemetryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

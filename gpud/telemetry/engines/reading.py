@@ -1,0 +1,56 @@
+"""Pure: what an engine's counters come to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """Quantiles of a span, in seconds.
+
+    `source`: the engine's own histogram over the last minute, or our newest benchmark of it.
+    """
+
+    p50_seconds: float | None
+    p99_seconds: float | None
+    source: Literal["engine", "benchmark"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineReading:
+    """One instance's engine at one moment; None: it does not tell.
+
+    Rates are over the last minute; ratios 0..1; totals since its process started. `services` are
+    the labels of its model and reservation that say which service it is for. `problem` is why
+    nothing newer could be read; the rest is then as it was at `boottime`.
+    """
+
+    instance: str  # bare ids
+    model: str
+    boottime: float
+    wall: float
+    services: Mapping[str, str] = field(default_factory=dict)
+    running: int | None = None
+    waiting: int | None = None
+    slots: int | None = None
+    slots_full: bool | None = None
+    kv_used_ratio: float | None = None
+    generated_tokens_per_second: float | None = None
+    prompt_tokens_per_second: float | None = None
+    requests_per_second: float | None = None
+    error_ratio: float | None = None
+    cache_hit_ratio: float | None = None
+    generated_tokens_total: float | None = None
+    prompt_tokens_total: float | None = None
+    requests_total: float | None = None
+    failed_total: float | None = None
+    time_to_first_token: Latency | None = None
+    inter_token: Latency | None = None
+    request: Latency | None = None
+    load_seconds: float | None = None
+    restarts: int = 0
+    sleeping: bool = False
+    problem: str = ""
