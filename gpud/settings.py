@@ -326,7 +326,7 @@ MODELS_KEYS = frozenset(Models.__struct_fields__) - {"entries"}
 
 
 class History(Section, frozen=True, kw_only=True):
-    """[history]: how long what was seen is kept, by how fine it is; at most `max_bytes` on disk."""
+    """[history]: how long what was seen is kept, by fineness; at most `max_bytes` on disk."""
 
     on: bool = True
     seconds: Span = _span(15 * 60.0)
