@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import grpc
 
 from gpuctl.failures import Failure
+from gpuctl.units import span_text
 
 if TYPE_CHECKING:
     from gpuctl.client import Client
@@ -27,6 +28,36 @@ _LONGEST_PAUSE_SECONDS = 2.0
 # Only one that stood so long begins the count of failures anew: another that brings a message and
 # breaks again would be opened for ever.
 _LASTED_SECONDS = 5.0
+# A connection that ended and is there again at once is nothing that a person needs to know.
+_TOLD_FAILURES = 2
+
+
+def _unsaid(_: str) -> None:
+    """What is noted nowhere."""
+
+
+class _Absence:
+    """How long nothing came, told once it is more than the end of a connection."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note = note
+        self._failures = 0
+        self._since = 0.0
+
+    def fail(self, failure: Failure) -> None:
+        """The stream ended, or could not be begun again."""
+        self._failures += 1
+        if self._failures == 1:
+            self._since = time.monotonic()
+        elif self._failures == _TOLD_FAILURES:
+            self._note(f"{failure.message}; trying again")
+
+    def end(self) -> None:
+        """A message came."""
+        if self._failures >= _TOLD_FAILURES:
+            away = span_text(time.monotonic() - self._since)
+            self._note(f"gpud is back after {away}; what it showed meanwhile was not seen")
+        self._failures = 0
 
 
 @contextmanager
@@ -34,13 +65,15 @@ def following(
     client: Client,
     method: grpc.UnaryStreamMultiCallable[Request, Answer],
     request: Callable[[], Request],
+    note: Callable[[str], None] = _unsaid,
 ) -> Iterator[Iterator[Answer]]:
     """The messages of a stream, over the ends of connections; leaving the block ends it.
 
-    `request` is asked at each beginning, so that it can say where to go on. Raises Failure where
-    the stream never worked, is refused, or cannot be taken up again.
+    `request` is asked at each beginning, so that it can say where to go on. `note` is told that
+    gpud stays away, and that it is back; not of a connection that is taken up again at once.
+    Raises Failure where the stream never worked, is refused, or cannot be taken up again.
     """
-    with closing(_answers(client, method, request)) as answers:
+    with closing(_answers(client, method, request, _Absence(note))) as answers:
         yield answers
 
 
@@ -48,6 +81,7 @@ def _answers(
     client: Client,
     method: grpc.UnaryStreamMultiCallable[Request, Answer],
     request: Callable[[], Request],
+    absence: _Absence,
 ) -> Generator[Answer]:
     failures, reached, worked = 0, False, False
     while True:
@@ -57,6 +91,7 @@ def _answers(
                 reached, began = True, time.monotonic()
                 for answer in answers:
                     worked = True
+                    absence.end()
                     yield answer
                 return
         except Failure as failure:
@@ -71,6 +106,7 @@ def _answers(
                 or failures > _MOST_FAILURES
             ):
                 raise
+            absence.fail(failure)
         time.sleep(min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** (failures - 1)))
 
 

@@ -31,6 +31,19 @@ def terminal_width(stream: TextIO) -> int:
         return TERMINAL_WIDTH
 
 
+def terminal_height(stream: TextIO) -> int | None:
+    """Lines of the terminal that this very stream is; None where it is none, or does not tell."""
+    try:
+        return os.get_terminal_size(stream.fileno()).lines or None if stream.isatty() else None
+    except (OSError, ValueError):
+        return None
+
+
+def knows_unicode(stream: TextIO) -> bool:
+    """Whether it takes more than ASCII: blocks, lines."""
+    return (stream.encoding or "").lower().replace("-", "").startswith("utf")
+
+
 class Output:
     """Writes what a command found. Single nouns bare, lists wrapped, streams a message a line."""
 

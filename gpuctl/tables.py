@@ -34,7 +34,9 @@ _SHORTEST_SHRUNK = 6
 _DROPPED = -1
 _TONES = {
     "green": frozenset({"READY", "HEALTHY", "GRANTED"}),
-    "red": frozenset({"FAILED", "LOST", "DEGRADED", "UNRESPONSIVE", "REVOKED", "EXPIRED"}),
+    "red": frozenset(
+        {"FAILED", "LOST", "DEGRADED", "UNRESPONSIVE", "REVOKED", "EXPIRED", "CRITICAL"}
+    ),
     "yellow": frozenset(
         {
             "RECONCILING",
@@ -46,6 +48,7 @@ _TONES = {
             "QUEUED",
             "CORDONED",
             "HOT",
+            "WARNING",
         }
     ),
 }

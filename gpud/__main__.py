@@ -143,6 +143,10 @@ def _check_models(settings: Config) -> None:
         from gpud.assembly import models
 
         models(settings)
+    if settings.alerts.rules:
+        from gpud.telemetry.alerts.rules.configured import rules_of
+
+        rules_of(settings.alerts)
 
 
 def _check_files(settings: Config) -> list[str]:
@@ -158,7 +162,10 @@ def _check_files(settings: Config) -> list[str]:
         read_pair(settings.tls, SystemClock().now().wall)
     for name, entry in settings.models.entries.items():
         if entry.argv:
-            _check_program(name, entry.argv[0])
+            _check_program(f"models.{name}.argv", entry.argv[0])
+    for name, sink in settings.alerts.sinks.items():
+        if sink.command:
+            _check_program(f"alerts.sinks.{name}.command", sink.command[0])
     if settings.access.denied:
         from gpud.access.denied import doubt
         from gpud.access.reloading import read_denied
@@ -173,16 +180,14 @@ def _main_socket(settings: Config) -> str:
     return settings.server.socket or config.default_socket()
 
 
-def _check_program(name: str, path: str) -> None:
+def _check_program(key: str, path: str) -> None:
     """Refuse a command that could not be started. Only the host it is for has its program."""
     from gpud.engines.command.program import ProgramRefused, check_program
 
     try:
         check_program(path)
     except ProgramRefused as error:
-        raise ConfigInvalid(
-            f"cannot use the configuration: models.{name}.argv: {error}"
-        ) from error
+        raise ConfigInvalid(f"cannot use the configuration: {key}: {error}") from error
 
 
 def _plain(value: object) -> object:

@@ -115,8 +115,15 @@ def sampler_settings(config: Config) -> SamplerSettings:
         scenario=devices.scenario,
         interval_seconds=float(config.sampling.interval),
         processes_every=config.sampling.processes_every,
+        disks=_disks(config),
         bands=Bands.of(config.policy),
     )
+
+
+def _disks(config: Config) -> tuple[tuple[str, str], ...]:
+    """The folders whose file systems are watched, each once: (what, path)."""
+    models = dict.fromkeys((*config.models.roots, str(places(config).download_dir)))
+    return (("state", config.node.state_dir), *(("models", path) for path in models))
 
 
 def catalogue(config: Config) -> Catalogue:
@@ -234,6 +241,7 @@ def _model(name: str, entry: ModelEntry, known: Mapping[str, ModelOptions]) -> M
         pinned=entry.pinned,
         preload=entry.preload,
         preload_devices=entry.preload_devices,
+        labels=tuple(sorted(entry.labels.items())),
     )
 
 

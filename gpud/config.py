@@ -18,8 +18,11 @@ import msgspec
 from gpud.errors import ConfigInvalid
 from gpud.listening import NAME_PATTERN, check_absolute, check_listening, require
 from gpud.model_entries import check_choice, check_models, powerful
+from gpud.seeing_settings import check_seeing
 from gpud.settings import (
     MODELS_KEYS,
+    AlertRule,
+    AlertSink,
     Config,
     Limits,
     LlamaCpp,
@@ -81,6 +84,8 @@ _SECTIONS: dict[str, Any] = {
     "devices.simulated[...]": SimulatedCards,
     "engines.llama_cpp": LlamaCpp,
     "limits.default": Limits,
+    "alerts.rules[...]": AlertRule,
+    "alerts.sinks[...]": AlertSink,
     "models[...].limits": Limits,
     **{f"{table}[...]": kind for table, kind in _TABLES.items() if kind is not RoleName},
 }
@@ -304,6 +309,7 @@ def _check(config: Config) -> None:
         _check_standing(name, standing)
     _check_quotas(config)
     _check_audit(config)
+    check_seeing(config)
 
 
 def _check_policy(config: Config) -> None:

@@ -23,6 +23,7 @@ LIVE_SECTIONS = (
     "identities",
     "tokens",
     "quotas",
+    "alerts",
 )
 
 

@@ -28,20 +28,20 @@ from gpud.engines.known import engines
 from gpud.entrance import Entrance
 from gpud.errors import EngineMissing, GpudError
 from gpud.events import Event, Journal
+from gpud.exposing import Exposing, Shown
 from gpud.failpoints import around
 from gpud.feed import Feed
-from gpud.http.server import HttpServer
 from gpud.instances.health.oom import Kernel
 from gpud.instances.life import House, StopOrder
 from gpud.instances.roster import Roster
 from gpud.instances.tree import cgroup
 from gpud.instances.tree.launcher import ProcessLauncher
-from gpud.ledger.books import Cordon
 from gpud.ledger.change import Change
 from gpud.ledger.charge import is_stale
 from gpud.ledger.ledger import Ledger
 from gpud.ledger.reservation import MIN_TTL_SECONDS
 from gpud.ledger.standing import Standing, requests_of, standing_events
+from gpud.ledger.telling import drained
 from gpud.models.model import CommandSpec, EngineKind
 from gpud.models.sources.supplies import Keeping, Supplies
 from gpud.notify import Notifier
@@ -51,6 +51,7 @@ from gpud.reloading import Reloaded, Reloader
 from gpud.rpc.node import NodeFacts
 from gpud.rpc.server import RpcServer
 from gpud.rpc.services import services
+from gpud.seeing import Seeing, Sights
 from gpud.settings import Config
 from gpud.store import Committed, SqliteStore
 
@@ -98,6 +99,17 @@ class Daemon:
         self._roster = Roster(self._house, self._store)
         self._guard = Guard(self._guard_seams(), policy)
         self._house.enforce = self._guard.enforce
+        sights = Sights(
+            config=config,
+            directory=directory,
+            house=self._house,
+            roster=self._roster,
+            store=self._store,
+            journal=self._journal,
+            tell=self._tell,
+            certificate=lambda: self._entrance.certificate_state(),
+        )
+        self._seeing = Seeing(sights)
         self._start_wall = clock.now().wall
         self._socket = config.server.socket or default_socket()
         self._entrance = Entrance(config, Path(self._socket), directory, clock, self._tell)
@@ -106,17 +118,25 @@ class Daemon:
         )
         self._reloader = Reloader(config, reread, self._reloaded())
         self._rpc = RpcServer(
-            services(self._facts(), self._journal, self._house, self._roster, self._guard.enforce),
+            services(self._facts(), self._journal, self._house, self._roster, self._seeing.seen),
             self._entrance.access,
         )
         self._programs: tuple[EngineProgram, ...] = ()
-        self._http: HttpServer | None = None
         self._told_state = ("RECONCILING", "just started")
+        self._exposing = Exposing(
+            Shown(
+                sights=sights,
+                seen=self._seeing.seen,
+                entrance=self._entrance,
+                state=lambda: self._told_state,
+            )
+        )
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Engines go on without us. Raises ConfigInvalid."""
         # First of all: where an address is taken, nothing has begun.
         self._rpc.bind(self._entrance.places())
+        self._exposing.bind()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -134,11 +154,11 @@ class Daemon:
             await self._serve()
         finally:
             self._notifier.tell("STOPPING=1")
-            if self._http is not None:
-                self._http.close()
+            self._exposing.close()
             await self._rpc.stop()
             await self._entrance.close()
             self._store.close()
+            self._seeing.close()
             await self._clock.sleep(0)  # the last commits are told on the loop
             self._promises.log_untold()
             log.info("daemon.stopped")
@@ -151,11 +171,7 @@ class Daemon:
             await recovered.wait()
             await self._entrance.open()
             await self._rpc.start()
-            if self._config.http.listen:
-                self._http = HttpServer(
-                    self._config.http.listen, lambda: self._told_state, self._entrance.metrics
-                )
-                self._http.start()
+            await self._exposing.start()
             # In the order of the file, where each of the configuration stands.
             entries = assembly.models(self._config).values()
             self._preloader.want(tuple(model for model in entries if model.preload))
@@ -170,6 +186,8 @@ class Daemon:
                 self._guard.run(),
                 self._preloader.run(),
                 self._reloader.run(),
+                *self._seeing.works(),
+                *self._exposing.works(),
             ):
                 running.append(tasks.create_task(work))  # noqa: PERF401
             await self._stop.wait()
@@ -184,13 +202,16 @@ class Daemon:
     def _committed(self, commits: Sequence[Committed]) -> None:
         self._journal.committed(commits)
         self._guard.committed(commits)
+        self._seeing.committed(commits)
 
     def _see(self, snapshot: Snapshot) -> None:
-        """A snapshot: first the ledger, then everyone."""
+        """A snapshot: first what is fatal, then the ledger, then everyone."""
+        self._guard.see(snapshot)
         self._promises.observe(snapshot)
         self._stand(snapshot)
         self._tell_devices(snapshot)
         self._snapshots.publish(snapshot)
+        self._seeing.see(snapshot)
         if self._promises.ledger.wants_list():
             self._sampler.list_soon()
 
@@ -241,7 +262,8 @@ class Daemon:
             return "RECONCILING", f"waiting for {self._promises.waiting_for}"
         drain = self._promises.durable.drain
         if drain is not None:
-            return "DRAINING", self._draining(drain)
+            running = sum(not instance.ended for instance in self._roster.list())
+            return "DRAINING", drained(drain, running, len(self._promises.durable.live))
         now = self._clock.now().boottime
         if not snapshot.samples:
             return "DEGRADED", "there is no device: none was found, and devices.host is off"
@@ -253,15 +275,6 @@ class Daemon:
         """As things stand; at first, and after trouble, READY only from when that was told."""
         state, told = self._state(), self._told_state
         return told if state[0] == "READY" and told[0] in _NOT_SERVING else state
-
-    def _draining(self, drain: Cordon) -> str:
-        running = sum(not instance.ended for instance in self._roster.list())
-        held = len(self._promises.durable.live)
-        why = f" ({drain.reason})" if drain.reason else ""
-        runs = "1 instance runs" if running == 1 else f"{running} instances run"
-        holds = "1 owner holds" if held == 1 else f"{held} owners hold"
-        left = f"{runs}, {holds} reservations"
-        return f"drained by {drain.actor}{why}: {left}; `gpuctl resume` ends that"
 
     def _stop_instance(self, id_: str, reason: str) -> None:
         """It takes more than its promise, and the policy says that this ends it."""
@@ -395,6 +408,7 @@ class Daemon:
             tell=self._tell,
             stand=self._stand_by,
             preload=self._preloader.want,
+            see=self._seeing.configure,
             commands=self._commands,
         )
 

@@ -131,7 +131,8 @@ class Entrance:
             events: list[Event] = []
             if self.certificates is not None:
                 events += await loop.run_in_executor(self._thread, self.certificates.look)
-            events += await loop.run_in_executor(self._thread, self._deny_list.look)
+            if self._deny_list.has_file:
+                events += await loop.run_in_executor(self._thread, self._deny_list.look)
             if self._deny_list.denied is not self.access.denied:
                 count = self.access.deny(self._deny_list.denied)
                 log.info("access.denied_changed", cut_streams=count)

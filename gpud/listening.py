@@ -220,7 +220,7 @@ def _check_addresses(config: Config) -> None:
     if config.http.listen:
         host, port = _host_and_port("http.listen", config.http.listen)
         require(
-            _is_loopback(host),
+            is_loopback(host),
             "http.listen",
             f"{config.http.listen!r} is not a loopback address, and it is served without TLS; "
             "write 127.0.0.1:PORT",
@@ -240,7 +240,7 @@ def _check_listen(config: Config) -> tuple[str, int]:
     missing = [] if tls.certificate else ["tls.certificate and tls.key"]
     if not tls.client_ca and not config.tokens:
         missing.append("tls.client_ca (or a [tokens.NAME])")
-    if not _is_loopback(host):
+    if not is_loopback(host):
         require(
             not missing,
             "server.listen",
@@ -281,5 +281,6 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether it is an address of this host alone; a name is none."""
     return _is_address(host) and ipaddress.ip_address(host).is_loopback

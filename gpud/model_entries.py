@@ -17,6 +17,9 @@ POWERFUL_KEYS = ("extra_args", "argv", "environment", "sleep_mode")
 _OF_COMMANDS = ("argv", "environment", "health", "metrics", "counters", "served_name")
 _BYTES_OF_COMMANDS = ("device_bytes", "host_bytes")
 
+MOST_LABELS = 64
+MOST_LABEL_KEY, MOST_LABEL = 63, 255
+
 # Below it a model would be gone before its next request.
 MIN_IDLE_SECONDS = 1.0
 
@@ -65,6 +68,11 @@ def powerful(tree: Mapping[str, Any]) -> Iterator[str]:
         for name, entry in entries.items() if isinstance(entries, dict) else ():
             if isinstance(entry, dict):
                 yield from (f"{table}.{name}.{key}" for key in POWERFUL_KEYS if key in entry)
+    alerts = tree.get("alerts")
+    sinks = alerts.get("sinks") if isinstance(alerts, dict) else None
+    for name, sink in sinks.items() if isinstance(sinks, dict) else ():
+        if isinstance(sink, dict) and "command" in sink:
+            yield f"alerts.sinks.{name}.command"
 
 
 def _check_name(table: str, name: str) -> None:
@@ -81,6 +89,7 @@ def _check_entry(key: str, entry: ModelEntry) -> None:
     _check_options(key, entry)
     if entry.api_key_file:
         check_absolute(f"{key}.api_key_file", entry.api_key_file)
+    _check_labels(f"{key}.labels", entry.labels)
     if entry.engine == "command":
         require(bool(entry.argv), f"{key}.argv", "is missing: the program and its arguments")
         require(not entry.profile, f"{key}.profile", "a command has no options; write its argv")
@@ -89,6 +98,18 @@ def _check_entry(key: str, entry: ModelEntry) -> None:
     require(said, f"{key}.path", "is missing: where its files lie; or say a url, or a hub")
     for name in (*_OF_COMMANDS, *_BYTES_OF_COMMANDS):
         require(not getattr(entry, name), f"{key}.{name}", 'is of engine = "command" alone')
+
+
+def _check_labels(key: str, labels: Mapping[str, str]) -> None:
+    require(len(labels) <= MOST_LABELS, key, f"{len(labels)} of them, at most {MOST_LABELS}")
+    for name, value in labels.items():
+        is_text = f"{name}{value}".isprintable() and name and len(name) <= MOST_LABEL_KEY
+        require(
+            bool(is_text) and len(value) <= MOST_LABEL,
+            key,
+            f"{name[:80]!r} = {value[:80]!r} is no label: printable, up to {MOST_LABEL_KEY} and "
+            f"{MOST_LABEL} characters",
+        )
 
 
 def _check_options(key: str, options: Options) -> None:

@@ -21,6 +21,7 @@ from gpud.instances.life import House
 from gpud.ledger.standing import Standing
 from gpud.models.model import CommandSpec, EngineKind, Model
 from gpud.settings import Config
+from gpud.telemetry.alerts.rules.configured import rules_of
 
 log = structlog.get_logger()
 
@@ -40,6 +41,7 @@ class Reloaded:
     tell: Callable[[Event], None]
     stand: Callable[[tuple[Standing, ...]], None]  # hold these standing reservations
     preload: Callable[[tuple[Model, ...]], None]  # load these, new in the list
+    see: Callable[[Config], None]  # the seeing side, as Seeing.configure
     # Of commands that run, as they were started: their entries may have changed since.
     commands: dict[str, CommandSpec] = field(default_factory=dict)
 
@@ -75,6 +77,7 @@ class Reloader:
                 found = changes(self.config, new)
                 applied = in_force(self.config, new)
                 made = assembly.models(applied)
+                rules_of(applied.alerts)
             except ConfigInvalid as error:
                 if not validate_only:
                     self._tell("config.refused", actor, f"{error}; the one in force stays so")
@@ -103,6 +106,7 @@ class Reloader:
         house.load_stalls = {EngineKind.VLLM: float(new.engines.vllm.load_stall)}
         house.promises.ledger.configure(assembly.ledger_settings(new.policy, new.quotas))
         parts.guard.configure(new.policy)
+        parts.see(new)
         parts.sampler.judge_by(assembly.sampler_settings(new).bands)
         if (old.identities, old.tokens, old.quotas) != (new.identities, new.tokens, new.quotas):
             parts.access.configure(new)

@@ -270,6 +270,12 @@ class Profile(Options, frozen=True, kw_only=True):
 
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+# What a command's metrics may be said to tell: numbers, then histograms of seconds.
+CounterName = (
+    Literal["running", "waiting", "progress", "completed", "tokens", "failed", "slots"]
+    | Literal["prompt_tokens", "cached_tokens", "kv_used"]
+    | Literal["time_to_first_token", "inter_token", "request"]
+)
 
 
 class ModelEntry(Options, frozen=True, kw_only=True):
@@ -289,6 +295,7 @@ class ModelEntry(Options, frozen=True, kw_only=True):
     mmproj: str = ""
     kind: str = ""
     api_key_file: str = ""
+    labels: dict[str, str] = {}
     restart: Literal["always", "never"] = "always"
     idle_ttl: Span | None = None
     pinned: bool = False
@@ -301,7 +308,7 @@ class ModelEntry(Options, frozen=True, kw_only=True):
     environment: dict[str, str] = {}
     health: str = ""
     metrics: str = ""
-    counters: dict[Literal["running", "waiting", "progress", "completed", "tokens"], str] = {}
+    counters: dict[CounterName, str] = {}
     served_name: str = ""
     device_bytes: Size = _size(0)
     host_bytes: Size = _size(0)
@@ -348,7 +355,7 @@ class AlertRule(Section, frozen=True, kw_only=True):
     above: float | None = None
     below: float | None = None
     clear: float | None = None
-    for_: Annotated[Span | None, msgspec.Meta()] = msgspec.field(name="for", default=None)
+    for_: Span | None = msgspec.field(name="for", default=None)
     severity: Literal["", "info", "warning", "critical"] = ""
     sinks: tuple[str, ...] | None = None
 
@@ -357,19 +364,23 @@ class AlertSink(Section, frozen=True, kw_only=True):
     """[alerts.sinks.NAME]: whom alerts are sent to; a URL that is posted JSON, or a command."""
 
     webhook: str = ""
-    command: tuple[str, ...] = ()
+    secret_file: str = ""
+    secret_header: str = "Authorization"  # noqa: S105 — a header's name
+    allow_http: bool = False
+    command: tuple[Text, ...] = ()
     min_severity: Literal["info", "warning", "critical"] = "warning"
     timeout: Span = _span(10.0)
-    retries: Annotated[int, msgspec.Meta(ge=0, le=100)] = 5
+    retries: Annotated[int, msgspec.Meta(ge=0, le=100)] = 10
 
 
 class Alerts(Section, frozen=True, kw_only=True):
     """[alerts]: rules that are watched, and who is told."""
 
     on: bool = True
+    quiet: Span = _span(10.0)
+    repeat: Span = _span(0.0)
     rules: dict[str, AlertRule] = {}
     sinks: dict[str, AlertSink] = {}
-    repeat: Span = _span(0.0)
 
 
 class EventRetention(Section, frozen=True, kw_only=True):
@@ -387,9 +398,11 @@ class EngineMetrics(Section, frozen=True, kw_only=True):
 
 
 class Http(Section, frozen=True, kw_only=True):
-    """[http]: /healthz and /readyz over plain HTTP."""
+    """[http]: pages for probes and for Prometheus; a file of the engines' endpoints."""
 
     listen: str = ""
+    dcgm_hostname_label: Literal["Hostname", "hostname"] = "Hostname"
+    targets_file: str = ""
 
 
 class Logging(Section, frozen=True, kw_only=True):

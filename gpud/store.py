@@ -12,6 +12,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,6 +117,7 @@ class SqliteStore:
         self._thread: threading.Thread | None = None
         self._on_commit: Callable[[Sequence[Committed]], None] = lambda _: None
         self._on_failure: Callable[[str], None] = lambda _: None
+        self.timed: Callable[[], AbstractContextManager[None]] = nullcontext
         self.commit_count = 0
         self.write_count = 0
         # Counted on the loop: writes appended, and writes whose outcome was told.
@@ -303,7 +305,7 @@ class SqliteStore:
         self._tell(lambda: self._finish(batch))
 
     def _commit(self, connection: sqlite3.Connection, batch: list[_Pending]) -> None:
-        with around("store.transaction"):
+        with self.timed(), around("store.transaction"):
             connection.execute("BEGIN IMMEDIATE")
             try:
                 _write_rows(connection, batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -10,13 +11,15 @@ import click
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gpuctl.client import PAGE_SIZE
-from gpuctl.commands.status import DEVICE_COLUMNS, device_why, reading
+from gpuctl.commands.status import DEVICE_COLUMNS
 from gpuctl.failures import Failure, usage
 from gpuctl.following import following
+from gpuctl.glance.words import device_why, is_healthy, reading
 from gpuctl.messages import duration, known, word
 from gpuctl.options import COUNT, command, span
+from gpuctl.render import terminal_height
 from gpuctl.session import Session, request_id
-from gpuctl.tables import Column, Table, clock_text
+from gpuctl.tables import Column, Table, clean, clock_text
 from gpuctl.units import compact_size
 from gpud.v1.devices_pb2 import (
     CordonDeviceRequest,
@@ -33,6 +36,41 @@ def _optional_text(device: Device, field: str) -> str:
     return "-" if value is None else str(value)
 
 
+def _throttled(device: Device) -> str:
+    """By what power, heat or the board hold its clocks down; `-` where it does not tell."""
+    if not is_healthy(device) or not device.sample.HasField("throttled"):
+        return "-"
+    return ",".join(device.sample.throttle_reasons) if device.sample.throttled else "no"
+
+
+def _pcie(device: Device) -> str:
+    """Generation and lanes of its link, as `4x16`."""
+    generation, width = (
+        known(device.sample, field) for field in ("pcie_generation", "pcie_width")
+    )
+    return "-" if generation is None or width is None else f"{generation}x{width}"
+
+
+def _ecc(device: Device) -> str:
+    """Errors of its memory that could be corrected, and that could not: `3/0`."""
+    counts = [
+        known(device.sample, field) for field in ("ecc_corrected_count", "ecc_uncorrected_count")
+    ]
+    return "-" if None in counts else f"{counts[0]}/{counts[1]}"
+
+
+def _xids(device: Device) -> str:
+    """Error numbers since gpud started, each with how often: `79`, `31x4`."""
+    return ",".join(
+        str(each.xid) if each.count == 1 else f"{each.xid}x{each.count}" for each in device.xids
+    )
+
+
+def _action(device: Device) -> str:
+    action = word(device, "suggested_action")
+    return "" if action == "NONE" else action
+
+
 _POWER: Column[Device] = Column(
     header="POWER", cell=lambda d: reading(d, "power_watts", "W"), right=True
 )
@@ -42,6 +80,12 @@ _COLUMNS: tuple[Column[Device], ...] = (
     replace(_POWER, wide=True),
     Column(header="PRESSURE", cell=lambda d: word(d, "pressure"), wide=True),
     Column(header="HEAT", cell=lambda d: word(d, "thermal"), wide=True),
+    Column(header="THROTTLED", cell=_throttled, wide=True),
+    Column(header="PSTATE", cell=lambda d: reading(d, "performance_state"), right=True, wide=True),
+    Column(header="PCIE", cell=_pcie, wide=True),
+    Column(header="ECC", cell=_ecc, right=True, wide=True),
+    Column(header="XIDS", cell=_xids, wide=True),
+    Column(header="DO", cell=_action, wide=True),
     Column(header="RESERVE", cell=lambda d: compact_size(d.reserve_bytes), right=True, wide=True),
     Column(
         header="UNATTRIBUTED",
@@ -165,19 +209,43 @@ def watch(
 ) -> None:
     """Show the devices' readings as they change, until Ctrl-C or --count.
 
-    Goes on where a connection ends, unless gpud stays away.
+    Goes on where a connection ends, and says so on stderr, unless gpud stays away.
+    `gpuctl top` shows more of it, on a whole screen.
     """
     request = WatchSnapshotsRequest(
         interval=duration(interval), devices=device_names, include_processes=processes
     )
     client, output = session.client, session.output
     table = output.table(_WATCH_COLUMNS)
-    with following(client, client.telemetry.WatchSnapshots, lambda: request) as answers:
-        for index, answer in enumerate(islice(answers, count)):
+    headers = _Headers(terminal_height(sys.stdout))
+    watched = client.telemetry.WatchSnapshots
+    with following(client, watched, lambda: request, _note) as answers:
+        for answer in islice(answers, count):
             if output.is_table:
-                output.lines(_snapshot_lines(table, answer.snapshot, header=index == 0))
+                rows = len(answer.snapshot.devices)
+                is_due = headers.is_due(rows)
+                output.lines(_snapshot_lines(table, answer.snapshot, header=is_due))
             else:
                 output.streamed(answer.snapshot)
+
+
+def _note(text: str) -> None:
+    print(f"gpuctl: {clean(text)}", file=sys.stderr, flush=True)
+
+
+class _Headers:
+    """When the headers are to be seen again. `height`: of the terminal; None: where it is none."""
+
+    def __init__(self, height: int | None) -> None:
+        self._height = height
+        self._below: int | None = None
+
+    def is_due(self, rows: int) -> bool:
+        """Before so many rows more: at first, and before the last headers have scrolled away."""
+        begins = self._below is None
+        full = self._height is not None and (self._below or 0) + rows >= self._height
+        self._below = rows + 1 if begins or full else (self._below or 0) + rows
+        return begins or full
 
 
 def _snapshot_lines(table: Table[_Reading], snapshot: Snapshot, *, header: bool) -> Iterator[str]:

@@ -11,8 +11,9 @@ from gpuctl.client import Client, Stream
 from gpuctl.commands.devices import device_aliases
 from gpuctl.commands.instances import instance_columns
 from gpuctl.commands.reservations import reservation_columns
-from gpuctl.commands.status import LIVE_RESERVATIONS, is_over
+from gpuctl.commands.status import LIVE_RESERVATIONS
 from gpuctl.failures import EXIT_WAITED_OUT, Failure
+from gpuctl.glance.words import is_over
 from gpuctl.leases.streams import Inbox, LastingStream, Refused
 from gpuctl.leases.waiting import next_of
 from gpuctl.messages import duration, word

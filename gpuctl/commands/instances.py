@@ -13,13 +13,16 @@ from gpuctl.commands.demand import wait
 from gpuctl.commands.devices import device_aliases
 from gpuctl.commands.models import footprint_lines
 from gpuctl.commands.progress import Step, phases
-from gpuctl.commands.status import INSTANCE_COLUMNS, is_stopped
+from gpuctl.commands.serving import METRIC_COLUMNS, REQUESTS
+from gpuctl.commands.status import INSTANCE_COLUMNS
 from gpuctl.failures import EXIT_INTERRUPTED, EXIT_WAITED_OUT, Failure, repeatable
+from gpuctl.glance.words import is_stopped
 from gpuctl.messages import duration, known, seconds_of, word
 from gpuctl.options import (
     command,
     enum_choice,
     enum_number,
+    label,
     model_options,
     options_message,
     qualified,
@@ -72,12 +75,15 @@ def instance_columns(aliases: dict[str, str]) -> tuple[Column[Instance], ...]:
     return (
         *INSTANCE_COLUMNS[:3],
         Column(header="DEVICES", cell=devices),
-        *INSTANCE_COLUMNS[3:],
+        *INSTANCE_COLUMNS[3:4],
+        REQUESTS,
+        *INSTANCE_COLUMNS[4:],
         Column(header="HEALTH", cell=_health, wide=True),
         Column(header="RESTARTS", cell=lambda i: str(i.restarts), right=True, wide=True),
         Column(header="PID", cell=lambda i: str(known(i, "pid") or "-"), right=True, wide=True),
         Column(header="LOADED IN", cell=_load_time, right=True, wide=True),
         Column(header="TOKENS/S", cell=_tokens_per_second, right=True, wide=True),
+        *METRIC_COLUMNS,
         Column(header="RESERVATION", cell=lambda i: i.reservation, wide=True),
         Column(header="OWNER", cell=lambda i: i.owner, wide=True),
         Column(header="WHY", cell=_why, wide=True),
@@ -100,6 +106,7 @@ def _columns(session: Session) -> tuple[Column[Instance], ...]:
 @click.option("--wait", "wait_seconds", type=wait, metavar="SPAN", help="Queue for the memory.")
 @click.option("--reservation", help="Run in this standing reservation; no memory of its own.")
 @click.option("--idle-ttl", type=span, metavar="SPAN", help="Unload it when unused so long.")
+@click.option("--label", "labels", type=label, multiple=True, help="Of its promise; repeatable.")
 @click.option("--pinned/--no-pinned", default=None, help="Never unload it for being unused.")
 @click.option("--dry-run", is_flag=True, help="Footprint and placement, promising nothing.")
 @click.option("--detach", is_flag=True, help="Come back once it is under way.")
@@ -117,6 +124,7 @@ def load(
     The load belongs to gpud: Ctrl-C leaves it, `gpuctl unload` stops it.
     """
     dry_run, detach = options.pop("dry_run"), options.pop("detach")
+    labels = dict(options.pop("labels"))
     request = LoadModelRequest(
         request_id=given_id or request_id(),
         model=qualified("models", model),
@@ -124,6 +132,7 @@ def load(
         **_life_fields(options),
         options=options_message(options),
         devices=devices,
+        labels=labels,
         validate_only=dry_run,
         owner=session.owner(owner),
     )

@@ -13,6 +13,7 @@ from gpuctl.options import (
     command,
     enum_choice,
     enum_number,
+    label,
     model_options,
     options_message,
     qualified,
@@ -107,6 +108,7 @@ models = click.Group(
 @click.option("--engine", type=enum_choice(Engine, "command"), help="Default: llama_cpp.")
 @click.option("--kind", type=enum_choice(ModelKind), help="Default: as the file says.")
 @click.option("--profile", default="", help="Options for what is not said here.")
+@click.option("--label", "labels", type=label, multiple=True, help="May be repeated.")
 @click.option("--request-id", "given_id", metavar="ID", help="The same id, the same entry.")
 @click.option("--dry-run", is_flag=True, help="Only check it; nothing is added.")
 @model_options
@@ -124,6 +126,7 @@ def register(
     Say where it is by one of --path, --url and --hub; the rest are the options it is loaded with.
     """
     words = {field: given.pop(field) for field in _WORDS}
+    labels = dict(given.pop("labels"))
     request = RegisterModelRequest(
         request_id=given_id or request_id(),
         validate_only=dry_run,
@@ -132,6 +135,7 @@ def register(
         engine=enum_number(Engine, engine),
         kind=enum_number(ModelKind, kind),
         options=options_message(given),
+        labels=labels,
         **words,
     )
     client = session.client

@@ -2,151 +2,92 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from gpuctl.client import PAGE_SIZE
-from gpuctl.messages import known, seconds_of, to_plain, word
-from gpuctl.render import TERMINAL_WIDTH
-from gpuctl.tables import Column, clean, paint, toned
-from gpuctl.units import UNKNOWN, compact_size, span_text, used_of
-from gpud.v1.devices_pb2 import Device, DeviceHealth, ListDevicesRequest, Thermal
-from gpud.v1.instances_pb2 import (
-    HealthVerdict,
-    Instance,
-    InstanceState,
-    ListInstancesRequest,
+from gpuctl.commands.host import host_lines
+from gpuctl.failures import Failure
+from gpuctl.glance.split import bar_text, device_bar
+from gpuctl.glance.trouble import is_amiss, troubles
+from gpuctl.glance.words import (
+    bands_text,
+    grantable_text,
+    health_word,
+    instance_memory,
+    instance_state,
+    is_stopped,
+    reading,
+    short_model,
+    tokens_text,
+    used_text,
 )
-from gpud.v1.node_pb2 import GetNodeRequest, Node, TlsStatus
+from gpuctl.messages import known, seconds_of, to_plain, word
+from gpuctl.render import TERMINAL_WIDTH, knows_unicode
+from gpuctl.tables import Column, Table, clean, paint, toned
+from gpuctl.units import compact_size, span_text
+from gpud.v1.alerts_pb2 import Alert, ListAlertsRequest
+from gpud.v1.devices_pb2 import Device, ListDevicesRequest
+from gpud.v1.instances_pb2 import Instance, ListInstancesRequest
+from gpud.v1.node_pb2 import GetNodeRequest, Node
 from gpud.v1.reservations_pb2 import (
     ListReservationsRequest,
     Reservation,
     ReservationState,
 )
+from gpud.v1.telemetry_pb2 import GetSnapshotRequest, HostReadings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from gpuctl.session import Session
-
-_DAY_SECONDS = 86400
-# A certificate that ends so soon is told with a warning.
-_WARN_DAYS = 30
-# What ends, and what it means once it has. Of equals the first is told: a certificate is good no
-# longer than its CA, and a new one would not be either.
-_TLS_ENDS = (
-    ("client_ca_expire_time", "the client CA", "none of its clients connects"),
-    ("certificate_expire_time", "certificate", "no client connects"),
-)
 
 LIVE_RESERVATIONS = (
     ReservationState.RESERVATION_STATE_QUEUED,
     ReservationState.RESERVATION_STATE_GRANTED,
     ReservationState.RESERVATION_STATE_RELEASING,
 )
-
-
-def is_healthy(device: Device) -> bool:
-    """Whether it answers; the sample of one that does not is an old one."""
-    return device.health == DeviceHealth.DEVICE_HEALTH_HEALTHY
-
-
-def _reading_now(device: Device, field: str) -> Any:
-    return known(device.sample, field) if is_healthy(device) else None
-
-
-def reading(device: Device, field: str, unit: str = "") -> str:
-    """A whole number with its unit, as the device shows it now; `-` while it is unknown."""
-    value = _reading_now(device, field)
-    return "-" if value is None else f"{value:.0f}{unit}"
-
-
-def _used(device: Device) -> str:
-    """Used memory of all, as `2.5/6G`."""
-    return used_of(_reading_now(device, "memory_used_bytes"), known(device, "memory_total_bytes"))
-
-
-def _grantable(device: Device) -> str:
-    return compact_size(known(device, "grantable_bytes") if is_healthy(device) else None)
-
-
-def _health(device: Device) -> str:
-    """Of a healthy device that takes nothing new, that."""
-    if not is_healthy(device):
-        return word(device, "health")
-    hot = device.HasField("thermal") and device.thermal == Thermal.THERMAL_CRITICAL
-    return "CORDONED" if device.cordoned else "HOT" if hot else word(device, "health")
-
-
-def device_why(device: Device) -> str:
-    """Why it takes nothing new; empty where nothing speaks against it."""
-    if not is_healthy(device):
-        return device.health_reason
-    if not device.cordoned:
-        return ""
-    return f"cordoned: {device.cordon_reason}" if device.cordon_reason else "cordoned"
-
-
-def short_model(device: Device) -> str:
-    """The card's name without the maker's words, which say nothing in a column."""
-    return device.model_name.removeprefix("NVIDIA ").removeprefix("GeForce ")
-
+# What a screen holds. Before it is full blank lines go; of many troubles the worst are told.
+_SCREEN_LINES = 24
+_MOST_TROUBLES = 6
+_BAR_WIDTHS = (6, 12)
 
 DEVICE_COLUMNS: tuple[Column[Device], ...] = (
     Column(header="DEVICE", cell=lambda d: d.alias),
     Column(header="MODEL", cell=short_model, shrinks=True),
-    Column(header="MEMORY", cell=_used, right=True),
+    Column(header="MEMORY", cell=used_text, right=True),
     Column(header="GRANTED", cell=lambda d: compact_size(d.granted_bytes), right=True),
-    Column(header="GRANTABLE", cell=_grantable, right=True),
+    Column(header="GRANTABLE", cell=grantable_text, right=True),
     Column(header="FOREIGN", cell=lambda d: compact_size(known(d, "foreign_bytes")), right=True),
     Column(header="UTIL", cell=lambda d: reading(d, "utilization_percent", "%"), right=True),
     Column(header="TEMP", cell=lambda d: reading(d, "temperature_celsius", "°C"), right=True),
-    Column(header="HEALTH", cell=_health),
+    Column(header="HEALTH", cell=health_word),
 )
-
-
-_ENDED = {InstanceState.INSTANCE_STATE_STOPPED, InstanceState.INSTANCE_STATE_FAILED}
-
-
-_UNWELL = {HealthVerdict.HEALTH_VERDICT_DEGRADED, HealthVerdict.HEALTH_VERDICT_STUCK}
-
-
-def _instance_why(instance: Instance) -> str:
-    """Why it failed, waits to be started again, or does not serve as it should."""
-    is_down = instance.state == InstanceState.INSTANCE_STATE_BACKOFF
-    unwell = is_down or instance.health.verdict in _UNWELL
-    return instance.failure.message or (instance.health.reason if unwell else "")
-
-
-def _instance_memory(instance: Instance) -> str:
-    """Used of promised, as `700/752M`; `-/752M` before it is measured, `-` where none is held."""
-    if instance.state in _ENDED or not instance.reservation:
-        return UNKNOWN
-    return used_of(known(instance, "measured_bytes"), instance.footprint.total_bytes)
-
-
-def _instance_state(instance: Instance) -> str:
-    """With its place in the queue (QUEUED 2), and where it does not serve as it should."""
-    position = known(instance, "queue_position")
-    state = word(instance, "state")
-    if instance.health.verdict in _UNWELL:
-        return f"{state} {word(instance.health, 'verdict')}"
-    return state if position is None else f"{state} {position}"
-
 
 INSTANCE_COLUMNS: tuple[Column[Instance], ...] = (
     Column(header="INSTANCE", cell=lambda i: i.name.removeprefix("instances/")),
     Column(header="MODEL", cell=lambda i: i.model.removeprefix("models/"), shrinks=True),
-    Column(header="STATE", cell=_instance_state),
-    Column(header="MEMORY", cell=_instance_memory, right=True),
+    Column(header="STATE", cell=instance_state),
+    Column(header="MEMORY", cell=instance_memory, right=True),
     Column(header="ENDPOINT", cell=lambda i: i.endpoint),
 )
+_TOKENS: Column[Instance] = Column(header="TOK/S", cell=tokens_text, right=True)
 
 
-def print_status(session: Session) -> None:
-    """The node, its devices, what runs on them and how much is promised, at a glance."""
+def bar_columns(bar_width: int, *, plain: bool) -> tuple[Column[Device], ...]:
+    """Of a device with its bytes as a bar, which says what is foreign. `plain`: in ASCII."""
+
+    def bar(device: Device) -> str:
+        return bar_text(device_bar(device, bar_width), plain=plain)
+
+    rest = tuple(column for column in DEVICE_COLUMNS[2:] if column.header != "FOREIGN")
+    return (*DEVICE_COLUMNS[:2], Column(header="USE", cell=bar), *rest)
+
+
+def print_status(session: Session) -> bool:
+    """The node, its devices, what runs on them and what is promised; whether all is well."""
     client = session.client
-    # Four calls, one wait.
+    # Six calls, one wait.
     node = client.begin(client.node.GetNode, GetNodeRequest())
     devices = client.begin(client.devices.ListDevices, ListDevicesRequest(page_size=PAGE_SIZE))
     instances = client.begin(
@@ -156,30 +97,26 @@ def print_status(session: Session) -> None:
         client.reservations.ListReservations,
         ListReservationsRequest(page_size=PAGE_SIZE, states=LIVE_RESERVATIONS),
     )
+    host = client.begin(client.telemetry.GetSnapshot, GetSnapshotRequest(devices=["host"]))
+    alerts = client.begin(client.telemetry.ListAlerts, ListAlertsRequest(page_size=PAGE_SIZE))
     status = Status(
         node=node().node,
         devices=list(devices().devices),
         instances=[i for i in instances().instances if not is_stopped(i)],
         reservations=list(reservations().reservations),
+        alerts=list(alerts().alerts),
     )
+    with suppress(Failure):  # devices.host is off, or nothing was sampled yet
+        status.host = host().snapshot.host
     if session.output.is_table:
         session.output.lines(status.lines(session))
     else:
         session.output.document(status.plain())
-
-
-def is_over(instance: Instance) -> bool:
-    """Ended, one way or another."""
-    return instance.state in _ENDED
-
-
-def is_stopped(instance: Instance) -> bool:
-    """Ended as it should; a failed one is still worth seeing."""
-    return instance.state == InstanceState.INSTANCE_STATE_STOPPED
+    return status.is_well
 
 
 class Status:
-    """The answers of the four calls."""
+    """The answers of the calls."""
 
     def __init__(
         self,
@@ -188,11 +125,20 @@ class Status:
         devices: list[Device],
         instances: list[Instance],
         reservations: list[Reservation],
+        alerts: list[Alert],
     ) -> None:
         self._node = node
         self._devices = devices
         self._instances = instances
         self._reservations = reservations
+        self._alerts = alerts
+        self._troubles = troubles(devices, instances, alerts)
+        self.host: HostReadings | None = None
+
+    @property
+    def is_well(self) -> bool:
+        """Nothing has to be looked at."""
+        return not is_amiss(self._node, self._troubles)
 
     def plain(self) -> dict[str, object]:
         """For JSON and YAML: the messages as they came."""
@@ -201,28 +147,39 @@ class Status:
             "devices": [to_plain(device) for device in self._devices],
             "instances": [to_plain(instance) for instance in self._instances],
             "reservations": [to_plain(reservation) for reservation in self._reservations],
-        }
+            "alerts": [to_plain(alert) for alert in self._alerts],
+        } | ({"host": to_plain(self.host)} if self.host is not None else {})
 
     def lines(self, session: Session) -> list[str]:
-        """For people; fits 80 columns."""
-        output = session.output
-        now = session.now()
-        lines = [self._node_line(now, color=output.color)]
-        if self._node.HasField("tls"):
-            told = tls_lines(self._node.tls, now)
-            lines += [toned(line, tone) if output.color and tone else line for line, tone in told]
-        lines.append("")
-        if self._devices:
-            table = output.table(DEVICE_COLUMNS, width=TERMINAL_WIDTH)
-            lines += table.lines(self._devices)
-        else:
-            lines.append("no devices")
-        lines += self._device_problems()
-        if self._instances:
-            table_of_instances = output.table(INSTANCE_COLUMNS, width=TERMINAL_WIDTH)
-            lines += ["", *table_of_instances.lines(self._instances)]
-            lines += self._instance_problems()
-        return [*lines, "", self._reservation_line()]
+        """For people; fits 80 columns, and a screen where eight cards and five instances do."""
+        parts = [
+            self._head(session),
+            self._device_lines(session),
+            self._queue_lines(session.now()),
+            self._instance_lines(session),
+        ]
+        return _spaced([part for part in parts if part])
+
+    def _head(self, session: Session) -> list[str]:
+        """The node and what is wrong, which is what is looked for first."""
+        now, colored = session.now(), session.output.color
+        told = [(self._node_line(now, color=colored), ""), *self._notices(now)]
+        most = _MOST_TROUBLES if len(self._troubles) > _MOST_TROUBLES + 1 else None
+        told += [(_cut(each.line), each.tone) for each in self._troubles[:most]]
+        if most is not None:
+            told.append((f"and {len(self._troubles) - most} more: `gpuctl alerts`, `devices`", ""))
+        return [toned(line, tone) if colored and tone else line for line, tone in told]
+
+    def _notices(self, now: float) -> list[tuple[str, str]]:
+        """Of TLS and of the node itself, each with its tone."""
+        if not self._node.HasField("tls") and not self._node.warnings:
+            return []
+        from gpuctl.glance.tls import tls_lines, wrapped
+
+        told = list(tls_lines(self._node.tls, now, TERMINAL_WIDTH))
+        for warning in self._node.warnings:
+            told += [(line, "yellow") for line in wrapped(f"warning: {warning}", TERMINAL_WIDTH)]
+        return told
 
     def _node_line(self, now: float, *, color: bool) -> str:
         node, state = self._node, word(self._node, "state")
@@ -231,19 +188,42 @@ class Status:
         why = f" ({clean(node.state_reason)})" if node.state_reason else ""
         return f"{clean(node.hostname)}  gpud {clean(node.version)}  {shown}{why}  up {up}"
 
-    def _device_problems(self) -> list[str]:
-        return [
-            _cut(f"{device.alias}: {why}")
-            for device in self._devices
-            if (why := device_why(device))
-        ]
+    def _device_lines(self, session: Session) -> list[str]:
+        lines = self._device_table(session) if self._devices else ["no devices"]
+        bands = bands_text(self._devices)
+        told = [bands] if bands else []
+        if self.host is not None:
+            host = host_lines(self.host)
+            both = "  ".join(host)
+            told += [both] if len(both) <= TERMINAL_WIDTH else host
+        return [*lines, *map(_cut, told)]
 
-    def _instance_problems(self) -> list[str]:
-        return [
-            _cut(f"{instance.name.removeprefix('instances/')}: {why}")
-            for instance in self._instances
-            if (why := _instance_why(instance))
-        ]
+    def _device_table(self, session: Session) -> list[str]:
+        """The bar takes what room the rest leaves."""
+        plain = not knows_unicode(sys.stdout)
+        least, most = _BAR_WIDTHS
+        taken = max(map(len, Table(bar_columns(least, plain=plain)).lines(self._devices)))
+        columns = bar_columns(min(most, max(least, least + TERMINAL_WIDTH - taken)), plain=plain)
+        return session.output.table(columns, width=TERMINAL_WIDTH).lines(self._devices)
+
+    def _queue_lines(self, now: float) -> list[str]:
+        """How much is promised, and what the next in the queue waits for."""
+        waiting = [r for r in self._reservations if r.HasField("queue_position")]
+        lines = [self._reservation_line()]
+        if waiting:
+            first = min(waiting, key=lambda r: r.queue_position)
+            name = first.name.removeprefix("reservations/")
+            since = span_text(max(0.0, now - seconds_of(first.create_time)))
+            lines.append(
+                _cut(f"  next {name} ({first.owner}), for {since}: {first.wait_reason or '-'}")
+            )
+        return lines
+
+    def _instance_lines(self, session: Session) -> list[str]:
+        if not self._instances:
+            return []
+        columns = (*INSTANCE_COLUMNS[:4], _TOKENS, *INSTANCE_COLUMNS[4:])
+        return session.output.table(columns, width=TERMINAL_WIDTH).lines(self._instances)
 
     def _reservation_line(self) -> str:
         if not self._reservations:
@@ -255,32 +235,14 @@ class Status:
         return f"{len(self._reservations)}{more} reservation{plural}: {counted}"
 
 
-def tls_lines(tls: TlsStatus, now: float) -> Iterator[tuple[str, str]]:
-    """What of TLS ends first, and why the newest files are not in use.
-
-    Each with its tone, empty where nothing has to be done.
-    """
-    ends = [
-        (seconds_of(getattr(tls, field)), whose, consequence)
-        for field, whose, consequence in _TLS_ENDS
-        if tls.HasField(field)
-    ]
-    if ends:
-        end, whose, consequence = min(ends, key=lambda each: each[0])
-        days = int((end - now) // _DAY_SECONDS)
-        count = f"{abs(days)} day{'' if abs(days) == 1 else 's'}"
-        if days < 0:
-            yield f"tls: {whose} expired {count} ago: {consequence}", "red"
-        elif days < _WARN_DAYS:
-            yield f"tls: {whose} expires in {count}: replace it", "yellow"
-        else:
-            yield f"tls: {whose} expires in {count}", ""
-    if tls.problem:
-        import textwrap
-
-        text = clean(f"tls: the newest files are refused: {tls.problem}")
-        for line in textwrap.wrap(text, TERMINAL_WIDTH, subsequent_indent="     "):
-            yield line, "yellow"
+def _spaced(parts: list[list[str]]) -> list[str]:
+    """With blank lines between, as far as a screen holds them: the first and the last longest."""
+    lines = [line for part in parts for line in part]
+    room = _SCREEN_LINES - 1 - len(lines)  # a prompt comes after it
+    gaps = sorted(range(1, len(parts)), key=lambda at: (at != 1, -at))[: max(0, room)]
+    for at in sorted(gaps, reverse=True):
+        lines.insert(sum(map(len, parts[:at])), "")
+    return lines
 
 
 def _cut(line: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from gpud.access.audit import Audit, AuditEntry, event_of
+from gpud.access.auditing.calls import Calls
 from gpud.access.auditing.restraint import Refusal, Restraint
 from gpud.access.budgets import Allowance, Budgets
 from gpud.access.certificates import PeerCertificate, peer
@@ -94,6 +95,7 @@ class Access:
         self.denied = Denied()
         self.budgets = Budgets(_allowances(config))
         self.refused: Counter[str] = Counter()  # by reason
+        self.calls = Calls()
         self._audit = audit
         self._tell = tell
         self._recent = Recent(mint.key)

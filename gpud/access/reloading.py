@@ -179,6 +179,11 @@ class DenyList:
         self.last_error = ""
         self._doubt()
 
+    @property
+    def has_file(self) -> bool:
+        """Whether there is a file to look at."""
+        return bool(self._path)
+
     def look(self) -> list[Event]:
         """Read the file again if it changed; what is to be told of it, once per change.
 

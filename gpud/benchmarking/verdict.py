@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from gpud.benchmarking.benchmark import DeviceRecord, Reading
 from gpud.devices.snapshot import DeviceKind, Sample, Snapshot, Thermal
+from gpud.devices.verdict.throttling import is_by_heat
 from gpud.ledger.charge import Charge
 from gpud.units import MIB, format_size
 
@@ -58,7 +59,9 @@ class Scene:
         )
 
     def _see_heat(self, sample: Sample) -> None:
-        if sample.thermal is None or sample.thermal < Thermal.THROTTLING:
+        """The card's own word first: it slows down at heights that differ from card to card."""
+        told = is_by_heat(sample.readings.throttle_reasons)
+        if not told and (sample.thermal is None or sample.thermal < Thermal.THROTTLING):
             return
         alias, celsius = sample.info.alias, sample.readings.temperature_celsius
         at = f" at {celsius:g} °C" if celsius is not None else ""

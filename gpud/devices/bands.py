@@ -70,10 +70,23 @@ def step(law: Law, before: Band | None, reading: float | None, boottime: float) 
     if reading is None:
         unknown = (None,) * before.level if before else ()
         return replace(before, below_since=unknown, is_known=False) if before else None
+    if before is not None and _stays(law, before, reading):
+        return before
     reached = sum(reading >= edge for edge in law.edges)
     held = _still_held(law, before, reading, boottime) if before else ()
     more = (None,) * (reached - len(held))
     return Band(level=len(held + more), below_since=held + more)
+
+
+def _stays(law: Law, before: Band, reading: float) -> bool:
+    """Whether it is where it was, and far from every edge: as nearly always."""
+    level, edges = before.level, law.edges
+    return (
+        before.is_known
+        and (level == len(edges) or reading < edges[level])
+        and (level == 0 or reading >= edges[level - 1] - law.hysteresis)
+        and not any(since is not None for since in before.below_since)
+    )
 
 
 def _still_held(
@@ -119,10 +132,11 @@ class Standing:
     ) -> Standing:
         """With one more sample; empty readings for a device that did not answer."""
         percent, celsius = used_percent(info, readings), readings.temperature_celsius
-        return Standing(
-            pressure=step(bands.pressure, self.pressure, percent, boottime),
-            thermal=step(bands.thermal, self.thermal, celsius, boottime),
-        )
+        pressure = step(bands.pressure, self.pressure, percent, boottime)
+        thermal = step(bands.thermal, self.thermal, celsius, boottime)
+        if pressure is self.pressure and thermal is self.thermal:
+            return self
+        return Standing(pressure=pressure, thermal=thermal)
 
     def told(self, bands: Bands) -> tuple[Pressure | None, Thermal | None]:
         """As samples have it."""

@@ -15,6 +15,7 @@ from gpud.devices.snapshot import (
     Snapshot,
     Thermal,
 )
+from gpud.devices.verdict.telling import verdict_events
 from gpud.events import Event
 from gpud.units import format_size
 
@@ -42,7 +43,7 @@ def crossings(before: Snapshot | None, after: Snapshot, holders: Holders) -> tup
     found: list[Event] = []
     for sample in after.samples:
         last = earlier.pop(sample.info.uuid, None)
-        if last is sample:
+        if last is sample or (last is not None and _is_quiet(last, sample)):
             continue
         if last is None and is_started:
             found.append(_appeared(sample, after.wall))
@@ -50,8 +51,25 @@ def crossings(before: Snapshot | None, after: Snapshot, holders: Holders) -> tup
         found += _mode(last, sample, after.wall, holders)
         bands = _pressure(last, sample, after.wall), _thermal(last, sample, after.wall)
         found += [event for event in bands if event is not None]
+        found += verdict_events(last, sample, after.wall)
     found += [_forgotten(sample, after.wall) for sample in earlier.values()]
     return tuple(found)
+
+
+def _is_quiet(last: Sample, sample: Sample) -> bool:
+    """Whether nothing that is told of differs, as of nearly every sample."""
+    was, now = last.readings, sample.readings
+    return (
+        last.health is sample.health
+        and last.pressure is sample.pressure
+        and last.thermal is sample.thermal
+        and last.verdict is sample.verdict
+        and last.vanished_boottime == sample.vanished_boottime
+        and was.mig_enabled is now.mig_enabled
+        and (was.temperature_celsius is None) is (now.temperature_celsius is None)
+        and (was.memory_used_bytes is None) is (now.memory_used_bytes is None)
+        and last.xids == sample.xids
+    )
 
 
 def missing(snapshot: Snapshot, promised: Mapping[str, Mapping[str, int]]) -> tuple[Event, ...]:

@@ -118,13 +118,23 @@ class Driver(Protocol):
         ...
 
     def readings(self, uuid: str) -> Readings:
-        """The cheap fields of one device, each None where refused. Raises DeviceLost."""
+        """The fields of one device, each None where refused; what is dear to read may be older.
+
+        Raises DeviceLost.
+        """
         ...
 
     def processes(self, uuid: str) -> tuple[ProcessUse, ...] | None:
         """Who uses the device, all of them; None where the driver never says.
 
         Raises DeviceLost, ListRefused.
+        """
+        ...
+
+    def alarms(self) -> tuple[tuple[str, int], ...]:
+        """Errors reported since the last call, each as (UUID, Xid), whichever device it is of.
+
+        Raises nothing. May be called by several threads.
         """
         ...
 

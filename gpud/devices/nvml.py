@@ -1,4 +1,4 @@
-"""NVIDIA cards and MIG slices through NVML: the only importer of pynvml.
+"""NVIDIA cards and MIG slices through NVML; what it is asked of one card is in nvidia/.
 
 A card in MIG mode is listed with its slices: it still has heat and power of its own, and
 `mig_enabled` says that its memory is the slices' to grant, not its own.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,35 +22,20 @@ from gpud.devices.driver import (
     DeviceLost,
     DriverOutdated,
     DriverUnavailable,
-    ListRefused,
     ModeRefusal,
 )
+from gpud.devices.nvidia.alarms import Alarms
+from gpud.devices.nvidia.card import LOST, PROCESS_LISTS, Card
+from gpud.devices.nvidia.rare import Rare, scaled
 from gpud.devices.processes import ProcessTable
 from gpud.devices.snapshot import DeviceInfo, DeviceKind, ProcessKind, ProcessUse, Readings
 from gpud.devices.topology import SYSFS, Nearness, format_cpus, members, nearest
+from gpud.devices.verdict.throttling import reasons_of
 
 # Words of 64 bits asked for: 4096 CPUs, 1024 memory nodes.
 CPU_WORDS = 64
 NODE_WORDS = 16
-# A refusal that may pass is tried again after so many reads; old cards refuse half of the calls.
-RETRY_REFUSED_AFTER_READS = 60
-
-_NEVER_AGAIN = 1 << 62
-_FOR_EVER = frozenset(
-    {
-        pynvml.NVML_ERROR_NOT_SUPPORTED,
-        pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
-        pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
-        pynvml.NVML_ERROR_NO_PERMISSION,
-    }
-)
-_LOST = frozenset(
-    {
-        pynvml.NVML_ERROR_GPU_IS_LOST,
-        pynvml.NVML_ERROR_GPU_NOT_FOUND,
-        pynvml.NVML_ERROR_RESET_REQUIRED,
-    }
-)
+RARE_EVERY_READS = 5
 _UNAVAILABLE = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "libnvidia-ml.so.1 is not installed",
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED: "the NVIDIA kernel driver is not loaded",
@@ -70,97 +55,17 @@ _MODE_REFUSALS = {
     pynvml.NVML_ERROR_NO_PERMISSION: ModeRefusal.NOT_PERMITTED,
     pynvml.NVML_ERROR_NOT_SUPPORTED: ModeRefusal.NOT_SUPPORTED,
     pynvml.NVML_ERROR_FUNCTION_NOT_FOUND: ModeRefusal.NOT_SUPPORTED,
-    **dict.fromkeys(_LOST, ModeRefusal.LOST),
+    **dict.fromkeys(LOST, ModeRefusal.LOST),
 }
-# Newest call first: v3 came with driver 510, v2 with 450. A process is named after the first kind
-# that lists it, because one that computes and draws is in both lists with all its memory.
-_PROCESS_LISTS: tuple[tuple[ProcessKind, tuple[Callable[..., Any], ...]], ...] = (
-    (
-        ProcessKind.COMPUTE,
-        (
-            pynvml.nvmlDeviceGetComputeRunningProcesses_v3,
-            pynvml.nvmlDeviceGetComputeRunningProcesses_v2,
-        ),
-    ),
-    (
-        ProcessKind.MPS,
-        (
-            pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v3,
-            pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v2,
-        ),
-    ),
-    (
-        ProcessKind.GRAPHICS,
-        (
-            pynvml.nvmlDeviceGetGraphicsRunningProcesses_v3,
-            pynvml.nvmlDeviceGetGraphicsRunningProcesses_v2,
-        ),
-    ),
+# Renamed with driver 535.
+_THROTTLE_CALLS = tuple(
+    getattr(pynvml, name)
+    for name in (
+        "nvmlDeviceGetCurrentClocksEventReasons",
+        "nvmlDeviceGetCurrentClocksThrottleReasons",
+    )
+    if hasattr(pynvml, name)
 )
-_VITAL = frozenset(
-    {pynvml.nvmlDeviceGetMemoryInfo, *(call for _, calls in _PROCESS_LISTS for call in calls)}
-)
-
-
-@dataclass(slots=True)
-class _Card:
-    """One handle, and what it will not answer: the call → the read from which to ask again."""
-
-    uuid: str
-    handle: Any
-    reads: int = 0
-    mig_enabled: bool | None = None
-    refused: dict[tuple[Any, ...], int] = field(default_factory=dict)
-    # What it has listed once: that it does not now says nothing of who is there.
-    lists: set[ProcessKind] = field(default_factory=set)
-
-    def ask(self, function: Callable[..., Any], *arguments: Any) -> Any | None:
-        """The call's answer, or None if it is refused now or was before. Raises DeviceLost."""
-        key = (function, *arguments)
-        if self.refused.get(key, 0) > self.reads:
-            return None
-        try:
-            return function(self.handle, *arguments)
-        except pynvml.NVMLError as error:
-            if error.value in _LOST:
-                raise DeviceLost(uuid=self.uuid, reason=str(error)) from error
-            self.refused[key] = self._next_try(function, error)
-            return None
-
-    def tell_mig(self) -> bool | None:
-        """Whether its memory is its slices'; None where it knows no slices. Raises DeviceLost."""
-        modes = self.ask(pynvml.nvmlDeviceGetMigMode)
-        enabled = modes[0] == pynvml.NVML_DEVICE_MIG_ENABLE if modes else None
-        if enabled is not None and enabled is not self.mig_enabled:
-            # The mode decides what a card answers: what it refused for good it may tell now.
-            self.refused.clear()
-            self.mig_enabled = enabled
-        return enabled
-
-    def list_kind(
-        self, kind: ProcessKind, calls: tuple[Callable[..., Any], ...]
-    ) -> list[Any] | None:
-        """Its processes of a kind, by the newest call that answers; None where it never says.
-
-        Raises DeviceLost, and ListRefused where it may say another time.
-        """
-        for call in calls:
-            listed: list[Any] | None = self.ask(call)
-            if listed is not None:
-                self.lists.add(kind)
-                return listed
-        may_pass = any(self.refused.get((call,), 0) < _NEVER_AGAIN for call in calls)
-        if may_pass and (kind is ProcessKind.COMPUTE or kind in self.lists):
-            raise ListRefused(uuid=self.uuid, reason=f"it refused those of kind {kind.value}")
-        return None
-
-    def _next_try(self, function: Callable[..., Any], error: pynvml.NVMLError) -> int:
-        if error.value in _FOR_EVER:
-            return _NEVER_AGAIN
-        # Nothing can be granted without the memory figures, and nothing comes back without lists:
-        # those are asked for at every read.
-        is_vital = function in _VITAL
-        return self.reads + (1 if is_vital else RETRY_REFUSED_AFTER_READS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +81,8 @@ class NvmlDriver:
     """NVML, initialised. Raises DriverUnavailable from the constructor, which may take seconds.
 
     `known`: devices described before, which are not described again. `untouched`: UUIDs of such
-    that get no call beyond the one that finds them; it is read again at each discovery.
+    that get no call beyond the one that finds them; it is read again at each discovery. What is
+    dear to read is read once in `rare_every` reads.
     """
 
     def __init__(
@@ -192,7 +98,11 @@ class NvmlDriver:
         self._aliases = aliases
         self._infos = {info.uuid: info for info in known}
         self._untouched = untouched
-        self._cards: dict[str, _Card] = {}
+        self._cards: dict[str, Card] = {}
+        self.rare_every = RARE_EVERY_READS
+        self._rares: dict[str, Rare] = {}
+        self._rare_due: dict[str, int] = {}  # the read at which they are due, by UUID
+        self._alarms = Alarms()
         self._bound = bound_cards(sysfs)
         try:
             pynvml.nvmlInit()
@@ -217,44 +127,57 @@ class NvmlDriver:
         return tuple(self._infos[uuid] for uuid in self._cards)
 
     def readings(self, uuid: str) -> Readings:
-        """Every cheap field. A MIG slice has only memory; the rest is its card's."""
+        """Every field; the rare ones as of one of the last `rare_every` reads.
+
+        A MIG slice has only memory; the rest is its card's.
+        """
         card = self._card(uuid)
         card.reads += 1
         memory = _read_memory(card)
-        figures = Readings(
-            memory_used_bytes=memory.used if memory else None,
-            memory_driver_reserved_bytes=memory.reserved if memory else None,
-        )
+        used, reserved = (memory.used, memory.reserved) if memory else (None, None)
         if self._infos[uuid].kind is DeviceKind.MIG:
-            return figures
+            return Readings(memory_used_bytes=used, memory_driver_reserved_bytes=reserved)
+        rare, is_due = self._rare(card)
+        # The mode decides what the card answers to all the others.
+        mig_enabled = card.tell_mig() if is_due else card.mig_enabled
+        if is_due:
+            rare.refresh()
         utilization = card.ask(pynvml.nvmlDeviceGetUtilizationRates)
-        return replace(
-            figures,
+        throttling = card.ask_first(_THROTTLE_CALLS)
+        return Readings(
+            memory_used_bytes=used,
+            memory_driver_reserved_bytes=reserved,
             utilization_percent=float(utilization.gpu) if utilization else None,
             memory_utilization_percent=float(utilization.memory) if utilization else None,
-            temperature_celsius=_number(
+            temperature_celsius=scaled(
                 card.ask(pynvml.nvmlDeviceGetTemperature, pynvml.NVML_TEMPERATURE_GPU)
             ),
-            power_watts=_watts(card.ask(pynvml.nvmlDeviceGetPowerUsage)),
-            power_limit_watts=_watts(card.ask(pynvml.nvmlDeviceGetEnforcedPowerLimit)),
-            fan_percent=_number(card.ask(pynvml.nvmlDeviceGetFanSpeed)),
+            power_watts=scaled(card.ask(pynvml.nvmlDeviceGetPowerUsage), 1000),
             sm_clock_mhz=card.ask(pynvml.nvmlDeviceGetClockInfo, pynvml.NVML_CLOCK_SM),
-            memory_clock_mhz=card.ask(pynvml.nvmlDeviceGetClockInfo, pynvml.NVML_CLOCK_MEM),
             compute_mode=_COMPUTE_MODES.get(card.ask(pynvml.nvmlDeviceGetComputeMode)),
-            mig_enabled=card.tell_mig(),
+            mig_enabled=mig_enabled,
+            throttle_reasons=None if throttling is None else reasons_of(throttling),
+            **rare.values,
         )
 
     def processes(self, uuid: str) -> tuple[ProcessUse, ...] | None:
         """Compute, MPS and graphics processes, each once. None: compute ones never are told."""
         card = self._card(uuid)
         merged: dict[int, ProcessUse] = {}
-        for kind, calls in _PROCESS_LISTS:
+        for kind, calls in PROCESS_LISTS:
             listed = card.list_kind(kind, calls)
             if listed is None and kind is ProcessKind.COMPUTE:
                 return None
             for entry in listed or ():
                 merged[entry.pid] = self._merge(merged.get(entry.pid), entry, kind)
         return tuple(merged.values())
+
+    def alarms(self) -> tuple[tuple[str, int], ...]:
+        """Xids; whose they are is read anew in whole, for its driver may say what helps."""
+        found = self._alarms.drain()
+        for uuid, _ in found:
+            self._rare_due.pop(uuid, None)
+        return found
 
     def set_compute_mode(self, uuid: str, mode: str) -> None:
         """A card's mode; a slice has none of its own."""
@@ -271,16 +194,28 @@ class NvmlDriver:
 
     def close(self) -> None:
         """Shut NVML down."""
+        self._alarms.close()
         with suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
 
-    def _card(self, uuid: str) -> _Card:
+    def _card(self, uuid: str) -> Card:
         card = self._cards.get(uuid)
         if card is None:
             raise DeviceLost(uuid=uuid, reason=NO_LONGER_LISTED)
         return card
 
-    def _find(self, index: int) -> Iterator[_Card]:
+    def _rare(self, card: Card) -> tuple[Rare, bool]:
+        """The rare readings of a card, and whether it is their turn."""
+        rare = self._rares.get(card.uuid)
+        if rare is None or rare.card is not card:
+            rare = self._rares[card.uuid] = Rare(card)
+            self._rare_due.pop(card.uuid, None)
+        is_due = card.reads >= self._rare_due.get(card.uuid, 0)
+        if is_due:
+            self._rare_due[card.uuid] = card.reads + self.rare_every
+        return rare, is_due
+
+    def _find(self, index: int) -> Iterator[Card]:
         """The card of that index and its slices; nothing when it does not even tell its UUID."""
         try:
             card = self._keep(pynvml.nvmlDeviceGetHandleByIndex(index), None)
@@ -297,10 +232,10 @@ class NvmlDriver:
             except (pynvml.NVMLError, DeviceLost):
                 continue  # an empty slot says "not found"
 
-    def _keep(self, handle: Any, parent: _Card | None) -> _Card:
+    def _keep(self, handle: Any, parent: Card | None) -> Card:
         """The card of this handle, described when it is new or its memory was not known."""
         uuid = pynvml.nvmlDeviceGetUUID(handle)
-        card = self._cards.get(uuid) or _Card(uuid, handle)
+        card = self._cards.get(uuid) or Card(uuid, handle)
         card.handle = handle
         info = self._infos.get(uuid)
         if info is None:
@@ -308,10 +243,14 @@ class NvmlDriver:
         elif info.memory_total_bytes is None and uuid not in self._untouched:
             memory = _read_memory(card)
             info = replace(info, memory_total_bytes=memory.total if memory else None)
+        if parent is None and uuid not in self._untouched:
+            tells_xids = self._alarms.watch(uuid, handle)
+            if tells_xids is not info.tells_xids:
+                info = replace(info, tells_xids=tells_xids)
         self._infos[uuid] = info
         return card
 
-    def _describe(self, card: _Card, parent: _Card | None) -> DeviceInfo:
+    def _describe(self, card: Card, parent: Card | None) -> DeviceInfo:
         index = self._aliases.index(card.uuid)
         memory = _read_memory(card)
         pci = (parent or card).ask(pynvml.nvmlDeviceGetPciInfo_v3)
@@ -362,7 +301,7 @@ def bound_cards(sysfs: Path) -> frozenset[str]:
     return frozenset(name for name in entries if ":" in name)  # its other files are orders
 
 
-def _told_nearness(card: _Card) -> Nearness:
+def _told_nearness(card: Card) -> Nearness:
     """What NVML itself says is nearest; several memory nodes at once are no answer."""
     scope = pynvml.NVML_AFFINITY_SCOPE_NODE
     memory = members(card.ask(pynvml.nvmlDeviceGetMemoryAffinity, NODE_WORDS, scope) or ())
@@ -372,7 +311,7 @@ def _told_nearness(card: _Card) -> Nearness:
     )
 
 
-def _read_memory(card: _Card) -> _Memory | None:
+def _read_memory(card: Card) -> _Memory | None:
     """Memory v2, which tells the driver's own share apart, else v1."""
     for version in (pynvml.nvmlMemory_v2, None):
         arguments = (version,) if version else ()
@@ -399,11 +338,3 @@ def _text(function: Callable[[], Any]) -> str | None:
 
 def _decode(value: Any) -> str | None:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
-
-
-def _number(value: int | None) -> float | None:
-    return None if value is None else float(value)
-
-
-def _watts(milliwatts: int | None) -> float | None:
-    return None if milliwatts is None else milliwatts / 1000

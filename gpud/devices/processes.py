@@ -82,8 +82,11 @@ class ProcessTable:
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = str(proc)
         self._entries: dict[int, _Entry] = {}
+        # Found when they are first asked for after the entries changed.
+        self._claimed: tuple[ProcessRecord, ...] | None = None
         self._table = AttachmentTable()
         self._attached_pids: dict[int, tuple[int, str]] = {}
+        self._had_attachments = False  # at the last scan
 
     def attach(self, table: AttachmentTable) -> None:
         """Replace what is attached to what; it shows from the next scan on."""
@@ -108,7 +111,11 @@ class ProcessTable:
         self._entries = seen
         for pid in fresh:
             self._inherit_claim(pid)
-        self._place_attachments(self._now())
+        has_attachments = bool(self._table.reservations)
+        if has_attachments or self._had_attachments:  # once more, to let go of what was attached
+            self._place_attachments(self._now())
+        self._had_attachments = has_attachments
+        self._claimed = None
 
     def find(self, pid: int) -> ProcessRecord | None:
         """The process of that id as of the last scan; one that came later is looked up now."""
@@ -121,12 +128,15 @@ class ProcessTable:
             self._entries[pid] = entry
             self._inherit_claim(pid)
             self._place_attachments((entry,))
+            self._claimed = None
         return self._entries[pid].shown()
 
     def claimed(self) -> tuple[ProcessRecord, ...]:
         """Every process with a claim."""
-        shown = (entry.shown() for entry in self._now())
-        return tuple(record for record in shown if record.claim is not None)
+        if self._claimed is None:
+            shown = (entry.shown() for entry in self._now())
+            self._claimed = tuple(record for record in shown if record.claim is not None)
+        return self._claimed
 
     def attached_to(self, uuid: str) -> tuple[ProcessRecord, ...]:
         """Every process whose environment names this device in CUDA_VISIBLE_DEVICES."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import pkgutil
 import threading
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from types import MappingProxyType
+from typing import Annotated, Any
 
 import msgspec
 
@@ -21,14 +23,18 @@ from gpud.devices.driver import (
     ModeRefusal,
 )
 from gpud.devices.processes import ProcessRecord, ProcessTable
+from gpud.devices.scripted import READING_KEYS, scripted_readings
 from gpud.devices.snapshot import DeviceInfo, DeviceKind, ProcessKind, ProcessUse, Readings
 from gpud.units import MIB
 
 HANG_RECHECK_SECONDS = 0.05
 FOREIGN_NAME = "foreign"
 PROCESSES_FIELD = "processes"
+MEMORY_FIELD = "memory_used_bytes"
+_IDLE_PERFORMANCE_STATE = 8
 
 _Bytes = Annotated[int, msgspec.Meta(ge=0)]
+_Xid = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 
 
 class ForeignUse(msgspec.Struct, frozen=True):
@@ -39,30 +45,41 @@ class ForeignUse(msgspec.Struct, frozen=True):
 
 
 class CardScript(msgspec.Struct, frozen=True):
-    """What one card shows; what is left out stays as the card's data has it.
+    """How one card behaves; what is left out is as usual.
 
-    `unsupported` names fields of Readings, or `processes`: the card refuses to read them. `lost`:
-    the driver says that it is gone. `absent`: the driver does not even list it, as if it were not
-    plugged in. `hang`: the call that reads it does not come back. `xid` holds error numbers for
-    whoever watches driver errors.
+    Beside these keys a script may set any field of Readings but the used memory, which is that of
+    processes (`scripted_readings`). `unsupported` names fields of Readings, or `processes`: the
+    card refuses to read them. `lost`: the driver says that it is gone. `absent`: the driver does
+    not even list it, as if it were not plugged in. `hang`: the call that reads it does not come
+    back. `xid` holds the errors that its driver has reported: each number that is added to it is
+    reported once.
     """
 
-    temperature_celsius: float | None = None
-    utilization_percent: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
-    power_watts: Annotated[float, msgspec.Meta(ge=0)] | None = None
     foreign: tuple[ForeignUse, ...] = ()
     free_delay_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     lost: bool = False
     absent: bool = False
     hang: bool = False
     unsupported: tuple[str, ...] = ()
-    xid: tuple[int, ...] = ()
+    xid: tuple[_Xid, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Script:
+    """How a card behaves, and the readings that it shows instead of its own."""
+
+    card: CardScript
+    readings: Mapping[str, Any]
 
 
 _decoder = msgspec.json.Decoder(dict[str, CardScript])
-# What the other leaves out: unknown keys.
+_readings_decoder: msgspec.json.Decoder[dict[str, msgspec.Struct]] = msgspec.json.Decoder(
+    dict[str, scripted_readings()]  # type: ignore[misc]
+)
+# What the others leave out: unknown keys.
 _key_decoder = msgspec.json.Decoder(dict[str, dict[str, msgspec.Raw]])
-_PLAIN = CardScript()
+_PLAIN = Script(card=CardScript(), readings=MappingProxyType({}))
+_KEYS = frozenset(CardScript.__struct_fields__) | READING_KEYS
 
 
 class Scenario:
@@ -78,15 +95,20 @@ class Scenario:
         self._path = path
         self._complain = complain
         self._aliases = aliases
-        self._scripts: dict[str, CardScript] = {}
+        self._scripts: dict[str, Script] = {}
         # None: it was not there when it was last looked for; (): not looked for yet.
         self._version: tuple[int, ...] | None = ()
         self._unknown: set[str] = set()
 
-    def script(self, alias: str) -> CardScript:
+    def script(self, alias: str) -> Script:
         """What this card is to show now."""
         self._refresh()
         return self._scripts.get(alias, _PLAIN)
+
+    def scripts(self) -> Mapping[str, Script]:
+        """All there are, by alias."""
+        self._refresh()
+        return self._scripts
 
     def _refresh(self) -> None:
         if not self._path:
@@ -97,9 +119,13 @@ class Scenario:
             if version == self._version:
                 return
             self._version = version
-            script = Path(self._path).read_bytes()
-            self._scripts = _decoder.decode(script)
-            self._tell_unknown(_key_decoder.decode(script))
+            text = Path(self._path).read_bytes()
+            cards, readings = _decoder.decode(text), _readings_decoder.decode(text)
+            self._scripts = {
+                alias: Script(card=card, readings=_said(readings[alias]))
+                for alias, card in cards.items()
+            }
+            self._tell_unknown(_key_decoder.decode(text))
         except FileNotFoundError:
             if self._version is not None:
                 self._complain(
@@ -117,7 +143,7 @@ class Scenario:
         } | {
             f"{alias}.{key}": f"`{alias}` has the unknown key `{key}`"
             for alias, script in keys.items()
-            for key in script.keys() - set(CardScript.__struct_fields__)
+            for key in script.keys() - _KEYS
         }
         for name in sorted(problems.keys() - self._unknown):
             self._complain(f"{self._path}: {problems[name]}; it is ignored")
@@ -154,6 +180,8 @@ class _Slot:
     # Bytes by pid as last seen, foreign ones included; and (boottime when free, bytes).
     held: dict[int, int] = field(default_factory=dict)
     freeing: list[tuple[float, int]] = field(default_factory=list)
+    # The errors of its script that were reported.
+    reported: Counter[int] = field(default_factory=Counter)
 
 
 class SimulatedDriver:
@@ -181,33 +209,40 @@ class SimulatedDriver:
         return tuple(
             slot.info
             for slot in self._slots.values()
-            if not self._scenario.script(slot.info.alias).absent
+            if not self._scenario.script(slot.info.alias).card.absent
         )
 
     def readings(self, uuid: str) -> Readings:
         """The card's idle figures, the scenario's over them, and its memory."""
         slot, script = self._call(uuid)
         card = slot.card
-        readings = Readings(
-            memory_used_bytes=self._used_bytes(slot, script),
-            utilization_percent=_or(script.utilization_percent, 0.0),
+        idle = not script.readings.get("utilization_percent")
+        usual = Readings(
+            memory_used_bytes=self._used_bytes(slot, script.card),
+            utilization_percent=0.0,
             memory_utilization_percent=0.0,
-            temperature_celsius=_or(script.temperature_celsius, card.idle_temperature_celsius),
-            power_watts=_or(script.power_watts, card.idle_power_watts),
+            temperature_celsius=card.idle_temperature_celsius,
+            power_watts=card.idle_power_watts,
             power_limit_watts=card.power_limit_watts,
             fan_percent=card.fan_percent,
             sm_clock_mhz=card.sm_clock_mhz,
             memory_clock_mhz=card.memory_clock_mhz,
             compute_mode="default",
             mig_enabled=False if card.mig_capable else None,
+            performance_state=_IDLE_PERFORMANCE_STATE if idle else 0,
+            throttle_reasons=("idle",) if idle else (),
         )
-        refused = {name: None for name in script.unsupported if name in Readings.__slots__}
-        return replace(readings, **refused) if refused else readings
+        refused = {name: None for name in script.card.unsupported if name in READING_KEYS}
+        if MEMORY_FIELD in script.card.unsupported:
+            refused[MEMORY_FIELD] = None
+        if not script.readings and not refused:
+            return usual
+        return usual.changed(**{**script.readings, **refused})
 
     def processes(self, uuid: str) -> tuple[ProcessUse, ...] | None:
         """Attached processes, and the scenario's foreign ones."""
         slot, script = self._call(uuid)
-        if PROCESSES_FIELD in script.unsupported:
+        if PROCESSES_FIELD in script.card.unsupported:
             return None
         foreign = tuple(
             ProcessUse(
@@ -217,7 +252,7 @@ class SimulatedDriver:
                 used_bytes=use.bytes,
                 kind=ProcessKind.COMPUTE,
             )
-            for use in script.foreign
+            for use in script.card.foreign
         )
         return foreign + tuple(
             ProcessUse(
@@ -229,8 +264,26 @@ class SimulatedDriver:
                 claim=record.claim,
                 attached=record.attached,
             )
-            for record, used_bytes in self._attached(slot, script)
+            for record, used_bytes in self._attached(slot, script.card)
         )
+
+    def told_xids(self, told: Mapping[str, Mapping[int, int]]) -> None:
+        """What earlier lives have reported, by UUID and number, is reported no more."""
+        for uuid, slot in self._slots.items():
+            slot.reported = Counter(told.get(uuid, {}))
+
+    def alarms(self) -> tuple[tuple[str, int], ...]:
+        """What was added to the lists of errors since the last call."""
+        scripts = self._scenario.scripts()
+        found: list[tuple[str, int]] = []
+        for uuid, slot in self._slots.items():
+            script = scripts.get(slot.info.alias)
+            if script is None and not slot.reported:
+                continue
+            listed = Counter(script.card.xid if script is not None else ())
+            found += ((uuid, number) for number in (listed - slot.reported).elements())
+            slot.reported = listed
+        return tuple(found)
 
     def set_compute_mode(self, uuid: str, mode: str) -> None:
         """Refused: nothing keeps a process off a card that is not there."""
@@ -241,16 +294,16 @@ class SimulatedDriver:
     def close(self) -> None:
         """Nothing is held."""
 
-    def _call(self, uuid: str) -> tuple[_Slot, CardScript]:
+    def _call(self, uuid: str) -> tuple[_Slot, Script]:
         """What every call to a card meets first: it hangs, or it is gone, or it answers."""
         slot = self._slots.get(uuid)
         if slot is None:
             raise DeviceLost(uuid=uuid, reason="there is no such simulated card")
-        while (script := self._scenario.script(slot.info.alias)).hang:
+        while (script := self._scenario.script(slot.info.alias)).card.hang:
             self._never.wait(HANG_RECHECK_SECONDS)
-        if script.absent:
+        if script.card.absent:
             raise DeviceLost(uuid=uuid, reason=NO_LONGER_LISTED)
-        if script.lost:
+        if script.card.lost:
             raise DeviceLost(uuid=uuid, reason="the scenario says that it is lost")
         return slot, script
 
@@ -304,8 +357,11 @@ def _describe(uuid: str, card: Card, aliases: Aliases) -> DeviceInfo:
         kind=DeviceKind.SIMULATED,
         model_name=card.model_name,
         memory_total_bytes=card.memory_total_mib * MIB,
+        tells_xids=True,
     )
 
 
-def _or(scripted: float | None, usual: float) -> float:
-    return usual if scripted is None else scripted
+def _said(readings: msgspec.Struct) -> Mapping[str, Any]:
+    """The fields that a script gives a value."""
+    fields = msgspec.structs.asdict(readings).items()
+    return {name: value for name, value in fields if value is not None}

@@ -5,6 +5,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
 
 
 class DeviceKind(enum.Enum):
@@ -57,12 +60,14 @@ class Action(enum.IntEnum):
 class Verdict:
     """What the signs of a device (Xids, ECC, its driver's own word) come to.
 
-    `is_fatal`: it is given nothing new until an admin uncordons it.
+    `is_fatal`: it is given nothing new until an admin uncordons it. `signs` are the fatal ones,
+    by which it is told whether this verdict has been acted on (enforcement/quarantine.py).
     """
 
     action: Action = Action.NONE
     reason: str = ""
     is_fatal: bool = False
+    signs: tuple[str, ...] = ()
 
 
 class ProcessKind(enum.Enum):
@@ -107,14 +112,17 @@ class DeviceInfo:
     numa_node: int | None = None
     # CPUs nearest to it, `0-15,32-47`; None: unknown, or the host has but one NUMA node.
     cpu_affinity: str | None = None
+    tells_xids: bool = False  # its driver reports errors by number as they happen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Readings:
+class Readings(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """What changes, read in one go. Bytes, watts, degrees Celsius, percent 0..100, MHz.
 
     `memory_used_bytes` excludes `memory_driver_reserved_bytes` where the driver tells them apart
     (NVML memory v2); where it does not, the latter is None.
+
+    A struct, not a dataclass: one is made, sent and read again for each card at each tick, and
+    that costs a seventh so.
     """
 
     memory_used_bytes: int | None = None
@@ -135,7 +143,8 @@ class Readings:
     encoder_percent: float | None = None
     decoder_percent: float | None = None
     energy_joules: float | None = None  # since the driver was loaded
-    # Why its clocks are held down: idle, power_cap, thermal, … (throttling.py); () for nothing.
+    # Why its clocks are held down: idle, power_cap, thermal, … (verdict/throttling.py); () for
+    # nothing.
     throttle_reasons: tuple[str, ...] | None = None
     ecc_enabled: bool | None = None
     # Since the driver was loaded.
@@ -156,6 +165,10 @@ class Readings:
     nvlink_error_count: int | None = None
     # What the driver itself says that brings it back: none, reset, reboot, drain_and_reset, …
     recovery_action: str | None = None
+
+    def changed(self, **fields: Any) -> Readings:
+        """The same but for these fields."""
+        return msgspec.structs.replace(self, **fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +264,8 @@ class Snapshot:
     """All devices at one moment, numbered from 1 in each life of the daemon.
 
     `complete` says that each device answered or missed its deadline since the sampler started.
-    Samples are in alias order: GPUs and slices by index, then `host`.
+    Samples are in alias order: GPUs and slices by index, then `host`. `warnings` are about drivers
+    that cannot be used, for people.
     """
 
     sequence: int
@@ -261,6 +275,7 @@ class Snapshot:
     host: HostReadings = field(default_factory=HostReadings)
     complete: bool = True
     squeezes: tuple[Squeeze, ...] = ()  # that began with this tick
+    warnings: tuple[str, ...] = ()
 
     def find(self, key: str) -> Sample | None:
         """The sample of a UUID, an alias or a `devices/…` name."""

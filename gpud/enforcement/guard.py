@@ -12,6 +12,7 @@ from gpud.devices.snapshot import Snapshot
 from gpud.enforcement.attachment import AttachmentKeeper
 from gpud.enforcement.compute_mode import ModeKeeper, ModeSeams
 from gpud.enforcement.patrol import OVERUSE, TRESPASS, Patrol, PatrolSeams
+from gpud.enforcement.quarantine import Quarantine, QuarantineSeams
 from gpud.feed import Feed
 from gpud.ledger.reservation import Enforcement, Reservation
 from gpud.promises.promises import Promises
@@ -59,11 +60,22 @@ class Guard:
             ),
             _ended(policy),
         )
+        self._quarantine = Quarantine(
+            QuarantineSeams(
+                promises=seams.promises,
+                is_writable=lambda: not seams.store.read_only_cause,
+                settle=seams.sampler.settle,
+            )
+        )
 
     def configure(self, policy: Policy) -> None:
         """Go by another policy from now on."""
         self._modes.is_on = policy.exclusive_process_mode
         self._patrol.ends = _ended(policy)
+
+    def see(self, snapshot: Snapshot) -> None:
+        """A snapshot that the ledger has not seen yet."""
+        self._quarantine.observe(snapshot)
 
     async def run(self) -> None:
         """Keep at it until cancelled."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
 
 from gpud.engines.api_key import ApiKey
+from gpud.engines.counting.counters import Counters
 from gpud.models.catalogue import Inspection
 from gpud.models.footprint import DeviceTraits
 from gpud.models.model import EngineKind, Footprint, FootprintWhat, Model, ModelOptions
@@ -119,17 +120,18 @@ class Pulse:
     waiting: int | None = None
     progress: float | None = None
     completed: float | None = None  # requests, or tokens given, since it started
-    tokens: float | None = None  # given since it started; what its speed is made of
+    tokens: float | None = None  # given since it started; in some builds told at a request's end
     kv_used_fraction: float | None = None
     sleeping: bool = False
     holds_contexts: bool = False  # of its users, in its slots: a request of ours would cost one
+    counters: Counters | None = field(default=None, compare=False)  # all that the same look told
 
 
 class Engine(Protocol):
     """One kind of server.
 
-    `program`, `look`, `readiness`, `warm_up`, `pulse`, `probe` do I/O off the loop, each bounded
-    in time; the rest is pure.
+    `program`, `look`, `readiness`, `warm_up`, `pulse`, `counters`, `probe` do I/O off the loop,
+    each bounded in time; the rest is pure.
     """
 
     kind: EngineKind
@@ -202,6 +204,13 @@ class Engine(Protocol):
 
     async def pulse(self, endpoint: str, key: ApiKey | None = None) -> Pulse | None:
         """What its counters say, without waking one that sleeps; None: no answer in time."""
+        ...
+
+    async def counters(self, endpoint: str, key: ApiKey | None = None) -> Counters | None:
+        """All that it counts, in one request that wakes nobody; None: it is told to have none.
+
+        Raises ProbeFailed.
+        """
         ...
 
     async def probe(

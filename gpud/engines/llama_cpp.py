@@ -11,10 +11,11 @@ from typing import Any
 
 import msgspec
 
-from gpud.engines import llama_command, llama_options, llama_output
+from gpud.engines import llama_command, llama_metrics, llama_options, llama_output
 from gpud.engines.api_key import ApiKey
+from gpud.engines.counting.counters import Counters
 from gpud.engines.engine import Command, EngineProgram, Pulse, Readiness, StartRequest, Warmth
-from gpud.engines.probe import Answer, Probe, ProbeFailed, ProbeFault
+from gpud.engines.probe import Answer, Probe, ProbeFailed, ProbeFault, checked
 from gpud.engines.programs.asking import Asking, ask
 from gpud.errors import EngineMissing
 from gpud.models.catalogue import Inspection
@@ -154,22 +155,24 @@ class LlamaCpp:
     ) -> Answer:
         path, body = request
         url = endpoint + path
-        answer = await self._probe.post_json(url, body, limit_seconds, key)
-        if answer.status != 200:
-            detail = f"{answer.status} {answer.body[:200].decode(errors='replace')}"
-            raise ProbeFailed(url=url, fault=ProbeFault.STATUS, detail=detail)
-        return answer
+        return checked(url, await self._probe.post_json(url, body, limit_seconds, key))
 
     async def pulse(self, endpoint: str, key: ApiKey | None = None) -> Pulse | None:
         """What its counters say; asking for them does not wake a server that sleeps."""
         try:
-            answer = await self._probe.get(f"{endpoint}/metrics", HEALTH_LIMIT_SECONDS, key)
+            told = llama_metrics.pulse(await self._metrics(endpoint, key))
         except ProbeFailed:
             return None
-        if answer.status != 200:
-            return None
-        told = llama_output.pulse(answer.body.decode(errors="replace"))
         return replace(told, sleeping=not told.running and await self._is_sleeping(endpoint, key))
+
+    async def counters(self, endpoint: str, key: ApiKey | None = None) -> Counters:
+        """All that it counts; asking does not wake a server that sleeps. Raises ProbeFailed."""
+        return llama_metrics.counters(await self._metrics(endpoint, key))
+
+    async def _metrics(self, endpoint: str, key: ApiKey | None) -> str:
+        url = f"{endpoint}/metrics"
+        answer = checked(url, await self._probe.get(url, HEALTH_LIMIT_SECONDS, key))
+        return answer.body.decode(errors="replace")
 
     async def _is_sleeping(self, endpoint: str, key: ApiKey | None) -> bool:
         """Whether it has let its weights go; builds that cannot do not tell. Wakes nobody."""
@@ -182,10 +185,11 @@ class LlamaCpp:
     async def in_flight(self, endpoint: str, key: ApiKey | None = None) -> int | None:
         """Requests being served or waiting for a slot; None: it does not tell. Never raises."""
         try:
-            answer = await self._probe.get(f"{endpoint}/metrics", HEALTH_LIMIT_SECONDS, key)
+            told = await self.counters(endpoint, key)
         except ProbeFailed:
             return None
-        return llama_output.requests_in_flight(answer.body.decode(errors="replace"))
+        known = [each for each in (told.running, told.waiting) if each is not None]
+        return sum(known) if known else None
 
     def measured_bytes(self, output: tuple[str, ...]) -> int | None:
         """What the engine says that it allocated; None: its output does not tell."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from gpud.engines.engine import Pulse
 from gpud.models.model import FootprintWhat
 from gpud.units import MIB
 
@@ -37,9 +36,6 @@ _WHAT = {
     "output": FootprintWhat.OUTPUT,
     "compute": FootprintWhat.COMPUTE,
 }
-# `llamacpp:tokens_predicted_total 4`; counters come and go by build.
-_COUNTER = re.compile(r"^llamacpp:(\w+) +([0-9.eE+-]+) *$", re.MULTILINE)
-_WORK = ("n_decode_total", "tokens_predicted_total", "prompt_tokens_total")
 _DOTS = re.compile(r"\.{1,100}")
 
 # Tried in this order, causes before what follows from them: a server that could not allocate its
@@ -120,30 +116,3 @@ def explain_exit(lines: tuple[str, ...]) -> str:
         if any(re.search(pattern, line) for line in lines):
             return meaning
     return ""
-
-
-_IN_FLIGHT = re.compile(r"^llamacpp:requests_(?:processing|deferred) (\d+)", re.MULTILINE)
-
-
-def pulse(metrics: str) -> Pulse:
-    """From the text of /metrics; what a build does not have stays None.
-
-    A decode is a step of the model, for prompts too: it grows with any work that is done.
-    """
-    found = {name: float(value) for name, value in _COUNTER.findall(metrics)}
-    running, waiting = found.get("requests_processing"), found.get("requests_deferred")
-    work = [found[name] for name in _WORK if name in found]
-    return Pulse(
-        running=None if running is None else int(running),
-        waiting=None if waiting is None else int(waiting),
-        progress=sum(work) if work else None,
-        completed=found.get("tokens_predicted_total"),
-        tokens=found.get("tokens_predicted_total"),
-        holds_contexts=True,
-    )
-
-
-def requests_in_flight(metrics: str) -> int | None:
-    """From the text of /metrics: requests served now and waiting; None: it does not tell."""
-    counts = [int(count) for count in _IN_FLIGHT.findall(metrics)]
-    return sum(counts) if counts else None

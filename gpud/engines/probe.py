@@ -57,6 +57,14 @@ class Answer:
     body: bytes
 
 
+def checked(url: str, answer: Answer) -> Answer:
+    """The answer, where it is a 200. Raises ProbeFailed."""
+    if answer.status != 200:
+        detail = f"{answer.status} {answer.body[:200].decode(errors='replace')}"
+        raise ProbeFailed(url=url, fault=ProbeFault.STATUS, detail=detail)
+    return answer
+
+
 class Probe(Protocol):
     """Asks one engine one thing; each request has a connection of its own, and shows the key."""
 

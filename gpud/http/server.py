@@ -1,88 +1,59 @@
-"""/healthz, /readyz and /metrics, on the standard library's server in a thread of its own.
-
-One request at a time, each bounded in time: probes come once a second, and a slow one must cost
-the daemon nothing.
-"""
+"""The HTTP listener: on the event loop, so that a page is made from one moment, without locks."""
 
 from __future__ import annotations
 
-import threading
+import asyncio
+import socket
 from collections.abc import Callable
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import ClassVar
 
 from gpud.errors import ConfigInvalid
+from gpud.http.connection import Connection, Limits, Room
+from gpud.http.request import Answer, Request
 
-REQUEST_SECONDS = 2.0
+BACKLOG = 128
 
 
 class HttpServer:
-    """Serves until closed.
-
-    `state` gives (node state, why it is not READY), `metrics` a page for Prometheus; both are
-    called from another thread.
-    """
+    """Serves from start until closed. `answer` is asked on the loop, and must not block."""
 
     def __init__(
-        self, listen: str, state: Callable[[], tuple[str, str]], metrics: Callable[[], str]
+        self, listen: str, answer: Callable[[Request], Answer], limits: Limits | None = None
     ) -> None:
-        """Bind. Raises ConfigInvalid when the address is taken."""
+        """Take the address; nobody is let in before start. Raises ConfigInvalid when it is taken.
+
+        `listen` is HOST:PORT, an IPv6 host in brackets; port 0 is any that is free.
+        """
         host, _, port = listen.rpartition(":")
-
-        class Handler(_Handler):
-            node_state = staticmethod(state)
-            page = staticmethod(metrics)
-
+        host = host.strip("[]")
+        self._answer = answer
+        self._room = Room(limits or Limits())
+        self._server: asyncio.Server | None = None
+        self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         try:
-            self._server = HTTPServer((host.strip("[]"), int(port)), Handler)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._socket.bind((host, int(port)))
         except OSError as error:
+            self._socket.close()
             raise ConfigInvalid(
                 f"cannot listen on {listen}: {(error.strerror or str(error)).lower()}; "
                 "set another http.listen"
             ) from error
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, name="http", daemon=True
+        self.port: int = self._socket.getsockname()[1]
+
+    @property
+    def connections(self) -> int:
+        """How many are connected."""
+        return len(self._room)
+
+    async def start(self) -> None:
+        """Begin to answer."""
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: Connection(self._answer, self._room), sock=self._socket, backlog=BACKLOG
         )
 
-    def start(self) -> None:
-        """Begin to answer."""
-        self._thread.start()
-
     def close(self) -> None:
-        """Stop answering."""
-        if self._thread.is_alive():
-            self._server.shutdown()
-        self._server.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    timeout = REQUEST_SECONDS
-    server_version = "gpud"
-    sys_version = ""
-    node_state: ClassVar[Callable[[], tuple[str, str]]]
-    page: ClassVar[Callable[[], str]]
-
-    def do_GET(self) -> None:
-        if self.path == "/healthz":
-            self._answer(HTTPStatus.OK, "ok")
-        elif self.path == "/readyz":
-            name, reason = type(self).node_state()
-            ready = name == "READY"
-            status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-            self._answer(status, "ready" if ready else f"{name.lower()}: {reason}")
-        elif self.path == "/metrics":
-            self._answer(HTTPStatus.OK, type(self).page(), "text/plain; version=0.0.4")
-        else:
-            self._answer(HTTPStatus.NOT_FOUND, "there are /healthz, /readyz and /metrics")
-
-    def _answer(self, status: HTTPStatus, text: str, kind: str = "text/plain") -> None:
-        body = f"{text}\n".encode()
-        self.send_response(status)
-        self.send_header("Content-Type", f"{kind}; charset=utf-8")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Probes are no decisions: nothing to log."""
+        """Let nobody in, and end what is connected."""
+        if self._server is not None:
+            self._server.close()
+        self._socket.close()
+        self._room.close()

@@ -22,6 +22,7 @@ class LoadTerms:
     preemptible: bool = False
     max_wait_seconds: float = 0.0
     within: str | None = None  # a standing reservation
+    labels: tuple[tuple[str, str], ...] = ()
 
     def settled(self, reservations: Mapping[str, Reservation]) -> LoadTerms:
         """With the devices named, where they follow from the standing reservation it is within.
@@ -48,4 +49,5 @@ class LoadTerms:
             max_wait_seconds=self.max_wait_seconds,
             instance=instance.id,
             within=self.within,
+            labels=dict(self.labels),
         )

@@ -26,6 +26,15 @@ def check_attachments(reservation: Reservation) -> None:
         )
 
 
+def drained(drain: Cordon, running: int, held: int) -> str:
+    """Why nothing is granted, and what is left: instances that run, owners that hold promises."""
+    why = f" ({drain.reason})" if drain.reason else ""
+    runs = "1 instance runs" if running == 1 else f"{running} instances run"
+    holds = "1 owner holds" if held == 1 else f"{held} owners hold"
+    left = f"{runs}, {holds} reservations"
+    return f"drained by {drain.actor}{why}: {left}; `gpuctl resume` ends that"
+
+
 def granted(reservation: Reservation, now: Moment) -> Event:
     """It has its bytes."""
     waited = now.boottime - reservation.created.boottime

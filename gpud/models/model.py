@@ -150,6 +150,7 @@ class Model:
     restart: bool = True  # its engine is started again when it fails while it serves
     limits: Limits = Limits()
     owner: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:

@@ -219,6 +219,14 @@ class Promises:
         served = self.served() if cordon is None else Change()
         await self._commit_call(joined([change, served]), call, uuid)
 
+    def condemn(self, uuid: str, cordon: Cordon, rows: tuple[Row, ...]) -> None:
+        """Cordon a device by gpud's own decision; `rows` are kept with it."""
+        self.post(self.ledger.cordon(uuid, cordon, cordon.actor, self._clock.now()), rows)
+
+    def keep(self, rows: tuple[Row, ...]) -> None:
+        """Keep records that change nothing else."""
+        self.post(Change(), rows)
+
     async def freed(self, id_: str) -> None:
         """Wait until a reservation is durably booked no more."""
         await self.watchers.until(id_, lambda: self.durable, lambda held: not held.booked)

@@ -21,6 +21,7 @@ from grpc_status import rpc_status
 
 from gpud.access.access import Access, OpenStream
 from gpud.access.audit import AuditEntry
+from gpud.access.auditing.calls import MethodCalls
 from gpud.access.doors import Door, DoorKind, Shown
 from gpud.access.identity import CALLER, DEED, Caller, Deed, Role
 from gpud.access.refusals import AccessRefused, AccessWithdrawn, RoleMissing
@@ -47,6 +48,7 @@ class _Attempt:
     request: object
     context: Context
     began: Moment
+    calls: MethodCalls | None = None  # None: of a method that there is not
     caller: Caller | None = None
     deed: Deed = field(default_factory=Deed)
 
@@ -68,6 +70,9 @@ CLIENT_LEFT = _Outcome(
     reason="CLIENT_LEFT",
     message="the client left before its answer; what was decided by then stands",
 )
+
+
+_OK = "OK"
 
 
 def _done(answer: object) -> _Outcome:
@@ -131,10 +136,10 @@ class Gate:
         self, name: str, method: Callable[..., Awaitable[Any]], decode: Decode | None
     ) -> Callable[..., Awaitable[Any]]:
         access, audited = self._access, changes(name)
-        budgets = access.budgets
+        budgets, calls = access.budgets, access.calls.of(name, "unary")
 
         async def call(requests: Any, context: Context) -> Any:
-            attempt = _Attempt(name, None, context, access.clock.now())
+            attempt = _Attempt(name, None, context, access.clock.now(), calls)
             try:
                 attempt.caller = caller = access.identify(self._door, self._shown(context))
                 _enter(attempt, caller)
@@ -147,11 +152,13 @@ class Gate:
             except (GpudError, DecodeError) as error:
                 status = self._refused(attempt, _told(error))
             except (grpc.aio.AbortError, asyncio.CancelledError):
+                self._ended(attempt, CLIENT_LEFT.code)
                 self._audit(attempt, CLIENT_LEFT)
                 raise
             except Exception:  # noqa: BLE001 — the last net: a client never sees a traceback
                 status = self._broken(attempt)
             else:
+                self._ended(attempt, _OK)
                 if audited:
                     self._audit(attempt, _done(answer))
                 return answer
@@ -163,9 +170,10 @@ class Gate:
         self, name: str, method: Callable[..., AsyncIterator[Any]], decode: Decode | None
     ) -> Callable[..., AsyncIterator[Any]]:
         access, audited = self._access, changes(name)
+        calls = access.calls.of(name, "server_stream")
 
         async def call(requests: Any, context: Context) -> AsyncIterator[Any]:
-            attempt = _Attempt(name, None, context, access.clock.now())
+            attempt = _Attempt(name, None, context, access.clock.now(), calls)
             stream: OpenStream | None = None
             last: object = None
             try:
@@ -183,6 +191,7 @@ class Gate:
                 status = self._refused(attempt, _told(error))
             except (grpc.aio.AbortError, asyncio.CancelledError, GeneratorExit) as end:
                 if stream is None or not stream.absorb():
+                    self._ended(attempt, CLIENT_LEFT.code)
                     self._audit(attempt, replace(CLIENT_LEFT, subject=_subject(last)))
                     raise
                 status = self._refused(attempt, AccessWithdrawn(caller=stream.caller.name))
@@ -191,6 +200,7 @@ class Gate:
             except Exception:  # noqa: BLE001 — as above
                 status = self._broken(attempt)
             else:
+                self._ended(attempt, _OK)
                 self._audit(attempt, _done(last))
                 return
             await context.abort_with_status(rpc_status.to_status(status))
@@ -236,6 +246,7 @@ class Gate:
     def _refused(self, attempt: _Attempt, error: GpudError) -> status_pb2.Status:
         """A refusal is a decision too: the log and the audit say why, with the numbers."""
         self._access.refused[error.reason] += 1
+        self._ended(attempt, code_of(error).name)
         known = error.caller if isinstance(error, AccessWithdrawn) else ""
         self._audit(
             attempt,
@@ -255,9 +266,16 @@ class Gate:
     def _broken(self, attempt: _Attempt) -> status_pb2.Status:
         """Log the exception being handled; its id is all that the client gets."""
         error_id = secrets.token_hex(6)
+        self._ended(attempt, "INTERNAL")
         log.error("rpc.bug", method=attempt.method, error_id=error_id, exc_info=True)  # noqa: LOG014
         self._audit(attempt, _Outcome(code="INTERNAL", reason="INTERNAL", message=error_id))
         return internal_status(error_id)
+
+    def _ended(self, attempt: _Attempt, code: str) -> None:
+        """Count a call where it ends, whoever made it."""
+        if attempt.calls is not None:
+            seconds = self._access.clock.now().boottime - attempt.began.boottime
+            attempt.calls.ended(code, seconds)
 
     def _audit(self, attempt: _Attempt, outcome: _Outcome) -> None:
         """Tell what was done, or refused; of reads only what was refused for want of a right."""

@@ -47,8 +47,8 @@ class Instances(
 ):
     """Engine processes run inside promises. The roster owns them; clients may come and go."""
 
-    def __init__(self, view: View, roster: Roster, house: House) -> None:
-        BenchmarkMethods.__init__(self, Benchmarks(house, roster))
+    def __init__(self, view: View, roster: Roster, house: House, benchmarks: Benchmarks) -> None:
+        BenchmarkMethods.__init__(self, benchmarks)
         OrphanMethods.__init__(self, view, roster.orphans)
         OutputMethods.__init__(self, roster, house)
         SleepMethods.__init__(self, view, roster)
@@ -191,6 +191,7 @@ class Instances(
             max_wait_seconds=messages.checked_span("max_wait", request, 0.0, MAX_WAIT_SECONDS)
             or 0.0,
             within=within,
+            labels=tuple(messages.checked_labels(request.labels).items()),
         )
 
     async def _proposed(self, asked: LoadRequest) -> pb.LoadModelResponse:

@@ -18,6 +18,7 @@ from gpud.events import Event
 from gpud.instances.instance import Instance
 from gpud.ledger.charge import Charge
 from gpud.models.model import Footprint, ModelOptions
+from gpud.rpc import reading_messages
 from gpud.v1 import (
     devices_pb2,
     instances_pb2,
@@ -187,6 +188,7 @@ def device(
     )
     if readings.mig_enabled is not None:
         message.mig_enabled = readings.mig_enabled
+    reading_messages.add_verdict(message, sample)
     if terms is not None:
         message.reserve_bytes = terms.reserve_bytes
         message.granted_bytes = terms.granted_bytes
@@ -204,20 +206,11 @@ def _set_known(message: devices_pb2.Device, field: str, value: int | None) -> No
 
 
 def _sample(sample: Sample, related: Iterable[Related]) -> devices_pb2.Sample:
-    readings = sample.readings
     return devices_pb2.Sample(
         time=stamp(sample.wall),
-        memory_used_bytes=readings.memory_used_bytes,
-        utilization_percent=readings.utilization_percent,
-        memory_utilization_percent=readings.memory_utilization_percent,
-        temperature_celsius=readings.temperature_celsius,
-        power_watts=readings.power_watts,
-        power_limit_watts=readings.power_limit_watts,
-        fan_percent=readings.fan_percent,
-        sm_clock_mhz=readings.sm_clock_mhz,
-        memory_clock_mhz=readings.memory_clock_mhz,
         processes_time=stamp(sample.listed_wall),
         processes=[process(each) for each in related],
+        **reading_messages.readings(sample.readings),
     )
 
 
@@ -237,22 +230,11 @@ def snapshot(
     value: Snapshot, devices: list[devices_pb2.Device], dropped_count: int
 ) -> telemetry_pb2.Snapshot:
     """All devices at one moment."""
-    host = value.host
     return telemetry_pb2.Snapshot(
         sequence=value.sequence,
         time=stamp(value.wall),
         devices=devices,
-        host=telemetry_pb2.HostReadings(
-            cpu_percent=host.cpu_percent,
-            load_average=host.load_average,
-            memory_total_bytes=host.memory_total_bytes,
-            memory_available_bytes=host.memory_available_bytes,
-            swap_total_bytes=host.swap_total_bytes,
-            swap_used_bytes=host.swap_used_bytes,
-            memory_some_percent=host.memory_some_percent,
-            memory_full_percent=host.memory_full_percent,
-            memory_pressure_events=host.memory_pressure_events,
-        ),
+        host=reading_messages.host(value.host),
         dropped_count=dropped_count,
     )
 

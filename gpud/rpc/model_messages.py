@@ -44,6 +44,7 @@ def listed(model: Model, house: House) -> pb.Model:
         owner=model.owner,
         registered=bool(model.owner),
         mmproj=model.mmproj,
+        labels=dict(model.labels),
         create_time=messages.stamp(created),
     )
     if model.source is not None:
@@ -132,6 +133,7 @@ def entry_from(request: pb.RegisterModelRequest, owner: str, wall: float) -> Reg
         owner=owner,
         create_wall=wall,
         profile=text("profile", request.profile),
+        labels=messages.checked_labels(request.labels),
     )
 
 

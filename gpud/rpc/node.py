@@ -128,6 +128,7 @@ class Node(node_pb2_grpc.NodeServiceServicer):
             start_time=messages.stamp(facts.start_wall),
             sampling_interval=messages.span(config.sampling.interval),
             tls=_tls(facts.certificates()),
+            warnings=self._view.warnings(),
         )
 
     async def ListEvents(

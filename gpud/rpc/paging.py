@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 
 from gpud.errors import OptionInvalid
 from gpud.v1 import (
+    alerts_pb2,
     benchmarks_pb2,
     devices_pb2,
     instances_pb2,
@@ -28,7 +29,8 @@ MAX_PAGE = 1000
 
 
 Paged = (
-    devices_pb2.ListDevicesRequest
+    alerts_pb2.ListAlertsRequest
+    | devices_pb2.ListDevicesRequest
     | instances_pb2.ListInstancesRequest
     | instances_pb2.ListOrphansRequest
     | benchmarks_pb2.ListBenchmarksRequest

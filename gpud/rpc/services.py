@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from gpud.events import Journal
 from gpud.instances.life import House
 from gpud.instances.roster import Roster
-from gpud.ledger.reservation import Enforcement, Reservation
 from gpud.rpc.devices import Devices
 from gpud.rpc.instances import Instances
 from gpud.rpc.models import Models
@@ -16,6 +13,7 @@ from gpud.rpc.reservations import Reservations
 from gpud.rpc.server import Registration
 from gpud.rpc.telemetry import Telemetry
 from gpud.rpc.view import View
+from gpud.telemetry.seen import Seen
 from gpud.v1 import (
     devices_pb2_grpc,
     instances_pb2_grpc,
@@ -31,16 +29,18 @@ def services(
     journal: Journal,
     house: House,
     roster: Roster,
-    enforce: Callable[[Reservation], Awaitable[Enforcement]],
+    seen: Seen,
 ) -> tuple[Registration, ...]:
     """One registration per service of the contract."""
+    assert house.enforce is not None, "no guard yet"  # noqa: S101 — a programming error
     view = View(
         snapshots=house.snapshots,
         promises=house.promises,
         clock=house.clock,
-        enforce=enforce,
+        enforce=house.enforce,
         places=house.places,
         signs=roster.signs,
+        engines=seen.engines,
     )
     return (
         Registration(
@@ -55,7 +55,7 @@ def services(
         ),
         Registration(
             name="gpud.v1.TelemetryService",
-            servicer=Telemetry(view),
+            servicer=Telemetry(view, seen),
             add=telemetry_pb2_grpc.add_TelemetryServiceServicer_to_server,
         ),
         Registration(
@@ -70,7 +70,7 @@ def services(
         ),
         Registration(
             name="gpud.v1.InstanceService",
-            servicer=Instances(view, roster, house),
+            servicer=Instances(view, roster, house, seen.benchmarks),
             add=instances_pb2_grpc.add_InstanceServiceServicer_to_server,
         ),
     )

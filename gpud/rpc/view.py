@@ -10,12 +10,19 @@ from gpud.devices.snapshot import Sample, Snapshot
 from gpud.enforcement.relations import relations, slices_of
 from gpud.feed import Feed
 from gpud.instances.health.vital import Signs
-from gpud.instances.instance import Instance
+from gpud.instances.instance import Instance, InstanceState
 from gpud.ledger.charge import Charge
 from gpud.ledger.reservation import Enforcement, Reservation
 from gpud.promises.places import Places
 from gpud.promises.promises import Promises
-from gpud.rpc import health_messages, life_messages, messages, reservation_messages
+from gpud.rpc import (
+    health_messages,
+    life_messages,
+    messages,
+    metric_messages,
+    reservation_messages,
+)
+from gpud.telemetry.engines.metrics import EngineMetrics
 from gpud.v1 import devices_pb2, instances_pb2, reservations_pb2
 
 
@@ -29,6 +36,7 @@ class View:
     enforce: Callable[[Reservation], Awaitable[Enforcement]]
     places: Places
     signs: Callable[[str], Signs | None]  # of an instance's engine, by the instance's id
+    engines: EngineMetrics
 
     def charges(self) -> dict[str, Charge]:
         """Every device's terms, on the durable promises."""
@@ -38,6 +46,11 @@ class View:
         """The newest sample of every device."""
         latest = self.snapshots.latest
         return latest.samples if latest is not None else ()
+
+    def warnings(self) -> tuple[str, ...]:
+        """What the newest snapshot warns of."""
+        latest = self.snapshots.latest
+        return latest.warnings if latest is not None else ()
 
     def devices(self, samples: Iterable[Sample], *, processes: bool) -> list[devices_pb2.Device]:
         """Devices as told."""
@@ -88,6 +101,9 @@ class View:
         message = messages.instance(value, terms)
         health_messages.add_health(message, value, self.signs(value.id))
         life_messages.add_life(message, value)
+        reading = self.engines.newest.get(value.id)
+        if reading is not None and value.state is InstanceState.READY:
+            message.metrics.CopyFrom(metric_messages.metrics(reading, self.engines.label))
         held = self.promises.durable.queued.get(value.reservation or "")
         if held is not None and (place := self.places.place(held)) is not None:
             message.queue_position = place.position

@@ -26,33 +26,33 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14gpud/v1/alerts.proto\x12\x07gpud.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa1\x04\n\x05\x41lert\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12(\n\x08severity\x18\x03 \x01(\x0e\x32\x16.gpud.v1.AlertSeverity\x12\"\n\x05state\x18\x04 \x01(\x0e\x32\x13.gpud.v1.AlertState\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tfire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cresolve_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07subject\x18\x08 \x01(\t\x12\r\n\x05\x61lias\x18\t \x01(\t\x12\x12\n\x05value\x18\n \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tthreshold\x18\x0b \x01(\x01H\x01\x88\x01\x01\x12\x0c\n\x04unit\x18\x0c \x01(\t\x12\x0f\n\x07summary\x18\r \x01(\t\x12\x0e\n\x06remedy\x18\x0e \x01(\t\x12\x17\n\x0f\x61\x63knowledged_by\x18\x0f \x01(\t\x12\x1b\n\x13\x61\x63knowledge_comment\x18\x10 \x01(\t\x12\x32\n\x0esilenced_until\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\ndeliveries\x18\x12 \x03(\x0b\x32\x11.gpud.v1.DeliveryB\x08\n\x06_valueB\x0c\n\n_threshold\"x\n\x08\x44\x65livery\x12\x0c\n\x04sink\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tdelivered\x18\x03 \x01(\x08\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\x05\x12\x0f\n\x07problem\x18\x05 \x01(\t\"v\n\x07Silence\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0f\n\x07\x63omment\x18\x05 \x01(\t\"\x82\x01\n\x11ListAlertsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x18\n\x10include_resolved\x18\x03 \x01(\x08\x12,\n\x0cmin_severity\x18\x04 \x01(\x0e\x32\x16.gpud.v1.AlertSeverity\"q\n\x12ListAlertsResponse\x12\x1e\n\x06\x61lerts\x18\x01 \x03(\x0b\x32\x0e.gpud.v1.Alert\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\"\n\x08silences\x18\x03 \x03(\x0b\x32\x10.gpud.v1.Silence\"[\n\x17\x41\x63knowledgeAlertRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x63omment\x18\x03 \x01(\t\x12\r\n\x05owner\x18\x04 \x01(\t\"9\n\x18\x41\x63knowledgeAlertResponse\x12\x1d\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x0e.gpud.v1.Alert\"\x96\x01\n\x14SilenceAlertsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x63omment\x18\x05 \x01(\t\x12\r\n\x05owner\x18\x06 \x01(\t\";\n\x15SilenceAlertsResponse\x12\"\n\x08silences\x18\x01 \x03(\x0b\x32\x10.gpud.v1.Silence*\x81\x01\n\rAlertSeverity\x12\x1e\n\x1a\x41LERT_SEVERITY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41LERT_SEVERITY_INFO\x10\x01\x12\x1a\n\x16\x41LERT_SEVERITY_WARNING\x10\x02\x12\x1b\n\x17\x41LERT_SEVERITY_CRITICAL\x10\x03*\x92\x01\n\nAlertState\x12\x1b\n\x17\x41LERT_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41LERT_STATE_PENDING\x10\x01\x12\x16\n\x12\x41LERT_STATE_FIRING\x10\x02\x12\x1c\n\x18\x41LERT_STATE_ACKNOWLEDGED\x10\x03\x12\x18\n\x14\x41LERT_STATE_RESOLVED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14gpud/v1/alerts.proto\x12\x07gpud.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb7\x04\n\x05\x41lert\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12(\n\x08severity\x18\x03 \x01(\x0e\x32\x16.gpud.v1.AlertSeverity\x12\"\n\x05state\x18\x04 \x01(\x0e\x32\x13.gpud.v1.AlertState\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tfire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cresolve_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07subject\x18\x08 \x01(\t\x12\r\n\x05\x61lias\x18\t \x01(\t\x12\x12\n\x05value\x18\n \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tthreshold\x18\x0b \x01(\x01H\x01\x88\x01\x01\x12\x0c\n\x04unit\x18\x0c \x01(\t\x12\x0f\n\x07summary\x18\r \x01(\t\x12\x0e\n\x06remedy\x18\x0e \x01(\t\x12\x17\n\x0f\x61\x63knowledged_by\x18\x0f \x01(\t\x12\x1b\n\x13\x61\x63knowledge_comment\x18\x10 \x01(\t\x12\x32\n\x0esilenced_until\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\ndeliveries\x18\x12 \x03(\x0b\x32\x11.gpud.v1.Delivery\x12\x14\n\x0creturn_count\x18\x13 \x01(\x05\x42\x08\n\x06_valueB\x0c\n\n_threshold\"\xac\x01\n\x08\x44\x65livery\x12\x0c\n\x04sink\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tdelivered\x18\x03 \x01(\x08\x12\x10\n\x08\x61ttempts\x18\x04 \x01(\x05\x12\x0f\n\x07problem\x18\x05 \x01(\t\x12!\n\x04told\x18\x06 \x01(\x0e\x32\x13.gpud.v1.AlertState\x12\x0f\n\x07waiting\x18\x07 \x01(\x08\"v\n\x07Silence\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0f\n\x07\x63omment\x18\x05 \x01(\t\"\x82\x01\n\x11ListAlertsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x18\n\x10include_resolved\x18\x03 \x01(\x08\x12,\n\x0cmin_severity\x18\x04 \x01(\x0e\x32\x16.gpud.v1.AlertSeverity\"q\n\x12ListAlertsResponse\x12\x1e\n\x06\x61lerts\x18\x01 \x03(\x0b\x32\x0e.gpud.v1.Alert\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\"\n\x08silences\x18\x03 \x03(\x0b\x32\x10.gpud.v1.Silence\"[\n\x17\x41\x63knowledgeAlertRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x63omment\x18\x03 \x01(\t\x12\r\n\x05owner\x18\x04 \x01(\t\"9\n\x18\x41\x63knowledgeAlertResponse\x12\x1d\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x0e.gpud.v1.Alert\"\x96\x01\n\x14SilenceAlertsRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x63omment\x18\x05 \x01(\t\x12\r\n\x05owner\x18\x06 \x01(\t\";\n\x15SilenceAlertsResponse\x12\"\n\x08silences\x18\x01 \x03(\x0b\x32\x10.gpud.v1.Silence*\x81\x01\n\rAlertSeverity\x12\x1e\n\x1a\x41LERT_SEVERITY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41LERT_SEVERITY_INFO\x10\x01\x12\x1a\n\x16\x41LERT_SEVERITY_WARNING\x10\x02\x12\x1b\n\x17\x41LERT_SEVERITY_CRITICAL\x10\x03*\x92\x01\n\nAlertState\x12\x1b\n\x17\x41LERT_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41LERT_STATE_PENDING\x10\x01\x12\x16\n\x12\x41LERT_STATE_FIRING\x10\x02\x12\x1c\n\x18\x41LERT_STATE_ACKNOWLEDGED\x10\x03\x12\x18\n\x14\x41LERT_STATE_RESOLVED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gpud.v1.alerts_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ALERTSEVERITY']._serialized_start=1503
-  _globals['_ALERTSEVERITY']._serialized_end=1632
-  _globals['_ALERTSTATE']._serialized_start=1635
-  _globals['_ALERTSTATE']._serialized_end=1781
+  _globals['_ALERTSEVERITY']._serialized_start=1578
+  _globals['_ALERTSEVERITY']._serialized_end=1707
+  _globals['_ALERTSTATE']._serialized_start=1710
+  _globals['_ALERTSTATE']._serialized_end=1856
   _globals['_ALERT']._serialized_start=99
-  _globals['_ALERT']._serialized_end=644
-  _globals['_DELIVERY']._serialized_start=646
-  _globals['_DELIVERY']._serialized_end=766
-  _globals['_SILENCE']._serialized_start=768
-  _globals['_SILENCE']._serialized_end=886
-  _globals['_LISTALERTSREQUEST']._serialized_start=889
-  _globals['_LISTALERTSREQUEST']._serialized_end=1019
-  _globals['_LISTALERTSRESPONSE']._serialized_start=1021
-  _globals['_LISTALERTSRESPONSE']._serialized_end=1134
-  _globals['_ACKNOWLEDGEALERTREQUEST']._serialized_start=1136
-  _globals['_ACKNOWLEDGEALERTREQUEST']._serialized_end=1227
-  _globals['_ACKNOWLEDGEALERTRESPONSE']._serialized_start=1229
-  _globals['_ACKNOWLEDGEALERTRESPONSE']._serialized_end=1286
-  _globals['_SILENCEALERTSREQUEST']._serialized_start=1289
-  _globals['_SILENCEALERTSREQUEST']._serialized_end=1439
-  _globals['_SILENCEALERTSRESPONSE']._serialized_start=1441
-  _globals['_SILENCEALERTSRESPONSE']._serialized_end=1500
+  _globals['_ALERT']._serialized_end=666
+  _globals['_DELIVERY']._serialized_start=669
+  _globals['_DELIVERY']._serialized_end=841
+  _globals['_SILENCE']._serialized_start=843
+  _globals['_SILENCE']._serialized_end=961
+  _globals['_LISTALERTSREQUEST']._serialized_start=964
+  _globals['_LISTALERTSREQUEST']._serialized_end=1094
+  _globals['_LISTALERTSRESPONSE']._serialized_start=1096
+  _globals['_LISTALERTSRESPONSE']._serialized_end=1209
+  _globals['_ACKNOWLEDGEALERTREQUEST']._serialized_start=1211
+  _globals['_ACKNOWLEDGEALERTREQUEST']._serialized_end=1302
+  _globals['_ACKNOWLEDGEALERTRESPONSE']._serialized_start=1304
+  _globals['_ACKNOWLEDGEALERTRESPONSE']._serialized_end=1361
+  _globals['_SILENCEALERTSREQUEST']._serialized_start=1364
+  _globals['_SILENCEALERTSREQUEST']._serialized_end=1514
+  _globals['_SILENCEALERTSRESPONSE']._serialized_start=1516
+  _globals['_SILENCEALERTSRESPONSE']._serialized_end=1575
 # @@protoc_insertion_point(module_scope)

@@ -36,7 +36,7 @@ ALERT_STATE_ACKNOWLEDGED: AlertState
 ALERT_STATE_RESOLVED: AlertState
 
 class Alert(_message.Message):
-    __slots__ = ("name", "rule", "severity", "state", "since", "fire_time", "resolve_time", "subject", "alias", "value", "threshold", "unit", "summary", "remedy", "acknowledged_by", "acknowledge_comment", "silenced_until", "deliveries")
+    __slots__ = ("name", "rule", "severity", "state", "since", "fire_time", "resolve_time", "subject", "alias", "value", "threshold", "unit", "summary", "remedy", "acknowledged_by", "acknowledge_comment", "silenced_until", "deliveries", "return_count")
     NAME_FIELD_NUMBER: _ClassVar[int]
     RULE_FIELD_NUMBER: _ClassVar[int]
     SEVERITY_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +55,7 @@ class Alert(_message.Message):
     ACKNOWLEDGE_COMMENT_FIELD_NUMBER: _ClassVar[int]
     SILENCED_UNTIL_FIELD_NUMBER: _ClassVar[int]
     DELIVERIES_FIELD_NUMBER: _ClassVar[int]
+    RETURN_COUNT_FIELD_NUMBER: _ClassVar[int]
     name: str
     rule: str
     severity: AlertSeverity
@@ -73,21 +74,26 @@ class Alert(_message.Message):
     acknowledge_comment: str
     silenced_until: _timestamp_pb2.Timestamp
     deliveries: _containers.RepeatedCompositeFieldContainer[Delivery]
-    def __init__(self, name: _Optional[str] = ..., rule: _Optional[str] = ..., severity: _Optional[_Union[AlertSeverity, str]] = ..., state: _Optional[_Union[AlertState, str]] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., fire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., resolve_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., subject: _Optional[str] = ..., alias: _Optional[str] = ..., value: _Optional[float] = ..., threshold: _Optional[float] = ..., unit: _Optional[str] = ..., summary: _Optional[str] = ..., remedy: _Optional[str] = ..., acknowledged_by: _Optional[str] = ..., acknowledge_comment: _Optional[str] = ..., silenced_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deliveries: _Optional[_Iterable[_Union[Delivery, _Mapping]]] = ...) -> None: ...
+    return_count: int
+    def __init__(self, name: _Optional[str] = ..., rule: _Optional[str] = ..., severity: _Optional[_Union[AlertSeverity, str]] = ..., state: _Optional[_Union[AlertState, str]] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., fire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., resolve_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., subject: _Optional[str] = ..., alias: _Optional[str] = ..., value: _Optional[float] = ..., threshold: _Optional[float] = ..., unit: _Optional[str] = ..., summary: _Optional[str] = ..., remedy: _Optional[str] = ..., acknowledged_by: _Optional[str] = ..., acknowledge_comment: _Optional[str] = ..., silenced_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deliveries: _Optional[_Iterable[_Union[Delivery, _Mapping]]] = ..., return_count: _Optional[int] = ...) -> None: ...
 
 class Delivery(_message.Message):
-    __slots__ = ("sink", "time", "delivered", "attempts", "problem")
+    __slots__ = ("sink", "time", "delivered", "attempts", "problem", "told", "waiting")
     SINK_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     DELIVERED_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    TOLD_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
     sink: str
     time: _timestamp_pb2.Timestamp
     delivered: bool
     attempts: int
     problem: str
-    def __init__(self, sink: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delivered: bool = ..., attempts: _Optional[int] = ..., problem: _Optional[str] = ...) -> None: ...
+    told: AlertState
+    waiting: bool
+    def __init__(self, sink: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delivered: bool = ..., attempts: _Optional[int] = ..., problem: _Optional[str] = ..., told: _Optional[_Union[AlertState, str]] = ..., waiting: bool = ...) -> None: ...
 
 class Silence(_message.Message):
     __slots__ = ("rule", "subject", "end_time", "actor", "comment")

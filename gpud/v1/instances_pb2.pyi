@@ -238,7 +238,7 @@ class Instance(_message.Message):
     def __init__(self, name: _Optional[str] = ..., model: _Optional[str] = ..., engine: _Optional[_Union[_node_pb2.Engine, str]] = ..., state: _Optional[_Union[InstanceState, str]] = ..., reservation: _Optional[str] = ..., endpoint: _Optional[str] = ..., pid: _Optional[int] = ..., devices: _Optional[_Iterable[str]] = ..., footprint: _Optional[_Union[_models_pb2.Footprint, _Mapping]] = ..., measured_bytes: _Optional[int] = ..., load_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., restarts: _Optional[int] = ..., last_exit: _Optional[_Union[ExitInfo, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ready_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., options: _Optional[_Union[_models_pb2.ModelOptions, _Mapping]] = ..., phases: _Optional[_Iterable[_Union[PhaseTiming, _Mapping]]] = ..., tokens_per_second: _Optional[float] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., containment: _Optional[str] = ..., owner: _Optional[str] = ..., engine_bytes: _Optional[int] = ..., cpu_affinity: _Optional[str] = ..., memory_node: _Optional[int] = ..., swap: _Optional[str] = ..., queue_position: _Optional[int] = ..., wait_reason: _Optional[str] = ..., endpoint_needs_key: bool = ..., busy: bool = ..., last_progress_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., health: _Optional[_Union[InstanceHealth, _Mapping]] = ..., idle_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., idle_deadline: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pinned: bool = ..., retry_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sleeping: bool = ..., sleep: _Optional[_Union[Sleep, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., limits_enforced: _Optional[str] = ..., options_ignored: _Optional[str] = ..., metrics: _Optional[_Union[InstanceMetrics, _Mapping]] = ...) -> None: ...
 
 class InstanceMetrics(_message.Message):
-    __slots__ = ("time", "requests_running", "requests_waiting", "slots", "slots_full", "kv_used_percent", "generated_tokens_per_second", "prompt_tokens_per_second", "requests_per_second", "error_ratio", "cache_hit_ratio", "generated_tokens_total", "prompt_tokens_total", "requests_total", "time_to_first_token", "inter_token", "request", "problem")
+    __slots__ = ("time", "requests_running", "requests_waiting", "slots", "slots_full", "kv_used_percent", "generated_tokens_per_second", "prompt_tokens_per_second", "requests_per_second", "error_ratio", "cache_hit_ratio", "generated_tokens_total", "prompt_tokens_total", "requests_total", "time_to_first_token", "inter_token", "request", "problem", "cached_tokens_total", "failed_total", "preemptions_total", "request_tokens_per_second", "prefill_tokens_per_second", "slots_busy", "queue", "prefill", "decode", "service")
     TIME_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_RUNNING_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_WAITING_FIELD_NUMBER: _ClassVar[int]
@@ -257,6 +257,16 @@ class InstanceMetrics(_message.Message):
     INTER_TOKEN_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    CACHED_TOKENS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    FAILED_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    PREEMPTIONS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_BUSY_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_FIELD_NUMBER: _ClassVar[int]
+    DECODE_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
     time: _timestamp_pb2.Timestamp
     requests_running: int
     requests_waiting: int
@@ -275,7 +285,17 @@ class InstanceMetrics(_message.Message):
     inter_token: Latency
     request: Latency
     problem: str
-    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., requests_running: _Optional[int] = ..., requests_waiting: _Optional[int] = ..., slots: _Optional[int] = ..., slots_full: bool = ..., kv_used_percent: _Optional[float] = ..., generated_tokens_per_second: _Optional[float] = ..., prompt_tokens_per_second: _Optional[float] = ..., requests_per_second: _Optional[float] = ..., error_ratio: _Optional[float] = ..., cache_hit_ratio: _Optional[float] = ..., generated_tokens_total: _Optional[int] = ..., prompt_tokens_total: _Optional[int] = ..., requests_total: _Optional[int] = ..., time_to_first_token: _Optional[_Union[Latency, _Mapping]] = ..., inter_token: _Optional[_Union[Latency, _Mapping]] = ..., request: _Optional[_Union[Latency, _Mapping]] = ..., problem: _Optional[str] = ...) -> None: ...
+    cached_tokens_total: int
+    failed_total: int
+    preemptions_total: int
+    request_tokens_per_second: float
+    prefill_tokens_per_second: float
+    slots_busy: float
+    queue: Latency
+    prefill: Latency
+    decode: Latency
+    service: str
+    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., requests_running: _Optional[int] = ..., requests_waiting: _Optional[int] = ..., slots: _Optional[int] = ..., slots_full: bool = ..., kv_used_percent: _Optional[float] = ..., generated_tokens_per_second: _Optional[float] = ..., prompt_tokens_per_second: _Optional[float] = ..., requests_per_second: _Optional[float] = ..., error_ratio: _Optional[float] = ..., cache_hit_ratio: _Optional[float] = ..., generated_tokens_total: _Optional[int] = ..., prompt_tokens_total: _Optional[int] = ..., requests_total: _Optional[int] = ..., time_to_first_token: _Optional[_Union[Latency, _Mapping]] = ..., inter_token: _Optional[_Union[Latency, _Mapping]] = ..., request: _Optional[_Union[Latency, _Mapping]] = ..., problem: _Optional[str] = ..., cached_tokens_total: _Optional[int] = ..., failed_total: _Optional[int] = ..., preemptions_total: _Optional[int] = ..., request_tokens_per_second: _Optional[float] = ..., prefill_tokens_per_second: _Optional[float] = ..., slots_busy: _Optional[float] = ..., queue: _Optional[_Union[Latency, _Mapping]] = ..., prefill: _Optional[_Union[Latency, _Mapping]] = ..., decode: _Optional[_Union[Latency, _Mapping]] = ..., service: _Optional[str] = ...) -> None: ...
 
 class Latency(_message.Message):
     __slots__ = ("p50", "p99", "source")
@@ -342,7 +362,14 @@ class WakeInstanceResponse(_message.Message):
     def __init__(self, instance: _Optional[_Union[Instance, _Mapping]] = ...) -> None: ...
 
 class LoadModelRequest(_message.Message):
-    __slots__ = ("request_id", "model", "options", "devices", "validate_only", "owner", "priority", "sharing", "preemptible", "max_wait", "reservation", "idle_ttl", "pinned")
+    __slots__ = ("request_id", "model", "options", "devices", "validate_only", "owner", "priority", "sharing", "preemptible", "max_wait", "reservation", "idle_ttl", "pinned", "labels")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
@@ -356,6 +383,7 @@ class LoadModelRequest(_message.Message):
     RESERVATION_FIELD_NUMBER: _ClassVar[int]
     IDLE_TTL_FIELD_NUMBER: _ClassVar[int]
     PINNED_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     options: _models_pb2.ModelOptions
@@ -369,7 +397,8 @@ class LoadModelRequest(_message.Message):
     reservation: str
     idle_ttl: _duration_pb2.Duration
     pinned: bool
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., options: _Optional[_Union[_models_pb2.ModelOptions, _Mapping]] = ..., devices: _Optional[_Iterable[str]] = ..., validate_only: bool = ..., owner: _Optional[str] = ..., priority: _Optional[_Union[_reservations_pb2.Priority, str]] = ..., sharing: _Optional[_Union[_reservations_pb2.Sharing, str]] = ..., preemptible: bool = ..., max_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reservation: _Optional[str] = ..., idle_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., pinned: bool = ...) -> None: ...
+    labels: _containers.ScalarMap[str, str]
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., options: _Optional[_Union[_models_pb2.ModelOptions, _Mapping]] = ..., devices: _Optional[_Iterable[str]] = ..., validate_only: bool = ..., owner: _Optional[str] = ..., priority: _Optional[_Union[_reservations_pb2.Priority, str]] = ..., sharing: _Optional[_Union[_reservations_pb2.Sharing, str]] = ..., preemptible: bool = ..., max_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reservation: _Optional[str] = ..., idle_ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., pinned: bool = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class LoadModelResponse(_message.Message):
     __slots__ = ("instance", "phase", "fraction", "detail", "elapsed")

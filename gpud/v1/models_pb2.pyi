@@ -143,7 +143,14 @@ class ModelSource(_message.Message):
     def __init__(self, url: _Optional[str] = ..., hub: _Optional[str] = ..., revision: _Optional[str] = ..., file: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "engine", "kind", "options", "files", "architecture", "parameter_count", "context_length_trained", "problem", "footprint", "source", "sha256", "owner", "registered", "downloaded_bytes", "mmproj", "create_time", "notice", "profile", "extra_args")
+    __slots__ = ("name", "engine", "kind", "options", "files", "architecture", "parameter_count", "context_length_trained", "problem", "footprint", "source", "sha256", "owner", "registered", "downloaded_bytes", "mmproj", "create_time", "notice", "profile", "extra_args", "labels")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -164,6 +171,7 @@ class Model(_message.Message):
     NOTICE_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     EXTRA_ARGS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
     name: str
     engine: _node_pb2.Engine
     kind: ModelKind
@@ -184,7 +192,8 @@ class Model(_message.Message):
     notice: str
     profile: str
     extra_args: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., engine: _Optional[_Union[_node_pb2.Engine, str]] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., options: _Optional[_Union[ModelOptions, _Mapping]] = ..., files: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., architecture: _Optional[str] = ..., parameter_count: _Optional[int] = ..., context_length_trained: _Optional[int] = ..., problem: _Optional[str] = ..., footprint: _Optional[_Union[Footprint, _Mapping]] = ..., source: _Optional[_Union[ModelSource, _Mapping]] = ..., sha256: _Optional[str] = ..., owner: _Optional[str] = ..., registered: bool = ..., downloaded_bytes: _Optional[int] = ..., mmproj: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., notice: _Optional[str] = ..., profile: _Optional[str] = ..., extra_args: _Optional[_Iterable[str]] = ...) -> None: ...
+    labels: _containers.ScalarMap[str, str]
+    def __init__(self, name: _Optional[str] = ..., engine: _Optional[_Union[_node_pb2.Engine, str]] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., options: _Optional[_Union[ModelOptions, _Mapping]] = ..., files: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., architecture: _Optional[str] = ..., parameter_count: _Optional[int] = ..., context_length_trained: _Optional[int] = ..., problem: _Optional[str] = ..., footprint: _Optional[_Union[Footprint, _Mapping]] = ..., source: _Optional[_Union[ModelSource, _Mapping]] = ..., sha256: _Optional[str] = ..., owner: _Optional[str] = ..., registered: bool = ..., downloaded_bytes: _Optional[int] = ..., mmproj: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., notice: _Optional[str] = ..., profile: _Optional[str] = ..., extra_args: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class FootprintItem(_message.Message):
     __slots__ = ("what", "bytes", "source")
@@ -257,7 +266,14 @@ class EstimateFootprintResponse(_message.Message):
     def __init__(self, footprint: _Optional[_Union[Footprint, _Mapping]] = ...) -> None: ...
 
 class RegisterModelRequest(_message.Message):
-    __slots__ = ("request_id", "validate_only", "owner", "name", "engine", "kind", "options", "path", "url", "hub", "revision", "file", "sha256", "mmproj", "profile")
+    __slots__ = ("request_id", "validate_only", "owner", "name", "engine", "kind", "options", "path", "url", "hub", "revision", "file", "sha256", "mmproj", "profile", "labels")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
@@ -273,6 +289,7 @@ class RegisterModelRequest(_message.Message):
     SHA256_FIELD_NUMBER: _ClassVar[int]
     MMPROJ_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     validate_only: bool
     owner: str
@@ -288,7 +305,8 @@ class RegisterModelRequest(_message.Message):
     sha256: str
     mmproj: str
     profile: str
-    def __init__(self, request_id: _Optional[str] = ..., validate_only: bool = ..., owner: _Optional[str] = ..., name: _Optional[str] = ..., engine: _Optional[_Union[_node_pb2.Engine, str]] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., options: _Optional[_Union[ModelOptions, _Mapping]] = ..., path: _Optional[str] = ..., url: _Optional[str] = ..., hub: _Optional[str] = ..., revision: _Optional[str] = ..., file: _Optional[str] = ..., sha256: _Optional[str] = ..., mmproj: _Optional[str] = ..., profile: _Optional[str] = ...) -> None: ...
+    labels: _containers.ScalarMap[str, str]
+    def __init__(self, request_id: _Optional[str] = ..., validate_only: bool = ..., owner: _Optional[str] = ..., name: _Optional[str] = ..., engine: _Optional[_Union[_node_pb2.Engine, str]] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., options: _Optional[_Union[ModelOptions, _Mapping]] = ..., path: _Optional[str] = ..., url: _Optional[str] = ..., hub: _Optional[str] = ..., revision: _Optional[str] = ..., file: _Optional[str] = ..., sha256: _Optional[str] = ..., mmproj: _Optional[str] = ..., profile: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class RegisterModelResponse(_message.Message):
     __slots__ = ("model",)

@@ -28,6 +28,7 @@ from tests.bench import (
     report,
     reserving,
     restarting,
+    sampling,
     status,
 )
 from tests.bench.measure import Result
@@ -38,6 +39,7 @@ MEASURES: tuple[tuple[frozenset[str], Measure], ...] = (
     (frozenset({"S1"}), answering.measure),
     (frozenset({"S2", "S3", "S4"}), reserving.measure),
     (frozenset({"S5"}), against_etcd.measure),
+    (frozenset({"S10", "S11"}), sampling.measure),
     (frozenset({"S13"}), status.measure),
     (frozenset({"S14"}), loading.measure),
     (frozenset({"S15"}), idling.measure),

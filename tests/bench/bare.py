@@ -26,6 +26,9 @@ from gpud.v1 import instances_pb2, node_pb2
 
 INTERVAL_SECONDS = 1.0
 PROCESSES_EVERY = 5
+# Errors of memory and links, temperatures, energy, counters of the bus: gpud's rare.py.
+FIELDS = (1, 3, 4, 29, 30, 38, 45, 52, 59, 82, 83, 94, 142, 143, 144, 145, 197, 198, 230)
+LINKS = 4
 
 
 def unary(answer: Message, request: type[Message]) -> grpc.RpcMethodHandler[Any, Any]:
@@ -93,17 +96,32 @@ async def read_cards() -> None:
             nvml.nvmlDeviceGetUtilizationRates(handle)
             nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)
             nvml.nvmlDeviceGetPowerUsage(handle)
-            nvml.nvmlDeviceGetEnforcedPowerLimit(handle)
-            nvml.nvmlDeviceGetFanSpeed(handle)
             nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)
-            nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)
             nvml.nvmlDeviceGetComputeMode(handle)
-            nvml.nvmlDeviceGetMigMode(handle)
+            nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
             if tick % PROCESSES_EVERY == 0:
-                nvml.nvmlDeviceGetComputeRunningProcesses(handle)
-                nvml.nvmlDeviceGetGraphicsRunningProcesses(handle)
+                read_rarely(nvml, handle)
         tick += 1
         await asyncio.sleep(INTERVAL_SECONDS)
+
+
+def read_rarely(nvml: Any, handle: Any) -> None:
+    """What gpud reads once in five ticks."""
+    nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+    nvml.nvmlDeviceGetGraphicsRunningProcesses(handle)
+    nvml.nvmlDeviceGetEnforcedPowerLimit(handle)
+    nvml.nvmlDeviceGetFanSpeed(handle)
+    nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)
+    nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_VIDEO)
+    nvml.nvmlDeviceGetPerformanceState(handle)
+    nvml.nvmlDeviceGetMigMode(handle)
+    nvml.nvmlDeviceGetEncoderUtilization(handle)
+    nvml.nvmlDeviceGetDecoderUtilization(handle)
+    nvml.nvmlDeviceGetCurrPcieLinkGeneration(handle)
+    nvml.nvmlDeviceGetCurrPcieLinkWidth(handle)
+    nvml.nvmlDeviceGetFieldValues(handle, FIELDS)
+    for link in range(LINKS):
+        nvml.nvmlDeviceGetNvLinkState(handle, link)
 
 
 def main() -> None:

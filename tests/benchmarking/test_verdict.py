@@ -59,6 +59,26 @@ def test_one_hot_sample_is_a_reason_that_is_told_once(thermal: Thermal) -> None:
     assert seen.reasons == ("gpu0 is slowed down by heat at 83 °C",)
 
 
+@pytest.mark.parametrize(
+    ("reasons", "void"),
+    [
+        (("thermal",), True),
+        (("idle", "hardware_thermal"), True),
+        (("power_cap",), False),
+        (("hardware_slowdown", "power_brake"), False),
+        ((), False),
+        (None, False),
+    ],
+)
+def test_a_card_that_slows_itself_down_by_heat_is_believed_at_any_height(
+    reasons: tuple[str, ...] | None, void: bool
+) -> None:
+    seen = scene()
+    shown = Readings(temperature_celsius=76.0, throttle_reasons=reasons)
+    seen.see(snapshot(replace(sample(), thermal=Thermal.WARNING, readings=shown)), {})
+    assert seen.reasons == (("gpu0 is slowed down by heat at 76 °C",) if void else ())
+
+
 def test_another_cards_heat_is_its_own() -> None:
     seen = scene()
     seen.see(snapshot(sample(), hot(sample(1), Thermal.CRITICAL)), {})

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec.structs import fields
 
 from gpud.clock import SystemClock
 from gpud.devices.driver import Aliases, ComputeModeRefused, DeviceLost, Driver, ModeRefusal

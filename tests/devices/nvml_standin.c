@@ -4,9 +4,12 @@
  *   healthy   eight cards of 24 GiB that answer everything
  *   maxwell   one old card that refuses most calls
  *   mig       one card in MIG mode with two slices
+ *   sullen    one card that tells its name and refuses everything else
  *   mismatch  the library and the kernel driver differ: nvmlInit fails
  * NVML_STANDIN_TRIGGER names a file. While it exists and holds "lost N", "hang N" or "crash N",
- * card N is off the bus, does not come back from its calls, or takes the process down; with
+ * card N is off the bus, does not come back from its calls, or takes the process down. With
+ * "freeze 0" no call comes back, and "upgrade 0" is a kernel driver that was replaced: nvmlInit
+ * fails from then on, whoever has it open goes on. With
  * "gone N" it is not listed, with "mig N" it is in MIG mode. A card that is gone as the library is
  * initialised stays so until that is done again. With "mute N", "dim N" and "listless N" it fails
  * to list its compute or its graphics processes for now, or supports no lists.
@@ -14,17 +17,21 @@
  * is, or does not come back from being set. NVML_STANDIN_MODES names a file with a digit for each
  * card, its compute mode, which outlives the process as the kernel's does; without it all are in
  * exclusive-process mode.
+ * NVML_STANDIN_XIDS names a file of lines "card xid": errors, reported to whoever has registered
+ * for them when a line is added. NVML_STANDIN_FIELDS names one of lines "card field value", of the
+ * numbered fields; field 1000 stands for the reasons of throttling, and of two lines the last holds.
  * Compiled with -DOLD_DRIVER it lacks the symbols that came after driver 470.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 typedef int nvmlReturn_t;
 enum {
     SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4,
-    NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, GPU_IS_LOST = 15, VERSION_MISMATCH = 18, UNKNOWN = 999,
+    NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, TIMEOUT = 10, GPU_IS_LOST = 15, VERSION_MISMATCH = 18, UNKNOWN = 999,
 };
 
 typedef struct { int number; int slice; } Device; /* slice 0: the card itself */
@@ -35,6 +42,14 @@ typedef struct { unsigned pid; unsigned long long used; unsigned instance, compu
 typedef struct {
     char busIdLegacy[16]; unsigned domain, bus, device, deviceId, subsystemId; char busId[32];
 } Pci;
+
+typedef struct {
+    unsigned field, scope; long long timestamp, latency; int type; nvmlReturn_t outcome;
+    unsigned long long value;
+} FieldValue;
+typedef struct {
+    Device *device; unsigned long long type, data; unsigned instance, compute;
+} Event;
 
 #define GIB (1ull << 30)
 #define MAX_CARDS 8
@@ -76,18 +91,6 @@ static int in_mig_mode(const Device *device) {
     return machine_is("mig") || triggered("mig") == device->number;
 }
 
-/* What every call that reads a device meets first. */
-static nvmlReturn_t enter(const Device *device) {
-    while (triggered("hang") == device->number) usleep(20000);
-    if (triggered("crash") == device->number) abort();
-    return triggered("lost") == device->number ? GPU_IS_LOST : SUCCESS;
-}
-
-#define ENTER(device) do { nvmlReturn_t r_ = enter(device); if (r_ != SUCCESS) return r_; } while (0)
-#define REFUSE_IF_OLD(why) do { if (machine_is("maxwell")) { refuse(); return why; } } while (0)
-#define REFUSE_SLICE(device) do { if ((device)->slice) return NOT_SUPPORTED; } while (0)
-#define REFUSE_MIG(device) do { if (in_mig_mode(device)) return NOT_SUPPORTED; } while (0)
-
 static void refuse(void) {
     const char *path = getenv("NVML_STANDIN_REFUSALS");
     FILE *file = path ? fopen(path, "w") : NULL;
@@ -95,9 +98,28 @@ static void refuse(void) {
     if (file) { fprintf(file, "%lu", refused_calls); fclose(file); }
 }
 
+static void freeze(void) { while (triggered("freeze") >= 0) usleep(20000); }
+
+/* What every call that reads a device meets first. */
+static nvmlReturn_t enter(const Device *device) {
+    freeze();
+    while (triggered("hang") == device->number) usleep(20000);
+    if (triggered("crash") == device->number) abort();
+    return triggered("lost") == device->number ? GPU_IS_LOST : SUCCESS;
+}
+
+/* What a call that reads a device meets unless it only asks who it is. */
+#define REFUSE_SULLEN() do { if (machine_is("sullen")) { refuse(); return NOT_SUPPORTED; } } while (0)
+#define ENTER(device) do { \
+    nvmlReturn_t r_ = enter(device); if (r_ != SUCCESS) return r_; REFUSE_SULLEN(); } while (0)
+#define REFUSE_IF_OLD(why) do { if (machine_is("maxwell")) { refuse(); return why; } } while (0)
+#define REFUSE_SLICE(device) do { if ((device)->slice) return NOT_SUPPORTED; } while (0)
+#define REFUSE_MIG(device) do { if (in_mig_mode(device)) return NOT_SUPPORTED; } while (0)
+
 nvmlReturn_t nvmlInitWithFlags(unsigned flags) {
     (void)flags;
-    if (machine_is("mismatch")) return VERSION_MISMATCH;
+    freeze();
+    if (machine_is("mismatch") || triggered("upgrade") >= 0) return VERSION_MISMATCH;
     gone_at_init = triggered("gone");
     for (int card = 0; card < MAX_CARDS; card++)
         for (int slice = 0; slice <= MAX_SLICES; slice++)
@@ -114,7 +136,11 @@ nvmlReturn_t nvmlSystemGetDriverVersion(char *text, unsigned size) {
     return SUCCESS;
 }
 
-nvmlReturn_t nvmlDeviceGetCount_v2(unsigned *count) { *count = card_count(); return SUCCESS; }
+nvmlReturn_t nvmlDeviceGetCount_v2(unsigned *count) {
+    freeze();
+    *count = card_count();
+    return SUCCESS;
+}
 
 nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned index, Device **device) {
     if (index >= (unsigned)card_count()) return INVALID_ARGUMENT;
@@ -344,3 +370,210 @@ nvmlReturn_t nvmlDeviceGetMPSComputeRunningProcesses_v3(Device *d, unsigned *roo
     return list(NULL, 0, room, out);
 }
 #endif
+
+/* The numbered fields and their like. */
+
+enum { THROTTLING = 1000, XID_EVENT = 8, LINKS = 4 };
+
+/* Whether the file says what a field of this card is; the last line that does holds. */
+static int scripted(const Device *device, unsigned field, unsigned long long *value) {
+    const char *path = getenv("NVML_STANDIN_FIELDS");
+    FILE *file = path ? fopen(path, "r") : NULL;
+    int card, found = 0;
+    unsigned of;
+    unsigned long long said;
+    while (file && fscanf(file, "%d %u %llu", &card, &of, &said) == 3)
+        if (card == device->number && of == field) { *value = said; found = 1; }
+    if (file) fclose(file);
+    return found;
+}
+
+static long long now_micros(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return now.tv_sec * 1000000ll + now.tv_nsec / 1000;
+}
+
+/* What a card of today shows; 0 for a field that it does not have. */
+static int usual(const Device *device, unsigned field, unsigned long long *value) {
+    switch (field) {
+    case 1: *value = 1; return 1;                                    /* ECC is on */
+    case 3: case 4: case 29: case 30: case 94: *value = 0; return 1; /* errors, pages, replays */
+    case 38: case 45: case 52: case 59: *value = 0; return 1;        /* errors of links */
+    case 82: *value = 50 + device->number; return 1;                 /* memory temperature */
+    case 83: *value = 7200000; return 1;                             /* energy, mJ */
+    case 142: case 143: case 144: case 145: *value = 0; return 1;    /* remapped rows */
+    case 197: case 198: *value = now_micros() * (field == 197 ? 2 : 3); return 1; /* PCIe bytes */
+    case 230: *value = 0; return 1;                                  /* recovery action: none */
+    default: return 0;
+    }
+}
+
+nvmlReturn_t nvmlDeviceGetFieldValues(Device *device, int count, FieldValue *values) {
+    ENTER(device);
+    REFUSE_SLICE(device);
+    for (int at = 0; at < count; at++) {
+        FieldValue *asked = &values[at];
+        asked->type = 3;
+        asked->timestamp = now_micros();
+        int told = scripted(device, asked->field, &asked->value) ||
+            (!machine_is("maxwell") && usual(device, asked->field, &asked->value));
+        asked->outcome = told ? SUCCESS : NOT_SUPPORTED;
+        if (!told) refuse();
+    }
+    return SUCCESS;
+}
+
+static nvmlReturn_t throttling(Device *device, unsigned long long *reasons) {
+    ENTER(device);
+    REFUSE_SLICE(device);
+    *reasons = 1; /* idle */
+    scripted(device, THROTTLING, reasons);
+    return SUCCESS;
+}
+
+/* The call was renamed with driver 535, and kept its old name beside. */
+nvmlReturn_t nvmlDeviceGetCurrentClocksThrottleReasons(Device *device, unsigned long long *reasons) {
+    return throttling(device, reasons);
+}
+#ifndef OLD_DRIVER
+nvmlReturn_t nvmlDeviceGetCurrentClocksEventReasons(Device *device, unsigned long long *reasons) {
+    return throttling(device, reasons);
+}
+#endif
+
+#define TELL(name, type, what) \
+    nvmlReturn_t nvmlDeviceGet##name(Device *device, type *out) { \
+        ENTER(device); \
+        REFUSE_SLICE(device); \
+        REFUSE_IF_OLD(NOT_SUPPORTED); \
+        *out = (what); \
+        return SUCCESS; \
+    }
+
+TELL(PerformanceState, int, 8)
+TELL(CurrPcieLinkGeneration, unsigned, 4)
+TELL(CurrPcieLinkWidth, unsigned, 16)
+
+static nvmlReturn_t coder(Device *device, unsigned *percent, unsigned *micros) {
+    ENTER(device);
+    REFUSE_SLICE(device);
+    REFUSE_IF_OLD(NOT_SUPPORTED);
+    *percent = 5;
+    *micros = 167000;
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetEncoderUtilization(Device *device, unsigned *percent, unsigned *micros) {
+    return coder(device, percent, micros);
+}
+
+nvmlReturn_t nvmlDeviceGetDecoderUtilization(Device *device, unsigned *percent, unsigned *micros) {
+    return coder(device, percent, micros);
+}
+
+/* Measured while the caller waits; old cards know no other way. */
+nvmlReturn_t nvmlDeviceGetPcieThroughput(Device *device, int counter, unsigned *kib) {
+    ENTER(device);
+    REFUSE_SLICE(device);
+    usleep(20000);
+    *kib = counter == 0 ? 100 : 200;
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetNvLinkState(Device *device, unsigned link, int *active) {
+    ENTER(device);
+    REFUSE_SLICE(device);
+    REFUSE_IF_OLD(NOT_SUPPORTED);
+    if (link >= LINKS) return INVALID_ARGUMENT;
+    *active = link != 3; /* one is down */
+    return SUCCESS;
+}
+
+/* Errors, as they are reported. */
+
+static long heard[MAX_CARDS + 1]; /* how much of the file was there as a card was registered */
+static int registered[MAX_CARDS];
+static long position;
+
+static FILE *xids(void) {
+    const char *path = getenv("NVML_STANDIN_XIDS");
+    return path ? fopen(path, "r") : NULL;
+}
+
+nvmlReturn_t nvmlDeviceGetSupportedEventTypes(Device *device, unsigned long long *types) {
+    ENTER(device);
+    *types = machine_is("maxwell") ? 0 : XID_EVENT;
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlEventSetCreate(void **set) { *set = &position; return SUCCESS; }
+nvmlReturn_t nvmlEventSetFree(void *set) { (void)set; return SUCCESS; }
+
+nvmlReturn_t nvmlDeviceRegisterEvents(Device *device, unsigned long long types, void *set) {
+    (void)set;
+    ENTER(device);
+    if (!(types & XID_EVENT) || device->slice) return NOT_SUPPORTED;
+    FILE *file = xids();
+    if (file) { fseek(file, 0, SEEK_END); heard[device->number] = ftell(file); fclose(file); }
+    registered[device->number] = 1;
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlEventSetWait_v2(void *set, Event *event, unsigned milliseconds) {
+    (void)set;
+    (void)milliseconds; /* nobody may wait for it in here */
+    freeze();
+    int card;
+    unsigned long long xid;
+    FILE *file = xids();
+    if (!file) return TIMEOUT;
+    for (;;) {
+        fseek(file, position, SEEK_SET);
+        if (fscanf(file, "%d %llu\n", &card, &xid) != 2) break;
+        long began = position;
+        position = ftell(file);
+        if (card < 0 || card >= MAX_CARDS || !registered[card] || began < heard[card]) continue;
+        memset(event, 0, sizeof *event);
+        event->device = &devices[card][0];
+        event->type = XID_EVENT;
+        event->data = xid;
+        fclose(file);
+        return SUCCESS;
+    }
+    fclose(file);
+    return TIMEOUT;
+}
+
+/* What gpud does not ask, but nvitop and gpustat do: for other monitors, beside which it is measured. */
+
+TELL(Index, unsigned, (unsigned)device->number)
+TELL(DisplayActive, int, 0)
+TELL(DisplayMode, int, 0)
+TELL(PersistenceMode, int, 1)
+TELL(PowerManagementLimit, unsigned, 350000)
+
+nvmlReturn_t nvmlDeviceGetCudaComputeCapability(Device *device, int *major, int *minor) {
+    ENTER(device);
+    *major = 8;
+    *minor = 6;
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetMaxClockInfo(Device *device, int clock, unsigned *mhz) {
+    return nvmlDeviceGetClockInfo(device, clock, mhz);
+}
+
+nvmlReturn_t nvmlDeviceGetTotalEccErrors(
+    Device *device, int type, int counter, unsigned long long *count) {
+    (void)type;
+    (void)counter;
+    ENTER(device);
+    *count = 0;
+    return SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceIsMigDeviceHandle(Device *device, unsigned *is_slice) {
+    *is_slice = device->slice != 0;
+    return SUCCESS;
+}

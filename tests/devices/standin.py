@@ -83,6 +83,9 @@ class NvmlChild:
     def processes(self, uuid: str) -> tuple[ProcessUse, ...] | None:
         return self._call("processes", uuid, type_=tuple[ProcessUse, ...] | None)
 
+    def alarms(self) -> tuple[tuple[str, int], ...]:
+        return self._call("alarms", type_=tuple[tuple[str, int], ...])
+
     def set_compute_mode(self, uuid: str, mode: str) -> None:
         self._call("set_compute_mode", uuid, mode, type_=None)
 

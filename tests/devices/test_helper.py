@@ -17,8 +17,10 @@ from gpud.clock import SystemClock
 from gpud.devices.driver import Driver, DriverUnavailable
 from gpud.devices.processes import ProcessTable
 from gpud.devices.sampling.child import MODULE, child_environment
+from gpud.devices.sampling.fleet import REOPEN_SECONDS, Fleet
 from gpud.devices.sampling.frames import (
     MAX_FRAME_BYTES,
+    Alarm,
     Answer,
     AnyFrame,
     FrameParser,
@@ -31,7 +33,7 @@ from gpud.devices.sampling.frames import (
     Unanswered,
     encode_frame,
 )
-from gpud.devices.sampling.helper import REOPEN_SECONDS, Fleet, FrameWriter, Helper, Schedule, obey
+from gpud.devices.sampling.helper import FrameWriter, Helper, Schedule, obey
 from gpud.devices.snapshot import DeviceKind, HostReadings, Readings
 from tests.fakes.clock import FakeClock
 from tests.fakes.driver import GIB, FakeDriver
@@ -240,6 +242,49 @@ def test_a_missing_driver_is_told_once_and_tried_again_rarely() -> None:
     floor.clock.advance(1)
     wait_until(lambda: bool(floor.tick()) and tries == 2)
     assert not [frame for frame in floor.tick() if isinstance(frame, Remark)]
+
+
+def test_errors_are_told_once_a_tick_before_their_devices_are_read() -> None:
+    card = FakeDriver("GPU-a", "GPU-b")
+    floor = Floor(lambda: card)
+    floor.tick()
+    card.reported = [("GPU-b", 79), ("GPU-b", 31)]
+    kinds = [type(frame) for frame in floor.tick()]
+    # The simulated card is another driver's, and comes first.
+    assert kinds == [TickBegan, Answer, Alarm, Alarm, Answer, Answer, TickEnded]
+    assert [frame for frame in floor.sent if isinstance(frame, Alarm)] == [
+        Alarm(uuid="GPU-b", xids=(79,)), Alarm(uuid="GPU-b", xids=(31,)),
+    ]  # fmt: skip
+    assert not [frame for frame in floor.tick() if isinstance(frame, Alarm)]
+
+
+def test_a_probe_leaves_errors_to_the_process_beside_it() -> None:
+    card = FakeDriver("GPU-a")
+    floor = Floor(lambda: card, only="GPU-a")
+    card.reported = [("GPU-a", 79)]
+    assert [frame.uuid for frame in floor.tick() if isinstance(frame, Answer)] == ["GPU-a"]
+    assert card.reported == [("GPU-a", 79)]
+
+
+def test_warnings_are_of_drivers_that_are_here_or_wanted_until_they_open() -> None:
+    reasons = ["the kernel driver is not loaded"]
+
+    def refuse() -> Driver:
+        if reasons:
+            raise DriverUnavailable(driver="nvml", reason=reasons[0])
+        return FakeDriver("GPU-a")
+
+    floor = Floor(refuse)
+
+    def warnings() -> tuple[str, ...]:
+        obey(floor.helper, "list")
+        (inventory,) = [frame for frame in floor.tick() if isinstance(frame, Inventory)]
+        return inventory.warnings
+
+    assert warnings() == ("cannot use the nvml driver: the kernel driver is not loaded",)
+    reasons.clear()
+    floor.clock.advance(REOPEN_SECONDS)
+    wait_until(lambda: warnings() == ())
 
 
 def test_a_missing_driver_that_is_wanted_is_warned_of_with_the_way_out() -> None:

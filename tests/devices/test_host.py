@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from gpud.devices.driver import DeviceLost
-from gpud.devices.host import FOREIGN_SMOOTHING_SECONDS, HostDriver, HostProbe, host_uuid
+from gpud.devices.host import FOREIGN_SMOOTHING_SECONDS, HostDriver, host_uuid
+from gpud.devices.machine.probe import HostProbe
 from gpud.devices.processes import ProcessTable
 from tests.devices.proc_tree import ProcTree
 from tests.fakes.clock import FakeClock
@@ -151,16 +152,16 @@ def test_host_readings(tree: ProcTree) -> None:
     tree.write("proc/stat", "cpu 100 0 50 800 50 0 0 0 0 0\ncpu0 1 1 1 1 1 1 1 1\n")
     probe = HostProbe(tree.root)
     tree.write("proc/stat", "cpu 160 0 65 800 75 0 0 0 0 0\n")
-    readings = probe.read()
+    readings = probe.read(0.0)
     assert readings.cpu_percent == 75.0
     assert readings.memory_total_bytes == 1000 * KIB
     assert readings.memory_available_bytes == 700 * KIB
     assert (readings.swap_total_bytes, readings.swap_used_bytes) == (100 * KIB, 40 * KIB)
-    assert probe.read().cpu_percent is None  # no time has passed
+    assert probe.read(2.0).cpu_percent is None  # no time has passed
 
 
 def test_what_the_machine_does_not_tell_is_unknown(tree: ProcTree) -> None:
-    readings = HostProbe(tree.root).read()
+    readings = HostProbe(tree.root).read(0.0)
     assert readings.memory_some_percent is None
     assert readings.memory_full_percent is None
     assert readings.memory_cgroup_events is None
@@ -172,7 +173,7 @@ def test_memory_stalls_are_read_from_psi(tree: ProcTree) -> None:
         "some avg10=12.34 avg60=1.00 avg300=0.00 total=7\n"
         "full avg10=3.00 avg60=0.50 avg300=0.00 total=5\n",
     )
-    readings = HostProbe(tree.root).read()
+    readings = HostProbe(tree.root).read(0.0)
     assert (readings.memory_some_percent, readings.memory_full_percent) == (12.34, 3.0)
 
 
@@ -201,9 +202,9 @@ def test_counters_of_the_own_cgroup(
     tree.write("proc/self/cgroup", f"{membership}\n")
     for path, text in files.items():
         tree.write(f"sys/fs/cgroup/{path}", text)
-    assert HostProbe(tree.root).read().memory_cgroup_events == counted
+    assert HostProbe(tree.root).read(0.0).memory_cgroup_events == counted
 
 
 def test_this_host_shows_its_stalls_where_its_kernel_does() -> None:
     told = Path("/proc/pressure/memory").exists()
-    assert (HostProbe().read().memory_some_percent is not None) == told
+    assert (HostProbe().read(0.0).memory_some_percent is not None) == told

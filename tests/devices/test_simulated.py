@@ -194,6 +194,60 @@ def test_unsupported_fields_are_unknown(bench: Bench) -> None:
     assert bench.processes() is None
 
 
+def test_any_reading_may_be_scripted_but_the_memory_in_use(bench: Bench) -> None:
+    bench.script(
+        gpu0={
+            "remap_failed": True,
+            "throttle_reasons": ["thermal", "power_cap"],
+            "recovery_action": "reset",
+            "pcie_sent_bytes_per_second": 1.5,
+            "temperature_celsius": -5,
+            "mig_enabled": True,
+            "memory_used_bytes": 7,
+        }
+    )
+    shown = bench.readings()
+    assert (shown.remap_failed, shown.recovery_action) == (True, "reset")
+    assert shown.throttle_reasons == ("thermal", "power_cap")
+    assert (shown.pcie_sent_bytes_per_second, shown.temperature_celsius) == (1.5, -5.0)
+    assert (shown.mig_enabled, shown.memory_used_bytes) == (True, 0)
+    (told,) = bench.complaints
+    assert "`gpu0` has the unknown key `memory_used_bytes`" in told
+    assert bench.readings(SECOND).remap_failed is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("utilization_percent", 101),
+        ("ecc_corrected_count", -1),
+        ("throttle_reasons", ["heat"]),
+        ("recovery_action", "pray"),
+        ("xid", [0]),
+        ("xid", 79),
+        ("remap_failed", "yes"),
+        ("pcie_width", 1.5),
+    ],
+)
+def test_what_no_card_can_show_is_refused_whole(bench: Bench, key: str, value: object) -> None:
+    bench.script(gpu0={"power_watts": 50})
+    assert bench.readings().power_watts == 50
+    bench.script(gpu0={"power_watts": 60, key: value})
+    assert bench.readings().power_watts == 50
+    assert key in bench.complaints[0]
+
+
+def test_errors_are_reported_as_they_are_added(bench: Bench) -> None:
+    assert bench.driver.alarms() == ()
+    bench.script(gpu0={"xid": [79, 31]}, gpu1={"xid": [13], "hang": True})
+    assert sorted(bench.driver.alarms()) == [(FIRST, 31), (FIRST, 79), (SECOND, 13)]
+    assert bench.driver.alarms() == ()
+    bench.script(gpu0={"xid": [79, 31, 31]})
+    assert bench.driver.alarms() == ((FIRST, 31),)
+    bench.script(gpu0={"xid": [79]}, gpu1={"xid": [13]})
+    assert bench.driver.alarms() == ((SECOND, 13),)
+
+
 def test_a_lost_card_comes_back_when_the_scenario_says_so(bench: Bench) -> None:
     bench.script(gpu0={"lost": True})
     with pytest.raises(DeviceLost):

@@ -28,7 +28,7 @@ class Watcher:
     async def until(self, holds: Callable[[Snapshot], bool]) -> Snapshot:
         """The first snapshot from now on of which this holds."""
         seen = len(self.snapshots)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 for snapshot in self.snapshots[seen:]:
                     if holds(snapshot):

@@ -70,7 +70,7 @@ class Office:
                 boottime=now,
                 processes=listed,
                 listed_boottime=now,
-                readings=replace(sample.readings, memory_used_bytes=used),
+                readings=sample.readings.changed(memory_used_bytes=used),
                 memory_used_at_list_bytes=used,
             )
         self.sequence += 1
@@ -81,7 +81,7 @@ class Office:
 
     def set_mode(self, alias: str, mode: str | None) -> None:
         sample = self.samples[alias]
-        self.samples[alias] = replace(sample, readings=replace(sample.readings, compute_mode=mode))
+        self.samples[alias] = replace(sample, readings=sample.readings.changed(compute_mode=mode))
 
     def change(self, alias: str, **changes: object) -> None:
         self.samples[alias] = replace(self.samples[alias], **changes)  # type: ignore[arg-type]

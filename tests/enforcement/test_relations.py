@@ -123,7 +123,7 @@ def test_a_card_in_mig_mode_is_its_slices() -> None:
     card = replace(
         card,
         processes=(MINE, NOBODYS, process(9, claim="else")),
-        readings=replace(card.readings, mig_enabled=True),
+        readings=card.readings.changed(mig_enabled=True),
     )
     part = cards.sample(1, kind=DeviceKind.MIG)
     part = replace(part, info=replace(part.info, parent_uuid=GPU))

@@ -10,7 +10,6 @@ from gpud.engines.llama_output import (
     explain_exit,
     load_fraction,
     parse_buffers,
-    requests_in_flight,
 )
 from gpud.models.model import FootprintWhat
 from gpud.units import MIB
@@ -174,10 +173,3 @@ def test_dots_are_percent(lines: tuple[str, ...], fraction: float | None) -> Non
 )  # fmt: skip
 def test_last_lines_are_explained(lines: tuple[str, ...], meaning: str) -> None:
     assert explain_exit(lines) == meaning
-
-
-def test_requests_in_flight_are_counted() -> None:
-    text = "# TYPE x gauge\nllamacpp:requests_processing 2\nllamacpp:requests_deferred 3\n"
-    assert requests_in_flight(text) == 5
-    assert requests_in_flight("llamacpp:requests_processing 1\n") == 1
-    assert requests_in_flight("") is None

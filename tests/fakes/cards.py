@@ -64,7 +64,7 @@ def sample(
 
 def later(old: Sample, boottime: float, used: int) -> Sample:
     """A cheap tick: used memory read anew, the process list as it was."""
-    return replace(old, boottime=boottime, readings=replace(old.readings, memory_used_bytes=used))
+    return replace(old, boottime=boottime, readings=old.readings.changed(memory_used_bytes=used))
 
 
 def snapshot(*samples: Sample, sequence: int = 1, boottime: float = 1000.0) -> Snapshot:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 
 from gpud.devices.driver import (
     ComputeModeRefused,
@@ -37,6 +36,7 @@ class FakeDriver:
         self.unavailable = ""
         self.is_closed = False
         self.refusal: ModeRefusal | None = None
+        self.reported: list[tuple[str, int]] = []
         self._hanging: frozenset[str] = frozenset()
         self._go = threading.Event()
 
@@ -55,13 +55,17 @@ class FakeDriver:
             raise ListRefused(uuid=uuid, reason="the test says so")
         return self.listed[uuid]
 
+    def alarms(self) -> tuple[tuple[str, int], ...]:
+        found, self.reported = tuple(self.reported), []
+        return found
+
     def set_compute_mode(self, uuid: str, mode: str) -> None:
         if uuid not in self.infos or uuid in self.lost:
             raise ComputeModeRefused(uuid=uuid, mode=mode, why=ModeRefusal.LOST)
         self._check(uuid)
         if self.refusal is not None:
             raise ComputeModeRefused(uuid=uuid, mode=mode, why=self.refusal)
-        self.shown[uuid] = replace(self.shown[uuid], compute_mode=mode)
+        self.shown[uuid] = self.shown[uuid].changed(compute_mode=mode)
 
     def close(self) -> None:
         self.is_closed = True

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gpuctl.main import run
-from gpud.v1 import devices_pb2, instances_pb2, models_pb2, node_pb2, reservations_pb2
+from gpud.v1 import alerts_pb2, devices_pb2, instances_pb2, models_pb2, node_pb2, reservations_pb2
 from tests.fakes.daemon import FakeDaemon
 from tests.gpuctl import samples
 
@@ -42,6 +42,7 @@ def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
             ),
             ListModels=models_pb2.ListModelsResponse(models=[samples.model()]),
             ListEvents=node_pb2.ListEventsResponse(events=[samples.event(9), samples.event(8)]),
+            ListAlerts=alerts_pb2.ListAlertsResponse(),
         )
         yield fake
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from gpuctl.commands.devices import _Headers
 from gpud.v1 import devices_pb2
 from gpud.v1.telemetry_pb2 import WatchSnapshotsResponse
 from tests.fakes.daemon import FakeDaemon
@@ -104,3 +105,10 @@ def test_watch_asks_for_what_was_said(gpuctl: Gpuctl, daemon: FakeDaemon) -> Non
     assert request.interval.nanos == 100_000_000
     assert list(request.devices) == ["gpu0", "host"]
     assert not request.include_processes
+
+
+def test_the_headers_of_a_watch_stay_in_sight() -> None:
+    headers = _Headers(10)
+    assert [headers.is_due(4) for _ in range(6)] == [True, False, True, False, True, False]
+    piped = _Headers(None)
+    assert [piped.is_due(400) for _ in range(3)] == [True, False, False]

@@ -7,7 +7,7 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gpuctl.commands.status import tls_lines
+from gpuctl.glance.tls import tls_lines
 from gpud.v1 import devices_pb2, instances_pb2, node_pb2, reservations_pb2
 from tests.fakes.daemon import FakeDaemon, Refusal
 from tests.gpuctl import samples
@@ -79,7 +79,7 @@ def test_status_tells_how_long_the_certificate_is_good(
 ) -> None:
     assert "tls:" not in gpuctl(command).out
     _tls(daemon, certificate_expire_time=samples.moment(seconds))
-    assert gpuctl(command).out.splitlines()[1:3] == [told, ""]
+    assert tls_told(gpuctl(command).out) == [told]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_status_tells_what_ends_first(
     if certificate is not None:
         ends["certificate_expire_time"] = samples.moment(86400 * certificate)
     _tls(daemon, **ends)
-    assert gpuctl("status").out.splitlines()[1:3] == [told, ""]
+    assert tls_told(gpuctl("status").out) == [told]
 
 
 def test_status_tells_why_the_newest_files_are_not_in_use(
@@ -113,17 +113,24 @@ def test_status_tells_why_the_newest_files_are_not_in_use(
     assert lines[1] == "tls: certificate expires in 90 days"
     assert lines[2].startswith("tls: the newest files are refused: cannot use /etc/gpud/tls")
     assert max(map(len, lines)) <= 80
-    until = lines.index("")
+    until = lines.index("CRITICAL gpu1: no answer within 2 s")
     assert " ".join(each.strip() for each in lines[2:until]).endswith("is that of another;")
 
 
 def test_what_has_to_be_done_about_a_certificate_is_coloured() -> None:
     def tones(**tls: object) -> list[str]:
-        return [tone for _, tone in tls_lines(node_pb2.TlsStatus(**tls), float(samples.NOW))]
+        return [tone for _, tone in tls_lines(node_pb2.TlsStatus(**tls), float(samples.NOW), 80)]
 
     assert tones(certificate_expire_time=samples.moment(86400 * 90)) == [""]
     assert tones(certificate_expire_time=samples.moment(86400)) == ["yellow"]
     assert tones(certificate_expire_time=samples.moment(-1), problem="x") == ["red", "yellow"]
+
+
+def tls_told(out: str) -> list[str]:
+    lines = out.splitlines()
+    told = [line for line in lines if line.startswith("tls:")]
+    assert lines[1 : 1 + len(told)] == told
+    return told
 
 
 def _tls(daemon: FakeDaemon, **tls: object) -> None:
@@ -135,9 +142,9 @@ def test_status_with_options_is_the_same_status(gpuctl: Gpuctl) -> None:
     assert gpuctl("status", "--no-color").out == gpuctl("status").out
 
 
-def test_status_as_json_has_the_answers_of_the_four_calls(gpuctl: Gpuctl) -> None:
+def test_status_as_json_has_the_answers_of_the_calls(gpuctl: Gpuctl) -> None:
     plain = json.loads(gpuctl("status", "-o", "json").out)
-    assert list(plain) == ["node", "devices", "instances", "reservations"]
+    assert list(plain) == ["node", "devices", "instances", "reservations", "alerts"]
     assert plain["node"]["state"] == "NODE_STATE_READY"
 
 

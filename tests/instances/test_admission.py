@@ -137,7 +137,7 @@ def promise(enforcement: Enforcement) -> Reservation:
 
 def in_mode(mode: str | None) -> Sample:
     card = sample(0)
-    return replace(card, readings=replace(card.readings, compute_mode=mode))
+    return replace(card, readings=card.readings.changed(compute_mode=mode))
 
 
 @pytest.mark.parametrize(

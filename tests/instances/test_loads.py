@@ -203,7 +203,7 @@ async def test_a_card_that_became_full_meanwhile_takes_no_load_that_fills_it(
     used = process(7, int(22.5 * GIB), "other")
     full = replace(
         full,
-        readings=replace(full.readings, memory_used_bytes=used.used_bytes),
+        readings=full.readings.changed(memory_used_bytes=used.used_bytes),
         processes=(used,),
         memory_used_at_list_bytes=used.used_bytes,
     )

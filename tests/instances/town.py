@@ -13,6 +13,7 @@ import msgspec
 
 from gpud.devices.snapshot import Sample, Snapshot
 from gpud.engines.api_key import ApiKey
+from gpud.engines.counting.counters import Counters
 from gpud.engines.engine import (
     Command,
     EngineProgram,
@@ -114,6 +115,9 @@ class ToldEngine:
 
     async def pulse(self, endpoint: str, key: ApiKey | None = None) -> Pulse | None:
         return self.told
+
+    async def counters(self, endpoint: str, key: ApiKey | None = None) -> Counters | None:
+        return self.told.counters if self.told is not None else None
 
     async def probe(
         self, endpoint: str, model: Model, options: ModelOptions, key: ApiKey | None = None

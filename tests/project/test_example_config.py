@@ -20,7 +20,9 @@ EXAMPLE = PACKAGING / "gpud.toml"
 COMMENTED_OUT = re.compile(r'^#(?=[a-z0-9_]+ = |"[^"]+" = |\[)', re.MULTILINE)
 
 # Names that people choose: of a table, and of what a table of values holds.
-TABLE_NAME = re.compile(r"^(models|profiles|reservations|sockets|tokens|quotas)\.[^.]+(?=\.)")
+TABLE_NAME = re.compile(
+    r"^(models|profiles|reservations|sockets|tokens|quotas|alerts\.rules|alerts\.sinks)\.[^.]+(?=\.)"
+)
 FREE_KEY = re.compile(r"(^identities|\.(labels|environment|counters))\..*")
 # A profile has a model's options, which are explained there.
 OF_PROFILES = re.compile(r"^profiles\.")
@@ -36,7 +38,10 @@ def uncommented(tmp_path: Path) -> Path:
 def keys_of(section: type[msgspec.Struct], prefix: str = "") -> set[str]:
     """Dotted names of all settings below a section; `*` stands for a name that people choose."""
     found: set[str] = set()
-    for name, kind in typing.get_type_hints(section).items():
+    # `for` is no name that an attribute may have.
+    written = dict(zip(section.__struct_fields__, section.__struct_encode_fields__, strict=True))
+    for attribute, kind in typing.get_type_hints(section).items():
+        name = written[attribute]
         inner = nested(kind)
         if inner is None:
             found.add(prefix + name)

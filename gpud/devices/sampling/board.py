@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -20,7 +20,10 @@ from gpud.devices.snapshot import (
     Sample,
     Snapshot,
     Thermal,
+    Verdict,
 )
+from gpud.devices.verdict.tally import Tally
+from gpud.devices.verdict.verdict import CLEAN, is_quiet, judge
 
 REFUSES_MEMORY = "the driver refuses its memory figures"
 DRIVER_STILL_OPENING = "its driver does not finish opening"
@@ -69,6 +72,7 @@ class Board:
     def __init__(self, bands: Bands) -> None:
         self.bands = bands
         self._infos: dict[str, DeviceInfo] = {}
+        self._ordered: tuple[DeviceInfo, ...] | None = None
         self._samples: dict[str, Sample] = {}
         self._standings: dict[str, Standing] = {}
         # Since when a device has vanished, and when it was last needed there (boottime seconds).
@@ -77,6 +81,9 @@ class Board:
         # How often a device that has given no process list yet did not tell it.
         self._refusals: dict[str, int] = {}
         self._numbers: dict[str, int] = {}
+        self._tally = Tally()
+        # Drivers that cannot be used although they are here, or are wanted.
+        self._warnings: tuple[str, ...] = ()
         # Drivers still being opened; None: no inventory has come yet.
         self._awaited: frozenset[str] | None = None
         self._is_complete = False
@@ -85,12 +92,19 @@ class Board:
     @property
     def known(self) -> tuple[DeviceInfo, ...]:
         """Every device, in alias order, `host` last."""
-        return tuple(sorted(self._infos.values(), key=_alias_order))
+        if self._ordered is None:
+            self._ordered = tuple(sorted(self._infos.values(), key=_alias_order))
+        return self._ordered
 
     @property
     def numbers(self) -> dict[str, int]:
         """The numbers that devices have, and that forgotten ones had, by UUID."""
         return dict(self._numbers)
+
+    @property
+    def xids(self) -> dict[str, dict[int, int]]:
+        """Errors by number since the daemon started, by UUID."""
+        return self._tally.all_counts()
 
     def find(self, uuid: str) -> DeviceInfo | None:
         """The device of that UUID."""
@@ -108,7 +122,9 @@ class Board:
     def take_inventory(self, inventory: Inventory, at: Instant) -> None:
         """Learn of new devices, and mark as LOST what an open driver has ceased to list."""
         self._awaited = frozenset(inventory.opening)
+        self._warnings = inventory.warnings
         listed = {info.uuid for info in inventory.devices}
+        self._ordered = None
         for info in inventory.devices:
             self._infos[info.uuid] = info
             self._number(info)
@@ -130,6 +146,7 @@ class Board:
                 self._needed[uuid] = at.boottime
             elif at.boottime - max(since, self._needed.get(uuid, since)) >= TOMBSTONE_SECONDS:
                 del self._infos[uuid], self._vanished[uuid]
+                self._ordered = None
                 self._samples.pop(uuid, None)
                 self._standings.pop(uuid, None)
                 self._needed.pop(uuid, None)
@@ -151,6 +168,10 @@ class Board:
         if answer.lost_reason:
             self._mark(info, Health.LOST, answer.lost_reason, answer)
             return
+        before = self._samples.get(answer.uuid)
+        if before is not None and self._goes_on(before, answer):
+            self._samples[answer.uuid] = _moved_on(before, answer)
+            return
         health, reason = _judge(info, answer.readings)
         last = self._list_of(answer)
         pressure, thermal = self._judge_bands(info, answer.readings, answer.boottime)
@@ -168,7 +189,19 @@ class Board:
             never_lists=last.is_never,
             pressure=pressure,
             thermal=thermal,
+            verdict=self._verdict(info, health, answer.readings, answer.boottime),
+            xids=self._xids_of(info),
         )
+
+    def take_xids(self, uuid: str, numbers: tuple[int, ...], at: Instant) -> None:
+        """Errors that a driver reported of a device, which need not answer for that."""
+        self._tally.take(uuid, numbers, at.boottime)
+        self._judge_again(uuid, at)
+
+    def settle(self, uuid: str, at: Instant) -> None:
+        """Somebody dealt with a device: the errors so far speak against it no more."""
+        self._tally.settle(uuid)
+        self._judge_again(uuid, at)
 
     def mark_unresponsive(self, uuid: str, reason: str, at: Instant) -> None:
         """It missed its deadline; one that is not there has none."""
@@ -185,13 +218,34 @@ class Board:
             boottime=at.boottime,
             wall=at.wall,
             samples=tuple(
-                self._as_hot_as_its_card(self._samples[info.uuid])
+                self._as_its_card(self._samples[info.uuid])
                 for info in self.known
                 if info.uuid in self._samples
             ),
             host=host,
             complete=self._is_complete,
+            warnings=self._warnings,
         )
+
+    def _goes_on(self, before: Sample, answer: Answer) -> bool:
+        """Whether only readings and times differ from the last sample, as at most ticks."""
+        info, readings = before.info, answer.readings
+        if (
+            before.health is not Health.HEALTHY
+            or answer.listed
+            or readings.memory_used_bytes is None
+            or before.verdict is not CLEAN
+            or info is not self._infos[answer.uuid]
+            or self._tally.still_open(answer.uuid)
+            or not is_quiet(readings)
+        ):
+            return False
+        standing = self._standings.get(answer.uuid)
+        if standing is None or standing.after(self.bands, info, readings, answer.boottime) is not (
+            standing
+        ):
+            return False
+        return standing.told(self.bands) == (before.pressure, before.thermal)
 
     def _has_all(self) -> bool:
         """Whether each device has answered or missed its deadline, and no driver is awaited."""
@@ -209,6 +263,8 @@ class Board:
             pressure=pressure,
             thermal=thermal,
             vanished_boottime=self._vanished.get(info.uuid),
+            verdict=self._verdict(info, health, last.readings, at.boottime),
+            xids=self._xids_of(info),
         )
 
     def _list_of(self, answer: Answer) -> _Listed:
@@ -244,12 +300,31 @@ class Board:
         self._standings[info.uuid] = standing
         return standing.told(self.bands)
 
-    def _as_hot_as_its_card(self, sample: Sample) -> Sample:
-        """A MIG slice has no sensor of its own."""
+    def _verdict(
+        self, info: DeviceInfo, health: Health, readings: Readings, boottime: float
+    ) -> Verdict:
+        known = None if info.uuid in self._vanished else health
+        return judge(known, readings, self._tally.still_open(info.uuid), boottime)
+
+    def _xids_of(self, info: DeviceInfo) -> Mapping[int, int] | None:
+        return self._tally.counts(info.uuid) if info.tells_xids else None
+
+    def _judge_again(self, uuid: str, at: Instant) -> None:
+        """With the errors as they are counted now; its readings stay those of its last sample."""
+        last = self._samples.get(uuid)
+        if last is not None:
+            self._samples[uuid] = replace(
+                last,
+                verdict=self._verdict(last.info, last.health, last.readings, at.boottime),
+                xids=self._xids_of(last.info),
+            )
+
+    def _as_its_card(self, sample: Sample) -> Sample:
+        """A MIG slice has no sensor of its own, and what its card meets it meets."""
         card = self._samples.get(sample.info.parent_uuid or "")
-        if card is None or card.thermal is sample.thermal:
+        if card is None or (card.thermal is sample.thermal and card.verdict == sample.verdict):
             return sample
-        return replace(sample, thermal=card.thermal)
+        return replace(sample, thermal=card.thermal, verdict=card.verdict)
 
     def _number(self, info: DeviceInfo) -> None:
         if info.index is None or info.uuid in self._numbers:
@@ -258,6 +333,25 @@ class Board:
         if len(self._numbers) > MAX_NUMBERS:
             oldest = next((uuid for uuid in self._numbers if uuid not in self._infos), None)
             self._numbers.pop(oldest or "", None)
+
+
+def _moved_on(before: Sample, answer: Answer) -> Sample:
+    """The same with other readings, at another time."""
+    return Sample(
+        info=before.info,
+        boottime=answer.boottime,
+        wall=answer.wall,
+        readings=answer.readings,
+        processes=before.processes,
+        listed_boottime=before.listed_boottime,
+        listed_wall=before.listed_wall,
+        memory_used_at_list_bytes=before.memory_used_at_list_bytes,
+        never_lists=before.never_lists,
+        pressure=before.pressure,
+        thermal=before.thermal,
+        verdict=before.verdict,
+        xids=before.xids,
+    )
 
 
 def _judge(info: DeviceInfo, readings: Readings) -> tuple[Health, str]:

@@ -39,7 +39,8 @@ class SamplerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     `nvml`: `auto` uses it where it is, `on` also complains where it is not. `simulated` holds
     (card, count). `scenario` is the path of the file that scripts simulated cards; "" for none.
-    `bands` are for the daemon's own side.
+    `disks` are the folders whose file systems are watched: (what, path). `bands` are for the
+    daemon's own side.
     """
 
     nvml: Literal["auto", "on", "off"] = "auto"
@@ -48,6 +49,7 @@ class SamplerSettings(msgspec.Struct, frozen=True, kw_only=True):
     scenario: str = ""
     interval_seconds: float = 1.0
     processes_every: int = 5
+    disks: tuple[tuple[str, str], ...] = ()
     bands: Bands = Bands()
 
 
@@ -59,7 +61,8 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     since, are called (gpu{number}), by UUID. `skipped`: UUIDs that must not be touched, and "nvml"
     if that driver must not be. `only`: read this one device once, or just open that driver, then
     end.
-    `attachments`: whose processes are whose, beside what their environments say.
+    `attachments`: whose processes are whose, beside what their environments say. `xids`: errors
+    that earlier lives have told, by UUID and number.
     """
 
     settings: SamplerSettings
@@ -69,6 +72,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     skipped: tuple[str, ...] = ()
     only: str = ""
     attachments: AttachmentTable = AttachmentTable()
+    xids: dict[str, dict[int, int]] = {}
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -88,12 +92,13 @@ class Inventory(Frame, frozen=True, tag="inventory"):
     """All devices of the drivers that are open.
 
     `opening`: drivers still being opened, or left alone for now. `unavailable`: drivers that are
-    not here, each with the reason.
+    not here, each with the reason. `warnings`: what people have to know of these.
     """
 
     devices: tuple[DeviceInfo, ...]
     opening: tuple[str, ...] = ()
     unavailable: dict[str, str] = {}
+    warnings: tuple[str, ...] = ()
 
 
 class Answer(Frame, frozen=True, tag="answer"):
@@ -120,6 +125,14 @@ class Unanswered(Frame, frozen=True, kw_only=True, tag="unanswered"):
     uuid: str
 
 
+class Alarm(Frame, frozen=True, kw_only=True, tag="alarm"):
+    """Errors (Xids) that a driver reported of a device since it was last asked, one by one."""
+
+    then: str | None = None
+    uuid: str
+    xids: tuple[int, ...]
+
+
 class TickEnded(Frame, frozen=True, tag="end"):
     """Every device of this tick was read, but for those unanswered."""
 
@@ -143,7 +156,7 @@ class ModeAnswer(Frame, frozen=True, kw_only=True, tag="mode"):
     outcome: ModeOutcome
 
 
-AnyFrame = TickBegan | Inventory | Answer | Unanswered | TickEnded | Remark | ModeAnswer
+AnyFrame = TickBegan | Inventory | Answer | Unanswered | Alarm | TickEnded | Remark | ModeAnswer
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnyFrame)
@@ -159,18 +172,21 @@ class FrameParser:
     """Cuts a stream of bytes into frames."""
 
     def __init__(self) -> None:
-        self._pending = bytearray()
+        self._pending = b""
 
     def feed(self, received: bytes) -> Iterator[AnyFrame]:
         """The frames completed by these bytes. Raises ValueError on what is not a frame."""
-        self._pending += received
-        while len(self._pending) >= LENGTH_BYTES:
-            size = int.from_bytes(self._pending[:LENGTH_BYTES], "little")
+        pending = self._pending + received if self._pending else received
+        self._pending = b""
+        at, length, view = 0, len(pending), memoryview(pending)
+        while length - at >= LENGTH_BYTES:
+            size = int.from_bytes(view[at : at + LENGTH_BYTES], "little")
             if size > MAX_FRAME_BYTES:
                 raise ValueError(f"a frame of {size} bytes")
-            end = LENGTH_BYTES + size
-            if len(self._pending) < end:
-                return
-            body = bytes(self._pending[LENGTH_BYTES:end])
-            del self._pending[:end]
-            yield _decoder.decode(body)
+            end = at + LENGTH_BYTES + size
+            if length < end:
+                break
+            frame = _decoder.decode(view[at + LENGTH_BYTES : end])
+            at = end
+            yield frame
+        self._pending = pending[at:]

@@ -13,226 +13,40 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable
 from typing import BinaryIO, NoReturn
 
 import msgspec
 
 from gpud.clock import Clock, SystemClock
 from gpud.devices.attached import AttachmentTable
-from gpud.devices.driver import (
-    HOST,
-    NVML,
-    SIMULATED,
-    Aliases,
-    DeviceLost,
-    Driver,
-    DriverOutdated,
-    DriverUnavailable,
-    ListRefused,
-    driver_name,
-)
-from gpud.devices.host import HostDriver, HostProbe
+from gpud.devices.driver import DeviceLost, Driver, DriverOutdated, ListRefused
+from gpud.devices.machine.disks import DiskWatch
+from gpud.devices.machine.probe import HostProbe
 from gpud.devices.processes import ProcessTable
+from gpud.devices.sampling.fleet import Fleet, Send, standard_openers
 from gpud.devices.sampling.frames import (
     COMMAND_ATTACH,
     COMMAND_LIST,
     COMMAND_MODE,
     COMMAND_TAKE,
     COMMAND_TICK,
+    Alarm,
     Answer,
     AnyFrame,
-    Inventory,
     Orders,
     Remark,
-    SamplerSettings,
     TickBegan,
     TickEnded,
     encode_frame,
 )
 from gpud.devices.sampling.mode_setter import ModeSetter
 from gpud.devices.sampling.reader import Mark, Reader
-from gpud.devices.simulated import Scenario, SimulatedDriver, simulated_slots
 from gpud.devices.snapshot import DeviceInfo, Readings
 
 MIN_INTERVAL_SECONDS = 0.01
-NVML_LIBRARY = "libnvidia-ml.so.1"
 # A call to a healthy device takes far less, and one that hangs is waited for only once.
 PATIENCE_SECONDS = 0.05
-# The first tick waits this long for NVML, so that the first snapshot usually has its cards.
-OPENING_GRACE_SECONDS = 1.0
-# A driver that is missing or broken stays so until somebody installs something.
-REOPEN_SECONDS = 60.0
-
-Send = Callable[[AnyFrame], None]
-
-
-class Opening:
-    """A driver being opened on a thread of its own.
-
-    Initialising cards that nothing else holds open takes seconds each, and can hang: meanwhile the
-    other devices are sampled.
-    """
-
-    def __init__(self, open_driver: Callable[[], Driver]) -> None:
-        self._open_driver = open_driver
-        self._outcome: Driver | DriverUnavailable | None = None
-        self._thread = threading.Thread(target=self._run, name="opening", daemon=True)
-        self._thread.start()
-
-    def outcome(self, wait_seconds: float) -> Driver | DriverUnavailable | None:
-        """What came of it; None: still at it."""
-        self._thread.join(wait_seconds)
-        return self._outcome
-
-    def _run(self) -> None:
-        try:
-            self._outcome = self._open_driver()
-        except DriverUnavailable as unavailable:
-            self._outcome = unavailable
-
-
-Openers = Mapping[str, Callable[[], Driver]]
-
-
-def standard_openers(
-    orders: Orders, table: ProcessTable, clock: Clock, tell: Send, skipped: Set[str]
-) -> Openers:
-    """How each driver that is asked for is opened, by its name; `skipped` as in Fleet."""
-    settings = orders.settings
-    aliases = Aliases(orders.numbers)
-    openers: dict[str, Callable[[], Driver]] = {}
-    if settings.nvml != "off":
-        openers[NVML] = lambda: _open_nvml(table, aliases, orders.known, skipped)
-    if settings.host:
-        openers[HOST] = lambda: HostDriver(orders.host_uuid, table, clock)
-    if settings.simulated:
-        openers[SIMULATED] = lambda: _open_simulated(settings, table, aliases, clock, tell)
-    return openers
-
-
-def _open_simulated(
-    settings: SamplerSettings, table: ProcessTable, aliases: Aliases, clock: Clock, tell: Send
-) -> Driver:
-    def complain(problem: str) -> None:
-        tell(Remark(level="warning", event="scenario.flawed", detail=problem))
-
-    slots = simulated_slots(settings.simulated, aliases)
-    scenario = Scenario(settings.scenario, complain, [info.alias for info, _ in slots])
-    return SimulatedDriver(slots, table, scenario, clock)
-
-
-def _open_nvml(
-    table: ProcessTable, aliases: Aliases, known: tuple[DeviceInfo, ...], skipped: Set[str]
-) -> Driver:
-    # Most hosts without a card lack the library too; the binding would be 3 MiB of nothing.
-    import ctypes
-
-    try:
-        ctypes.CDLL(NVML_LIBRARY)
-    except OSError as problem:
-        raise DriverUnavailable(driver=NVML, reason=str(problem), is_absent=True) from problem
-    from gpud.devices.nvml import NvmlDriver
-
-    driver = NvmlDriver(table, aliases, known, skipped)
-    driver.devices()  # the first touch of each card is slow as well
-    return driver
-
-
-class Fleet:
-    """The drivers that are open, NVML being opened again and again, and all their devices.
-
-    `skipped`: devices, and maybe NVML as a whole, that must not be touched; the caller may take
-    some out.
-    """
-
-    def __init__(
-        self,
-        orders: Orders,
-        openers: Openers,
-        skipped: set[str],
-        clock: Clock,
-        tell: Send,
-    ) -> None:
-        self.skipped = skipped
-        self._orders = orders
-        self._openers = openers
-        self._clock = clock
-        self._tell = tell
-        self._drivers: dict[str, Driver] = {}
-        self._opening: Opening | None = None
-        self._unavailable: dict[str, str] = {}
-        self._reopen_boottime = 0.0
-        self._open_all()
-
-    def settle(self, grace_seconds: float = 0.0) -> bool:
-        """Move NVML's opening along, without blocking beyond the grace; True when it is there."""
-        if NVML not in self._openers or NVML in self._drivers:
-            return False
-        if self._opening is None:
-            due = self._clock.now().boottime >= self._reopen_boottime
-            if not due or NVML in self.skipped:
-                return False
-            self._opening = Opening(self._openers[NVML])
-        outcome = self._opening.outcome(grace_seconds)
-        if outcome is None:
-            return False
-        self._opening = None
-        if isinstance(outcome, DriverUnavailable):
-            self._give_up(NVML, outcome)
-            return False
-        self._drivers[NVML] = outcome
-        self._unavailable.pop(NVML, None)
-        return True
-
-    def inventory(self) -> Inventory:
-        """Every device there is now, with its drivers asked anew."""
-        found: list[DeviceInfo] = []
-        for name, driver in tuple(self._drivers.items()):
-            try:
-                found += driver.devices()
-            except DriverUnavailable as unavailable:
-                del self._drivers[name]
-                driver.close()
-                self._give_up(name, unavailable)
-        waited_for = self._opening is not None or NVML in self.skipped
-        return Inventory(
-            devices=tuple(found),
-            opening=(NVML,) if waited_for else (),
-            unavailable=dict(self._unavailable),
-        )
-
-    @property
-    def may_hang(self) -> str:
-        """The driver that may hang when it is asked for its devices; "" if it is not open."""
-        return NVML if NVML in self._drivers else ""
-
-    def driver(self, info: DeviceInfo) -> Driver:
-        """The driver that this device is read through."""
-        return self._drivers[driver_name(info.kind)]
-
-    def _open_all(self) -> None:
-        # A probe has nothing to do but wait; else the other devices must not.
-        self.settle(REOPEN_SECONDS if self._orders.only else OPENING_GRACE_SECONDS)
-        others = {name: open_() for name, open_ in self._openers.items() if name != NVML}
-        # They are read first: so they are fresh whatever a card does.
-        self._drivers = others | self._drivers
-
-    def _give_up(self, name: str, unavailable: DriverUnavailable) -> None:
-        self._reopen_boottime = self._clock.now().boottime + REOPEN_SECONDS
-        if self._unavailable.get(name) == unavailable.reason:
-            return
-        self._unavailable[name] = unavailable.reason
-        is_wanted = self._orders.settings.nvml == "on"
-        is_expected = unavailable.is_absent and not is_wanted
-        hint = '; devices.nvml = "on" wants it: install it, or write "auto"' if is_wanted else ""
-        self._tell(
-            Remark(
-                level="info" if is_expected else "warning",
-                event="driver.unavailable",
-                detail=f"{unavailable}{hint}",
-            )
-        )
 
 
 class Helper:
@@ -250,6 +64,7 @@ class Helper:
         self._only = only
         # Called with the UUID of whom is asked, and with "" once that is over.
         self.mark: Callable[[str], None] = lambda _: None
+        self.disks = DiskWatch(())
         self._send = send
         self._clock = clock
         self._reader = Reader(self._ask, send, PATIENCE_SECONDS)
@@ -257,6 +72,8 @@ class Helper:
         self._probe = HostProbe()
         self._devices: tuple[DeviceInfo, ...] = ()
         self._wants_list = True
+        # Drivers that were asked for alarms in this tick.
+        self._heard: set[Driver] = set()
 
     def list_soon(self) -> None:
         """Look for devices and processes anew at the next tick."""
@@ -290,6 +107,7 @@ class Helper:
             opening = inventory = self._fleet.inventory()
             self._devices = inventory.devices
         plan = [info for info in self._devices if self._is_wanted(info.uuid)]
+        self._heard.clear()
         if self._only:
             self._send(msgspec.structs.replace(opening, then=self._only if plan else ""))
             for info in plan:
@@ -297,7 +115,8 @@ class Helper:
         else:
             self._send(opening)
             self._reader.read(plan, listing=listing)
-        self._send(TickEnded(host=self._probe.read()))
+        disks = self.disks.read(now.boottime)
+        self._send(TickEnded(host=self._probe.read(now.boottime, disks)))
 
     def _is_wanted(self, uuid: str) -> bool:
         if self._only:
@@ -310,6 +129,7 @@ class Helper:
         now = self._clock.now()
         readings, processes, lost_reason, refused = Readings(), None, "", False
         self.mark(info.uuid)
+        self._hear(driver)
         try:
             readings = driver.readings(info.uuid)
             processes = driver.processes(info.uuid) if listing else None
@@ -329,6 +149,17 @@ class Helper:
             processes=processes,
         )
 
+    def _hear(self, driver: Driver) -> None:
+        """Once a tick, and before its devices are read: an error makes it read them in whole.
+
+        A probe leaves it alone: the process beside it hears the same.
+        """
+        if self._only or driver in self._heard:
+            return
+        self._heard.add(driver)
+        for uuid, xid in driver.alarms():
+            self._send(Alarm(uuid=uuid, xids=(xid,)))
+
 
 def build(orders: Orders, send: Send, clock: Clock) -> Helper:
     """A helper with the real drivers, those opened that open at once."""
@@ -336,7 +167,11 @@ def build(orders: Orders, send: Send, clock: Clock) -> Helper:
     table.attach(orders.attachments)
     skipped = set(orders.skipped)
     openers = standard_openers(orders, table, clock, send, skipped)
-    return Helper(Fleet(orders, openers, skipped, clock, send), table, orders.only, send, clock)
+    fleet = Fleet(orders, openers, skipped, clock, send)
+    helper = Helper(fleet, table, orders.only, send, clock)
+    if not orders.only:
+        helper.disks = DiskWatch(orders.settings.disks)
+    return helper
 
 
 class FrameWriter:

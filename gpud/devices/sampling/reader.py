@@ -5,6 +5,7 @@ And the mark that tells whom, should the driver take the whole process down.
 
 from __future__ import annotations
 
+import mmap
 import os
 import queue
 import threading
@@ -117,12 +118,16 @@ class Mark:
     """
 
     def __init__(self, descriptor: int) -> None:
+        """Of a file in memory (memfd), made as large as it needs to be."""
         self.descriptor = descriptor
+        os.ftruncate(descriptor, MARK_BYTES)
+        # Mapped, for it is written twice for each device at each tick.
+        self._memory = mmap.mmap(descriptor, MARK_BYTES)
 
     def write(self, uuid: str) -> None:
         """Say that a device is asked; "" for none."""
-        os.pwrite(self.descriptor, uuid.encode().ljust(MARK_BYTES, b"\0"), 0)
+        self._memory[:] = uuid.encode().ljust(MARK_BYTES, b"\0")
 
     def read(self) -> str:
         """What was written last."""
-        return os.pread(self.descriptor, MARK_BYTES, 0).rstrip(b"\0").decode(errors="replace")
+        return self._memory[:].rstrip(b"\0").decode(errors="replace")

@@ -29,6 +29,7 @@ from gpud.devices.sampling.frames import (
     COMMAND_LIST,
     COMMAND_TAKE,
     COMMAND_TICK,
+    Alarm,
     Answer,
     AnyFrame,
     Inventory,
@@ -127,6 +128,10 @@ class Sampler:
         if self._live is not None:
             self._live.command(COMMAND_TICK)
 
+    def settle(self, uuid: str) -> None:
+        """Somebody dealt with a device: errors that it reported so far count no more."""
+        self._board.settle(uuid, self._clock.now())
+
     def list_soon(self) -> None:
         """Have process lists read at the next tick."""
         if self._live is not None:
@@ -165,6 +170,7 @@ class Sampler:
                 numbers=self._board.numbers,
                 skipped=tuple(self._stuck),
                 attachments=self._attachments,
+                xids=self._board.xids,
             )
             self._unanswered.clear()
             try:
@@ -244,6 +250,13 @@ class Sampler:
                 self._take_inventory(frame)
             case Unanswered():
                 self._unanswered[frame.uuid] = asyncio.get_running_loop().time()
+            case Alarm() | Remark() | ModeAnswer():
+                self._take_other(frame)
+
+    def _take_other(self, frame: Alarm | Remark | ModeAnswer) -> None:
+        match frame:
+            case Alarm():
+                self._board.take_xids(frame.uuid, frame.xids, self._clock.now())
             case Remark():
                 self._relay(frame)
             case ModeAnswer():

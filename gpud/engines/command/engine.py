@@ -10,10 +10,11 @@ from gpud.engines.api_key import ApiKey
 from gpud.engines.command import metrics, sizes, spec
 from gpud.engines.command.program import Looks, ProgramRefused
 from gpud.engines.command.requests import explain_exit, first_request
+from gpud.engines.counting.counters import Counters
 from gpud.engines.engine import Command, EngineProgram, Pulse, Readiness, StartRequest, Warmth
 from gpud.engines.llama_command import environment
 from gpud.engines.options.ownership import refuse_others
-from gpud.engines.probe import Answer, Probe, ProbeFailed, ProbeFault
+from gpud.engines.probe import Answer, Probe, ProbeFailed, ProbeFault, checked
 from gpud.models.catalogue import Inspection
 from gpud.models.footprint import DeviceTraits
 from gpud.models.model import CommandSpec, EngineKind, Footprint, Model, ModelOptions
@@ -143,12 +144,21 @@ class CommandEngine:
         if told is None or not told.metrics:
             return None
         try:
-            answer = await self._probe.get(endpoint + told.metrics, HEALTH_LIMIT_SECONDS, key)
+            return metrics.pulse(await self._metrics(endpoint, told, key), told.counters)
         except ProbeFailed:
             return None
-        if answer.status != 200:
+
+    async def counters(self, endpoint: str, key: ApiKey | None = None) -> Counters | None:
+        """All that its entry names; None where it names nothing. Raises ProbeFailed."""
+        told = self._spec_at(endpoint)
+        if told is None or not told.metrics:
             return None
-        return metrics.pulse(answer.body.decode(errors="replace"), told.counters)
+        return metrics.counters(await self._metrics(endpoint, told, key), told.counters)
+
+    async def _metrics(self, endpoint: str, told: CommandSpec, key: ApiKey | None) -> str:
+        url = endpoint + told.metrics
+        answer = checked(url, await self._probe.get(url, HEALTH_LIMIT_SECONDS, key))
+        return answer.body.decode(errors="replace")
 
     async def in_flight(self, endpoint: str, key: ApiKey | None = None) -> int | None:
         """Requests running and waiting; None: no counter tells. Never raises."""

@@ -1,51 +1,84 @@
-"""Pure: a Pulse from metrics in the Prometheus text format."""
+"""Pure: what a server counts, by the names of metrics that its entry gives."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
+from gpud.engines.counting.counters import Counters, at_once, counted, share
+from gpud.engines.counting.exposition import Exposition, of_histograms, read
 from gpud.engines.engine import Pulse
 
-# `name{labels} value [timestamp]`; a label's value may hold escaped quotes, and braces.
-_SAMPLE: Final = re.compile(
-    r'^([A-Za-z_:][A-Za-z0-9_:]*)(?:\{(?:[^"}]|"(?:[^"\\\n]|\\.)*")*\})? +(\S+)(?: +-?\d+)?\s*$',
-    re.MULTILINE,
+# What an entry may name: numbers, and histograms of spans in seconds.
+NUMBERS: Final = (
+    "running",
+    "waiting",
+    "progress",
+    "completed",
+    "tokens",
+    "failed",
+    "prompt_tokens",
+    "cached_tokens",
+    "slots",
+    "kv_used",
 )
+HISTOGRAMS: Final = ("time_to_first_token", "inter_token", "request")
 
 
-def totals(text: str) -> dict[str, float]:
-    """Each metric's value, over all its series; what is no finite number is left out."""
-    found: dict[str, float] = {}
-    for name, written in _SAMPLE.findall(text):
-        value = _number(written)
-        if value is not None:
-            found[name] = found.get(name, 0.0) + value
-    return found
-
-
-def pulse(text: str, counters: Iterable[tuple[str, str]]) -> Pulse:
+def pulse(text: str, named: Iterable[tuple[str, str]]) -> Pulse:
     """What these counters tell, each named by its metric; None what the text does not hold."""
-    found, names = totals(text), dict(counters)
-
-    def told(field: str) -> float | None:
-        return found.get(names.get(field, ""))
-
-    running, waiting = told("running"), told("waiting")
+    names = dict(named)
+    told = _read(text, names)
+    said = _counters(told, names)
     return Pulse(
-        running=None if running is None else max(0, round(running)),
-        waiting=None if waiting is None else max(0, round(waiting)),
-        progress=told("progress"),
-        completed=told("completed"),
-        tokens=told("tokens"),
+        running=said.running,
+        waiting=said.waiting,
+        progress=_number(told, names, "progress"),
+        completed=said.requests,
+        tokens=said.generated_tokens,
+        kv_used_fraction=said.kv_used_ratio,
+        counters=said,
     )
 
 
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+def counters(text: str, named: Iterable[tuple[str, str]]) -> Counters:
+    """The same, in the words of every engine."""
+    names = dict(named)
+    return _counters(_read(text, names), names)
+
+
+def _counters(told: Exposition, names: Mapping[str, str]) -> Counters:
+    def total(field: str) -> float | None:
+        return counted(_number(told, names, field))
+
+    def at_present(field: str) -> int | None:
+        value = _number(told, names, field)
+        return None if value is None else at_once(max(0.0, value))
+
+    generated, prompt, cached = total("tokens"), total("prompt_tokens"), total("cached_tokens")
+    return Counters(
+        running=at_present("running"),
+        waiting=at_present("waiting"),
+        slots=at_present("slots"),
+        kv_used_ratio=share(_number(told, names, "kv_used")),
+        generated_tokens=generated,
+        given_tokens=generated,
+        prompt_tokens=prompt,
+        cached_tokens=cached,
+        looked_up_tokens=None if cached is None else prompt,
+        requests=total("completed"),
+        failed=total("failed"),
+        time_to_first_token=told.histogram(names.get("time_to_first_token", "")),
+        inter_token=told.histogram(names.get("inter_token", "")),
+        request=told.histogram(names.get("request", "")),
+        is_cut=told.is_cut,
+    )
+
+
+def _read(text: str, names: Mapping[str, str]) -> Exposition:
+    spans = (names[field] for field in HISTOGRAMS if field in names)
+    return read(text, frozenset((*names.values(), *of_histograms(*spans))))
+
+
+def _number(told: Exposition, names: Mapping[str, str], field: str) -> float | None:
+    return told.total(names[field]) if field in names else None

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from gpud.engines.command.metrics import HISTOGRAMS, NUMBERS
 from gpud.engines.engine import ENVIRONMENT_NAMES, StartRequest
 from gpud.errors import OptionInvalid
 from gpud.models.model import CommandSpec
@@ -17,8 +18,8 @@ PLACEHOLDERS: Final = ("PORT", "DEVICES", "MODEL", "DIRECTORY")
 MOST_WORDS: Final = 256
 MOST_BYTES: Final = 4096
 MOST_NAMES: Final = 64
-# What a Pulse can be told of it.
-COUNTERS: Final = ("running", "waiting", "progress", "completed", "tokens")
+# What it can be asked for.
+COUNTERS: Final = (*NUMBERS, *HISTOGRAMS)
 
 _PLACEHOLDER: Final = re.compile(r"\$\{([^}]*)(\}?)")
 _NAME: Final = re.compile(r"[A-Z][A-Z0-9_]{0,63}")

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from gpud.engines.api_key import ApiKey
+from gpud.engines.counting.counters import Counters
 from gpud.engines.engine import (
     Command,
     Covered,
@@ -19,8 +20,8 @@ from gpud.engines.engine import (
     StartRequest,
     Warmth,
 )
-from gpud.engines.probe import Answer, Probe, ProbeFailed, ProbeFault
-from gpud.engines.vllm import command, options, output
+from gpud.engines.probe import Answer, Probe, ProbeFailed, ProbeFault, checked
+from gpud.engines.vllm import command, metrics, options, output
 from gpud.engines.vllm.program import Programs
 from gpud.models.catalogue import Inspection
 from gpud.models.footprint import DeviceTraits
@@ -130,7 +131,7 @@ class Vllm:
         before = await self._speed(endpoint, key)
         request = _request(model, embedding=bool(options_.embedding), tokens=WARM_UP_TOKENS)
         answer = await self._ask(endpoint, request, WARM_UP_LIMIT_SECONDS, key)
-        warmth = output.warmth(before, await self._speed(endpoint, key))
+        warmth = metrics.warmth(before, await self._speed(endpoint, key))
         first = warmth.time_to_first_token_seconds
         prompt = output.prompt_tokens(_object(answer))
         step = options_.max_num_batched_tokens or 0
@@ -152,7 +153,7 @@ class Vllm:
         url = f"{endpoint}/v1/completions"
         answer = await self._probe.post_json(url, body, WARM_UP_LIMIT_SECONDS, key)
         if answer.status >= 500:  # one that takes no such prompt says 400, and is none the worse
-            _check(url, answer)
+            checked(url, answer)
 
     async def probe(
         self, endpoint: str, model: Model, options_: ModelOptions, key: ApiKey | None = None
@@ -163,8 +164,12 @@ class Vllm:
 
     async def pulse(self, endpoint: str, key: ApiKey | None = None) -> Pulse | None:
         """What its counters say; asking for them does not wake a server that sleeps."""
-        metrics = await self._metrics(endpoint, key)
-        return None if metrics is None else output.pulse(metrics)
+        told = await self._metrics(endpoint, key)
+        return None if told is None else metrics.pulse(told)
+
+    async def counters(self, endpoint: str, key: ApiKey | None = None) -> Counters:
+        """All that it counts; asking does not wake a server that sleeps. Raises ProbeFailed."""
+        return metrics.counters(await self._asked(endpoint, key))
 
     async def in_flight(self, endpoint: str, key: ApiKey | None = None) -> int | None:
         """Requests being served or waiting; None: it does not tell. Never raises."""
@@ -180,7 +185,7 @@ class Vllm:
         frees nothing. Raises ProbeFailed.
         """
         url = f"{endpoint}/sleep?level={level}"
-        _check(url, await self._probe.post_json(url, {}, SLEEP_LIMIT_SECONDS, key))
+        checked(url, await self._probe.post_json(url, {}, SLEEP_LIMIT_SECONDS, key))
 
     async def wake(self, endpoint: str, key: ApiKey | None = None, level: int = 1) -> None:
         """Wake it; it serves as before once this returns. Raises ProbeFailed.
@@ -197,7 +202,7 @@ class Vllm:
             ]
         for path, body in steps:
             url = endpoint + path
-            _check(url, await self._probe.post_json(url, body, SLEEP_LIMIT_SECONDS, key))
+            checked(url, await self._probe.post_json(url, body, SLEEP_LIMIT_SECONDS, key))
 
     async def is_sleeping(self, endpoint: str, key: ApiKey | None = None) -> bool | None:
         """Whether it sleeps; None: it was not loaded with `sleep_mode`, or does not answer."""
@@ -210,7 +215,7 @@ class Vllm:
 
     async def cache_config(self, endpoint: str, key: ApiKey | None = None) -> dict[str, str]:
         """What it says of its cache; empty where it does not answer. Never raises."""
-        return output.cache_config(await self._metrics(endpoint, key) or "")
+        return metrics.cache_config(await self._metrics(endpoint, key) or "")
 
     def measured_bytes(self, output_: tuple[str, ...]) -> int | None:
         """What the engine says that it allocated; None: its output does not tell."""
@@ -234,13 +239,17 @@ class Vllm:
 
     async def _metrics(self, endpoint: str, key: ApiKey | None) -> str | None:
         try:
-            answer = await self._probe.get(f"{endpoint}/metrics", METRICS_LIMIT_SECONDS, key)
+            return await self._asked(endpoint, key)
         except ProbeFailed:
             return None
-        return answer.body.decode(errors="replace") if answer.status == 200 else None
 
-    async def _speed(self, endpoint: str, key: ApiKey | None) -> output.Speed | None:
-        return output.speed(await self._metrics(endpoint, key) or "")
+    async def _asked(self, endpoint: str, key: ApiKey | None) -> str:
+        url = f"{endpoint}/metrics"
+        answer = checked(url, await self._probe.get(url, METRICS_LIMIT_SECONDS, key))
+        return answer.body.decode(errors="replace")
+
+    async def _speed(self, endpoint: str, key: ApiKey | None) -> metrics.Speed | None:
+        return metrics.speed(await self._metrics(endpoint, key) or "")
 
     async def _ask(
         self,
@@ -251,20 +260,13 @@ class Vllm:
     ) -> Answer:
         path, body = request
         url = endpoint + path
-        return _check(url, await self._probe.post_json(url, body, limit_seconds, key))
+        return checked(url, await self._probe.post_json(url, body, limit_seconds, key))
 
 
 def _model(inspection: Inspection | None) -> HfModel:
     if inspection is None or inspection.hf is None:
         raise SafetensorsInvalid("is no folder with a config.json and safetensors")
     return inspection.hf
-
-
-def _check(url: str, answer: Answer) -> Answer:
-    if answer.status != 200:
-        detail = f"{answer.status} {answer.body[:200].decode(errors='replace')}"
-        raise ProbeFailed(url=url, fault=ProbeFault.STATUS, detail=detail)
-    return answer
 
 
 def _request(model: Model, *, embedding: bool, tokens: int) -> tuple[str, dict[str, Any]]:

@@ -1,22 +1,14 @@
-"""Pure: what vLLM prints and counts, understood: progress, bytes, pulse, and why it ended."""
+"""Pure: what vLLM prints and answers, understood: progress, bytes, and why it ended."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
-from gpud.engines.engine import Covered, Pulse, Warmth
+from gpud.engines.engine import Covered
 from gpud.models.model import FootprintWhat
 from gpud.units import GIB
-
-# `vllm:num_requests_running{engine="0",model_name="tiny"} 1.0`; one line for each engine core.
-_SAMPLE = re.compile(r"^vllm:(\w+)(?:\{([^}]*)\})? ([0-9.eE+-]+)$", re.MULTILINE)
-_LABEL = re.compile(r'(\w+)="([^"]*)"')
-# Tokens that went through a step, then those of prompts that were finished and those given. All of
-# them only grow, so their sum does with any work that is done.
-_WORK: Final = ("iteration_tokens_total_sum", "generation_tokens_total", "prompt_tokens_total")
 
 # Lines in the order in which a start prints them, and how far it then is. Time goes into imports,
 # three times over, more than into the weights of anything small; so these are marks, not shares.
@@ -140,83 +132,6 @@ def covered(lines: tuple[str, ...]) -> Covered | None:
     return Covered(what=frozenset(what), bytes=round(max(weights) * GIB) + max(cache, default=0))
 
 
-def _samples(metrics: str) -> dict[str, list[tuple[dict[str, str], float]]]:
-    found: dict[str, list[tuple[dict[str, str], float]]] = {}
-    for name, labels, value in _SAMPLE.findall(metrics):
-        found.setdefault(name, []).append((dict(_LABEL.findall(labels)), float(value)))
-    return found
-
-
-def pulse(metrics: str) -> Pulse:
-    """From the text of /metrics; what a build does not have stays None."""
-    samples = _samples(metrics)
-
-    def total(name: str) -> float | None:
-        return sum(value for _, value in samples[name]) if name in samples else None
-
-    running, waiting = total("num_requests_running"), total("num_requests_waiting")
-    work = [value for name in _WORK if (value := total(name)) is not None]
-    used = [value for _, value in samples.get("kv_cache_usage_perc", [])]
-    asleep = [
-        value
-        for labels, value in samples.get("engine_sleep_state", [])
-        if labels.get("sleep_state") == "awake"
-    ]
-    return Pulse(
-        running=None if running is None else int(running),
-        waiting=None if waiting is None else int(waiting),
-        progress=sum(work) if work else None,
-        completed=total("request_success_total"),
-        tokens=total("generation_tokens_total"),
-        kv_used_fraction=max(used, default=None),
-        sleeping=bool(asleep) and min(asleep) == 0,
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Speed:
-    """Sums of all requests since the server started, for the difference of two moments."""
-
-    first_tokens: float
-    first_token_seconds: float
-    later_tokens: float
-    later_seconds: float
-
-
-def speed(metrics: str) -> Speed | None:
-    """From the text of /metrics; None where a build counts otherwise."""
-    samples = _samples(metrics)
-    names = (
-        "time_to_first_token_seconds_count",
-        "time_to_first_token_seconds_sum",
-        "inter_token_latency_seconds_count",
-        "inter_token_latency_seconds_sum",
-    )
-    if any(name not in samples for name in names):
-        return None
-    totals = [sum(value for _, value in samples[name]) for name in names]
-    return Speed(
-        first_tokens=totals[0],
-        first_token_seconds=totals[1],
-        later_tokens=totals[2],
-        later_seconds=totals[3],
-    )
-
-
-def warmth(before: Speed | None, after: Speed | None) -> Warmth:
-    """What the requests between two moments showed."""
-    if before is None or after is None:
-        return Warmth(tokens_per_second=None, time_to_first_token_seconds=None)
-    seconds = after.later_seconds - before.later_seconds
-    tokens = after.later_tokens - before.later_tokens
-    firsts = after.first_tokens - before.first_tokens
-    waited = after.first_token_seconds - before.first_token_seconds
-    return Warmth(
-        tokens_per_second=tokens / seconds if tokens > 0 and seconds > 0 else None,
-        time_to_first_token_seconds=waited / firsts if firsts > 0 else None,
-    )
-
-
 def prompt_tokens(answer: Mapping[str, Any]) -> int:
     """How long the prompt of an answer was, in tokens; 0 where it does not say."""
     usage = answer.get("usage")
@@ -230,12 +145,3 @@ def longest_prompt(listed: Mapping[str, Any]) -> int:
     first = models[0] if isinstance(models, list) and models else None
     count = first.get("max_model_len") if isinstance(first, dict) else None
     return count if isinstance(count, int) else 0
-
-
-def cache_config(metrics: str) -> dict[str, str]:
-    """What it says of its cache; empty where it says nothing.
-
-    Among it kv_cache_memory_bytes, kv_cache_size_tokens and block_size.
-    """
-    found = _samples(metrics).get("cache_config_info", [])
-    return found[0][0] if found else {}

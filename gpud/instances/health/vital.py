@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, replace
 
+from gpud.engines.counting.counters import Counters, given_between
 from gpud.engines.engine import Pulse, Readiness
 from gpud.settings import Health
 
@@ -139,12 +140,21 @@ def _differs(before: float | None, now: float | None) -> bool:
 
 def _rate(before: Vital, after: Vital, now: float) -> float | None:
     """Tokens in a second, of a span that began and ended with requests in flight."""
-    first = before.pulse.tokens if before.pulse is not None else None
-    last = after.pulse.tokens if after.pulse is not None else None
+    first, last = before.pulse, after.pulse
     if first is None or last is None or before.pulsed is None or now <= before.pulsed:
         return None
+    given = _given(first, last)
     is_busy = bool(before.in_flight) and bool(after.in_flight)
-    return (last - first) / (now - before.pulsed) if is_busy and last > first else None
+    return given / (now - before.pulsed) if is_busy and given else None
+
+
+def _given(first: Pulse, last: Pulse) -> float | None:
+    """Tokens between two readings, as they were given rather than as requests ended."""
+    if first.counters is not None and last.counters is not None:
+        return given_between(first.counters, last.counters)
+    if first.tokens is None or last.tokens is None or last.tokens < first.tokens:
+        return None
+    return last.tokens - first.tokens
 
 
 def asked(vital: Vital, readiness: Readiness, now: float) -> Vital:
@@ -330,3 +340,5 @@ class Signs:
     tokens_per_second: float | None = None
     last_progress_wall: float | None = None
     idle_deadline_wall: float | None = None
+    counters: Counters | None = None  # that it told last,
+    counted_boottime: float | None = None  # and when

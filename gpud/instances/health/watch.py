@@ -189,6 +189,8 @@ class Watch:
             tokens_per_second=seen.tokens_per_second,
             last_progress_wall=None if seen.worked is None else seen.worked + to_wall,
             idle_deadline_wall=None if deadline is None else deadline + to_wall,
+            counters=pulse.counters if pulse is not None else None,
+            counted_boottime=seen.pulsed,
         )
 
     def _unload_if_idle(self, now: float) -> None:

@@ -65,28 +65,30 @@ def pidfd_inode(pidfd: int) -> int | None:
     return None if shared else os.fstat(pidfd).st_ino
 
 
-def holds(pid: int, token: str) -> bool:
+def holds(pid: int, token: str, name: str = TOKEN_NAME) -> bool:
     """Whether the token stands in the process's environment; False when it cannot be read."""
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
         return False
-    return os.fsencode(f"{TOKEN_NAME}={token}") in environment.split(b"\0")
+    return os.fsencode(f"{name}={token}") in environment.split(b"\0")
 
 
-def kill_holders(token: str) -> int:
+def kill_holders(token: str, name: str = TOKEN_NAME) -> int:
     """SIGKILL each process that holds the token and all below it; how many there were.
+
+    `name` is the variable that it stands in.
 
     Blocks for one pass over /proc (some 20 µs a process). Those that forked meanwhile are met by
     the next pass, so none are left only when a pass found none twice in a row.
     """
     parents = _parents()
-    tree = [pid for pid in parents if holds(pid, token)]
+    tree = [pid for pid in parents if holds(pid, token, name)]
     for ancestor in tree:  # which grows while it is walked
         tree += [pid for pid in parents if parents[pid] == ancestor and pid not in tree]
     with ExitStack() as stack:
         # All are proved before the first is killed: a parent's death changes its children's.
-        for pidfd in [_open_member(stack, pid, parents[pid], token) for pid in tree]:
+        for pidfd in [_open_member(stack, pid, parents[pid], (token, name)) for pid in tree]:
             if pidfd is not None:
                 with suppress(ProcessLookupError):
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -104,12 +106,12 @@ def _parents() -> dict[int, int]:
     return parents
 
 
-def _open_member(stack: ExitStack, pid: int, parent: int, token: str) -> int | None:
+def _open_member(stack: ExitStack, pid: int, parent: int, mark: tuple[str, str]) -> int | None:
     """A pidfd of the process, if it holds the token or is still that parent's child."""
     try:
         pidfd = os.pidfd_open(pid)
         stack.callback(os.close, pidfd)
-        member = holds(pid, token) or int(stat_fields(pid)[STAT_PARENT]) == parent
+        member = holds(pid, *mark) or int(stat_fields(pid)[STAT_PARENT]) == parent
     except OSError:
         return None
     return pidfd if member else None

@@ -43,6 +43,7 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True):
     owner: str
     create_wall: float
     profile: str = ""
+    labels: dict[str, str] = {}
 
     def model(self, places: Places) -> Model:
         """The catalogue's entry. Raises OptionInvalid where the rules have changed since."""
@@ -65,6 +66,7 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True):
             options=self.options,
             profile=self.profile,
             owner=self.owner,
+            labels=tuple(sorted(self.labels.items())),
         )
 
 

@@ -23,7 +23,8 @@ class Latency:
 class EngineReading:
     """One instance's engine at one moment; None: it does not tell.
 
-    Rates are over the last minute; ratios 0..1; totals since its process started. `services` are
+    Rates are over the last minute; ratios 0..1; totals since its process started, prompt tokens as
+    its engine counts them (llama-server: without those that its cache held). `services` are
     the labels of its model and reservation that say which service it is for. `problem` is why
     nothing newer could be read; the rest is then as it was at `boottime`.
     """
@@ -37,19 +38,27 @@ class EngineReading:
     waiting: int | None = None
     slots: int | None = None
     slots_full: bool | None = None
+    slots_busy: float | None = None  # the mean, of the steps of the last minute
     kv_used_ratio: float | None = None
     generated_tokens_per_second: float | None = None
     prompt_tokens_per_second: float | None = None
+    request_tokens_per_second: float | None = None  # as one request sees it while it is served
+    prefill_tokens_per_second: float | None = None  # of one prompt while it is worked on
     requests_per_second: float | None = None
     error_ratio: float | None = None
     cache_hit_ratio: float | None = None
     generated_tokens_total: float | None = None
     prompt_tokens_total: float | None = None
+    cached_tokens_total: float | None = None  # of prompts, held by its cache
     requests_total: float | None = None
     failed_total: float | None = None
+    preemptions_total: float | None = None
     time_to_first_token: Latency | None = None
     inter_token: Latency | None = None
     request: Latency | None = None
+    queue: Latency | None = None
+    prefill: Latency | None = None
+    decode: Latency | None = None
     load_seconds: float | None = None
     restarts: int = 0
     sleeping: bool = False

@@ -1,12 +1,15 @@
-"""A pulse from metrics in Prometheus' text format."""
+"""What a server counts, by the names that its entry gives to its metrics."""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpud.engines.command.metrics import pulse, totals
+from gpud.engines.command.metrics import HISTOGRAMS, NUMBERS, counters, pulse
+from gpud.engines.command.spec import COUNTERS
 from gpud.engines.engine import Pulse
+from gpud.settings import CounterName
 
 TEXT = """\
 # HELP jobs_running Jobs.
@@ -16,25 +19,57 @@ jobs_running{queue="b",odd="}\\" 9 {"} 1 1700000000000
 jobs_waiting NaN
 tokens_total 1.5e+03
 jobs_running_max 7
+http_seconds_bucket{le="0.5"} 9
 http_seconds_bucket{le="+Inf"} 12
+http_seconds_sum 6
 done_total -3
+requests_done 12
+requests_bad 3
+prompts 100
+prompts_cached 40
+cache 0.25
 """
-COUNTERS = (("running", "jobs_running"), ("waiting", "jobs_waiting"), ("progress", "tokens_total"))
+NAMED = (("running", "jobs_running"), ("waiting", "jobs_waiting"), ("progress", "tokens_total"))
 
 
-def test_series_of_one_metric_add_up() -> None:
-    assert totals(TEXT)["jobs_running"] == 3
-
-
-def test_counters_are_told_by_their_names() -> None:
-    assert pulse(TEXT, COUNTERS) == Pulse(running=3, waiting=None, progress=1500.0)
-    assert pulse(TEXT, [("completed", "http_seconds_bucket")]) == Pulse(completed=12)
+def test_series_of_one_metric_add_up_and_those_that_are_no_number_are_unknown() -> None:
+    assert pulse(TEXT, NAMED) == Pulse(running=3, waiting=None, progress=1500.0)
+    assert pulse(TEXT, [("completed", "http_seconds_bucket")]) == Pulse(completed=21)
     assert pulse(TEXT, [("tokens", "tokens_total")]) == Pulse(tokens=1500.0)
     assert pulse(TEXT, [("running", "done_total")]).running == 0
     assert pulse(TEXT, [("running", "jobs")]) == Pulse()
 
 
+def test_all_that_may_be_named_is_read() -> None:
+    told = counters(
+        TEXT,
+        [
+            ("completed", "requests_done"),
+            ("failed", "requests_bad"),
+            ("prompt_tokens", "prompts"),
+            ("cached_tokens", "prompts_cached"),
+            ("slots", "jobs_running_max"),
+            ("kv_used", "cache"),
+            ("request", "http_seconds"),
+            ("tokens", "done_total"),
+        ],
+    )
+    assert (told.requests, told.failed, told.slots, told.kv_used_ratio) == (12, 3, 7, 0.25)
+    assert (told.cached_tokens, told.looked_up_tokens) == (40, 100)
+    assert told.request is not None
+    assert (told.request.counts, told.request.sum) == ((9, 12), 6)
+    assert told.generated_tokens is None, "no server has given less than none"
+    assert told.inter_token is None
+
+
+def test_the_configuration_names_the_same() -> None:
+    choices = [name for each in CounterName.__args__ for name in each.__args__]
+    assert sorted(choices) == sorted(COUNTERS) == sorted((*NUMBERS, *HISTOGRAMS))
+
+
+@pytest.mark.parametrize("field", COUNTERS)
 @given(text=st.text() | st.text('jobs_running{}"\\= 1\n#', max_size=60))
-def test_no_text_breaks_it(text: str) -> None:
-    told = pulse(text, COUNTERS)
+def test_no_text_breaks_it(field: str, text: str) -> None:
+    told = pulse(text, [(field, "jobs_running")])
     assert told.running is None or told.running >= 0
+    assert told.counters is not None

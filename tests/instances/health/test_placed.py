@@ -111,5 +111,5 @@ def test_a_device_works_for_one_where_nobody_else_is_on_it(
 ) -> None:
     on_it = tuple(process(number, GIB, claim) for number, claim in enumerate(claims, 1))
     card = sample(0, processes=on_it, kind=kind)
-    card = replace(card, readings=replace(card.readings, utilization_percent=percent))
+    card = replace(card, readings=card.readings.changed(utilization_percent=percent))
     assert works_alone("r-1", card, 5.0) is works

@@ -36,7 +36,7 @@ def cordoned(desk: Desk, uuid: str, cordon: Cordon | None = CORDON) -> Desk:
 
 
 def read(card: Sample, **readings: Any) -> Sample:
-    return replace(card, readings=replace(card.readings, **readings))
+    return replace(card, readings=card.readings.changed(**readings))
 
 
 def simulated(index: int = 0) -> Sample:

@@ -266,7 +266,7 @@ def test_the_host_alone_counts_as_all_of_it() -> None:
 def test_a_card_that_is_cut_into_slices_is_nobodys_alone() -> None:
     """Its slices are what a request without a kind may wait for."""
     whole = sample(0, total=80 * GIB)
-    whole = replace(whole, readings=replace(whole.readings, mig_enabled=True))
+    whole = replace(whole, readings=whole.readings.changed(mig_enabled=True))
     cards = (whole, sample(1, total=10 * GIB, kind=DeviceKind.MIG))
     table = desk(*cards, anna={"gpu_bytes": 20 * GIB})
     table.reserve("h", 1, owner="h")

@@ -10,6 +10,7 @@ from tests.rpc.bad_input import values
 from tests.rpc.bad_input.leases import reservations
 from tests.rpc.bad_input.method import HOUR_SECONDS, WEEK_SECONDS, Method, World, paged
 from tests.rpc.bad_input.registering import registering
+from tests.rpc.bad_input.seeing import seeing
 from tests.rpc.bad_input.values import INT64_MAX, Values, invalid, not_found
 
 DAY_SECONDS = 86400
@@ -129,6 +130,7 @@ def _telemetry() -> dict[str, Method]:
             free=frozenset({"include_processes"}),
             harmless={"devices": ["\0"]},
         ),
+        **seeing(),
     }
 
 
@@ -365,6 +367,7 @@ def _load(world: World) -> Method:
             "reservation": lambda: values.optional_name(
                 "reservation", "reservations", "RESERVATION"
             ),
+            "labels": values.labels,
         },
         free=frozenset({"validate_only", "preemptible", "pinned"}),
         more=(("exclusive within a share", inside, invalid("sharing")),),

@@ -71,6 +71,7 @@ def registering(options: Callable[[], Values]) -> dict[str, Method]:
                 "sha256": lambda: ((v, v, invalid("sha256")) for v in ("x", "0" * 63, "-" * 64)),
                 "mmproj": mmproj,
                 "profile": words("profile"),
+                "labels": values.labels,
             },
             free=frozenset({"validate_only"}),
             more=tuple(_whole()),

@@ -1,0 +1,264 @@
+"""`gpuctl alerts`: what is wrong now, told as a list or as a check; acknowledged, silenced."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from gpuctl.client import PAGE_SIZE
+from gpuctl.commands.node import EVENT_COLUMNS
+from gpuctl.failures import Failure, repeatable, usage
+from gpuctl.following import following
+from gpuctl.messages import duration, enum_word, seconds_of, to_plain, word
+from gpuctl.options import command, enum_choice, enum_number, qualified, span
+from gpuctl.session import Session, request_id
+from gpuctl.tables import Column, Table, clean, moment_text
+from gpuctl.units import span_text
+from gpud.v1.alerts_pb2 import (
+    AcknowledgeAlertRequest,
+    Alert,
+    AlertSeverity,
+    AlertState,
+    ListAlertsRequest,
+    Silence,
+    SilenceAlertsRequest,
+)
+from gpud.v1.node_pb2 import Event, ListEventsRequest, WatchEventsRequest
+
+# Of a check, as monitoring plugins have it.
+OK, WARNING, CRITICAL, UNKNOWN = 0, 1, 2, 3
+_CHECK_WORDS = {OK: "OK", WARNING: "WARNING", CRITICAL: "CRITICAL"}
+_MOST_TOLD = 5
+_FAMILY = "alert"  # of events
+
+_FIRES = AlertState.ALERT_STATE_FIRING
+_SEVERITIES = {
+    AlertSeverity.ALERT_SEVERITY_WARNING: WARNING,
+    AlertSeverity.ALERT_SEVERITY_CRITICAL: CRITICAL,
+}
+
+
+def _id(alert: Alert) -> str:
+    return alert.name.removeprefix("alerts/")
+
+
+def _state(alert: Alert) -> str:
+    """With what keeps it from being sent."""
+    silenced = alert.state == _FIRES and alert.HasField("silenced_until")
+    return "SILENCED" if silenced else word(alert, "state")
+
+
+def _sent(alert: Alert) -> str:
+    """How telling each sink went."""
+    return ", ".join(f"{each.sink} {_outcome(each)}" for each in alert.deliveries)
+
+
+def _outcome(delivery: Any) -> str:
+    if delivery.delivered:
+        return "told"
+    waits = "waits" if not delivery.attempts else f"tried {delivery.attempts}×"
+    return f"{waits if delivery.waiting else 'not told'}: {delivery.problem}".removesuffix(": ")
+
+
+def alert_columns(now: float) -> tuple[Column[Alert], ...]:
+    """Of a list of alerts, at a moment in seconds since the epoch."""
+
+    def since(alert: Alert) -> str:
+        return span_text(max(0.0, now - seconds_of(alert.since)))
+
+    return (
+        Column(header="ALERT", cell=_id),
+        Column(header="SEVERITY", cell=lambda a: word(a, "severity")),
+        Column(header="STATE", cell=_state),
+        Column(header="SINCE", cell=since, right=True),
+        Column(header="WHAT", cell=lambda a: a.summary, shrinks=True),
+        Column(header="DO", cell=lambda a: a.remedy, wide=True),
+        Column(header="BY", cell=lambda a: a.acknowledged_by, wide=True),
+        Column(header="COMMENT", cell=lambda a: a.acknowledge_comment, wide=True),
+        Column(header="SENT", cell=_sent, wide=True),
+    )
+
+
+@command(fans_out=True)
+@click.option("--all", "everything", is_flag=True, help="What is over, too (for an hour).")
+@click.option("--severity", type=enum_choice(AlertSeverity), help="So grave at least.")
+@click.option("--check", "is_check", is_flag=True, help="As a check: exit 0, 1, 2 or 3.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what changes, until Ctrl-C.")
+def _list(
+    session: Session, everything: bool, severity: str | None, is_check: bool, follow: bool
+) -> None:
+    if is_check and (follow or everything):
+        raise usage("--check tells how things stand now; leave out --follow and --all")
+    request = ListAlertsRequest(
+        include_resolved=everything,
+        min_severity=enum_number(AlertSeverity, severity),
+        page_size=PAGE_SIZE,
+    )
+    if is_check:
+        _check(session, request)
+        return
+    # First where the journal stands: nothing that happens meanwhile is left out.
+    after = _newest_sequence(session) if follow else 0
+    _show(session, *_listed(session, request))
+    if follow:
+        _follow(session, after)
+
+
+@click.pass_context
+def _alerts(ctx: click.Context, /, **_options: Any) -> None:
+    """List what is wrong now, the gravest first; acknowledge it, or silence it for a while.
+
+    With --check it ends with 0 for nothing (or only INFO), 1 where the gravest is a WARNING, 2
+    where it is CRITICAL, and 3 where gpud does not tell. What is acknowledged or silenced does
+    not count.
+    """
+    if ctx.invoked_subcommand is None:
+        _list.invoke(ctx)
+
+
+alerts = click.Group(
+    name="alerts",
+    callback=_alerts,
+    help=_alerts.__doc__,
+    params=_list.params,
+    invoke_without_command=True,
+)
+
+
+def _listed(session: Session, request: ListAlertsRequest) -> tuple[list[Alert], list[Silence]]:
+    client = session.client
+    pages = list(client.pages(client.telemetry.ListAlerts, request))
+    return [each for page in pages for each in page.alerts], list(pages[0].silences)
+
+
+def _show(session: Session, found: Sequence[Alert], silences: Sequence[Silence]) -> None:
+    output = session.output
+    if output.form in {"json", "yaml"}:
+        told = {"alerts": found, "silences": silences}
+        output.document({name: [to_plain(each) for each in many] for name, many in told.items()})
+        return
+    output.many("alerts", found, alert_columns(session.now()), width=output.room)
+    if output.is_table:
+        output.lines(map(clean, _silence_lines(silences)))
+
+
+def _silence_lines(silences: Sequence[Silence]) -> Iterator[str]:
+    for each in silences:
+        why = f": {each.comment}" if each.comment else ""
+        yield (
+            f"silenced until {moment_text(each.end_time)}: {each.rule or 'every rule'} of "
+            f"{each.subject or 'everything'}, by {each.actor}{why}"
+        )
+
+
+def _newest_sequence(session: Session) -> int:
+    client = session.client
+    request = ListEventsRequest(type=_FAMILY, page_size=1)
+    newest = client.call(client.node.ListEvents, request).events
+    return newest[0].sequence if newest else 0
+
+
+def _follow(session: Session, after: int) -> None:
+    client, output = session.client, session.output
+    request = WatchEventsRequest(type=_FAMILY, after_sequence=after)
+    table: Table[Event] = output.table(EVENT_COLUMNS)
+    with following(client, client.node.WatchEvents, lambda: request) as answers:
+        for answer in answers:
+            if output.is_table:
+                output.lines(table.lines([answer.event], header=False))
+            else:
+                output.streamed(answer.event)
+            request.after_sequence = answer.event.sequence
+
+
+def _check(session: Session, request: ListAlertsRequest) -> None:
+    """One line that says all, and the exit code."""
+    try:
+        found, _ = _listed(session, request)
+    except Failure as failure:
+        print(f"UNKNOWN - {clean(failure.message)}")
+        raise replace(failure, exit_code=UNKNOWN) from failure
+    counted = [each for each in found if _state(each) == "FIRING"]
+    code = max((_SEVERITIES.get(each.severity, OK) for each in counted), default=OK)
+    if session.output.is_table:
+        print(_check_line(code, [each for each in counted if each.severity in _SEVERITIES]))
+    else:
+        plain = [to_plain(each) for each in counted]
+        session.output.document({"status": _CHECK_WORDS[code], "alerts": plain})
+    sys.stdout.flush()
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def _check_line(code: int, grave: Sequence[Alert]) -> str:
+    if not grave:
+        return "OK - nothing is wrong"
+    enum = AlertSeverity.DESCRIPTOR
+    words = [enum_word(enum, each.severity).lower() for each in grave]
+    counts = [f"{words.count(name)} {name}" for name in ("critical", "warning") if name in words]
+    told = "; ".join(clean(each.summary) for each in grave[:_MOST_TOLD])
+    more = f"; and {len(grave) - _MOST_TOLD} more" if len(grave) > _MOST_TOLD else ""
+    return f"{_CHECK_WORDS[code]} - {', '.join(counts)}: {told}{more}"
+
+
+@command()
+@click.argument("name")
+@click.option("-m", "--message", "comment", default="", help="Shown with it, and in the journal.")
+@click.option("--request-id", "given_id", metavar="ID", help="The same id, the same answer.")
+def ack(session: Session, name: str, comment: str, given_id: str | None) -> None:
+    """Say that you know: nobody is sent it again while it lasts, unless it becomes graver."""
+    request = AcknowledgeAlertRequest(
+        request_id=given_id or request_id(),
+        name=qualified("alerts", name),
+        comment=comment,
+        owner=session.owner(),
+    )
+    client = session.client
+    with repeatable(request.request_id):
+        answer = client.call(client.telemetry.AcknowledgeAlert, request)
+    session.output.one(answer.alert, alert_columns(session.now()))
+
+
+@command(named=False)
+@click.option("--rule", default="", help="Of this rule (default: every rule).")
+@click.option("--subject", default="", help="Of gpu0, instances/ID, node … (default: everything).")
+@click.option("--for", "seconds", type=span, required=True, help="For so long; 0s ends it.")
+@click.option("--everything", is_flag=True, help="Every rule of everything.")
+@click.option("-m", "--message", "comment", default="", help="Shown with it, and in the journal.")
+@click.option("--request-id", "given_id", metavar="ID", help="The same id, the same answer.")
+def silence(
+    session: Session,
+    rule: str,
+    subject: str,
+    seconds: float,
+    everything: bool,
+    comment: str,
+    given_id: str | None,
+) -> None:
+    """Send nobody what a rule says of a subject, for a while; it is listed all the same."""
+    if everything is bool(rule or subject):
+        raise usage("say --rule, --subject or both; or --everything, for every alert there is")
+    request = SilenceAlertsRequest(
+        request_id=given_id or request_id(),
+        rule=rule,
+        subject=subject,
+        duration=duration(seconds),
+        comment=comment,
+        owner=session.owner(),
+    )
+    client = session.client
+    with repeatable(request.request_id):
+        answer = client.call(client.telemetry.SilenceAlerts, request)
+    if session.output.is_table:
+        lines = list(map(clean, _silence_lines(answer.silences)))
+        session.output.lines(lines or ["nothing is silenced"])
+    else:
+        session.output.document({"silences": [to_plain(each) for each in answer.silences]})
+
+
+alerts.add_command(ack, "ack")
+alerts.add_command(silence, "silence")

@@ -1,0 +1,1 @@
+"""How a node stands, as a person sees it in seconds: `gpuctl status` and `gpuctl top`."""

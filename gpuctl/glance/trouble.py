@@ -1,0 +1,106 @@
+"""Pure: what is wrong with a node, the worst first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Final, NamedTuple
+
+from gpuctl.glance.words import device_why, instance_why, is_healthy
+from gpuctl.messages import word
+from gpud.v1.alerts_pb2 import Alert, AlertSeverity, AlertState
+from gpud.v1.devices_pb2 import Device
+from gpud.v1.instances_pb2 import Instance
+from gpud.v1.node_pb2 import Node, NodeState
+
+
+class Trouble(NamedTuple):
+    """One of it. `is_wrong`: somebody has to look; a card that was cordoned is merely told."""
+
+    severity: str  # CRITICAL or WARNING; empty where nobody judged it
+    text: str
+    is_wrong: bool = True
+
+    @property
+    def tone(self) -> str:
+        """The colour that it is told in; empty for none."""
+        return {"CRITICAL": "red", "WARNING": "yellow"}.get(self.severity, "")
+
+    @property
+    def line(self) -> str:
+        """As a line."""
+        return f"{self.severity} {self.text}" if self.severity else self.text
+
+
+# Alerts that say what a device or an instance tells of itself, with more words.
+_SAME: Final = {"lost", "stale", "unknown", "verdict", "restart_loop"}
+
+
+def troubles(
+    devices: Sequence[Device], instances: Sequence[Instance], alerts: Sequence[Alert]
+) -> list[Trouble]:
+    """Alerts that fire and that nobody has taken on, then what devices and instances tell."""
+    firing = [alert for alert in alerts if _is_open(alert)]
+    told = {alert.subject for alert in firing if alert.rule in _SAME}
+    found = [
+        *_of_alerts(firing),
+        *_of_devices(device for device in devices if device.name not in told),
+        *_of_instances(instance for instance in instances if instance.name not in told),
+    ]
+    order = ("CRITICAL", "WARNING", "")
+    return sorted(found, key=lambda each: order.index(each.severity))
+
+
+def is_amiss(node: Node, found: Iterable[Trouble]) -> bool:
+    """Whether somebody has to look: what a script asks."""
+    calm = node.state in {NodeState.NODE_STATE_READY, NodeState.NODE_STATE_DRAINING}
+    return not calm or any(each.is_wrong for each in found)
+
+
+def _is_open(alert: Alert) -> bool:
+    fires = alert.state == AlertState.ALERT_STATE_FIRING
+    matters = alert.severity >= AlertSeverity.ALERT_SEVERITY_WARNING
+    return fires and matters and not alert.HasField("silenced_until")
+
+
+def alert_subject(alert: Alert) -> str:
+    """gpu0, i-7f3k, node: whom it is about."""
+    return alert.alias or alert.subject.partition("/")[2] or alert.subject
+
+
+def _of_alerts(firing: list[Alert]) -> Iterable[Trouble]:
+    """Of one rule that holds of several: a line for all of them."""
+    ordered = sorted(firing, key=lambda a: (-a.severity, a.rule, alert_subject(a)))
+    for (_, rule), group in groupby(ordered, key=lambda a: (a.severity, a.rule)):
+        same = list(group)
+        severity = word(same[0], "severity")
+        if len(same) == 1:
+            yield Trouble(severity, _sentence(same[0]))
+        else:
+            subjects = " ".join(alert_subject(alert) for alert in same)
+            yield Trouble(severity, f"{rule} ({len(same)}): {subjects}")
+
+
+def _sentence(alert: Alert) -> str:
+    """The summary, after its subject where it does not name it itself."""
+    subject = alert_subject(alert)
+    named = subject in alert.summary
+    return alert.summary if named else f"{subject}: {alert.summary or alert.rule}"
+
+
+def _of_devices(devices: Iterable[Device]) -> Iterable[Trouble]:
+    for device in devices:
+        why = device_why(device)
+        if not is_healthy(device):
+            yield Trouble("CRITICAL", f"{device.alias}: {why or word(device, 'health')}")
+        elif device.cordoned:
+            yield Trouble("", f"{device.alias}: {why}", is_wrong=False)
+        elif why:
+            yield Trouble("WARNING", f"{device.alias}: {why}")
+
+
+def _of_instances(instances: Iterable[Instance]) -> Iterable[Trouble]:
+    for instance in instances:
+        why = instance_why(instance)
+        if why:
+            yield Trouble("WARNING", f"{instance.name.removeprefix('instances/')}: {why}")

@@ -1,0 +1,1 @@
+"""The machine beside its devices: CPUs, RAM, swap, stalls, memory nodes, disks."""

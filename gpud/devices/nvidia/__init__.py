@@ -1,0 +1,1 @@
+"""What NVML tells of one card, call by call; devices/nvml.py is the driver made of it."""

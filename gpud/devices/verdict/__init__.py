@@ -1,0 +1,1 @@
+"""What the signs of a device come to, and what is to be done about it."""

@@ -1,0 +1,72 @@
+"""Pure: what the journal tells of errors that drivers report, and of what they come to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gpud.devices.snapshot import DeviceKind, Sample, Verdict
+from gpud.devices.verdict.verdict import CLEAN
+from gpud.devices.verdict.xids import meaning
+from gpud.events import Event
+
+_WORDS = {
+    "NONE": "nothing is to be done",
+    "RESTART_APP": "restart what ran on it",
+    "RESET": "reset it once nothing runs on it",
+    "REBOOT": "reboot the host",
+    "INSPECT": "have it looked at",
+}
+
+
+def advice(verdict: Verdict) -> str:
+    """What to do, in words."""
+    return _WORDS[verdict.action.name]
+
+
+def verdict_events(last: Sample | None, sample: Sample, wall: float) -> Iterator[Event]:
+    """Errors that came since the last sample, and a verdict that changed.
+
+    A slice has its card's verdict, of which the card is told.
+    """
+    if sample.info.kind is DeviceKind.MIG:
+        return
+    yield from _xids(last, sample, wall)
+    was = last.verdict if last is not None else CLEAN
+    now = sample.verdict
+    if (was.action, was.reason, was.is_fatal) == (now.action, now.reason, now.is_fatal):
+        return
+    reason = f"{now.reason}; {advice(now)}" if now.reason else f"it was: {was.reason}"
+    yield Event(
+        wall=wall,
+        type="device.verdict",
+        subject=f"devices/{sample.info.uuid}",
+        reason=reason,
+        details={
+            "alias": sample.info.alias,
+            "from": was.action.name,
+            "to": now.action.name,
+            "fatal": str(now.is_fatal).lower(),
+        },
+    )
+
+
+def _xids(last: Sample | None, sample: Sample, wall: float) -> Iterator[Event]:
+    before = (last.xids if last is not None else None) or {}
+    for number, count in (sample.xids or {}).items():
+        new = count - before.get(number, 0)
+        if new <= 0:
+            continue
+        times = "" if new == 1 else f", {new} times"
+        yield Event(
+            wall=wall,
+            type="device.xid",
+            subject=f"devices/{sample.info.uuid}",
+            reason=f"Xid {number}{times}: {meaning(number)}",
+            details={
+                "alias": sample.info.alias,
+                "xid": str(number),
+                "new": str(new),
+                "count": str(count),
+                "meaning": meaning(number),
+            },
+        )

@@ -1,0 +1,172 @@
+"""Pure: every rule looked at in every sight, and what that comes to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
+
+from gpud.clock import Moment
+from gpud.events import Event
+from gpud.telemetry.alerts import machine
+from gpud.telemetry.alerts.alert import Alert
+from gpud.telemetry.alerts.machine import Case, Terms
+from gpud.telemetry.alerts.rules.happenings import Happenings
+from gpud.telemetry.alerts.rules.levels import observed
+from gpud.telemetry.alerts.rules.rule import Level, Observation, Rule, Sight, Sign
+from gpud.telemetry.alerts.rules.trends import Trends
+
+# What is more than anybody reads is not begun.
+MOST_CASES: Final = 2000
+_ID_CHARS: Final = 8
+
+Key: TypeAlias = tuple[str, str]  # rule, subject
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """An alert before and after; before None: it was not told, after None: it is forgotten."""
+
+    before: Alert | None
+    after: Alert | None
+
+
+class Judge:
+    """All cases, by rule and subject."""
+
+    def __init__(self, rules: Sequence[Rule], quiet_seconds: float) -> None:
+        self.rules: dict[str, Rule] = {}
+        self.cases: dict[Key, Case] = {}
+        self.happenings = Happenings()
+        self._quiet_seconds = quiet_seconds
+        self._trends = Trends()
+        self._configure(rules)
+
+    def configure(self, rules: Sequence[Rule], quiet_seconds: float, now: Moment) -> list[Turn]:
+        """Judge by other rules."""
+        self._quiet_seconds = quiet_seconds
+        self._configure(rules)
+        return self.end_gone(now)
+
+    def end_gone(self, now: Moment) -> list[Turn]:
+        """What fires by a rule that is gone is over."""
+        turns = []
+        for key, case in list(self.cases.items()):
+            if key[0] in self.rules:
+                continue
+            if case.fires:
+                turns.append(self._put(key, machine.over(case, now)))
+            elif case.pending is not None:
+                self._put(key, replace(case, pending=None) if case.alert else None)
+        return turns
+
+    def _configure(self, rules: Sequence[Rule]) -> None:
+        self.rules = {rule.name: rule for rule in rules}
+        self.happenings.configure(rules)
+
+    def restore(self, alerts: Iterable[Alert], now: Moment) -> None:
+        """Take up what an earlier life of the daemon knew."""
+        for alert in alerts:
+            self.cases[alert.rule, alert.subject] = machine.restored(alert, now)
+            if alert.holds:
+                self.happenings.restore(alert, now)
+
+    def look(self, sight: Sight) -> list[Turn]:
+        """One more look: the alerts that have changed in more than their numbers."""
+        sight = replace(sight, trends=self._trends.see(sight))
+        aliases = {f"devices/{s.info.uuid}": s.info.alias for s in sight.snapshot.samples}
+        known: dict[str, list[str]] = {}
+        for name, subject in self.cases:
+            known.setdefault(name, []).append(subject)
+        turns: list[Turn] = []
+        for rule in self.rules.values():
+            seen = {each.subject: each for each in self._observations(rule, sight)}
+            for subject in dict.fromkeys((*seen, *known.get(rule.name, ()))):
+                found = seen.get(subject)
+                if found is not None and not found.alias:
+                    found = replace(found, alias=aliases.get(subject, ""))
+                turns += self._step(rule, subject, found, sight.now)
+        turns += self._forget(sight.now)
+        return turns
+
+    def _step(
+        self, rule: Rule, subject: str, seen: Observation | None, now: Moment
+    ) -> Iterator[Turn]:
+        key = (rule.name, subject)
+        case = self.cases.get(key)
+        if case is None and (seen is None or not seen.holds or len(self.cases) >= MOST_CASES):
+            return
+        terms = Terms(
+            rule=rule,
+            quiet_seconds=self._quiet_seconds,
+            absence_clears=not isinstance(rule.what, Level),
+        )
+        turn = self._put(key, machine.step(case, seen, id_of(*key), terms, now))
+        if _is_news(turn):
+            yield turn
+
+    def _put(self, key: Key, case: Case | None) -> Turn:
+        before = self.cases.pop(key, None)
+        if case is not None:
+            self.cases[key] = case
+        return Turn(
+            before.alert if before is not None else None, case.alert if case is not None else None
+        )
+
+    def _forget(self, now: Moment) -> Iterator[Turn]:
+        """What is over, of rules that are gone."""
+        for key, case in list(self.cases.items()):
+            if key[0] not in self.rules and now.boottime - (case.clear or 0.0) >= (
+                machine.LISTED_SECONDS
+            ):
+                yield self._put(key, None)
+
+    def _observations(self, rule: Rule, sight: Sight) -> Iterator[Observation]:
+        what = rule.what
+        if isinstance(what, Level):
+            return observed(what, sight, lambda subject: self._fires(rule.name, subject))
+        if isinstance(what, Sign):
+            return what.look(sight)
+        return self.happenings.look(rule, sight.now)
+
+    def _fires(self, rule: str, subject: str) -> bool:
+        case = self.cases.get((rule, subject))
+        return case is not None and case.fires
+
+    def happened(self, event: Event, now: Moment) -> None:
+        """An event of a type that `happenings.wants`."""
+        self.happenings.take(event, now)
+
+    def alerts(self) -> Iterator[Alert]:
+        """Every one, as it is told."""
+        for case in self.cases.values():
+            yield case.shown
+
+    def put(self, alert: Alert) -> None:
+        """Another version of an alert that has fired."""
+        key = (alert.rule, alert.subject)
+        self.cases[key] = replace(self.cases[key], alert=alert)
+
+    def find(self, id_: str) -> Case | None:
+        """The case of an alert's id."""
+        return next((case for case in self.cases.values() if case.shown.id == id_), None)
+
+
+def id_of(rule: str, subject: str) -> str:
+    """The same for the same rule of the same subject, over restarts."""
+    if "/" not in subject:
+        return f"{rule}-{subject}"
+    return f"{rule}-{hashlib.sha256(subject.encode()).hexdigest()[:_ID_CHARS]}"
+
+
+def _is_news(turn: Turn) -> bool:
+    """Whether more has changed than the numbers that it tells."""
+    before, after = turn.before, turn.after
+    if before is None or after is None:
+        return before is not after
+    return (
+        before.state is not after.state
+        or before.severity is not after.severity
+        or before.fire_wall != after.fire_wall
+    )

@@ -1,0 +1,220 @@
+"""What was: every reading of devices, the host and engines, in a ring and on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from gpud.devices.snapshot import Snapshot
+from gpud.errors import WrongState
+from gpud.ledger.charge import Charge
+from gpud.settings import History as Settings
+from gpud.telemetry.engines.reading import EngineReading
+from gpud.telemetry.history.asking import (
+    Answer,
+    Asked,
+    Series,
+    check,
+    series_of,
+    step_of,
+    steps_for,
+)
+from gpud.telemetry.history.blocks import COARSE, FINE, MIDDLE, SPANS, Block
+from gpud.telemetry.history.file import Contents, HistoryFile, HistoryUnwritable, Keep
+from gpud.telemetry.history.keeper import Batch, Keeper
+from gpud.telemetry.history.ring import Packed, Ring
+from gpud.telemetry.history.rows import (
+    DEVICE_NUMBERS,
+    ENGINE_NUMBERS,
+    HOST_NUMBERS,
+    device_row,
+    engine_row,
+    host_row,
+    model_rows,
+)
+
+FILE: Final = "history.db"
+HOST: Final = "host"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Remembered:
+    """What the ring has of a subject."""
+
+    packed: Sequence[tuple[int, bytes]]
+    unpacked: Block | None
+
+
+class History:
+    """Keeps what is seen, and tells it. Belongs to the loop.
+
+    `see` and `see_engines` take some 10 µs for each subject and never block; what they keep is
+    packed every half minute, and coarser steps are made in a thread. What a SIGKILL takes is that
+    half minute. With history.on = false nothing is kept.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        directory: Path,
+        keep_free_bytes: int,
+        tell: Callable[[str, str], None],
+    ) -> None:
+        """`directory` is the state directory; `tell` takes a type of event and its reason."""
+        self.is_on = settings.on
+        self._ring = Ring(float(settings.seconds))
+        self._tell = tell
+        self._aliases: dict[str, str] = {}
+        self._read: dict[str, float] = {}  # boottime of the newest reading, by subject
+        spans = {
+            FINE: float(settings.seconds),
+            MIDDLE: float(settings.ten_seconds),
+            COARSE: float(settings.minutes),
+        }
+        keep = Keep(
+            spans=spans, max_bytes=int(settings.max_bytes), keep_free_bytes=keep_free_bytes
+        )
+        file = HistoryFile(directory / FILE, keep, lambda folder: shutil.disk_usage(folder).free)
+        waiting = max(1, int(settings.seconds) // SPANS[FINE])
+        self._keeper = Keeper(file, waiting, self._changed)
+
+    def start(self) -> None:
+        """Begin to write down, on the running loop."""
+        if self.is_on:
+            self._keeper.start()
+
+    def close(self) -> None:
+        """Write down what is left; nothing is seen any more."""
+        if self.is_on:
+            self._hand_over(self._ring.newest, self._ring.close())
+            self._keeper.close()
+
+    # Seeing.
+
+    def see(self, snapshot: Snapshot, charges: Mapping[str, Charge]) -> None:
+        """Keep what devices and the host show; what is no newer than before is not kept again."""
+        if not self.is_on:
+            return
+        time = self._turn(snapshot.wall)
+        for sample in snapshot.samples:
+            uuid = sample.info.uuid
+            name = f"devices/{uuid}"
+            if self._is_new(name, sample.boottime):
+                self._aliases[name] = sample.info.alias
+                self._ring.put(name, DEVICE_NUMBERS, time, device_row(sample, charges.get(uuid)))
+        self._ring.put(HOST, HOST_NUMBERS, time, host_row(snapshot.host))
+
+    def see_engines(self, readings: Iterable[EngineReading], wall: float) -> None:
+        """Keep what engines tell of themselves, each by its instance and with others by model."""
+        if not self.is_on:
+            return
+        fresh = [
+            each
+            for each in readings
+            if not each.problem and self._is_new(f"instances/{each.instance}", each.boottime)
+        ]
+        time = self._turn(wall)
+        for each in fresh:
+            self._ring.put(f"instances/{each.instance}", ENGINE_NUMBERS, time, engine_row(each))
+        for model, row in model_rows(fresh).items():
+            self._ring.put(f"models/{model}", ENGINE_NUMBERS, time, row)
+
+    def _turn(self, wall: float) -> int:
+        time, closed = self._ring.turn(wall)
+        self._hand_over(wall, closed)
+        return time
+
+    def _is_new(self, key: str, boottime: float) -> bool:
+        is_new = boottime > self._read.get(key, -1.0)
+        if is_new:
+            self._read[key] = boottime
+        return is_new
+
+    def _hand_over(self, wall: float, closed: Sequence[Packed]) -> None:
+        if closed:
+            self._keeper.keep(Batch(wall=wall, blocks=closed, aliases=dict(self._aliases)))
+            seen = self._ring.subjects()
+            for name in self._aliases.keys() - seen:
+                del self._aliases[name]
+            # Of a device that is gone the last reading is shown on and on.
+            for name in [each for each in self._read if each.startswith("instances/")]:
+                if name not in seen:
+                    del self._read[name]
+
+    def _changed(self, cause: str, aside: str) -> None:
+        if aside:
+            self._tell("history.unreadable", f"it could not be read and lies now at {aside}")
+        if cause:
+            self._tell("history.paused", f"it is kept in memory alone: {cause}")
+        elif not aside:
+            self._tell("history.resumed", "it is written down again")
+
+    # Telling.
+
+    async def subjects(self) -> Mapping[str, str]:
+        """All that anything is kept of, with its alias as last seen; "" for none."""
+        self._check_on()
+        kept = (await self._contents()).subjects
+        return {**kept, **{name: self._aliases.get(name, "") for name in self._ring.subjects()}}
+
+    async def query(self, asked: Asked) -> Answer:
+        """What was. Raises OptionInvalid for more than an answer holds, WrongState when off."""
+        self._check_on()
+        check(asked)
+        remembered = {
+            subject: _Remembered(
+                packed=self._ring.packed(subject), unpacked=self._ring.unpacked(subject)
+            )
+            for subject in asked.subjects
+        }
+        contents = await self._contents()
+        oldest = dict(contents.oldest)
+        in_ring = self._ring.oldest()
+        if in_ring is not None:
+            oldest[FINE] = min(in_ring, oldest.get(FINE, in_ring))
+        step = step_of(asked, oldest)
+        found: list[Series] = []
+        for subject in asked.subjects:
+            kept = await self._kept(subject, asked, step) if contents.oldest else {}
+            mine = remembered[subject]
+            packed = {**{(FINE, start): body for start, body in mine.packed}, **kept}
+            # A thread: a month of minutes takes a tenth of a second to unpack.
+            told = await asyncio.to_thread(_told, subject, asked, step, (packed, mine.unpacked))
+            found.extend(told)
+        return Answer(
+            series=tuple(found), step=step, oldest=min(oldest.values()) if oldest else None
+        )
+
+    def _check_on(self) -> None:
+        if not self.is_on:
+            raise WrongState(
+                name="the history", state="off", advice="set history.on = true and restart gpud"
+            )
+
+    async def _contents(self) -> Contents:
+        try:
+            return await self._keeper.ask(lambda file: file.contents())
+        except (HistoryUnwritable, TimeoutError):  # it was told; the ring has the newest
+            return Contents(subjects={}, oldest={})
+
+    async def _kept(self, subject: str, asked: Asked, step: int) -> dict[tuple[int, int], bytes]:
+        steps, begin, end = steps_for(step), asked.begin - step, asked.end
+        try:
+            rows = await self._keeper.ask(lambda file: file.read(subject, steps, begin, end))
+        except (HistoryUnwritable, TimeoutError):
+            return {}
+        return {(kept_step, start): body for kept_step, start, body in rows}
+
+
+def _told(
+    subject: str,
+    asked: Asked,
+    step: int,
+    blocks: tuple[Mapping[tuple[int, int], bytes], Block | None],
+) -> list[Series]:
+    packed, unpacked = blocks
+    return list(series_of(subject, asked, step, packed, unpacked))

@@ -1,0 +1,219 @@
+"""`gpuctl status` on one screen: what is wrong first, then the cards, the queue and what runs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gpud.v1 import alerts_pb2 as a
+from gpud.v1 import devices_pb2 as d
+from gpud.v1 import instances_pb2 as i
+from gpud.v1 import node_pb2 as n
+from gpud.v1 import reservations_pb2 as r
+from gpud.v1 import telemetry_pb2 as t
+from tests.fakes.daemon import FakeDaemon
+from tests.gpuctl import samples
+from tests.gpuctl.conftest import Gpuctl
+
+GIB = samples.GIB
+
+
+def alert(rule: str = "high_memory", index: int = 0, **changes: object) -> a.Alert:
+    made = a.Alert(
+        name=f"alerts/a-{rule}-{index}",
+        rule=rule,
+        severity=a.ALERT_SEVERITY_WARNING,
+        state=a.ALERT_STATE_FIRING,
+        since=samples.moment(-300),
+        subject=f"devices/SIM-000{index}",
+        alias=f"gpu{index}",
+        summary=f"gpu{index}: memory 92 % for 5m, more than 90 %",
+        remedy="release something",
+    )
+    made.MergeFrom(a.Alert(**changes))
+    return made
+
+
+def instance(index: int, **changes: object) -> i.Instance:
+    made = samples.instance()
+    made.name, made.endpoint = f"instances/i-{index}c0ffee", f"http://127.0.0.1:4123{index}"
+    made.metrics.generated_tokens_per_second = 41.25
+    made.MergeFrom(i.Instance(**changes))
+    return made
+
+
+def host_readings() -> t.HostReadings:
+    disk = t.Disk(what="state", path="/s", total_bytes=100 * GIB, free_bytes=60 * GIB)
+    return t.HostReadings(
+        cpu_percent=12.4, memory_total_bytes=16 * GIB, memory_available_bytes=9 * GIB, disks=[disk]
+    )
+
+
+@pytest.fixture
+def rig(daemon: FakeDaemon) -> list[d.Device]:
+    """Eight cards beside the host, five instances, and a queue: the screen has to hold it."""
+    devices = [*(samples.card(index) for index in range(8)), samples.host()]
+    daemon.answers.update(
+        ListDevices=d.ListDevicesResponse(devices=devices),
+        ListInstances=i.ListInstancesResponse(instances=[instance(n) for n in range(5)]),
+        ListReservations=r.ListReservationsResponse(
+            reservations=[samples.reservation(), samples.queued(2), samples.queued(1)]
+        ),
+        GetSnapshot=t.GetSnapshotResponse(snapshot=t.Snapshot(host=host_readings())),
+    )
+    return devices
+
+
+def tell(daemon: FakeDaemon, *alerts: a.Alert) -> None:
+    daemon.answers["ListAlerts"] = a.ListAlertsResponse(alerts=alerts)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_full_rig_fits_a_screen(
+    count: int, daemon: FakeDaemon, rig: list[d.Device], gpuctl: Gpuctl
+) -> None:
+    tell(daemon, *(alert(f"rule_{index}", index) for index in range(count)))
+    lines = gpuctl("status").out.splitlines()
+    assert len(lines) <= 24 - 1  # and the prompt
+    assert lines.count("") == 3 - count
+    assert max(map(len, lines)) <= 80
+    assert sum("P106-100" in line for line in lines) == 8
+    assert sum("http://127.0.0.1:4123" in line for line in lines) == 5
+    assert sum(line.startswith("WARNING") for line in lines) == count
+
+
+def test_what_is_wrong_comes_first_and_the_worst_of_it(
+    daemon: FakeDaemon, rig: list[d.Device], gpuctl: Gpuctl
+) -> None:
+    rig[3].suggested_action, rig[3].action_reason = d.SUGGESTED_ACTION_RESET, "Xid 62 on it"
+    rig[4].cordoned, rig[4].cordon_reason = True, "new fan"
+    rig[5].health, rig[5].health_reason = d.DEVICE_HEALTH_LOST, "the driver lost it"
+    daemon.answers["ListDevices"] = d.ListDevicesResponse(devices=rig)
+    down = instance(9, state=i.INSTANCE_STATE_BACKOFF)
+    down.health.reason = "out of memory"
+    daemon.answers["ListInstances"] = i.ListInstancesResponse(instances=[down])
+    tell(daemon, alert(), alert("thermal", 7, severity=a.ALERT_SEVERITY_CRITICAL, summary="hot"))
+    ended = gpuctl("status")
+    assert ended.code == 0
+    assert ended.out.splitlines()[1:7] == [
+        "CRITICAL gpu7: hot",
+        "CRITICAL gpu5: the driver lost it",
+        "WARNING gpu0: memory 92 % for 5m, more than 90 %",
+        "WARNING gpu3: reset it: Xid 62 on it",
+        "WARNING i-9c0ffee: out of memory",
+        "gpu4: cordoned: new fan",
+    ]
+
+
+def test_one_rule_of_many_cards_is_a_line(
+    daemon: FakeDaemon, rig: list[d.Device], gpuctl: Gpuctl
+) -> None:
+    tell(daemon, *(alert("low_utilization", index) for index in (2, 0, 1)))
+    assert gpuctl("status").out.splitlines()[1:3] == [
+        "WARNING low_utilization (3): gpu0 gpu1 gpu2",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
+    "quiet",
+    [
+        alert(state=a.ALERT_STATE_ACKNOWLEDGED),
+        alert(state=a.ALERT_STATE_PENDING),
+        alert(state=a.ALERT_STATE_RESOLVED),
+        alert(severity=a.ALERT_SEVERITY_INFO),
+        alert(silenced_until=samples.moment(60)),
+    ],
+    ids=["acknowledged", "pending", "resolved", "info", "silenced"],
+)
+def test_what_somebody_knows_or_is_not_sure_yet_is_not_told(
+    quiet: a.Alert, daemon: FakeDaemon, rig: list[d.Device], gpuctl: Gpuctl
+) -> None:
+    tell(daemon, quiet)
+    assert gpuctl("status").out.splitlines()[1] == ""
+    assert gpuctl("status --check").code == 0
+
+
+def test_an_alert_that_says_what_the_card_says_is_told_once(
+    daemon: FakeDaemon, rig: list[d.Device], gpuctl: Gpuctl
+) -> None:
+    rig[0].health, rig[0].health_reason = d.DEVICE_HEALTH_LOST, "the driver lost it"
+    daemon.answers["ListDevices"] = d.ListDevicesResponse(devices=rig)
+    told = alert("lost", severity=a.ALERT_SEVERITY_CRITICAL, summary="gpu0 is lost: reboot")
+    tell(daemon, told)
+    assert gpuctl("status").out.splitlines()[1:3] == ["CRITICAL gpu0 is lost: reboot", ""]
+
+
+def test_more_troubles_than_a_screen_takes_are_counted(
+    daemon: FakeDaemon, rig: list[d.Device], gpuctl: Gpuctl
+) -> None:
+    tell(daemon, *(alert(f"rule_{index}", index) for index in range(9)))
+    lines = gpuctl("status").out.splitlines()
+    assert sum(line.startswith("WARNING") for line in lines) == 6
+    assert "and 3 more: `gpuctl alerts`, `devices`" in lines
+
+
+def test_bands_above_normal_are_named(
+    daemon: FakeDaemon, rig: list[d.Device], gpuctl: Gpuctl
+) -> None:
+    assert "pressure" not in gpuctl("status").out
+    for index, pressure in ((0, d.PRESSURE_HIGH), (3, d.PRESSURE_HIGH), (5, d.PRESSURE_CRITICAL)):
+        rig[index].pressure = pressure
+    rig[1].thermal, rig[2].thermal = d.THERMAL_WARNING, d.THERMAL_CRITICAL
+    daemon.answers["ListDevices"] = d.ListDevicesResponse(devices=rig)
+    lines = gpuctl("status").out.splitlines()
+    told = "pressure CRITICAL gpu5, HIGH gpu0 gpu3; heat CRITICAL gpu2, WARNING gpu1"
+    assert told in lines
+    words = {line.split()[0]: line.split()[-1] for line in lines if line.startswith("gpu")}
+    assert (words["gpu0"], words["gpu1"], words["gpu2"]) == ("HEALTHY", "WARM", "HOT")
+
+
+def test_the_queue_tells_who_is_next_and_what_it_waits_for(
+    rig: list[d.Device], gpuctl: Gpuctl
+) -> None:
+    lines = gpuctl("status").out.splitlines()
+    at = lines.index("3 reservations: 1 granted, 2 queued")
+    assert lines[at + 1].startswith("  next r-4m2k (ada@rig), for 6s: gpu0 has 1.25 GiB gr")
+
+
+def test_tokens_are_those_of_the_last_minute(rig: list[d.Device], gpuctl: Gpuctl) -> None:
+    (header, row, *_) = [line for line in gpuctl("status").out.splitlines() if "4123" in line or
+                         line.startswith("INSTANCE")]  # fmt: skip
+    assert dict(zip(header.split(), row.split(), strict=True))["TOK/S"] == "41.2"
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [
+        (n.NODE_STATE_READY, 0),
+        (n.NODE_STATE_DRAINING, 0),  # somebody wants it so
+        (n.NODE_STATE_RECONCILING, 1),
+        (n.NODE_STATE_DEGRADED, 1),
+    ],
+)
+def test_check_ends_with_1_where_somebody_has_to_look(
+    state: int, code: int, daemon: FakeDaemon, rig: list[d.Device], gpuctl: Gpuctl
+) -> None:
+    daemon.answers["GetNode"] = n.GetNodeResponse(node=samples.node(state=state))
+    ended = gpuctl("status --check")
+    assert ended.code == code
+    assert ("not all is well" in ended.err) == bool(code)
+    tell(daemon, alert())
+    assert gpuctl("status --check").code == 1
+    assert gpuctl("status").code == 0
+
+
+def test_a_cordoned_card_is_nobody_s_trouble(
+    daemon: FakeDaemon, rig: list[d.Device], gpuctl: Gpuctl
+) -> None:
+    rig[4].cordoned = True
+    daemon.answers["ListDevices"] = d.ListDevicesResponse(devices=rig)
+    assert "gpu4: cordoned" in gpuctl("status").out
+    assert gpuctl("status --check").code == 0
+
+
+def test_json_has_the_alerts(daemon: FakeDaemon, rig: list[d.Device], gpuctl: Gpuctl) -> None:
+    tell(daemon, alert())
+    plain = json.loads(gpuctl("status -o json").out)
+    assert [each["rule"] for each in plain["alerts"]] == ["high_memory"]

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from tests.fakes.daemon import FakeDaemon
+from tests.gpuctl import past
+from tests.gpuctl.conftest import Gpuctl
+
+Golden = Callable[[str, str], None]
+
+
+def test_forecast(gpuctl: Gpuctl, daemon: FakeDaemon, golden: Golden) -> None:
+    daemon.answers["GetForecast"] = past.forecast()
+    ended = gpuctl("forecast gpu0 gpu1 --horizon 90m")
+    assert (ended.code, ended.err) == (0, "")
+    assert all(len(line) <= 80 for line in ended.out.splitlines())
+    assert "gpu0 is full in 34m" in ended.out
+    golden("forecast", ended.out)
+    (asked,) = daemon.requests["GetForecast"]
+    assert (list(asked.devices), asked.horizon.seconds) == (["gpu0", "gpu1"], 5400)
+
+
+def test_forecast_wide(gpuctl: Gpuctl, daemon: FakeDaemon, golden: Golden) -> None:
+    daemon.answers["GetForecast"] = past.forecast()
+    golden("forecast_wide", gpuctl("forecast -o wide").out)
+
+
+def test_forecast_for_programs(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    daemon.answers["GetForecast"] = past.forecast()
+    plain = json.loads(gpuctl("forecast -o json").out)
+    first, _, last = plain["forecasts"]
+    assert (first["method"], first["confidence"]) == ("drift", 0.8)
+    assert first["known"][0]["bytes"] == -(1024**3)
+    assert "expected" not in last
+    assert last["refusal"].startswith("not enough history")
+    assert len(gpuctl("forecast -o jsonl").out.splitlines()) == 3
+
+
+def test_what_is_full_is_said_so(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    answer = past.forecast()
+    answer.forecasts[0].reaches_limit_time.CopyFrom(answer.time)
+    answer.forecasts[1].reaches_limit_time.CopyFrom(answer.time)
+    daemon.answers["GetForecast"] = answer
+    out = gpuctl("forecast").out
+    assert "gpu0 is full now" in out
+    assert "gpu0 is critically hot now" in out

@@ -1,0 +1,145 @@
+"""The history as the daemon uses it: seen, kept over a restart, asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gpud.devices.snapshot import HostReadings, Sample, Snapshot
+from gpud.errors import WrongState
+from gpud.settings import History as Settings
+from gpud.telemetry.engines.reading import EngineReading
+from gpud.telemetry.history.asking import Answer, Asked
+from gpud.telemetry.history.fields import BY_NAME
+from gpud.telemetry.history.history import History
+from tests.fakes import cards
+
+T0 = 1_700_002_800.0  # an hour begins here
+USED = BY_NAME["memory_used_bytes"]
+
+
+class Record:
+    """A history, its folder, and what it told."""
+
+    def __init__(self, folder: Path, settings: Settings | None = None) -> None:
+        self.folder, self.settings = folder, settings or Settings()
+        self.told: list[tuple[str, str]] = []
+        self.history = self.begun()
+
+    def begun(self) -> History:
+        self.history = History(
+            self.settings, self.folder, 0, lambda *event: self.told.append(event)
+        )
+        return self.history
+
+    def restart(self) -> None:
+        self.history.close()
+        self.begun().start()
+
+    def see(self, second: float, *samples: Sample) -> None:
+        """A snapshot so long after T0."""
+        self.history.see(
+            Snapshot(
+                sequence=1,
+                boottime=1000 + second,
+                wall=T0 + second,
+                samples=samples,
+                host=HostReadings(cpu_percent=5.0),
+            ),
+            {},
+        )
+
+    async def ask(self, until: float, window: float, *subjects: str) -> Answer:
+        asked = Asked(
+            subjects=subjects or ("devices/U-gpu0",),
+            fields=(USED, BY_NAME["cpu_percent"], BY_NAME["requests_running"]),
+            begin=T0 + until - window,
+            end=T0 + until,
+        )
+        return await self.history.query(asked)
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Iterator[Record]:
+    made = Record(tmp_path)
+    yield made
+    made.history.close()
+
+
+def card(second: float, used: int) -> Sample:
+    return cards.sample(used=used, boottime=1000 + second)
+
+
+async def test_it_outlives_a_restart_and_the_time_between_is_a_gap(record: Record) -> None:
+    record.history.start()
+    for second in range(40):
+        record.see(second, card(second, second))
+    record.restart()
+    for second in range(100, 105):
+        record.see(second, card(second, second))
+    answer = await record.ask(105, 300)
+    ((points, field),) = [(series.points, series.field) for series in answer.series]
+    assert (field, answer.step, answer.oldest) == (USED, 1, T0)
+    assert [point.time - T0 for point in points] == [*range(40), *range(100, 105)]
+    assert all(point.last == point.time - T0 for point in points)
+    assert dict(await record.history.subjects()) == {"devices/U-gpu0": "gpu0", "host": ""}
+
+
+async def test_a_card_that_shows_nothing_new_has_a_gap(record: Record) -> None:
+    record.history.start()
+    hung = card(1, 7)
+    for second in range(3):
+        record.see(second, card(second, 5) if second < 1 else hung)
+    answer = await record.ask(3, 60, "devices/U-gpu0", "host")
+    told = {s.subject: [(p.time - T0, p.last) for p in s.points] for s in answer.series}
+    assert told == {
+        "devices/U-gpu0": [(0, 5), (1, 7)],
+        "host": [(0, 5.0), (1, 5.0), (2, 5.0)],
+    }
+
+
+async def test_engines_are_kept_by_instance_and_by_model(record: Record) -> None:
+    record.history.start()
+    one = EngineReading(instance="i", model="m", boottime=1.0, wall=T0, running=2)
+    other = replace(one, instance="j", running=3)
+    broken = replace(other, boottime=2.0, problem="it does not answer", running=9)
+    record.history.see_engines([one, other], T0 + 1)
+    record.history.see_engines([one, broken], T0 + 2)
+    subjects = ("instances/i", "instances/j", "models/m")
+    answer = await record.ask(5, 60, *subjects)
+    told = [[(p.time - T0, p.last) for p in s.points] for s in answer.series]
+    assert told == [[(1, 2)], [(1, 3)], [(1, 5)]]
+    assert set(subjects) <= set(await record.history.subjects())
+
+
+async def test_without_a_disk_the_ring_tells(tmp_path: Path) -> None:
+    (tmp_path / "history.db").mkdir()
+    record = Record(tmp_path)
+    record.history.start()
+    for second in range(40):
+        record.see(second, card(second, second))
+    (series,) = (await record.ask(40, 60)).series
+    assert len(series.points) == 40
+    assert [type_ for type_, _ in record.told] == ["history.paused"]
+    (tmp_path / "history.db").rmdir()
+    for second in range(40, 70):
+        record.see(second, card(second, second))
+    assert (await record.ask(70, 60)).oldest == T0
+    assert [type_ for type_, _ in record.told] == ["history.paused", "history.resumed"]
+    record.restart()
+    (series,) = (await record.ask(70, 80)).series
+    assert len(series.points) == 70
+    record.history.close()
+
+
+async def test_nothing_is_kept_where_it_is_off(tmp_path: Path) -> None:
+    record = Record(tmp_path, Settings(on=False))
+    record.history.start()
+    record.see(0, card(0, 1))
+    with pytest.raises(WrongState, match=r"the history: it is off; set history.on = true"):
+        await record.ask(1, 60)
+    record.history.close()
+    assert not (tmp_path / "history.db").exists()
