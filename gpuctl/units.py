@@ -84,11 +84,13 @@ def used_of(used: int | None, total: int | None) -> str:
 
 
 def span_text(seconds: float | None) -> str:
-    """`250ms`, `1.2s`, `5m12s`, `3h5m`, `4d3h`: the two units that matter. None is unknown."""
+    """`0.27ms`, `250ms`, `1.2s`, `5m12s`, `3h5m`, `4d3h`: the two units that matter. None is unknown."""
     if seconds is None:
         return UNKNOWN
     if seconds < 0:
         return f"-{span_text(-seconds)}"
+    if 0 < seconds < 0.00095:
+        return f"{_trimmed(seconds * 1000, 2)}ms"
     if 0 < seconds < 0.9995:
         return f"{round(seconds * 1000)}ms"
     if seconds < 9.95:

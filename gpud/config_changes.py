@@ -24,6 +24,7 @@ LIVE_SECTIONS = (
     "tokens",
     "quotas",
     "alerts",
+    "events",
 )
 
 

@@ -82,7 +82,7 @@ class Daemon:
         self._clock = clock
         self._stop = asyncio.Event()
         self._notifier = Notifier(os.environ)
-        self._store = SqliteStore(directory)
+        self._store = SqliteStore(directory, config.events.max_bytes)
         self._journal = Journal(self._store)
         policy = config.policy
         ledger = Ledger(assembly.ledger_settings(policy, config.quotas))
@@ -135,8 +135,8 @@ class Daemon:
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Engines go on without us. Raises ConfigInvalid."""
         # First of all: where an address is taken, nothing has begun.
-        self._rpc.bind(self._entrance.places())
         self._exposing.bind()
+        self._rpc.bind(self._entrance.places())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)

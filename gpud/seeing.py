@@ -46,6 +46,7 @@ class Seeing:
     def __init__(self, sights: Sights) -> None:
         self._house, self._clock = sights.house, sights.house.clock
         self._post = sights.tell
+        self._store = sights.store
         self._history = History(
             sights.config.history, sights.directory, assembly.KEEP_FREE_BYTES, self._tell
         )
@@ -53,7 +54,9 @@ class Seeing:
         self._engines = EngineMetrics(
             sights.config.engine_metrics, sights.house, sights.roster, benchmarks
         )
-        self._alerts = Alerts(self._alert_seams(sights), terms_of(sights.config.alerts))
+        self._alerts = Alerts(
+            self._alert_seams(sights), terms_of(sights.config.alerts, self._clock)
+        )
         self._events = EventCounts()
         self.seen = Seen(
             events=self._events,
@@ -82,7 +85,8 @@ class Seeing:
 
     def configure(self, config: Config) -> None:
         """Go by another configuration from now on. Raises ConfigInvalid before anything is."""
-        self._alerts.configure(terms_of(config.alerts))
+        self._alerts.configure(terms_of(config.alerts, self._clock))
+        self._store.retention.max_bytes = config.events.max_bytes
 
     def close(self) -> None:
         """Write what waits to be written; nothing is seen any more."""
@@ -99,6 +103,7 @@ class Seeing:
             engines=lambda: self._engines.newest,
             certificate=sights.certificate,
             store_cause=lambda: sights.store.read_only_cause,
+            rows=sights.store.read_rows,
             node=socket.gethostname(),
             luck=sights.house.luck,
         )

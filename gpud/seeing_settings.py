@@ -5,10 +5,12 @@ from __future__ import annotations
 from gpud.alert_settings import check_alerts
 from gpud.listening import check_absolute, require
 from gpud.settings import Config, EngineMetrics, History, Http
-from gpud.units import MIB, format_size
+from gpud.units import KIB, MIB, format_size
 
 # Below this a file holds no day of a single card.
 MIN_HISTORY_BYTES = 4 * MIB
+# Some hundred events; and a search through more than that would take minutes.
+EVENTS_BYTES = (64 * KIB, 64 * 1024 * MIB)
 _DAY = 86400.0
 # Of a label's name, as reservations may have it.
 MOST_LABEL = 63
@@ -25,6 +27,13 @@ def check_seeing(config: Config) -> None:
     """Raises ConfigInvalid."""
     _check_history(config.history)
     _check_engine_metrics(config.engine_metrics)
+    low, high = EVENTS_BYTES
+    require(
+        low <= config.events.max_bytes <= high,
+        "events.max_bytes",
+        f"{format_size(config.events.max_bytes)} is not within "
+        f"{format_size(low)} … {format_size(high)}",
+    )
     check_alerts(config.alerts)
     _check_http(config.http)
 

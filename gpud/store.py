@@ -22,7 +22,8 @@ import structlog
 from gpud.errors import StateDirectoryRefused, StoreReadOnly
 from gpud.failpoints import around
 from gpud.migration import from_version_1
-from gpud.statements import STATEMENTS_KEPT, execute
+from gpud.retention import Retention, line_bytes
+from gpud.statements import STATEMENTS_KEPT, JournalRow, Reading, execute, lines_of
 
 log = structlog.get_logger()
 
@@ -31,8 +32,7 @@ SCHEMA_VERSION = 2
 # delete. 4 MiB hold thousands of them.
 BALLAST_BYTES = 4 * 1024 * 1024
 RETRY_SECONDS = 1.0
-EVENTS_KEPT = 100_000
-PRUNE_EVERY_COMMITS = 1000
+EVENTS_KEPT_BYTES = 64 * 1024 * 1024
 # A server under load takes a call in every few turns of the loop; an idle turn takes 10 µs.
 QUIET_TURNS = 5
 MAX_GATHERED = 64
@@ -100,7 +100,8 @@ class SqliteStore:
     from `read_rows`, for what was decided on top of the lost writes is void.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, events_max_bytes: int = EVENTS_KEPT_BYTES) -> None:
+        self.retention = Retention(events_max_bytes)
         self._path = directory / "state.db"
         self._ballast = directory / "ballast"
         self._lock = threading.Lock()
@@ -126,6 +127,7 @@ class SqliteStore:
             self._reader = self._connect()
             self._migrate(self._reader)
             self._writer = self._connect()
+            self._journal = Reading(self._connect)
         except sqlite3.Error as error:
             raise StateDirectoryRefused(
                 f"cannot use {self._path}: {error}; mend or remove it, or set node.state_dir"
@@ -181,6 +183,7 @@ class SqliteStore:
         if self._thread is not None:
             self._thread.join(timeout=10)
         self._reader.close()
+        self._journal.close()
 
     def _gather(self, seen: int, turns_left: int) -> None:
         """Hand over once so many turns of the loop brought no further write.
@@ -211,14 +214,21 @@ class SqliteStore:
 
     def read_entries(
         self, where: str, parameters: Sequence[object], limit: int, *, newest_first: bool
-    ) -> list[tuple[int, float, str, str, bytes]]:
-        """Journal lines (sequence, wall, type, subject, body); `where` is never a client's."""
-        order = "DESC" if newest_first else "ASC"
-        return self._reader.execute(
-            "SELECT sequence, wall, type, subject, body FROM events "  # noqa: S608
-            f"WHERE {where} ORDER BY sequence {order} LIMIT ?",
-            (*parameters, limit),
-        ).fetchall()
+    ) -> list[JournalRow]:
+        """Journal lines (sequence, wall, type, subject, body); `where` is never a client's.
+
+        On the loop: what looks at more than a few lines is for `read_journal`.
+        """
+        return lines_of(self._reader, where, (*parameters, limit), newest_first=newest_first)
+
+    async def read_journal(
+        self, where: str, parameters: Sequence[object], limit: int, *, newest_first: bool
+    ) -> list[JournalRow]:
+        """The same in a thread: a search that finds little reads all of the journal."""
+        asked = (*parameters, limit)
+        return await asyncio.to_thread(
+            self._journal.lines, where, asked, newest_first=newest_first
+        )
 
     # The writer thread.
 
@@ -300,9 +310,13 @@ class SqliteStore:
                 return
         self.commit_count += 1
         self.write_count += len(batch)
-        if self.commit_count % PRUNE_EVERY_COMMITS == 0:
-            self._prune(connection)
         self._tell(lambda: self._finish(batch))
+        try:
+            lines = [entry for each in batch for entry in each.write.entries]
+            self.retention.wrote(sum(line_bytes(e.type, e.subject, e.body) for e in lines))
+            self.retention.prune(connection)
+        except sqlite3.Error as problem:
+            log.warning("store.prune_failed", error=str(problem))
 
     def _commit(self, connection: sqlite3.Connection, batch: list[_Pending]) -> None:
         with self.timed(), around("store.transaction"):
@@ -385,16 +399,6 @@ class SqliteStore:
             return
         self._read_only_cause = ""
         log.info("store.writable_again")
-
-    def _prune(self, connection: sqlite3.Connection) -> None:
-        try:
-            with around("store.prune"):
-                connection.execute(
-                    "DELETE FROM events WHERE sequence <= (SELECT max(sequence) FROM events) - ?",
-                    (EVENTS_KEPT,),
-                )
-        except sqlite3.Error as error:
-            log.warning("store.prune_failed", error=str(error))
 
     def _make_ballast(self) -> None:
         if self._ballast.exists() and self._ballast.stat().st_size == BALLAST_BYTES:

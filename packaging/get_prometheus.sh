@@ -41,21 +41,17 @@ use_present() {
     fi
 }
 
+fetch() { apt-get "$@" -qq download prometheus >&2; }
+
 # With the system's own lists, or where these are missing or old, with new ones in a folder of ours.
-download() { # FOLDER
-    local lists=$1/lists
-    mkdir -p "$1/packages" "$lists/partial"
-    cd "$1/packages"
-    if ! apt-get -qq download prometheus >&2; then
-        local private=(
-            -o Dir::State::lists="$lists" -o APT::Sandbox::User="$(id -un)"
-            -o Acquire::Retries=3 -o Acquire::http::Timeout=30 -o Acquire::https::Timeout=30
-        )
-        apt-get "${private[@]}" -qq update >&2
-        apt-get "${private[@]}" -qq download prometheus >&2
-    fi
-    cd "$OLDPWD"
-}
+download() ( # FOLDER
+    private=(
+        -o Dir::State::lists="$1/lists" -o APT::Sandbox::User="$(id -un)"
+        -o Acquire::Retries=3 -o Acquire::http::Timeout=30 -o Acquire::https::Timeout=30
+    )
+    mkdir -p "$1/packages" "$1/lists/partial" && cd "$1/packages" || return 1
+    fetch || { apt-get "${private[@]}" -qq update >&2 && fetch "${private[@]}"; }
+)
 
 use_present
 for program in apt-get dpkg; do
@@ -70,9 +66,9 @@ scratch=$(realpath "$(mktemp -d .build/prometheus.XXXXXX)")
 trap 'rm -rf "$scratch"' EXIT
 say "Getting Prometheus from this distribution's packages (20 MB) …"
 download "$scratch" || fail "the package could not be downloaded."
-for file in "$scratch"/packages/*.deb; do dpkg -x "$file" "$scratch/root"; done
+for file in "$scratch"/packages/*.deb; do dpkg -x "$file" "$scratch/unpacked"; done
 mkdir "$scratch/made"
-cp "$scratch"/root/usr/bin/{prometheus,promtool} "$scratch/made/"
+cp "$scratch"/unpacked/usr/bin/{prometheus,promtool} "$scratch/made/"
 rm -rf "$place"
 mv "$scratch/made" "$place"
 use_present

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from tests.real_engine import MISSING, find_server, write_tiny
+from tests.real_prometheus import MISSING as NO_PROMETHEUS
+from tests.real_prometheus import find_prometheus
 from tests.running import Api, Gpud, calling, ghostly
 
 
@@ -41,6 +43,15 @@ def llama_server() -> Path:
     found = find_server()
     if found is None:
         pytest.fail(MISSING)
+    return found
+
+
+@pytest.fixture(scope="session")
+def prometheus_bin() -> Path:
+    """The folder of the real prometheus and promtool; a test that needs them fails without."""
+    found = find_prometheus()
+    if found is None:
+        pytest.fail(NO_PROMETHEUS)
     return found
 
 

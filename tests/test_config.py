@@ -128,6 +128,15 @@ WRONG = {
         "[server]\nlisten = '127.0.0.1:50551'\n[http]\nlisten = 'localhost:50551'",
         ["http.listen", "own port"],
     ),
+    "a file of targets that is relative": (
+        "[http]\ntargets_file = 'targets.json'", ["http.targets_file", "absolute"],
+    ),
+    "a file of targets that Prometheus does not read": (
+        "[http]\ntargets_file = '/run/targets'", ["http.targets_file", "does not end in .json"],
+    ),
+    "a label that dcgm-exporter never had": (
+        "[http]\ndcgm_hostname_label = 'host'", ["dcgm_hostname_label"],
+    ),
     "relative state": ("[node]\nstate_dir = 'state'", ["node.state_dir", "absolute"]),
     "relative socket": ("[server]\nsocket = 'gpud.sock'", ["server.socket", "absolute"]),
     "long socket": (f"[server]\nsocket = '/{'s' * 120}'", ["server.socket", "107"]),

@@ -32,6 +32,8 @@ WRONG = {
     "no health": (f"{COMMAND}device_bytes = 5", ["models.w.health", "no path"]),
     "library": (f"{FULL}environment = {{LD_PRELOAD='x'}}", ["models.w.environment", "LD_PRELOAD"]),
     "counter": (f"{FULL}metrics='/m'\ncounters = {{speed='x'}}", ["models.w.counters"]),
+    "label": ('[models.a]\npath="a"\nlabels={"k\\u0007" = "v"}', ["models.a.labels", "no label"]),
+    "long label": (f"[models.a]\npath='a'\nlabels={{k = '{'v' * 256}'}}", ["models.a.labels"]),
     "value of an argv": ("[models.a]\nengine='command'\nargv=['/a', 5]", ["str", "int"]),
 }  # fmt: skip
 
@@ -68,6 +70,11 @@ def test_a_profile_says_what_its_model_does_not(tmp_path: Path) -> None:
     assert found["b"].options == ModelOptions(batch=7), "the configuration's own comes first"
     assert found["c"].options.embedding
     assert found["c"].options.cache_type_k == "q8_0"
+
+
+def test_labels_are_taken_as_they_are_written(tmp_path: Path) -> None:
+    found = read(tmp_path, "[models.a]\npath = 'a'\nlabels = { service = 'voice', b = '' }\n")
+    assert found["a"].labels == (("b", ""), ("service", "voice"))
 
 
 def test_a_command_is_taken_as_it_is_written(tmp_path: Path) -> None:

@@ -221,12 +221,22 @@ def watch(
     watched = client.telemetry.WatchSnapshots
     with following(client, watched, lambda: request, _note) as answers:
         for answer in islice(answers, count):
+            # Where to go on should the connection end.
+            request.after_sequence = answer.snapshot.sequence
+            request.epoch = answer.snapshot.epoch
+            _tell_missed(answer.snapshot)
             if output.is_table:
                 rows = len(answer.snapshot.devices)
                 is_due = headers.is_due(rows)
                 output.lines(_snapshot_lines(table, answer.snapshot, header=is_due))
             else:
                 output.streamed(answer.snapshot)
+
+
+def _tell_missed(snapshot: Snapshot) -> None:
+    """The first after a break says what came meanwhile."""
+    if snapshot.missed_count:
+        _note(f"{snapshot.missed_count} snapshots were missed")
 
 
 def _note(text: str) -> None:

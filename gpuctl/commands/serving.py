@@ -47,7 +47,7 @@ def latency_text(latency: Latency) -> str:
 REQUESTS: Column[Instance] = Column(header="REQUESTS", cell=requests_text, right=True)
 METRIC_COLUMNS: tuple[Column[Instance], ...] = (
     Column(
-        header="LAST MINUTE/S",
+        header="TOKENS/S 1M",
         cell=lambda i: _rate(i, "generated_tokens_per_second"),
         right=True,
         wide=True,

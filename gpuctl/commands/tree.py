@@ -14,6 +14,7 @@ from gpuctl.options import global_options
 _FILES = {
     "status": "node",
     "devices": "devices",
+    "top": "top",
     "watch": "devices",
     "reserve": "reservations",
     "renew": "reservations",

@@ -17,7 +17,7 @@ from gpud.clock import Clock
 from gpud.devices.snapshot import Snapshot
 from gpud.engines.engine import Engine
 from gpud.errors import GpudError
-from gpud.events import Event
+from gpud.events import Cause, Event, present_cause
 from gpud.feed import Feed
 from gpud.instances.health.oom import Kernel, OomKills
 from gpud.instances.health.quiet import Quiet
@@ -59,6 +59,8 @@ class StopOrder:
     grace_seconds: float
     force: bool
     reason: str = ""  # for the journal
+    # The call that asked for it, if one did.
+    cause: Cause | None = field(default_factory=present_cause, compare=False)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -110,6 +112,7 @@ class Life:
     instance: Instance
     stop: asyncio.Future[StopOrder]  # ends with the first order; `order` is the newest
     order: StopOrder | None = None
+    cause: Cause | None = None  # the call that asked for its load, until it is READY
     durable: Instance | None = None
     tree: Tree | None = None
     # Its turn on its devices: from its start until it is READY, or until its tree is gone.
@@ -158,8 +161,9 @@ class Life:
         """The same, together with rows of others."""
         self.instance = replace(self.instance, **changes)  # type: ignore[arg-type]
         instance = self.instance
-        if event is not None:
-            change = structs.replace(change, events=(*change.events, event))
+        told = (*change.events, event) if event is not None else change.events
+        named = (structs.replace(each, cause=each.cause or self._cause) for each in told)
+        change = structs.replace(change, events=tuple(named))
 
         self._queued += 1
         self.newest = self.house.promises.commit(
@@ -232,7 +236,13 @@ class Life:
             actor=actor,
             reason=reason,
             details={"model": self.instance.model, **details},
+            cause=self._cause,
         )
+
+    @property
+    def _cause(self) -> Cause | None:
+        """The call that has it do what it does now."""
+        return self.cause if self.order is None else self.order.cause
 
     def failure(self, error: GpudError) -> Failure:
         """An error as the record keeps it."""

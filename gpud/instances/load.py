@@ -351,6 +351,7 @@ class Load:
             healing=serving(life.instance.healing, now),
         )
         event = life.event(name, endpoint=endpoint, seconds=f"{seconds:.3f}")
+        life.cause = None  # what it does from now on is its own doing
         state = step(life.instance.name, life.instance.state, Happening.WARMED)
         with around("launch.ready"):
             await life.commit(Change(), event, state=state)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from gpud.errors import GpudError, InstanceNotFound, OptionInvalid, WrongState
-from gpud.events import Event
+from gpud.events import Event, present_cause
 from gpud.failpoints import around
 from gpud.instances.adoption.orphans import Orphans, Records
 from gpud.instances.adoption.recovery import Recovery
@@ -172,6 +172,7 @@ class Roster:
         life = self._add(instance)
         now = self._house.clock.now()
         life.began = life.phase_began = now.boottime
+        life.cause = present_cause()
         rows = (row_of(instance), *self._house.promises.remember(call, instance.id))
 
         def durable() -> None:

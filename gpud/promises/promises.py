@@ -19,7 +19,7 @@ from msgspec import structs
 from gpud.clock import Clock
 from gpud.devices.snapshot import Snapshot
 from gpud.errors import NotServing, OptionInvalid, Reconciling, StoreReadOnly
-from gpud.events import Event
+from gpud.events import Event, present_cause
 from gpud.ledger.admission.explain import Explanation
 from gpud.ledger.books import Books, Cordon
 from gpud.ledger.change import Change, joined
@@ -63,6 +63,7 @@ class Promises:
         self.on_notice: Callable[[Reservation], None] = lambda _: None
         self._unreadable: dict[str, str] = {}  # why not, by kind of row
         self.waiting_for = "the first sample of every device"
+        self.revision = 0  # of `durable`: grows with each change of it
         self._store = store
         self._clock = clock
         self._newest: asyncio.Future[Committed] | None = None
@@ -112,6 +113,7 @@ class Promises:
         restored = self.ledger.restore(reservations, leaks, now, cordons)
         change = structs.replace(restored, leaks=settled)
         self.durable = Books()
+        self.revision += 1
         self.watchers.wake_all()
         for reservation in self.ledger.books.reservations.values():
             self.durable.put(reservation)
@@ -304,9 +306,10 @@ class Promises:
         on_durable: Callable[[], None] = lambda: None,
     ) -> asyncio.Future[Committed]:
         """Queue a change with other rows of the same decision. Decisions queue in order."""
+        cause = present_cause() if change.events else None
         write = Write(
             rows=(*rows_of(change, self._clock.now().boot_id), *rows),
-            entries=tuple(event.entry() for event in change.events),
+            entries=tuple(event.entry(cause) for event in change.events),
         )
 
         def durable() -> None:
@@ -369,6 +372,7 @@ class Promises:
         self._untold += events
 
     def _apply(self, change: Change) -> None:
+        self.revision += 1
         queued = self.durable.queued
         moved = any(each.queued or each.id in queued for each in change.reservations)
         for reservation in change.reservations:

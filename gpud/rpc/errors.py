@@ -13,6 +13,7 @@ from gpud.access.refusals import AccessRefused, IdentityMissing, RequestLate
 from gpud.benchmarking.refusals import BenchmarkFailed
 from gpud.config_changes import ConfigRefused
 from gpud.errors import DeviceShortage, GpudError
+from gpud.events import EventsPruned
 from gpud.instances.starting import admission
 from gpud.models.sources import refusals
 
@@ -52,6 +53,7 @@ CODES: dict[type[GpudError], grpc.StatusCode] = {
     admission.ContextsRefused: grpc.StatusCode.FAILED_PRECONDITION,
     errors.LoadCancelled: grpc.StatusCode.ABORTED,
     ConfigRefused: grpc.StatusCode.FAILED_PRECONDITION,
+    EventsPruned: grpc.StatusCode.OUT_OF_RANGE,
 }
 
 

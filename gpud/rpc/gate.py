@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,6 +30,7 @@ from gpud.access.rights import RIGHTS, changes
 from gpud.access.tokens import bearer
 from gpud.clock import Moment
 from gpud.errors import GpudError, OptionInvalid
+from gpud.events import CAUSE, Cause
 from gpud.rpc.errors import code_of, internal_status, status_of
 
 log = structlog.get_logger()
@@ -36,8 +38,14 @@ log = structlog.get_logger()
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler = Any  # grpc.RpcMethodHandler, whose class takes no parameters when it runs
 Decode = Callable[[bytes], Any]
+MAX_REQUEST_ID = 128
 # What an answer or a request names, the first that is there: for the audit.
 _SUBJECTS = ("reservation", "instance", "device", "node", "name", "model")
+
+
+def _loop_time() -> float:
+    """Seconds on the loop's own clock."""
+    return asyncio.get_running_loop().time()
 
 
 @dataclass(slots=True)
@@ -49,6 +57,7 @@ class _Attempt:
     context: Context
     began: Moment
     calls: MethodCalls | None = None  # None: of a method that there is not
+    since: float = field(default_factory=_loop_time)  # cheaper to compare with than a Moment
     caller: Caller | None = None
     deed: Deed = field(default_factory=Deed)
 
@@ -113,7 +122,7 @@ class Gate:
         return made(
             behaviour,
             request_deserializer=handler.request_deserializer if decode is None else None,
-            response_serializer=handler.response_serializer,
+            response_serializer=_serializer(handler.response_serializer),
         )
 
     def unknown(self, method: str) -> grpc.RpcMethodHandler[Any, Any]:
@@ -140,14 +149,18 @@ class Gate:
 
         async def call(requests: Any, context: Context) -> Any:
             attempt = _Attempt(name, None, context, access.clock.now(), calls)
+            cause: Cause | None = None
             try:
                 attempt.caller = caller = access.identify(self._door, self._shown(context))
                 _enter(attempt, caller)
                 budgets.open_call(caller, attempt.began.boottime, changing=audited)
                 try:
                     attempt.request = await self._message(attempt, requests, decode)
+                    cause = _named(attempt, caller)
                     answer = await method(attempt.request, context)
                 finally:
+                    if cause is not None:
+                        cause.is_over = True
                     budgets.close_call(caller, changing=audited)
             except (GpudError, DecodeError) as error:
                 status = self._refused(attempt, _told(error))
@@ -182,11 +195,12 @@ class Gate:
                 _enter(attempt, caller)
                 with access.streaming(caller, shown, changing=audited) as stream:
                     attempt.request = await self._message(attempt, requests, decode)
-                    async for answer in method(attempt.request, context):
-                        last = answer if audited else None
-                        stream.send()
-                        yield answer
-                        stream.sent()
+                    with _naming(attempt, caller):
+                        async for answer in method(attempt.request, context):
+                            last = answer if audited else None
+                            stream.send()
+                            yield answer
+                            stream.sent()
             except (GpudError, DecodeError) as error:
                 status = self._refused(attempt, _told(error))
             except (grpc.aio.AbortError, asyncio.CancelledError, GeneratorExit) as end:
@@ -274,8 +288,7 @@ class Gate:
     def _ended(self, attempt: _Attempt, code: str) -> None:
         """Count a call where it ends, whoever made it."""
         if attempt.calls is not None:
-            seconds = self._access.clock.now().boottime - attempt.began.boottime
-            attempt.calls.ended(code, seconds)
+            attempt.calls.ended(code, _loop_time() - attempt.since)
 
     def _audit(self, attempt: _Attempt, outcome: _Outcome) -> None:
         """Tell what was done, or refused; of reads only what was refused for want of a right."""
@@ -300,6 +313,11 @@ class Gate:
             ),
             decided=bool(attempt.deed.subject),
         )
+
+
+def _serializer(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """For messages, and for what is in bytes already: a stream may send the same to many."""
+    return lambda answer: answer if type(answer) is bytes else serialize(answer)
 
 
 def _yielding(method: Callable[..., Awaitable[None]]) -> Callable[..., AsyncIterator[Any]]:
@@ -330,6 +348,27 @@ def _enter(attempt: _Attempt, caller: Caller) -> None:
         raise _role_missing(attempt.method, caller, required)
     CALLER.set(caller)
     DEED.set(attempt.deed)
+
+
+def _named(attempt: _Attempt, caller: Caller) -> Cause:
+    """Name the call in what it brings about."""
+    cause = Cause(
+        method=attempt.method.removeprefix("gpud.v1."),
+        request_id=getattr(attempt.request, "request_id", "")[:MAX_REQUEST_ID],
+        caller=caller.name,
+    )
+    CAUSE.set(cause)
+    return cause
+
+
+@contextmanager
+def _naming(attempt: _Attempt, caller: Caller) -> Iterator[None]:
+    """Name the call until its stream has ended."""
+    cause = _named(attempt, caller)
+    try:
+        yield
+    finally:
+        cause.is_over = True
 
 
 def _role_missing(method: str, caller: Caller, required: Role | None) -> RoleMissing:

@@ -241,6 +241,7 @@ def snapshot(
 
 def event(value: Event) -> node_pb2.Event:
     """An event of the journal."""
+    cause = value.cause
     return node_pb2.Event(
         sequence=value.sequence,
         time=stamp(value.wall),
@@ -249,6 +250,9 @@ def event(value: Event) -> node_pb2.Event:
         actor=value.actor,
         reason=value.reason,
         details=dict(value.details),
+        method=cause.method if cause is not None else "",
+        request_id=cause.request_id if cause is not None else "",
+        caller=cause.caller if cause is not None else "",
     )
 
 

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from google.protobuf.message import Message
 
 from gpud.access.identity import CALLER
 from gpud.access.reloading import CertificateState
 from gpud.config_changes import ConfigChange
 from gpud.engines.engine import EngineProgram
-from gpud.errors import OptionInvalid
-from gpud.events import Filter, Journal
+from gpud.events import Journal
 from gpud.instances.roster import Roster
 from gpud.ledger.books import Cordon
-from gpud.rpc import messages, paging
+from gpud.rpc import messages
+from gpud.rpc.events import EventMethods
 from gpud.rpc.instances import DEFAULT_GRACE_SECONDS, MAX_GRACE_SECONDS
 from gpud.rpc.reservations import call_of
 from gpud.rpc.view import View
 from gpud.settings import Config, Policy
 from gpud.v1 import node_pb2 as pb
 from gpud.v1 import node_pb2_grpc
-
-# As a page token holds it; the journal's numbers have 63 bits.
-_SEQUENCE = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +42,12 @@ class NodeFacts:
     reload: Callable[[str, bool], Awaitable[Sequence[ConfigChange]]]
 
 
-class Node(node_pb2_grpc.NodeServiceServicer):
+class Node(EventMethods, node_pb2_grpc.NodeServiceServicer):
     """The host as a whole."""
 
     def __init__(self, facts: NodeFacts, journal: Journal, view: View, roster: Roster) -> None:
+        super().__init__(journal)
         self._facts = facts
-        self._journal = journal
         self._view = view
         self._roster = roster
 
@@ -131,39 +125,6 @@ class Node(node_pb2_grpc.NodeServiceServicer):
             warnings=self._view.warnings(),
         )
 
-    async def ListEvents(
-        self, request: pb.ListEventsRequest, context: Any
-    ) -> pb.ListEventsResponse:
-        """Newest first."""
-        size = paging.checked_size(request.page_size)
-        before = None
-        if request.page_token:
-            text = paging.decode(request)
-            if not _SEQUENCE.fullmatch(text):
-                raise OptionInvalid(field="page_token", problem="not one that this list gave")
-            before = int(text)
-        found = self._journal.page(_filter(request), before, size + 1)
-        shown = found[:size]
-        more = len(found) > size
-        return pb.ListEventsResponse(
-            events=[messages.event(each) for each in shown],
-            next_page_token=paging.encode(str(shown[-1].sequence), request) if more else "",
-        )
-
-    async def WatchEvents(
-        self, request: pb.WatchEventsRequest, context: Any
-    ) -> AsyncIterator[pb.WatchEventsResponse]:
-        """Every event after the sequence, or from the moment, asked for; else only new ones."""
-        after = self._journal.last_sequence
-        if request.HasField("after_sequence"):
-            if request.after_sequence < 0:
-                raise OptionInvalid(field="after_sequence", problem="below 0")
-            after = request.after_sequence
-        elif request.HasField("since"):
-            after = 0
-        async for each in self._journal.follow(_filter(request), after):
-            yield pb.WatchEventsResponse(event=messages.event(each))
-
 
 def _tls(state: CertificateState | None) -> pb.TlsStatus | None:
     if state is None:
@@ -194,13 +155,4 @@ def _policy(policy: Policy) -> pb.Policy:
         numa_aware=policy.numa_aware,
         priority_queues=policy.priority_queues,
         max_queue=policy.max_queue,
-    )
-
-
-def _filter(request: Message) -> Filter:
-    since = request.since if request.HasField("since") else None  # type: ignore[attr-defined]
-    return Filter(
-        type=messages.checked_text("type", request.type),  # type: ignore[attr-defined]
-        subject=messages.checked_text("subject", request.subject),  # type: ignore[attr-defined]
-        since_wall=None if since is None else since.seconds + since.nanos / 1e9,
     )

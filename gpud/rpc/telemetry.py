@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
-from gpud.devices.snapshot import Snapshot
 from gpud.errors import Reconciling
 from gpud.rpc import forecast_messages, history_messages, messages
 from gpud.rpc.alerts import AlertMethods
+from gpud.rpc.delivery import Delivery, Follower
+from gpud.rpc.telling import Asked, Own, Told
 from gpud.rpc.view import View
 from gpud.telemetry.seen import Seen
 from gpud.v1 import forecast_pb2, history_pb2, telemetry_pb2, telemetry_pb2_grpc
 
 MAX_INTERVAL_SECONDS = 3600.0
-# The sampler's ticks come a little early and a little late; a follower that asks for their very
-# interval gets each of them.
-_JITTER = 0.1
 
 
 class Telemetry(AlertMethods, telemetry_pb2_grpc.TelemetryServiceServicer):
@@ -27,6 +27,8 @@ class Telemetry(AlertMethods, telemetry_pb2_grpc.TelemetryServiceServicer):
         super().__init__(view, seen.alerts)
         self._view = view
         self._seen = seen
+        self._told = Told(view, secrets.token_hex(4))
+        self._delivery = Delivery(view.snapshots, view.clock)
 
     async def GetSnapshot(
         self, request: telemetry_pb2.GetSnapshotRequest, context: Any
@@ -35,27 +37,26 @@ class Telemetry(AlertMethods, telemetry_pb2_grpc.TelemetryServiceServicer):
         latest = self._view.snapshots.latest
         if latest is None:
             raise Reconciling(waiting_for="the first sample")
-        asked = messages.checked_devices(request.devices, latest)
-        return telemetry_pb2.GetSnapshotResponse(
-            snapshot=self._told(latest, asked, processes=request.include_processes)
-        )
+        devices = messages.checked_devices(request.devices, latest)
+        asked = Asked(devices=devices, processes=request.include_processes)
+        return telemetry_pb2.GetSnapshotResponse(snapshot=self._told.message(latest, asked))
 
     async def WatchSnapshots(
         self, request: telemetry_pb2.WatchSnapshotsRequest, context: Any
     ) -> AsyncIterator[telemetry_pb2.WatchSnapshotsResponse]:
-        """Each snapshot, or the newest once per interval."""
+        """Each snapshot, or the newest once per interval; as bytes, made once for all alike."""
         interval = messages.checked_span("interval", request, 0.0, MAX_INTERVAL_SECONDS) or 0.0
-        asked = messages.checked_devices(request.devices, self._view.snapshots.latest)
-        last: Snapshot | None = None
-        dropped = 0
-        async for _, value in self._view.snapshots.follow():
-            if last is not None:
-                if value.boottime - last.boottime < interval * (1 - _JITTER):
-                    continue
-                dropped += value.sequence - last.sequence - 1
-            last = value
-            told = self._told(value, asked, processes=request.include_processes, dropped=dropped)
-            yield telemetry_pb2.WatchSnapshotsResponse(snapshot=told)
+        devices = messages.checked_devices(request.devices, self._view.snapshots.latest)
+        asked = Asked(devices=tuple(sorted(devices)), processes=request.include_processes)
+        after = self._told.resumed(request, self._view.snapshots.latest)
+        follower = Follower(interval_seconds=interval, after_sequence=after or 0)
+        is_first = True
+        async with aclosing(self._delivery.follow(follower)) as snapshots:
+            async for snapshot in snapshots:
+                missed = snapshot.sequence - after - 1 if is_first and after is not None else None
+                own = Own(dropped_count=follower.dropped_count, missed_count=missed)
+                yield self._told.encoded(snapshot, asked, own, fresh=is_first)
+                is_first = False
 
     async def QueryHistory(
         self, request: history_pb2.QueryHistoryRequest, context: Any
@@ -82,10 +83,3 @@ class Telemetry(AlertMethods, telemetry_pb2_grpc.TelemetryServiceServicer):
         samples = [s for s in latest.samples if not asked or s.info.uuid in asked]
         found = await self._seen.forecasts.forecast(samples, horizon)
         return forecast_messages.answer(found, self._view.clock.now().wall, horizon)
-
-    def _told(
-        self, value: Snapshot, asked: tuple[str, ...], *, processes: bool, dropped: int = 0
-    ) -> telemetry_pb2.Snapshot:
-        samples = [s for s in value.samples if not asked or s.info.uuid in asked]
-        devices = self._view.devices(samples, processes=processes)
-        return messages.snapshot(value, devices, dropped)

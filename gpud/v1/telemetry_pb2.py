@@ -30,7 +30,7 @@ from gpud.v1 import forecast_pb2 as gpud_dot_v1_dot_forecast__pb2
 from gpud.v1 import history_pb2 as gpud_dot_v1_dot_history__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17gpud/v1/telemetry.proto\x12\x07gpud.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14gpud/v1/alerts.proto\x1a\x15gpud/v1/devices.proto\x1a\x16gpud/v1/forecast.proto\x1a\x15gpud/v1/history.proto\"\xa4\x01\n\x08Snapshot\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x07\x64\x65vices\x18\x03 \x03(\x0b\x32\x0f.gpud.v1.Device\x12#\n\x04host\x18\x04 \x01(\x0b\x32\x15.gpud.v1.HostReadings\x12\x15\n\rdropped_count\x18\x05 \x01(\x03\"\xb0\x05\n\x0cHostReadings\x12\x18\n\x0b\x63pu_percent\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cload_average\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1f\n\x12memory_total_bytes\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12#\n\x16memory_available_bytes\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x1d\n\x10swap_total_bytes\x18\x05 \x01(\x03H\x04\x88\x01\x01\x12\x1c\n\x0fswap_used_bytes\x18\x06 \x01(\x03H\x05\x88\x01\x01\x12 \n\x13memory_some_percent\x18\x07 \x01(\x01H\x06\x88\x01\x01\x12 \n\x13memory_full_percent\x18\x08 \x01(\x01H\x07\x88\x01\x01\x12\x1e\n\x16memory_pressure_events\x18\t \x01(\x03\x12\x1d\n\x10\x63pu_some_percent\x18\n \x01(\x01H\x08\x88\x01\x01\x12\x1c\n\x0fio_some_percent\x18\x0b \x01(\x01H\t\x88\x01\x01\x12\x1c\n\x0fio_full_percent\x18\x0c \x01(\x01H\n\x88\x01\x01\x12\"\n\x05nodes\x18\r \x03(\x0b\x32\x13.gpud.v1.NodeMemory\x12\x1c\n\x05\x64isks\x18\x0e \x03(\x0b\x32\r.gpud.v1.DiskB\x0e\n\x0c_cpu_percentB\x0f\n\r_load_averageB\x15\n\x13_memory_total_bytesB\x19\n\x17_memory_available_bytesB\x13\n\x11_swap_total_bytesB\x12\n\x10_swap_used_bytesB\x16\n\x14_memory_some_percentB\x16\n\x14_memory_full_percentB\x13\n\x11_cpu_some_percentB\x12\n\x10_io_some_percentB\x12\n\x10_io_full_percent\"C\n\nNodeMemory\x12\x0c\n\x04node\x18\x01 \x01(\x05\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x03\x12\x12\n\nfree_bytes\x18\x03 \x01(\x03\"K\n\x04\x44isk\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x03\x12\x12\n\nfree_bytes\x18\x04 \x01(\x03\"@\n\x12GetSnapshotRequest\x12\x0f\n\x07\x64\x65vices\x18\x01 \x03(\t\x12\x19\n\x11include_processes\x18\x02 \x01(\x08\":\n\x13GetSnapshotResponse\x12#\n\x08snapshot\x18\x01 \x01(\x0b\x32\x11.gpud.v1.Snapshot\"p\n\x15WatchSnapshotsRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x64\x65vices\x18\x02 \x03(\t\x12\x19\n\x11include_processes\x18\x03 \x01(\x08\"=\n\x16WatchSnapshotsResponse\x12#\n\x08snapshot\x18\x01 \x01(\x0b\x32\x11.gpud.v1.Snapshot2\xb8\x04\n\x10TelemetryService\x12H\n\x0bGetSnapshot\x12\x1b.gpud.v1.GetSnapshotRequest\x1a\x1c.gpud.v1.GetSnapshotResponse\x12S\n\x0eWatchSnapshots\x12\x1e.gpud.v1.WatchSnapshotsRequest\x1a\x1f.gpud.v1.WatchSnapshotsResponse0\x01\x12K\n\x0cQueryHistory\x12\x1c.gpud.v1.QueryHistoryRequest\x1a\x1d.gpud.v1.QueryHistoryResponse\x12H\n\x0bGetForecast\x12\x1b.gpud.v1.GetForecastRequest\x1a\x1c.gpud.v1.GetForecastResponse\x12\x45\n\nListAlerts\x12\x1a.gpud.v1.ListAlertsRequest\x1a\x1b.gpud.v1.ListAlertsResponse\x12W\n\x10\x41\x63knowledgeAlert\x12 .gpud.v1.AcknowledgeAlertRequest\x1a!.gpud.v1.AcknowledgeAlertResponse\x12N\n\rSilenceAlerts\x12\x1d.gpud.v1.SilenceAlertsRequest\x1a\x1e.gpud.v1.SilenceAlertsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17gpud/v1/telemetry.proto\x12\x07gpud.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14gpud/v1/alerts.proto\x1a\x15gpud/v1/devices.proto\x1a\x16gpud/v1/forecast.proto\x1a\x15gpud/v1/history.proto\"\xdf\x01\n\x08Snapshot\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x07\x64\x65vices\x18\x03 \x03(\x0b\x32\x0f.gpud.v1.Device\x12#\n\x04host\x18\x04 \x01(\x0b\x32\x15.gpud.v1.HostReadings\x12\x15\n\rdropped_count\x18\x05 \x01(\x03\x12\r\n\x05\x65poch\x18\x06 \x01(\t\x12\x19\n\x0cmissed_count\x18\x07 \x01(\x03H\x00\x88\x01\x01\x42\x0f\n\r_missed_count\"\xb0\x05\n\x0cHostReadings\x12\x18\n\x0b\x63pu_percent\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cload_average\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1f\n\x12memory_total_bytes\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12#\n\x16memory_available_bytes\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x1d\n\x10swap_total_bytes\x18\x05 \x01(\x03H\x04\x88\x01\x01\x12\x1c\n\x0fswap_used_bytes\x18\x06 \x01(\x03H\x05\x88\x01\x01\x12 \n\x13memory_some_percent\x18\x07 \x01(\x01H\x06\x88\x01\x01\x12 \n\x13memory_full_percent\x18\x08 \x01(\x01H\x07\x88\x01\x01\x12\x1e\n\x16memory_pressure_events\x18\t \x01(\x03\x12\x1d\n\x10\x63pu_some_percent\x18\n \x01(\x01H\x08\x88\x01\x01\x12\x1c\n\x0fio_some_percent\x18\x0b \x01(\x01H\t\x88\x01\x01\x12\x1c\n\x0fio_full_percent\x18\x0c \x01(\x01H\n\x88\x01\x01\x12\"\n\x05nodes\x18\r \x03(\x0b\x32\x13.gpud.v1.NodeMemory\x12\x1c\n\x05\x64isks\x18\x0e \x03(\x0b\x32\r.gpud.v1.DiskB\x0e\n\x0c_cpu_percentB\x0f\n\r_load_averageB\x15\n\x13_memory_total_bytesB\x19\n\x17_memory_available_bytesB\x13\n\x11_swap_total_bytesB\x12\n\x10_swap_used_bytesB\x16\n\x14_memory_some_percentB\x16\n\x14_memory_full_percentB\x13\n\x11_cpu_some_percentB\x12\n\x10_io_some_percentB\x12\n\x10_io_full_percent\"C\n\nNodeMemory\x12\x0c\n\x04node\x18\x01 \x01(\x05\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x03\x12\x12\n\nfree_bytes\x18\x03 \x01(\x03\"K\n\x04\x44isk\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x03\x12\x12\n\nfree_bytes\x18\x04 \x01(\x03\"@\n\x12GetSnapshotRequest\x12\x0f\n\x07\x64\x65vices\x18\x01 \x03(\t\x12\x19\n\x11include_processes\x18\x02 \x01(\x08\":\n\x13GetSnapshotResponse\x12#\n\x08snapshot\x18\x01 \x01(\x0b\x32\x11.gpud.v1.Snapshot\"\xaf\x01\n\x15WatchSnapshotsRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x64\x65vices\x18\x02 \x03(\t\x12\x19\n\x11include_processes\x18\x03 \x01(\x08\x12\x1b\n\x0e\x61\x66ter_sequence\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x65poch\x18\x05 \x01(\tB\x11\n\x0f_after_sequence\"=\n\x16WatchSnapshotsResponse\x12#\n\x08snapshot\x18\x01 \x01(\x0b\x32\x11.gpud.v1.Snapshot2\xb8\x04\n\x10TelemetryService\x12H\n\x0bGetSnapshot\x12\x1b.gpud.v1.GetSnapshotRequest\x1a\x1c.gpud.v1.GetSnapshotResponse\x12S\n\x0eWatchSnapshots\x12\x1e.gpud.v1.WatchSnapshotsRequest\x1a\x1f.gpud.v1.WatchSnapshotsResponse0\x01\x12K\n\x0cQueryHistory\x12\x1c.gpud.v1.QueryHistoryRequest\x1a\x1d.gpud.v1.QueryHistoryResponse\x12H\n\x0bGetForecast\x12\x1b.gpud.v1.GetForecastRequest\x1a\x1c.gpud.v1.GetForecastResponse\x12\x45\n\nListAlerts\x12\x1a.gpud.v1.ListAlertsRequest\x1a\x1b.gpud.v1.ListAlertsResponse\x12W\n\x10\x41\x63knowledgeAlert\x12 .gpud.v1.AcknowledgeAlertRequest\x1a!.gpud.v1.AcknowledgeAlertResponse\x12N\n\rSilenceAlerts\x12\x1d.gpud.v1.SilenceAlertsRequest\x1a\x1e.gpud.v1.SilenceAlertsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,21 +38,21 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gpud.v1.telemetry_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SNAPSHOT']._serialized_start=194
-  _globals['_SNAPSHOT']._serialized_end=358
-  _globals['_HOSTREADINGS']._serialized_start=361
-  _globals['_HOSTREADINGS']._serialized_end=1049
-  _globals['_NODEMEMORY']._serialized_start=1051
-  _globals['_NODEMEMORY']._serialized_end=1118
-  _globals['_DISK']._serialized_start=1120
-  _globals['_DISK']._serialized_end=1195
-  _globals['_GETSNAPSHOTREQUEST']._serialized_start=1197
-  _globals['_GETSNAPSHOTREQUEST']._serialized_end=1261
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=1263
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=1321
-  _globals['_WATCHSNAPSHOTSREQUEST']._serialized_start=1323
-  _globals['_WATCHSNAPSHOTSREQUEST']._serialized_end=1435
-  _globals['_WATCHSNAPSHOTSRESPONSE']._serialized_start=1437
-  _globals['_WATCHSNAPSHOTSRESPONSE']._serialized_end=1498
-  _globals['_TELEMETRYSERVICE']._serialized_start=1501
-  _globals['_TELEMETRYSERVICE']._serialized_end=2069
+  _globals['_SNAPSHOT']._serialized_end=417
+  _globals['_HOSTREADINGS']._serialized_start=420
+  _globals['_HOSTREADINGS']._serialized_end=1108
+  _globals['_NODEMEMORY']._serialized_start=1110
+  _globals['_NODEMEMORY']._serialized_end=1177
+  _globals['_DISK']._serialized_start=1179
+  _globals['_DISK']._serialized_end=1254
+  _globals['_GETSNAPSHOTREQUEST']._serialized_start=1256
+  _globals['_GETSNAPSHOTREQUEST']._serialized_end=1320
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=1322
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=1380
+  _globals['_WATCHSNAPSHOTSREQUEST']._serialized_start=1383
+  _globals['_WATCHSNAPSHOTSREQUEST']._serialized_end=1558
+  _globals['_WATCHSNAPSHOTSRESPONSE']._serialized_start=1560
+  _globals['_WATCHSNAPSHOTSRESPONSE']._serialized_end=1621
+  _globals['_TELEMETRYSERVICE']._serialized_start=1624
+  _globals['_TELEMETRYSERVICE']._serialized_end=2192
 # @@protoc_insertion_point(module_scope)

@@ -15,18 +15,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Snapshot(_message.Message):
-    __slots__ = ("sequence", "time", "devices", "host", "dropped_count")
+    __slots__ = ("sequence", "time", "devices", "host", "dropped_count", "epoch", "missed_count")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     DROPPED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    MISSED_COUNT_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     time: _timestamp_pb2.Timestamp
     devices: _containers.RepeatedCompositeFieldContainer[_devices_pb2.Device]
     host: HostReadings
     dropped_count: int
-    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., devices: _Optional[_Iterable[_Union[_devices_pb2.Device, _Mapping]]] = ..., host: _Optional[_Union[HostReadings, _Mapping]] = ..., dropped_count: _Optional[int] = ...) -> None: ...
+    epoch: str
+    missed_count: int
+    def __init__(self, sequence: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., devices: _Optional[_Iterable[_Union[_devices_pb2.Device, _Mapping]]] = ..., host: _Optional[_Union[HostReadings, _Mapping]] = ..., dropped_count: _Optional[int] = ..., epoch: _Optional[str] = ..., missed_count: _Optional[int] = ...) -> None: ...
 
 class HostReadings(_message.Message):
     __slots__ = ("cpu_percent", "load_average", "memory_total_bytes", "memory_available_bytes", "swap_total_bytes", "swap_used_bytes", "memory_some_percent", "memory_full_percent", "memory_pressure_events", "cpu_some_percent", "io_some_percent", "io_full_percent", "nodes", "disks")
@@ -97,14 +101,18 @@ class GetSnapshotResponse(_message.Message):
     def __init__(self, snapshot: _Optional[_Union[Snapshot, _Mapping]] = ...) -> None: ...
 
 class WatchSnapshotsRequest(_message.Message):
-    __slots__ = ("interval", "devices", "include_processes")
+    __slots__ = ("interval", "devices", "include_processes", "after_sequence", "epoch")
     INTERVAL_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    AFTER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     interval: _duration_pb2.Duration
     devices: _containers.RepeatedScalarFieldContainer[str]
     include_processes: bool
-    def __init__(self, interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., devices: _Optional[_Iterable[str]] = ..., include_processes: bool = ...) -> None: ...
+    after_sequence: int
+    epoch: str
+    def __init__(self, interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., devices: _Optional[_Iterable[str]] = ..., include_processes: bool = ..., after_sequence: _Optional[int] = ..., epoch: _Optional[str] = ...) -> None: ...
 
 class WatchSnapshotsResponse(_message.Message):
     __slots__ = ("snapshot",)

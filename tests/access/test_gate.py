@@ -168,6 +168,28 @@ async def test_what_was_refused_or_broke(
     assert told(scribe) == [(f"ReservationService/{method}", "reservations/x", outcome)]
 
 
+async def test_calls_are_counted_however_they_end(scribe: Scribe, methods: Methods) -> None:
+    methods.answered.set()
+    await guarded(scribe, methods.Reserve, RESERVATIONS)()
+    for method in (methods.Release, methods.Renew):
+        with pytest.raises(grpc.aio.AbortError):
+            await guarded(scribe, method, RESERVATIONS)(name="reservations/x")
+    async for _ in guarded(scribe, methods.LoadModel, INSTANCES)(model="tiny"):
+        pass
+    methods.answered.clear()
+    stream = guarded(scribe, methods.LoadModel, INSTANCES)(model="tiny")
+    await anext(stream)
+    await stream.aclose()
+    counted = {each.method: (each.kind, dict(each.codes)) for each in scribe.calls.called()}
+    assert counted == {
+        "Reserve": ("unary", {"OK": 1}),
+        "Release": ("unary", {"NOT_FOUND": 1}),
+        "Renew": ("unary", {"INTERNAL": 1}),
+        "LoadModel": ("server_stream", {"OK": 1, "CANCELLED": 1}),
+    }
+    assert scribe.calls.called()[0].seconds.cumulative()[-1] == 2
+
+
 async def test_invented_methods_fill_neither_log_nor_audit(scribe: Scribe) -> None:
     names = [f"x.y.Z/Method{number}" for number in range(1000)]
     logged = sum(scribe.may_log("anna", name, "ROLE_MISSING") for name in names)

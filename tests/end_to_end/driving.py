@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from gpud.v1 import devices_pb2, node_pb2
+from gpud.v1 import devices_pb2, node_pb2, telemetry_pb2
 from gpud.v1 import instances_pb2 as pb
 from tests.running import Api
 
@@ -46,6 +47,22 @@ async def reaches(api: Api, name: str, state: int) -> pb.Instance:
 
 async def instances(api: Api) -> list[pb.Instance]:
     return list((await api.instances.ListInstances(pb.ListInstancesRequest())).instances)
+
+
+async def counting(
+    api: Api, name: str, holds: Callable[[pb.InstanceMetrics], bool]
+) -> pb.InstanceMetrics:
+    """What is told of an engine's counters, once it is so; looked at with each tick's snapshot."""
+    ticks = api.telemetry.WatchSnapshots(telemetry_pb2.WatchSnapshotsRequest())
+    metrics = pb.InstanceMetrics()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(2 * PATIENCE_SECONDS):
+            async for _ in ticks:
+                told = await api.instances.GetInstance(pb.GetInstanceRequest(name=name))
+                metrics = told.instance.metrics
+                if holds(metrics):
+                    return metrics
+    raise AssertionError(f"it never was so; the last that was told is\n{metrics}")
 
 
 async def books(api: Api) -> dict[str, tuple[int, int]]:

@@ -14,16 +14,15 @@ from typing import Any
 
 import pytest
 
-from gpud.v1 import history_pb2, telemetry_pb2
-from gpud.v1 import instances_pb2 as pb
-from tests.end_to_end.driving import PATIENCE_SECONDS, load, streaming
-from tests.running import Api, Gpud, calling
+from gpud.v1 import history_pb2
+from tests.end_to_end.driving import PATIENCE_SECONDS, counting, load, streaming
+from tests.running import Gpud, calling
 
 pytestmark = pytest.mark.engine
 MakeGpud = Callable[..., Gpud]
 
 SETTINGS = (
-    '[models.voiced]\npath = "tiny.gguf"\ncontext_length = 16384\nparallel = 2\n'
+    '[models.voiced]\npath = "tiny.gguf"\ncontext_length = 65536\nparallel = 2\nthreads = 1\n'
     'labels = { service = "voice" }\n'
     '[engine_metrics]\ninterval = "200ms"\n[health]\nwatch = "300ms"\n'
 )
@@ -37,24 +36,6 @@ def served(modelled: MakeGpud, llama_server: Path) -> Gpud:
     return made.start()
 
 
-async def until(
-    api: Api, name: str, holds: Callable[[pb.InstanceMetrics], bool]
-) -> pb.InstanceMetrics:
-    """What is told of an engine, once it is so; looked at with each of the sampler's ticks."""
-    ticks = api.telemetry.WatchSnapshots(telemetry_pb2.WatchSnapshotsRequest())
-    metrics = pb.InstanceMetrics()
-    try:
-        async with asyncio.timeout(2 * PATIENCE_SECONDS):
-            async for _ in ticks:
-                told = await api.instances.GetInstance(pb.GetInstanceRequest(name=name))
-                metrics = told.instance.metrics
-                if holds(metrics):
-                    return metrics
-    except TimeoutError:
-        pytest.fail(f"it never was so; the last that was told is\n{metrics}")
-    raise AssertionError("the snapshots ended")
-
-
 def complete(endpoint: str, **said: Any) -> dict[str, Any]:
     body = json.dumps({"n_predict": 8, "ignore_eos": True, **said}).encode()
     request = urllib.request.Request(f"{endpoint}/completion", body)
@@ -65,7 +46,7 @@ def complete(endpoint: str, **said: Any) -> dict[str, Any]:
 async def test_full_slots_speed_and_cache_are_told_as_they_are(served: Gpud) -> None:
     async with calling(served) as api:
         made = await load(api, "voiced", labels={"service": "chat"})
-        idle = await until(api, made.name, lambda m: m.HasField("requests_running"))
+        idle = await counting(api, made.name, lambda m: m.HasField("requests_running"))
         assert (idle.requests_running, idle.slots, idle.slots_full) == (0, 2, False)
         assert idle.service == "chat", "its promise's label comes before its model's"
         # No counter of requests, no histogram, and no benchmark was made.
@@ -74,20 +55,22 @@ async def test_full_slots_speed_and_cache_are_told_as_they_are(served: Gpud) -> 
 
         async with AsyncExitStack() as requests:
             for _ in range(3):
-                await requests.enter_async_context(streaming(made.endpoint, 7000))
-            full = await until(api, made.name, lambda m: m.requests_waiting == 1 and m.slots_full)
+                await requests.enter_async_context(streaming(made.endpoint, 30000))
+            full = await counting(
+                api, made.name, lambda m: m.requests_waiting == 1 and m.slots_full
+            )
             assert full.requests_running == 2
             # Tokens are told as they are given; the server counts them when a request ends.
-            given = await until(
+            given = await counting(
                 api, made.name, lambda m: m.generated_tokens_per_second > 0 and m.slots_full
             )
             assert given.generated_tokens_total < 100
             assert given.slots_busy == pytest.approx(2.0, abs=0.5)
-        left = await until(api, made.name, lambda m: not m.slots_full)
-        await until(api, made.name, lambda m: m.requests_running == m.requests_waiting == 0)
+        left = await counting(api, made.name, lambda m: not m.slots_full)
+        await counting(api, made.name, lambda m: m.requests_running == m.requests_waiting == 0)
         await asyncio.to_thread(complete, made.endpoint, prompt="the", n_predict=50)
         least = left.generated_tokens_total + 50
-        done = await until(api, made.name, lambda m: m.generated_tokens_total >= least)
+        done = await counting(api, made.name, lambda m: m.generated_tokens_total >= least)
         assert done.problem == ""
 
         prompt = "the of and to in is it you that he was for on are with as his they be at " * 4
@@ -96,8 +79,8 @@ async def test_full_slots_speed_and_cache_are_told_as_they_are(served: Gpud) -> 
                 complete, made.endpoint, prompt=prompt, cache_prompt=True, id_slot=0
             )
         assert said["timings"]["cache_n"] > 0, "else this shows nothing"
-        cached = await until(api, made.name, lambda m: m.cached_tokens_total > 0)
-        cached = await until(api, made.name, lambda m: m.cache_hit_ratio > 0.5)
+        cached = await counting(api, made.name, lambda m: m.cached_tokens_total > 0)
+        cached = await counting(api, made.name, lambda m: m.cache_hit_ratio > 0.5)
         assert cached.cache_hit_ratio < 1
 
         query = history_pb2.QueryHistoryRequest(
@@ -117,9 +100,9 @@ async def test_an_engine_that_is_started_again_counts_from_nothing(served: Gpud)
     async with calling(served) as api:
         made = await load(api, "voiced")
         await asyncio.to_thread(complete, made.endpoint, prompt="the", n_predict=200)
-        before = await until(api, made.name, lambda m: m.generated_tokens_total >= 200)
+        before = await counting(api, made.name, lambda m: m.generated_tokens_total >= 200)
         os.kill(made.pid, signal.SIGKILL)
-        after = await until(
+        after = await counting(
             api, made.name, lambda m: m.HasField("time") and m.generated_tokens_total < 200
         )
         assert before.service == after.service == "voice"

@@ -317,16 +317,11 @@ async def test_a_registered_model_is_there_for_good_until_it_is_deleted(
 ) -> None:
     daemon.start()
     async with calling(daemon) as api:
-        made = await register(
-            api, path="tiny.gguf", owner="anna", options=m.ModelOptions(parallel=2),
-            request_id="one",
-        )  # fmt: skip
+        said = {"options": m.ModelOptions(parallel=2), "labels": {"service": "voice"}}
+        made = await register(api, path="tiny.gguf", owner="anna", request_id="one", **said)
         assert (made.name, made.owner, made.registered) == ("models/new", "anna", True)
         assert made.HasField("create_time")
-        again = await register(
-            api, path="tiny.gguf", owner="anna", options=m.ModelOptions(parallel=2),
-            request_id="one",
-        )  # fmt: skip
+        again = await register(api, path="tiny.gguf", owner="anna", request_id="one", **said)
         assert again == made
         twice = await refused(register(api, path="tiny.gguf"))
         assert twice.reason == "WRONG_STATE"
@@ -334,6 +329,7 @@ async def test_a_registered_model_is_there_for_good_until_it_is_deleted(
     daemon.restart()
     async with calling(daemon) as api:
         assert (await shown(api, "new")).options.parallel == 2
+        assert (await shown(api, "new")).labels == {"service": "voice"}
         ready = await load(api, "new")
         assert ready.model == "models/new"
         busy = await refused(api.models.DeleteModel(m.DeleteModelRequest(name="new")))

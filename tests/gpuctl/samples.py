@@ -265,7 +265,33 @@ def instance(state: int = i.INSTANCE_STATE_READY) -> i.Instance:
         made.measured_bytes = 700 * MIB
         made.load_duration.CopyFrom(Duration(seconds=1, nanos=500_000_000))
         made.tokens_per_second = 812.5
+        made.metrics.CopyFrom(metrics())
     return made
+
+
+def metrics() -> i.InstanceMetrics:
+    """Of a llama-server: its slots are full, it has no histograms and counts no requests."""
+    return i.InstanceMetrics(
+        time=moment(0),
+        requests_running=2,
+        requests_waiting=3,
+        slots=2,
+        slots_full=True,
+        slots_busy=1.75,
+        generated_tokens_per_second=812.0,
+        prompt_tokens_per_second=12.5,
+        cache_hit_ratio=0.6,
+        generated_tokens_total=90_000,
+        prompt_tokens_total=4_000,
+        cached_tokens_total=6_000,
+        time_to_first_token=i.Latency(
+            p50=Duration(nanos=35_000_000), p99=Duration(nanos=120_000_000), source="benchmark"
+        ),
+        request=i.Latency(
+            p50=Duration(nanos=800_000_000), p99=Duration(seconds=2), source="benchmark"
+        ),
+        service="voice",
+    )
 
 
 def load_steps() -> list[i.LoadModelResponse]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -134,7 +135,8 @@ def test_load_as_lines_is_a_message_each(gpuctl: Gpuctl) -> None:
 
 
 def test_load_asks_for_what_was_said(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
-    gpuctl("load tiny --device host --context-length 512 --request-id mine --owner me")
+    said = "--device host --context-length 512 --request-id mine --owner me --label service=voice"
+    gpuctl(f"load tiny {said}")
     (request,) = daemon.requests["LoadModel"]
     assert request == instances_pb2.LoadModelRequest(
         request_id="mine",
@@ -142,6 +144,7 @@ def test_load_asks_for_what_was_said(gpuctl: Gpuctl, daemon: FakeDaemon) -> None
         devices=["host"],
         options={"context_length": 512},
         owner="me",
+        labels={"service": "voice"},
     )
 
 
@@ -255,8 +258,20 @@ def test_memory_is_what_is_held_now(
     for field, value in changes.items():
         setattr(instance, field, value)
     daemon.answers["ListInstances"] = ListInstancesResponse(instances=[instance])
-    header, row = gpuctl("ps --all").out.splitlines()
-    assert dict(zip(header.split(), row.split(), strict=True))["MEMORY"] == memory
+    assert cells(gpuctl("ps --all").out)["MEMORY"] == memory
+
+
+def cells(out: str) -> dict[str, str]:
+    """Of a table with one row, by the headers that they are aligned to."""
+    header, row = out.splitlines()
+    ends = [match.span() for match in re.finditer(r"\S+(?: \S+)*", header)]
+    found = [match.span() for match in re.finditer(r"\S+(?: \S+)*", row)]
+    return {
+        header[begin:end]: row[start:stop]
+        for begin, end in ends
+        for start, stop in found
+        if start == begin or stop == end
+    }
 
 
 def test_logs_are_the_lines_without_their_control_characters(
@@ -323,8 +338,7 @@ def test_one_that_serves_as_it_should_says_no_more_than_that(
     idle = unwell("IDLE", "")
     daemon.answers["ListInstances"] = ListInstancesResponse(instances=[idle])
     assert "IDLE" not in gpuctl("instances").out
-    header, row = gpuctl("instances -o wide").out.splitlines()
-    told = dict(zip(header.split(), row.split(), strict=False))
+    told = cells(gpuctl("instances -o wide").out)
     assert (told["HEALTH"], told["RESTARTS"]) == ("IDLE", "2")
 
 

@@ -115,7 +115,7 @@ def test_a_model_is_registered_with_all_that_was_said(gpuctl: Gpuctl, daemon: Fa
     ended = gpuctl(
         f"models register tiny --url https://example.com/tiny.gguf?key=1 --sha256 {'0' * 64} "
         "--engine vllm --kind chat --profile p106-100 --mmproj eye.gguf --parallel 2 --dry-run "
-        "--request-id again"
+        "--request-id again --label service=voice --label team=a"
     )
     (request,) = daemon.requests["RegisterModel"]
     assert ended.code == 0
@@ -133,6 +133,7 @@ def test_a_model_is_registered_with_all_that_was_said(gpuctl: Gpuctl, daemon: Fa
         sha256="0" * 64,
         mmproj="eye.gguf",
         profile="p106-100",
+        labels={"service": "voice", "team": "a"},
     )
 
 

@@ -25,6 +25,7 @@ def daemon(directory: Path, engine: Path | None = None) -> Gpud:
         f'[engines.llama_cpp]\nbinary = "{program}"\n[models]\nroots = ["{directory}"]\n'
         '[models.tiny]\npath = "tiny.gguf"\ncontext_length = 512\nparallel = 1\n'
         '[health]\nbreaker_failures = 3\nbackoff_first = "50ms"\nbackoff_most = "100ms"\n'
+        '[events]\nmax_bytes = "64KiB"\n'
     )
     return Gpud(directory=directory, cards=4, interval="20ms", extra=extra)
 

@@ -1,4 +1,4 @@
-"""More than one call: many clients at once, a thousand commits, a disk that fails."""
+"""More than one call: many clients at once, a full journal, a disk that fails."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import grpc
 
-from gpud.store import PRUNE_EVERY_COMMITS
+from gpud.v1 import devices_pb2, node_pb2
 from gpud.v1 import reservations_pb2 as pb
 from tests.proof.operations import Client, Operation, Reserve
 from tests.proof.witness import LIMIT_SECONDS, reservations, ticks
@@ -56,21 +56,34 @@ class Burst(Operation):
         client.witness.need(not twice, f"I7: not there exactly once: {twice}")
 
 
-class Thousand(Operation):
-    """As many commits as bring the journal's pruning."""
+class Pruning(Operation):
+    """More events than the journal has room for: the daemon dies as the oldest go."""
+
+    most = 2000
 
     async def prepare(self, client: Client) -> None:
-        self.before = await client.reserve(f"{self.label}-of")
+        self.newest = (await _events(client))[0]
 
     async def run(self, client: Client) -> None:
-        renew = pb.RenewRequest(name=self.before.name)
-        for _ in range(2 * PRUNE_EVERY_COMMITS):
-            client.witness.keep((await client.api.reservations.Renew(renew)).reservation)
+        reason = "r" * 200
+        for number in range(self.most):
+            cordon = devices_pb2.CordonDeviceRequest(name="gpu3", reason=f"{number} {reason}")
+            await client.api.devices.CordonDevice(cordon)
+            uncordon = devices_pb2.UncordonDeviceRequest(name="gpu3")
+            await client.api.devices.UncordonDevice(uncordon)
 
     async def settle(self, client: Client, *, answered: bool) -> None:
-        """The last renewal may have become durable unheard: it is asked once more."""
-        renew = pb.RenewRequest(name=self.before.name)
-        client.witness.keep((await client.api.reservations.Renew(renew)).reservation)
+        """Whatever went, the newest did not, no number was given twice and none is missing."""
+        await client.api.devices.UncordonDevice(devices_pb2.UncordonDeviceRequest(name="gpu3"))
+        found = await _events(client)
+        need = client.witness.need
+        need(found[0] > self.newest, "the newest events are gone")
+        need(found == [*range(found[0], found[-1] - 1, -1)], "a number is missing, or twice there")
+
+
+async def _events(client: Client) -> list[int]:
+    asked = node_pb2.ListEventsRequest(page_size=1000)
+    return [each.sequence for each in (await client.api.node.ListEvents(asked)).events]
 
 
 class FullDisk(Reserve):

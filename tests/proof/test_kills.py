@@ -28,7 +28,7 @@ from tests.proof.operations import (
     around,
 )
 from tests.proof.record import PROVING, asked, record
-from tests.proof.storms import Burst, FullDisk, Thousand
+from tests.proof.storms import Burst, FullDisk, Pruning
 from tests.proof.witness import Witness
 from tests.running import Gpud, calling
 
@@ -65,7 +65,7 @@ def cases() -> list[Case]:
         *(Case(operation=Unload, point=point, number=2) for point in COMMIT[1:4]),
         *(Case(operation=Adopt, second=point) for point in [*RECOVERY, *COMMIT]),
         *(Case(operation=FullDisk, point=point) for point in FULL),
-        *(Case(operation=Thousand, point=point) for point in around("store.prune")),
+        *(Case(operation=Pruning, point=point) for point in around("store.prune")),
         # Half started or half stopped, and then killed again.
         *(
             Case(operation=Load, point="launch.spawned.after", second=point)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import urllib.error
@@ -14,16 +15,17 @@ import pytest
 from gpud.engines.api_key import ApiKey
 from gpud.engines.engine import Readiness
 from gpud.engines.probe import HttpProbe
-from gpud.engines.vllm import output
+from gpud.engines.vllm import metrics
 from gpud.engines.vllm.engine import Vllm
 from gpud.models.model import EngineKind, Model, ModelKind, ModelOptions
 from gpud.v1 import instances_pb2 as pb
-from tests.end_to_end.driving import reaches, streaming
+from tests.end_to_end.driving import counting, reaches, streaming
 from tests.running import calling
 from tests.vllm.conftest import KEY, Serving
 from tests.vllm.processes import descendants, lives, name, resident_bytes, wait_until
 
 Json = dict[str, Any]
+REQUESTS = 12
 
 
 def fetch(url: str, key: str = "") -> tuple[int, str]:
@@ -65,8 +67,8 @@ def test_it_stays_in_its_promise_and_takes_what_was_estimated(tiny: Json) -> Non
 
 
 def test_its_cache_is_what_was_promised_for_it(tiny: Json) -> None:
-    _, metrics = fetch(f"{tiny['endpoint']}/metrics")
-    told = output.cache_config(metrics)
+    _, text = fetch(f"{tiny['endpoint']}/metrics")
+    told = metrics.cache_config(text)
     promised = item(tiny, "FOOTPRINT_WHAT_KV_CACHE")
     assert int(told["kv_cache_memory_bytes"]) == promised
     # Four sequences of 512 tokens, and the block that vLLM keeps for itself.
@@ -134,6 +136,38 @@ async def test_its_pulse_beats_with_the_work(tiny: Json, engine: Vllm) -> None:
     assert await engine.in_flight(endpoint, key) == 0
 
 
+async def test_what_it_counts_is_told_as_it_was_seen(tiny: Json, serving: Serving) -> None:
+    """Its own histograms, over the last minute, beside what a client saw of the same requests."""
+    loop, seen = asyncio.get_running_loop(), []
+    async with calling(serving.gpud) as api:
+        before = await counting(api, tiny["name"], lambda m: m.HasField("requests_total"))
+        for _ in range(REQUESTS):
+            began = loop.time()
+            async with streaming(tiny["endpoint"], 100, KEY) as pieces:
+                assert await anext(pieces)
+                async for _piece in pieces:
+                    pass
+            seen.append(loop.time() - began)
+        least = before.requests_total + REQUESTS
+        told = await counting(api, tiny["name"], lambda m: m.requests_total >= least)
+    assert (told.slots, told.requests_running, told.slots_full) == (4, 0, False)
+    assert told.generated_tokens_total >= before.generated_tokens_total + REQUESTS * 100
+    assert (told.problem, told.error_ratio, told.failed_total) == ("", 0.0, 0)
+    assert told.requests_per_second > 0
+    assert told.generated_tokens_per_second > 0
+    for span in (told.request, told.time_to_first_token, told.inter_token, told.queue):
+        assert span.source == "engine"
+        assert span.p50.ToTimedelta() <= span.p99.ToTimedelta()
+    # Most of the last minute's requests are these; the first bucket of all ends at 0.3 s.
+    median = told.request.p50.ToTimedelta().total_seconds()
+    assert median <= max(0.3, 3 * max(seen))
+    assert told.time_to_first_token.p50.ToTimedelta() <= told.request.p99.ToTimedelta()
+    assert 0 <= told.cache_hit_ratio <= 1
+    assert told.request_tokens_per_second > 100 / max(seen) / 3
+    wide = serving.gpuctl("instances", "-o", "wide")
+    assert "0/4" in wide
+
+
 async def test_it_is_sent_to_sleep_and_woken(tiny: Json, engine: Vllm) -> None:
     """On a CPU nothing is freed, but every word of the protocol is the real one."""
     endpoint, key = tiny["endpoint"], ApiKey(KEY)
@@ -150,8 +184,8 @@ async def test_it_is_sent_to_sleep_and_woken(tiny: Json, engine: Vllm) -> None:
         pulse = await engine.pulse(endpoint, key)
         assert pulse is not None
         assert pulse.sleeping
-        _, metrics = fetch(f"{endpoint}/metrics", KEY)
-        assert f'sleep_state="{state}"}} 1.0' in metrics
+        _, text = fetch(f"{endpoint}/metrics", KEY)
+        assert f'sleep_state="{state}"}} 1.0' in text
         assert await engine.readiness(endpoint) is Readiness.READY
         await engine.wake(endpoint, key)
         assert await engine.is_sleeping(endpoint, key) is False

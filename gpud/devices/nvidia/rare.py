@@ -26,7 +26,7 @@ _FIELDS = (
     *(_ECC_CURRENT, _ECC_SBE_VOLATILE, _ECC_DBE_VOLATILE, _RETIRED_SBE, _RETIRED_DBE),
     *(_MEMORY_TEMPERATURE, _ENERGY_MILLIJOULES, _PCIE_REPLAYS),
     *(_REMAPPED_CORRECTED, _REMAPPED_UNCORRECTED, _REMAP_PENDING, _REMAP_FAILED),
-    *(_PCIE_SENT, _PCIE_RECEIVED, _RECOVERY_ACTION),
+    *(_PCIE_SENT, _PCIE_RECEIVED, _RECOVERY_ACTION, *_LINK_ERRORS),
 )
 # nvmlDeviceGpuRecoveryAction_t, in its order.
 _RECOVERY_ACTIONS = (
@@ -62,7 +62,7 @@ class Rare:
             **self._plain(),
             **_of_fields(fields),
             **self._pcie_rates(fields),
-            **self._nvlink(),
+            **self._nvlink(fields),
         }
         self._times += 1
 
@@ -114,7 +114,7 @@ class Rare:
             return None
         return (now.value - last.value) / (now.micros - last.micros) * 1e6
 
-    def _nvlink(self) -> dict[str, Any]:
+    def _nvlink(self, fields: Mapping[int, Field]) -> dict[str, Any]:
         if not self._links:
             self._links = self._count_links()
         if not self._links:
@@ -123,12 +123,10 @@ class Rare:
             self.card.ask(pynvml.nvmlDeviceGetNvLinkState, link) for link in range(self._links)
         ]
         known = [state for state in states if state is not None]
-        errors = read_fields(self.card, _LINK_ERRORS)
+        errors = [fields[id_].value for id_ in _LINK_ERRORS if id_ in fields]
         return {
             "nvlink_active_count": sum(1 for state in known if state) if known else None,
-            "nvlink_error_count": (
-                int(sum(each.value for each in errors.values())) if errors else None
-            ),
+            "nvlink_error_count": int(sum(errors)) if errors else None,
         }
 
     def _count_links(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gpud.devices.snapshot import DeviceKind, Sample, Verdict
+from gpud.devices.snapshot import DeviceKind, Health, Sample, Verdict
 from gpud.devices.verdict.verdict import CLEAN
 from gpud.devices.verdict.xids import meaning
 from gpud.events import Event
@@ -35,6 +35,9 @@ def verdict_events(last: Sample | None, sample: Sample, wall: float) -> Iterator
     now = sample.verdict
     if (was.action, was.reason, was.is_fatal) == (now.action, now.reason, now.is_fatal):
         return
+    is_gone = Health.LOST in (sample.health, last.health if last is not None else None)
+    if is_gone and not (was.is_fatal or now.is_fatal):
+        return  # device.lost and device.recovered have told as much
     reason = f"{now.reason}; {advice(now)}" if now.reason else f"it was: {was.reason}"
     yield Event(
         wall=wall,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
 
 # The bits of nvmlDeviceGetCurrentClocksEventReasons (nvml.h), the lowest first.
 _BITS = (
@@ -33,6 +34,7 @@ _SLOWING = frozenset(
 )
 
 
+@lru_cache(maxsize=64)
 def reasons_of(bits: int) -> tuple[str, ...]:
     """The names of the bits that are set; those that came after this was written are left out."""
     return tuple(name for at, name in enumerate(_BITS) if bits >> at & 1)

@@ -383,11 +383,11 @@ async def _reap(pid: int) -> None:
         await asyncio.to_thread(os.waitpid, pid, 0)
 
 
-async def sweep(token: str, clock: Clock) -> None:
-    """Kill all that hold the token until none is found twice in a row."""
+async def sweep(token: str, clock: Clock, name: str = identities.TOKEN_NAME) -> None:
+    """Kill all that hold the token, in that variable, until none is found twice in a row."""
     empty_passes = 0
     while empty_passes < 2:
-        killed = await asyncio.to_thread(identities.kill_holders, token)
+        killed = await asyncio.to_thread(identities.kill_holders, token, name)
         empty_passes = 0 if killed else empty_passes + 1
         await clock.sleep(SWEEP_PAUSE_SECONDS)
 

@@ -23,7 +23,7 @@ from gpud.store import Committed, Row
 from gpud.telemetry.alerts import notices, telling
 from gpud.telemetry.alerts.alert import Alert, AlertState, Delivery, Severity, Silence
 from gpud.telemetry.alerts.judge import Judge, Turn
-from gpud.telemetry.alerts.keeping import Keeping
+from gpud.telemetry.alerts.keeping import Keeping, ReadRows
 from gpud.telemetry.alerts.machine import acknowledged
 from gpud.telemetry.alerts.notices import Notice, Telling
 from gpud.telemetry.alerts.refusals import AlertNotFound
@@ -59,6 +59,7 @@ class AlertSeams:
     engines: Callable[[], Mapping[str, EngineReading]]
     certificate: Callable[[], CertificateState | None]
     store_cause: Callable[[], str]
+    rows: ReadRows
     node: str
     luck: Callable[[], float]
 
@@ -121,7 +122,7 @@ class Alerts:
 
     def _restore(self) -> None:
         now = self._clock.now()
-        alerts, silences = self._keeping.read()
+        alerts, silences = self._keeping.read(self._seams.rows)
         self._judge.restore(alerts, now)
         self._keep(self._judge.end_gone(now), now)
         self._silences.restore(silences, now)
@@ -220,6 +221,8 @@ class Alerts:
         if not delivery.delivered:
             wall = self._clock.now().wall
             self._keeping.note((), [telling.undelivered(notice.alert, delivery, wall)])
+        # At once: after a SIGKILL what is not known to have been told is told again.
+        self._keeping.flush()
 
     def _note(self, alerts: Iterable[Alert]) -> None:
         self._keeping.note(alert.id for alert in alerts)

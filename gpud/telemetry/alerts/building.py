@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gpud.clock import Clock
 from gpud.engines.command.program import Looks
 from gpud.settings import Alerts, AlertSink
 from gpud.telemetry.alerts.alert import Severity
@@ -13,13 +14,13 @@ from gpud.telemetry.alerts.sinks.sink import Sink
 from gpud.telemetry.alerts.sinks.webhook import Webhook
 
 
-def terms_of(settings: Alerts) -> AlertTerms:
+def terms_of(settings: Alerts, clock: Clock) -> AlertTerms:
     """What [alerts] comes to. Raises ConfigInvalid."""
     looks = Looks()
     return AlertTerms(
         rules=rules_of(settings),
         sinks=tuple(
-            Terms(sink=_sink(name, said, looks), retries=said.retries)
+            Terms(sink=_sink(name, said, (looks, clock)), retries=said.retries)
             for name, said in settings.sinks.items()
         ),
         least={name: Severity[s.min_severity.upper()] for name, s in settings.sinks.items()},
@@ -28,10 +29,12 @@ def terms_of(settings: Alerts) -> AlertTerms:
     )
 
 
-def _sink(name: str, said: AlertSink, looks: Looks) -> Sink:
-    seconds = float(said.timeout)
+def _sink(name: str, said: AlertSink, seams: tuple[Looks, Clock]) -> Sink:
+    seconds, (looks, clock) = float(said.timeout), seams
     if said.command:
-        return Command(name=name, argv=said.command, timeout_seconds=seconds, looks=looks)
+        return Command(
+            name=name, argv=said.command, timeout_seconds=seconds, looks=looks, clock=clock
+        )
     return Webhook(
         name=name,
         url=said.webhook,

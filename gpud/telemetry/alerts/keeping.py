@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import msgspec
 import structlog
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 T = TypeVar("T")
+
+# As SqliteStore.read_rows.
+ReadRows: TypeAlias = Callable[[str], Sequence[tuple[str, bytes]]]
 
 ALERT, SILENCE = "alert", "silence"  # kinds of rows
 # While nothing can be written; the oldest are then in the log alone.
@@ -50,22 +53,13 @@ class Keeping:
         self._changed: set[str] = set()
         self._events: deque[Event] = deque()
 
-    def read(self) -> tuple[list[Alert], list[Silence]]:
+    def read(self, rows: ReadRows) -> tuple[list[Alert], list[Silence]]:
         """What an earlier life of the daemon kept; what makes no sense is left out, and logged."""
         try:
-            return self._read(ALERT, Alert), self._read(SILENCE, Silence)
+            return _read(rows, ALERT, Alert), _read(rows, SILENCE, Silence)
         except sqlite3.Error as error:
             log.warning("alerts.unreadable", problem=str(error))
             return [], []
-
-    def _read(self, kind: str, type_: type[T]) -> list[T]:
-        found = []
-        for id_, body in self._promises.read(kind, msgspec.Raw).items():
-            try:
-                found.append(msgspec.json.decode(body, type=type_))
-            except (msgspec.MsgspecError, ValueError) as error:
-                log.warning("alerts.unreadable", kind=kind, id=id_, problem=str(error))
-        return found
 
     def note(self, ids: Iterable[str], events: Iterable[Event] = ()) -> None:
         """These have changed; written with the next flush."""
@@ -103,3 +97,14 @@ class Keeping:
         text = f"{silence.rule}\x1f{silence.subject}"
         id_ = hashlib.sha256(text.encode()).hexdigest()[:16]
         return Row(kind=SILENCE, id=id_, body=None if gone else encoded(silence))
+
+
+def _read(rows: ReadRows, kind: str, type_: type[T]) -> list[T]:
+    """Those of a kind. What makes no sense is worth a warning, and stops no grant."""
+    found = []
+    for id_, body in rows(kind):
+        try:
+            found.append(msgspec.json.decode(body, type=type_))
+        except (msgspec.MsgspecError, ValueError) as error:
+            log.warning("alerts.unreadable", kind=kind, id=id_, problem=str(error))
+    return found

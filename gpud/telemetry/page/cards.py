@@ -115,13 +115,15 @@ _PERCENT: tuple[tuple[str, Column], ...] = (
     ("decoder_percent", gauge("gpud_gpu_decoder_utilization_ratio", "Use of the decoder.")),
     ("fan_percent", gauge("gpud_gpu_fan_speed_ratio", "Speed of the fan, of what it can do.")),
 )
-_COLUMNS: tuple[Column, ...] = (
-    gauge("gpud_gpu_memory_total_bytes", "Memory of the card."),
+_MOVING: tuple[Column, ...] = (
     gauge("gpud_gpu_memory_free_bytes", "Memory that nobody uses."),
-    gauge("gpud_gpu_throttled", "Whether power, heat or the board hold clocks down.", form="%d"),
-    *(Column(family=_THROTTLE, labels=f'reason="{name}"', form="%d") for name in _REASONS),
     *(column for _, column in _PERCENT),
     *(column for _, column in _PLAIN),
+)
+_STEADY: tuple[Column, ...] = (
+    gauge("gpud_gpu_memory_total_bytes", "Memory of the card."),
+    gauge("gpud_gpu_throttled", "Whether power, heat or the board hold clocks down.", form="%d"),
+    *(Column(family=_THROTTLE, labels=f'reason="{name}"', form="%d") for name in _REASONS),
 )
 _plain: Callable[[Readings], Row] = attrgetter(*(name for name, _ in _PLAIN))
 _percent: Callable[[Readings], Row] = attrgetter(*(name for name, _ in _PERCENT))
@@ -133,7 +135,7 @@ class Cards:
 
     def __init__(self) -> None:
         self._labels = Labels(labels_of)
-        self._table = Table(_COLUMNS)
+        self._moving, self._steady = Table(_MOVING), Table(_STEADY)
         self._xids = Table(
             [counter("gpud_gpu_xid_errors_total", "Xids since the daemon started, by number.")]
         )
@@ -147,8 +149,14 @@ class Cards:
             for label, each in zip(labels, cards, strict=True)
             for number, count in sorted((each.xids or {}).items())
         ]
-        return self._table.render(labels, [_row(each) for each in cards]) + self._xids.render(
-            tuple(label for label, _ in xids), [(count,) for _, count in xids]
+        return "".join(
+            (
+                self._steady.render(labels, [_steady(each) for each in cards]),
+                self._moving.render(labels, [_moving(each) for each in cards]),
+                self._xids.render(
+                    tuple(label for label, _ in xids), [(count,) for _, count in xids]
+                ),
+            )
         )
 
 
@@ -157,14 +165,18 @@ def labels_of(info: DeviceInfo) -> str:
     return labelled(device=info.alias, uuid=info.uuid)
 
 
-def _row(sample: Sample) -> Row:
+def _moving(sample: Sample) -> Row:
     readings = sample.readings
     total, used = sample.info.memory_total_bytes, readings.memory_used_bytes
     free = None if total is None or used is None else max(0, total - used)
     shares = [None if each is None else each / 100 for each in _percent(readings)]
-    reasons = readings.throttle_reasons
+    return (free, *shares, *_plain(readings))
+
+
+def _steady(sample: Sample) -> Row:
+    reasons = sample.readings.throttle_reasons
     held = _NOT_TOLD if reasons is None else _held(reasons)
-    return (total, free, *held, *shares, *_plain(readings))
+    return (sample.info.memory_total_bytes, *held)
 
 
 @lru_cache(maxsize=64)

@@ -44,7 +44,6 @@ _COLUMNS: tuple[Column, ...] = (
     gauge("gpud_device_cordoned", "Whether nothing new is granted there.", form="%d"),
     gauge("gpud_device_exclusive", "Whether one reservation has it alone.", form="%d"),
     gauge("gpud_device_processes", "Processes that were listed there."),
-    gauge("gpud_device_sample_timestamp_seconds", "When it was last read."),
 )
 _HEALTHY = tuple(each is Health.HEALTHY for each in _HEALTHS)
 _NO_CHARGE: Row = (None,) * 10
@@ -65,14 +64,22 @@ class Devices:
     def __init__(self) -> None:
         self._labels, self._long_labels = Labels(labels_of), Labels(_info)
         self._table = Table(_COLUMNS)
+        self._walls = Table(
+            [gauge("gpud_device_sample_timestamp_seconds", "When it was last read.")]
+        )
         self._infos = Table([gauge("gpud_device_info", "What does not change of a device.")])
 
     def render(self, samples: tuple[Sample, ...], promised: Promised) -> str:
         """Of all devices, the host's memory among them."""
         infos = tuple([each.info for each in samples])
-        return self._infos.render(
-            self._long_labels.of(infos), [(1,)] * len(infos)
-        ) + self._table.render(self._labels.of(infos), [_row(each, promised) for each in samples])
+        labels = self._labels.of(infos)
+        return "".join(
+            (
+                self._infos.render(self._long_labels.of(infos), [(1,)] * len(infos)),
+                self._table.render(labels, [_row(each, promised) for each in samples]),
+                self._walls.render(labels, [(round(each.wall, 3),) for each in samples]),
+            )
+        )
 
 
 def _info(info: DeviceInfo) -> str:
@@ -100,7 +107,6 @@ def _row(sample: Sample, promised: Promised) -> Row:
         uuid in books.cordons,
         books.device(uuid).exclusive is not None,
         None if processes is None else len(processes),
-        round(sample.wall, 3),
     )
 
 

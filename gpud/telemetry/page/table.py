@@ -75,13 +75,18 @@ def spans(value: Histogram) -> Row:
 
 
 class Table:
-    """Columns, for rows with labels of their own (devices, instances)."""
+    """Columns, for rows with labels of their own (devices, instances).
+
+    While no number changes the same text is given out: what rarely moves and what always does
+    belong into tables apart.
+    """
 
     def __init__(self, columns: Sequence[Column]) -> None:
         self._columns = tuple(columns)
         self._labels: tuple[str, ...] = ()
+        self._numbers: tuple[Number, ...] = ()
         self._known: list[bool] = []
-        self._template = ""
+        self._template = self._page = ""
 
     def render(self, labels: tuple[str, ...], rows: Sequence[Row]) -> str:
         """All that is known of the rows; a family of which nothing is known is left out.
@@ -89,11 +94,15 @@ class Table:
         `labels` are those of each row, as `device="gpu0",uuid="GPU-1"`, see `labelled`.
         """
         numbers = tuple(chain.from_iterable(zip(*rows, strict=True)))
+        if numbers == self._numbers and labels == self._labels:
+            return self._page
         known = list(map(is_not, numbers, repeat(None)))
         if known != self._known or labels != self._labels:
             self._template = self._made(labels, known)
             self._labels, self._known = labels, known
-        return self._template % tuple(compress(numbers, known))
+        self._numbers = numbers
+        self._page = self._template % tuple(compress(numbers, known))
+        return self._page
 
     def _made(self, labels: tuple[str, ...], known: list[bool]) -> str:
         """The page with a place for each number."""

@@ -45,7 +45,8 @@ def _labels(instance: Instance, path: str, aliases: Mapping[str, str]) -> dict[s
         "engine": instance.engine.value,
         "devices": devices,
     }
-    if instance.endpoint_needs_key:
+    # vLLM asks for it under /v1 alone.
+    if instance.endpoint_needs_key and instance.engine is not EngineKind.VLLM:
         # For relabelling into a job that has its key.
         labels["__meta_gpud_needs_key"] = "true"
     return labels

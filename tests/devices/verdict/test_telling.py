@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gpud.devices.crossings import crossings
-from gpud.devices.snapshot import Action, DeviceKind, Sample, Verdict
+from gpud.devices.snapshot import Action, DeviceKind, Health, Sample, Verdict
 from gpud.events import Event
 from tests.fakes import cards
 
@@ -43,6 +43,16 @@ def test_a_verdict_is_told_as_it_changes_and_as_it_ends() -> None:
     assert told(bad, replace(bad, boottime=2.0)) == []
     (over,) = told(bad, card)
     assert over.reason == "it was: Xid 79: it has fallen off the bus"
+
+
+def test_a_card_that_is_gone_is_told_as_that_alone() -> None:
+    card = cards.sample(0)
+    gone = replace(
+        card, health=Health.LOST, verdict=Verdict(action=Action.REBOOT, reason="it is gone")
+    )
+    assert (told(card, gone), told(gone, card)) == ([], [])
+    worse = replace(gone, verdict=FATAL)
+    assert [event.details["fatal"] for event in told(gone, worse)] == ["true"]
 
 
 def test_a_slice_says_nothing_of_what_its_card_met() -> None:

@@ -58,3 +58,77 @@ def test_the_cache_tells_its_size() -> None:
     assert (told["kv_cache_memory_bytes"], told["kv_cache_size_tokens"]) == ("16777216", "32768")
     assert told["block_size"] == "128"
     assert metrics.cache_config("") == {}
+
+
+def test_of_a_server_at_work_all_is_read() -> None:
+    """17 requests, of which the client saw 12 take some 0.3 s each."""
+    told = metrics.counters(text("metrics_served"))
+    assert (told.requests, told.failed, told.preemptions) == (17, 0, 0)
+    assert (told.generated_tokens, told.prompt_tokens, told.looked_up_tokens) == (1701, 624, 624)
+    assert (told.running, told.waiting, told.kv_used_ratio, told.steps) == (0, 0, 0, 1701)
+    assert told.request is not None
+    assert (len(told.request.bounds), told.request.count) == (22, 17)
+    assert told.inter_token is not None
+    assert told.inter_token.count == 1701 - 17
+    for spans in (told.time_to_first_token, told.queue, told.prefill, told.decode):
+        assert spans is not None
+        assert spans.count == 17
+    assert not told.is_cut
+
+
+def finished(**reasons: int) -> str:
+    return "".join(
+        f'vllm:request_success_total{{finished_reason="{reason}"}} {count}.0\n'
+        for reason, count in reasons.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "requests", "failed"),
+    [
+        ("", None, None),
+        (finished(stop=3, length=4), 7, 0),
+        (finished(stop=3, abort=4), 7, 0),
+        (finished(stop=3, error=1), 4, 1),
+        (finished(stop=3) + 'vllm:admission_rejections_total{reason="a"} 2\n', 5, 2),
+        (finished(stop=3) + 'http_requests_total{handler="/v1/chat",status="5xx"} 2\n', 5, 2),
+        (
+            finished(stop=3, error=2)
+            + 'http_requests_total{handler="/v1/chat",status="5xx"} 2\n'
+            + 'http_requests_total{handler="/v1/chat",status="2xx"} 9\n'
+            + 'http_requests_total{handler="/v1/chat",status="4xx"} 9\n'
+            + 'http_requests_total{handler="/sleep",status="5xx"} 9\n',
+            5,
+            2,
+        ),
+    ],
+)
+def test_a_failure_counts_once_and_a_client_that_left_is_none(
+    told: str, requests: int | None, failed: int | None
+) -> None:
+    found = metrics.counters(told)
+    assert (found.requests, found.failed) == (requests, failed)
+
+
+def test_older_names_mean_the_same() -> None:
+    old = metrics.counters(
+        "vllm:gpu_cache_usage_perc 0.5\nvllm:time_per_output_token_seconds_count 3\n"
+        "vllm:time_per_output_token_seconds_sum 6\n"
+    )
+    assert old.kv_used_ratio == 0.5
+    assert old.inter_token is not None
+    assert (old.inter_token.count, old.inter_token.sum) == (3, 6)
+    both = metrics.counters(
+        "vllm:gpu_cache_usage_perc 0.5\nvllm:kv_cache_usage_perc 0.25\n"
+        "vllm:time_per_output_token_seconds_count 3\nvllm:inter_token_latency_seconds_count 4\n"
+    )
+    assert both.kv_used_ratio == 0.25
+    assert both.inter_token is not None
+    assert both.inter_token.count == 4
+
+
+def test_of_several_cores_the_fullest_cache_is_told() -> None:
+    told = metrics.counters(
+        'vllm:kv_cache_usage_perc{engine="0"} 0.1\nvllm:kv_cache_usage_perc{engine="1"} 0.9\n'
+    )
+    assert told.kv_used_ratio == 0.9

@@ -14,7 +14,6 @@ import pytest
 from gpud.clock import Moment
 from gpud.engines.engine import Pulse
 from gpud.errors import InstanceNotFound, StoreReadOnly, WrongState
-from gpud.events import Filter, Journal
 from gpud.instances.health.healing import Fault, Healing, failed
 from gpud.instances.health.healing import serving as up
 from gpud.instances.health.oom import Kernel
@@ -116,8 +115,8 @@ def events(place: Town, made: Instance) -> list[str]:
     """Types, oldest first."""
     store = place.promises._store
     assert isinstance(store, CrampedStore)
-    found = Journal(store).page(Filter(subject=made.name), None, 1000)
-    return [each.type for each in found][::-1]
+    found = store.read_entries("subject = ?", (made.name,), 1000, newest_first=False)
+    return [type_ for _, _, type_, _, _ in found]
 
 
 # Back-off.

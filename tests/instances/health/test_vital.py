@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from gpud.engines.counting.counters import Counters
 from gpud.engines.engine import Pulse, Readiness
 from gpud.instances.health import vital
 from gpud.instances.health.vital import (
@@ -140,6 +141,21 @@ def test_its_speed_is_of_when_it_last_gave_any() -> None:
     assert seen.tokens_per_second == pytest.approx(12.0)
     # One that had nothing to do for a part of the time is no slower for that.
     assert vital.felt(seen, told(0, 75.0, tokens=161.0), START + 15).tokens_per_second == 12.0
+
+
+def test_its_speed_is_of_tokens_as_they_are_given_not_as_requests_end() -> None:
+    """llama-server counts a request's tokens at its end: one of 2000 made it look fast as none."""
+
+    def counting(steps: float, tokens: float) -> Pulse:
+        counters = Counters(
+            running=1, given_tokens=steps, generated_tokens=tokens, token_steps=steps
+        )
+        return told(1, steps, tokens=tokens, counters=counters)
+
+    begun = after((5.0, counting(1000.0, 10.0)), (10.0, counting(1250.0, 10.0)))
+    assert begun.tokens_per_second == pytest.approx(50.0)
+    ended = vital.felt(begun, counting(1500.0, 2010.0), START + 15.0)
+    assert ended.tokens_per_second == pytest.approx(50.0)
 
 
 # CPU time.

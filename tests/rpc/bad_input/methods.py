@@ -7,6 +7,7 @@ from collections.abc import Callable
 from gpud.v1 import benchmarks_pb2, devices_pb2, instances_pb2, models_pb2, node_pb2, telemetry_pb2
 from gpud.v1 import reservations_pb2 as pb
 from tests.rpc.bad_input import values
+from tests.rpc.bad_input.alerting import alerting
 from tests.rpc.bad_input.leases import reservations
 from tests.rpc.bad_input.method import HOUR_SECONDS, WEEK_SECONDS, Method, World, paged
 from tests.rpc.bad_input.registering import registering
@@ -131,6 +132,7 @@ def _telemetry() -> dict[str, Method]:
             harmless={"devices": ["\0"]},
         ),
         **seeing(),
+        **alerting(),
     }
 
 

@@ -17,8 +17,9 @@ from typing import Any, Final
 
 import msgspec
 
+from gpud.clock import Clock
 from gpud.engines.command.program import Looks, ProgramRefused
-from gpud.instances.tree.identity import kill_holders
+from gpud.instances.tree.launcher import sweep
 from gpud.telemetry.alerts.sinks.sink import SinkFailed
 
 _TAKEN_ALONG: Final = ("LANG", "LC_ALL", "TZ")
@@ -29,7 +30,6 @@ _PART_BYTES: Final = 64 * 1024
 TOKEN_NAME: Final = "GPUD_ALERT_TOKEN"  # noqa: S105 — the variable's name
 # One that was killed ends at once, unless it is blocked in the kernel.
 _END_SECONDS: Final = 10.0
-_MOST_PASSES: Final = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,7 @@ class Command:
     argv: tuple[str, ...]
     timeout_seconds: float
     looks: Looks
+    clock: Clock
 
     async def send(self, body: dict[str, Any]) -> None:
         """Run it; another exit code than 0 is a failure. Raises SinkFailed."""
@@ -48,31 +49,47 @@ class Command:
         except ProgramRefused as error:
             raise SinkFailed(sink=self.name, problem=error.problem) from error
         token = secrets.token_hex(16)
-        try:
-            child = await asyncio.create_subprocess_exec(
-                *self.argv,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                env={**_environment(os.environ, body), TOKEN_NAME: token},
-                cwd="/",
-                start_new_session=True,
-            )
-        except (OSError, ValueError) as error:
-            raise SinkFailed(sink=self.name, problem=str(error)) from error
+        child: asyncio.subprocess.Process | None = None
         try:
             async with asyncio.timeout(self.timeout_seconds):
+                child = await self._started(body, token)
                 said = await _talk(child, msgspec.json.encode(body) + b"\n")
                 code = await child.wait()
         except TimeoutError:
             problem = f"it did not end within {self.timeout_seconds:g} s, and was killed"
             raise SinkFailed(sink=self.name, problem=problem) from None
+        except (OSError, ValueError) as error:
+            raise SinkFailed(sink=self.name, problem=str(error)) from error
         finally:
-            await _end(child, token)
+            if child is not None:
+                await _end(child, token, self.clock)
         if code != 0:
             text = "".join(c if c.isprintable() else " " for c in said).strip()
             how = f"signal {-code}" if code < 0 else f"code {code}"
             raise SinkFailed(sink=self.name, problem=f"it ended with {how}: {text}".rstrip(": "))
+
+    async def _started(self, body: dict[str, Any], token: str) -> asyncio.subprocess.Process:
+        """The program, running. Who is cancelled meanwhile leaves none behind.
+
+        asyncio itself would then wait until the last holder of its pipes has ended.
+        """
+        starting = asyncio.ensure_future(self._start(body, token))  # noqa: TID251 — awaited below
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await _end(await starting, token, self.clock)
+            raise
+
+    async def _start(self, body: dict[str, Any], token: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *self.argv,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env={**_environment(os.environ, body), TOKEN_NAME: token},
+            cwd="/",
+            start_new_session=True,
+        )
 
 
 def _environment(own: Mapping[str, str], body: dict[str, Any]) -> dict[str, str]:
@@ -101,14 +118,12 @@ async def _talk(child: asyncio.subprocess.Process, text: bytes) -> str:
     return said.decode(errors="replace")
 
 
-async def _end(child: asyncio.subprocess.Process, token: str) -> None:
+async def _end(child: asyncio.subprocess.Process, token: str, clock: Clock) -> None:
     """Kill what still runs of it: its group, and whoever left that but has its environment."""
     if child.returncode is None:  # else its number may be another's by now
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
     with suppress(TimeoutError):
         async with asyncio.timeout(_END_SECONDS):
-            for _ in range(_MOST_PASSES):
-                if not await asyncio.to_thread(kill_holders, token, TOKEN_NAME):
-                    break
+            await sweep(token, clock, TOKEN_NAME)
             await child.wait()

@@ -1,0 +1,1 @@
+"""What is on the screen, made from messages alone."""

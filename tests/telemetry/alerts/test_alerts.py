@@ -1,0 +1,246 @@
+"""The alerts as one part: on a real store that a test can fill, judged by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from gpud.devices.snapshot import Health
+from gpud.errors import OptionInvalid, StoreReadOnly
+from gpud.instances.life import House
+from gpud.ledger.change import Change
+from gpud.ledger.reservation import Deadline
+from gpud.promises.requests import Call
+from gpud.settings import Policy
+from gpud.store import Row
+from gpud.telemetry.alerts.alert import AlertState, Severity, Silence
+from gpud.telemetry.alerts.alerts import Alerts, AlertSeams, AlertTerms
+from gpud.telemetry.alerts.judge import id_of
+from gpud.telemetry.alerts.refusals import AlertNotFound
+from gpud.telemetry.alerts.rules.built_in import BUILT_IN
+from gpud.telemetry.alerts.rules.rule import Rule
+from gpud.telemetry.alerts.sinks.outbox import Terms
+from tests.enforcement.office import GPU, Office
+from tests.telemetry.alerts.sinks.test_outbox import FakeSink
+
+LOST = id_of("lost", f"devices/{GPU}")
+QUIET = 5.0
+LARGE = Row(kind="thing", id="large", body=bytes(2**20))
+
+
+class _House:
+    """What alerts take of a house."""
+
+    def __init__(self, office: Office) -> None:
+        self.promises = office.promises
+        self.clock = office.clock
+        self.snapshots = office.feed
+        self.policy = Policy()
+
+
+class Watch:
+    """Alerts over an office; `sink` is told them."""
+
+    def __init__(self, office: Office, *rules: Rule) -> None:
+        self.office = office
+        self.sink = FakeSink("hook")
+        self.alerts = Alerts(
+            AlertSeams(
+                house=cast(House, _House(office)),
+                instances=tuple,
+                engines=dict,
+                certificate=lambda: None,
+                store_cause=lambda: office.store.read_only_cause,
+                rows=office.store.read_rows,
+                node="host1",
+                luck=lambda: 0.0,
+            ),
+            self.terms(*rules),
+        )
+        self.task: asyncio.Future[None] | None = None
+
+    def terms(self, *rules: Rule) -> AlertTerms:
+        return AlertTerms(
+            rules=rules or tuple(BUILT_IN.values()),
+            sinks=[Terms(sink=self.sink, retries=0)],
+            least={"hook": Severity.WARNING},
+            quiet_seconds=QUIET,
+            repeat_seconds=0.0,
+        )
+
+    async def run(self) -> None:
+        """Begin; what was kept is taken up."""
+        self.task = asyncio.ensure_future(self.alerts.run())
+        await asyncio.sleep(0)
+
+    async def end(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.gather(self.task, return_exceptions=True)
+
+    def lose(self, *, found: bool = False) -> None:
+        health = Health.HEALTHY if found else Health.LOST
+        self.office.change("gpu0", health=health, health_reason="" if found else "gone")
+
+    def look(self, seconds: float = 1.0) -> None:
+        self.office.clock.advance(seconds - 1.0)
+        self.office.show()
+        self.alerts.look()
+
+    def states(self) -> dict[str, AlertState]:
+        return {alert.id: alert.state for alert in self.alerts.list()}
+
+
+@pytest.fixture
+async def office(tmp_path: Path) -> AsyncIterator[Office]:
+    made = Office(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def watch(office: Office) -> AsyncIterator[Watch]:
+    made = Watch(office)
+    await made.run()
+    yield made
+    await made.end()
+
+
+def call(id_: str = "") -> Call:
+    return Call(method="AcknowledgeAlert", caller="anna", request_id=id_, digest=id_)
+
+
+async def test_it_is_kept_and_told(watch: Watch, office: Office) -> None:
+    watch.lose()
+    watch.look()
+    assert watch.states() == {LOST: AlertState.FIRING}
+    await watch.sink.until(1)
+    assert [type_ for type_, _ in await office.events("alert")] == ["alert.firing"]
+    assert list(office.rows("alert")) == [LOST]
+    watch.lose(found=True)
+    watch.look()
+    watch.look(QUIET)
+    assert watch.states() == {LOST: AlertState.RESOLVED}
+    await watch.sink.until(2)
+    assert [type_ for type_, _ in await office.events("alert")] == [
+        "alert.firing",
+        "alert.resolved",
+    ]
+    watch.look(3600.0)
+    assert watch.states() == {}
+    await office.events()
+    assert office.rows("alert") == {}
+
+
+async def test_on_a_full_disk_it_is_told_all_the_same_and_kept_later(
+    watch: Watch, office: Office
+) -> None:
+    office.store.full = True
+    office.store.room_without_ballast = False
+    with pytest.raises(StoreReadOnly):
+        await office.promises.commit(Change(), (LARGE,))
+    watch.lose()
+    watch.look()
+    assert watch.states()[LOST] is AlertState.FIRING
+    assert watch.states()["store_read_only-node"] is AlertState.FIRING
+    await watch.sink.until(2)
+    with pytest.raises(StoreReadOnly):
+        await watch.alerts.acknowledge(LOST, "anna", "", call())
+    assert watch.states()[LOST] is AlertState.FIRING
+    assert office.rows("alert") == {}
+    office.store.full = False
+    await asyncio.to_thread(office.store.recovered.wait, 60)
+    watch.look()
+    told = [type_ for type_, _ in await office.events("alert")]
+    assert told == ["alert.firing", "alert.firing"]
+    assert set(office.rows("alert")) == {LOST, "store_read_only-node"}
+
+
+async def test_a_commit_that_fails_is_made_again(watch: Watch, office: Office) -> None:
+    """The disk is found to be full by this very write."""
+    office.store.full = True
+    office.store.room_without_ballast = False
+    watch.lose()
+    # In one batch with what does not fit.
+    large = office.promises.commit(Change(), (LARGE,))
+    watch.look()
+    with pytest.raises(StoreReadOnly):
+        await large
+    office.store.full = False
+    await asyncio.to_thread(office.store.recovered.wait, 60)
+    watch.look()
+    assert [type_ for type_, _ in await office.events("alert.firing")] == ["alert.firing"]
+    assert list(office.rows("alert")) == [LOST]
+
+
+async def test_another_life_takes_it_up(watch: Watch, office: Office) -> None:
+    watch.lose()
+    watch.look()
+    await watch.sink.until(1)
+    await watch.alerts.acknowledge(LOST, "anna", "I know", call())
+    silence = Silence(
+        rule="lost", subject="", actor="anna", end=Deadline.after(office.clock.now(), 0)
+    )
+    await watch.alerts.silence(silence, 60.0, Call(method="SilenceAlerts"))
+    await office.events()
+    await watch.end()
+    after = Watch(office)
+    await after.run()
+    (found,) = after.alerts.list()
+    assert (found.state, found.acknowledged_by) == (AlertState.ACKNOWLEDGED, "anna")
+    assert found.silenced_until_wall is not None
+    after.look()
+    assert after.states() == {LOST: AlertState.ACKNOWLEDGED}
+    after.look(61.0)
+    assert after.alerts.silences() == ()
+    ended = await office.events("alert.unsilenced")
+    assert ended == [("alert.unsilenced", "lost of everything: its silence is over")]
+    # A rule that has left the configuration meanwhile ends what fires by it.
+    await after.end()
+    without = Watch(office, BUILT_IN["thermal"])
+    await without.run()
+    assert without.states() == {LOST: AlertState.RESOLVED}
+    await without.end()
+
+
+async def test_rows_that_make_no_sense_are_left_out(watch: Watch, office: Office) -> None:
+    watch.lose()
+    watch.look()
+    await office.events()
+    bad = (("alert", b"{}"), ("alert", b"\xff"), ("silence", b"[]"))
+    rows = (Row(kind=kind, id=f"{at}", body=body) for at, (kind, body) in enumerate(bad))
+    await office.promises.commit(Change(), tuple(rows))
+    await watch.end()
+    after = Watch(office)
+    await after.run()
+    assert after.states() == {LOST: AlertState.FIRING}
+    assert office.promises.unreadable == ""
+    await after.end()
+
+
+async def test_what_cannot_be_acknowledged(watch: Watch) -> None:
+    with pytest.raises(AlertNotFound):
+        await watch.alerts.acknowledge("nothing", "anna", "", call())
+    with pytest.raises(OptionInvalid, match="there is no rule 'nothing'"):
+        watch.alerts.check_rule("nothing")
+    watch.alerts.check_rule("lost")
+
+
+async def test_a_mistake_costs_a_look(office: Office) -> None:
+    def wrong(_: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    broken = replace(BUILT_IN["lost"], what=replace(BUILT_IN["lost"].what, look=wrong))
+    watch = Watch(office, broken)
+    await watch.run()
+    watch.office.show()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert watch.task is not None
+    assert not watch.task.done()
+    await watch.end()

@@ -1,0 +1,151 @@
+"""What one moment does not tell: use while it serves, and throughput against its own past."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from gpud.instances.instance import InstanceState, Sleep
+from gpud.telemetry.alerts.rules.levels import DROP, LOW_USE
+from gpud.telemetry.alerts.rules.trends import BUSY_SECONDS, KNOWN_SECONDS, USE_SECONDS, Trends
+from gpud.telemetry.engines.reading import EngineReading
+from tests.telemetry.alerts.scenes import START, WALL, card, instance, reading, sight
+
+DEVICE, INSTANCE = "devices/U-gpu0", "instances/i-1"
+
+
+def used(trends: Trends, seconds: int, percent: float, **fields) -> float | None:
+    """The mean after so long; fields of the engine that is on the device."""
+    found = None
+    begin = START + getattr(trends, "at", 0)
+    for second in range(seconds):
+        at = begin + second
+        engine = reading(at=at, **{"running": 1} | fields)
+        seen = sight(
+            card(at=at, utilization_percent=percent),
+            at=at,
+            instances=[instance()],
+            engines={"i-1": engine},
+        )
+        found = trends.see(seen)[LOW_USE].get(DEVICE)
+    return found
+
+
+def test_use_is_told_once_it_has_served_for_a_while() -> None:
+    assert used(Trends(), int(USE_SECONDS), 20.0) is None
+    assert used(Trends(), int(USE_SECONDS) + 2, 20.0) == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize(
+    "idle",
+    [
+        {"running": 0, "requests_per_second": 0.0, "generated_tokens_per_second": 0.0},
+        {"running": None},
+        {"running": 1, "sleeping": True},
+        {"running": 1, "problem": "no answer"},
+    ],
+)
+def test_a_device_that_nobody_asks_anything_is_not_badly_used(idle) -> None:
+    assert used(Trends(), 200, 3.0, **idle) is None
+
+
+def test_nor_one_whose_instances_are_not_there_to_serve() -> None:
+    trends = Trends()
+    for at in range(200):
+        loading = instance(state=InstanceState.LOADING)
+        asleep = instance("i-2", sleep=Sleep(level=1, wall=WALL))
+        seen = sight(
+            card(at=START + at, utilization_percent=3.0),
+            at=START + at,
+            instances=[loading, asleep],
+            engines={id_: reading(id_, at=START + at, running=1) for id_ in ("i-1", "i-2")},
+        )
+        assert trends.see(seen)[LOW_USE] == {}
+
+
+def test_a_refused_utilization_is_unknown() -> None:
+    trends = Trends()
+    seen = sight(card(), instances=[instance()], engines={"i-1": reading(running=1)})
+    assert DEVICE not in trends.see(seen)[LOW_USE]
+
+
+class Engine:
+    """One engine's readings, one each 5 s."""
+
+    def __init__(self) -> None:
+        self.trends, self.at = Trends(), START
+
+    def run(self, seconds: float, read: Callable[[float], EngineReading]) -> float | None:
+        found = None
+        for _ in range(int(seconds / 5)):
+            self.at += 5
+            seen = sight(at=self.at, engines={"i-1": read(self.at)})
+            found = self.trends.see(seen)[DROP].get(INSTANCE)
+        return found
+
+
+def busy(tokens: float, running: int = 4) -> Callable[[float], EngineReading]:
+    return lambda at: reading(at=at, running=running, generated_tokens_per_second=tokens)
+
+
+def idle(at: float) -> EngineReading:
+    return reading(at=at, running=0, generated_tokens_per_second=0.0)
+
+
+LONG = BUSY_SECONDS + KNOWN_SECONDS + 60
+
+
+def test_a_fall_under_the_same_load_is_told() -> None:
+    engine = Engine()
+    assert engine.run(LONG, busy(100)) == pytest.approx(0.0)
+    assert engine.run(5, busy(70)) == pytest.approx(30.0, abs=1.0)
+
+
+def test_fewer_requests_are_no_fall() -> None:
+    engine = Engine()
+    engine.run(LONG, busy(100, running=8))
+    assert engine.run(300, busy(20, running=1)) is None  # not known at this load yet
+    assert engine.run(300, idle) is None
+
+
+def test_after_a_pause_a_minute_of_work_is_waited_for() -> None:
+    """The rate of the last minute is low while a part of that minute was idle."""
+    engine = Engine()
+    engine.run(LONG, busy(100))
+    engine.run(600, idle)
+    assert engine.run(BUSY_SECONDS, busy(30)) is None
+    assert engine.run(10, busy(100)) == pytest.approx(0.0, abs=1.0)
+
+
+def test_it_is_compared_with_what_was_lately_usual() -> None:
+    """A fall that lasts for hours becomes what is usual."""
+    engine = Engine()
+    engine.run(LONG, busy(100))
+    first = engine.run(60, busy(70))
+    later = engine.run(4 * 3600, busy(70))
+    assert first is not None
+    assert later is not None
+    assert first > 25 > 5 > later
+
+
+def test_an_engine_that_does_not_answer_is_unknown_where_something_was_told() -> None:
+    engine = Engine()
+    engine.run(LONG, busy(100))
+    silent = reading(problem="no answer")
+    seen = sight(at=engine.at + 5, engines={"i-1": silent})
+    assert engine.trends.see(seen)[DROP] == {INSTANCE: None}
+    gone = sight(at=engine.at + 10)
+    assert engine.trends.see(gone)[DROP] == {}
+
+
+def test_what_gives_no_tokens_is_compared_by_its_requests() -> None:
+    engine = Engine()
+
+    def embeds(rate: float) -> Callable[[float], EngineReading]:
+        return lambda at: reading(
+            at=at, running=2, generated_tokens_per_second=0.0, requests_per_second=rate
+        )
+
+    engine.run(LONG, embeds(50))
+    assert engine.run(5, embeds(30)) == pytest.approx(40.0, abs=2.0)
