@@ -74,7 +74,7 @@ def alert_columns(now: float) -> tuple[Column[Alert], ...]:
         Column(header="ALERT", cell=_id),
         Column(header="SEVERITY", cell=lambda a: word(a, "severity")),
         Column(header="STATE", cell=_state),
-        Column(header="SINCE", cell=since, right=True),
+        Column(header="SINCE", cell=since, right=True, drops=True),
         Column(header="WHAT", cell=lambda a: a.summary, shrinks=True),
         Column(header="DO", cell=lambda a: a.remedy, wide=True),
         Column(header="BY", cell=lambda a: a.acknowledged_by, wide=True),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gpuctl.client import Client
 from gpuctl.messages import known
 from gpuctl.session import Session, request_id
+from gpuctl.tables import clean
 from gpuctl.top.shown.told import Told
 from gpuctl.units import size_text
 from gpud.v1.alerts_pb2 import AcknowledgeAlertRequest
@@ -25,6 +26,11 @@ class Action:
     question: str
     consequence: str
     do: Callable[[], str]
+
+    @property
+    def asked(self) -> str:
+        """The question, without anything that a terminal would obey."""
+        return clean(self.question)
 
 
 class Actions:

@@ -348,7 +348,7 @@ class Top(App[None]):
             text = "\n".join([clean(failure.message), *map(clean, failure.notes)])
             self.call_from_thread(self.notify, text, severity="error", markup=False, timeout=10)
         else:
-            self.call_from_thread(self.notify, came, markup=False)
+            self.call_from_thread(self.notify, clean(came), markup=False)
         self.source.look()
 
     @work(thread=True, exit_on_error=False, group="look", exclusive=True)

@@ -137,7 +137,7 @@ class Confirm(ModalScreen[bool]):
     def compose(self) -> ComposeResult:
         """The question, what follows from it, two buttons."""
         with Vertical(classes="dialog"):
-            yield Static(Text(self._action.question, STYLES["strong"]))
+            yield Static(Text(self._action.asked, STYLES["strong"]))
             yield Static(Text(self._action.consequence))
             with Horizontal(classes="buttons"):
                 yield Button("No (n)", id="no")

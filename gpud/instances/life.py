@@ -25,6 +25,7 @@ from gpud.instances.health.vital import Signs
 from gpud.instances.instance import (
     Failure,
     Instance,
+    InstanceState,
     LoadPhase,
     UnloadPhase,
 )
@@ -139,6 +140,10 @@ class Life:
     _queued: int = 0
     _settled: int = 0
     _waiting: list[tuple[int, Progress]] = field(default_factory=list)
+    _told_state: InstanceState = field(init=False)  # the last that the journal was told
+
+    def __post_init__(self) -> None:
+        self._told_state = self.instance.state
 
     def happen(self, happening: Happening, event: Event | None = None, **changes: object) -> None:
         """Step along the life's table and note it. Raises WrongState."""
@@ -161,6 +166,7 @@ class Life:
         """The same, together with rows of others."""
         self.instance = replace(self.instance, **changes)  # type: ignore[arg-type]
         instance = self.instance
+        event = self._with_state(event)
         told = (*change.events, event) if event is not None else change.events
         named = (structs.replace(each, cause=each.cause or self._cause) for each in told)
         change = structs.replace(change, events=tuple(named))
@@ -170,6 +176,16 @@ class Life:
             change, (row_of(instance), *rows), partial(self._settle, self._queued, instance)
         )
         return self.newest
+
+    def _with_state(self, event: Event | None) -> Event | None:
+        """The event that tells a step along the life's table: its own, or one of nothing else."""
+        before, self._told_state = self._told_state, self.instance.state
+        if before is self.instance.state:
+            return event
+        state = self.instance.state.name
+        if event is None:
+            return self.event("instance.state", f"{before.name} -> {state}", state=state)
+        return structs.replace(event, details={**event.details, "state": state})
 
     def _settle(self, number: int, instance: Instance) -> None:
         """A record became durable: what was to be told with it is told."""

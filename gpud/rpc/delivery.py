@@ -99,6 +99,8 @@ class Delivery:
                 await follower.wait()
                 newest = self._snapshots.latest
                 assert newest is not None, "woken for nothing"  # noqa: S101 — it was published
+                # Who was served last is the last to be asked again.
+                self._followers[follower] = self._followers.pop(follower)
                 yield follower.take(newest)
         finally:
             del self._followers[follower]

@@ -87,6 +87,7 @@ def test_used_is_told_in_the_unit_of_the_total() -> None:
         (3599.9, "1h"),
         (3 * 86400 + 4 * 3600, "3d4h"),
         (-5, "-5s"),
+        (0.00027, "0.27ms"),
     ],
 )
 def test_spans_that_people_read(seconds: float | None, text: str) -> None:

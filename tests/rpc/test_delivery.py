@@ -121,7 +121,6 @@ async def test_more_than_the_budget_is_shared_fairly(stage: Stage) -> None:
     for task in tasks:
         task.cancel()
     delivered = [len(stage.got[each]) for each in followers]
-    print(delivered[:130], Counter(delivered))
     assert max(delivered) - min(delivered) <= 1
     budget = int(DELIVERIES_PER_SECOND / 100)
     assert sum(delivered) == pytest.approx(1000 + ticks * budget, abs=1000)

@@ -44,10 +44,11 @@ def device_lines(told: Told, device: Device, width: int) -> Iterator[Cell]:
     why = device_why(device)
     if why:
         yield ((clean(why), "warn"),)
-    yield _pairs(*_readings(device))
+    yield from _pairs(width, *_readings(device))
     yield ((f"{used_text(device)} used  ", ""), *bar_cell(device, max(10, width - 30)))
     yield _legend(device)
-    yield _pairs(
+    yield from _pairs(
+        width,
         ("grantable", grantable_text(device)),
         ("granted", compact_size(device.granted_bytes)),
         ("foreign", compact_size(known(device, "foreign_bytes"))),
@@ -132,7 +133,8 @@ def instance_lines(told: Told, instance: Instance, width: int) -> Iterator[Cell]
     why = instance_why(instance) or instance.wait_reason or instance.last_exit.meaning
     if why:
         yield ((clean(why), "warn"),)
-    yield _pairs(
+    yield from _pairs(
+        width,
         ("on", told.aliases(instance.devices)),
         ("memory", instance_memory(instance)),
         ("pid", str(known(instance, "pid") or UNKNOWN)),
@@ -142,12 +144,13 @@ def instance_lines(told: Told, instance: Instance, width: int) -> Iterator[Cell]
     )
     yield from _phases(instance)
     health = instance.health
-    yield _pairs(
+    yield from _pairs(
+        width,
         ("health", word(health, "verdict")),
         ("failures", str(health.failures)),
         ("sleeping", "yes" if instance.sleeping else "no"),
     )
-    yield from _metrics(instance)
+    yield from _metrics(instance, width)
     yield from _plots(told, told.focus, instance.name, width)
 
 
@@ -160,7 +163,7 @@ def _phases(instance: Instance) -> Iterator[Cell]:
         yield (("phases".ljust(_LABEL), "dim"), *told)
 
 
-def _metrics(instance: Instance) -> Iterator[Cell]:
+def _metrics(instance: Instance, width: int) -> Iterator[Cell]:
     metrics = instance.metrics
     if metrics.problem:
         yield ((clean(metrics.problem), "warn"),)
@@ -169,7 +172,8 @@ def _metrics(instance: Instance) -> Iterator[Cell]:
         value = known(metrics, field)
         return UNKNOWN if value is None else f"{value * scale:.3g}{unit}"
 
-    yield _pairs(
+    yield from _pairs(
+        width,
         ("tokens/s", number("generated_tokens_per_second")),
         ("prompt/s", number("prompt_tokens_per_second")),
         ("running", number("requests_running")),
@@ -178,7 +182,8 @@ def _metrics(instance: Instance) -> Iterator[Cell]:
         ("requests/s", number("requests_per_second")),
         ("errors", number("error_ratio", 100, "%")),
     )
-    yield _pairs(
+    yield from _pairs(
+        width,
         ("first token", _quantiles(metrics.time_to_first_token)),
         ("request", _quantiles(metrics.request)),
         ("kv", percent_text(known(metrics, "kv_used_percent"))),
@@ -221,9 +226,16 @@ def _titled(name: str, more: str, state: str) -> Cell:
     return (*state_cell(state), (f"  {clean(name)}", "strong"), (f"  {clean(more)}", ""))
 
 
-def _pairs(*pairs: tuple[str, str]) -> Cell:
-    """`util 37%  temp 61°C`: what is unknown as a dash."""
+def _pairs(width: int, *pairs: tuple[str, str]) -> Iterator[Cell]:
+    """`util 37%  temp 61°C`, over as many lines as it needs: what is unknown as a dash."""
     told: list[tuple[str, str]] = []
+    taken = 0
     for name, value in pairs:
-        told += [(f"{name} ", "dim"), *cell(clean(value)), ("  ", "")]
-    return tuple(told)
+        shown = cell(clean(value))
+        length = len(name) + 1 + sum(len(text) for text, _ in shown)
+        if told and taken + length > width:
+            yield tuple(told)
+            told, taken = [], 0
+        told += [(f"{name} ", "dim"), *shown, ("  ", "")]
+        taken += length + 2
+    yield tuple(told)

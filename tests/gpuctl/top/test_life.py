@@ -112,7 +112,7 @@ async def test_names_that_are_long_or_meant_badly(daemon: FakeDaemon) -> None:
         await screen.press("2", "enter")
         await screen.shows("READY  [bold red]x[/]名", "owner [bold red]x[/]名")
         await screen.press("escape", "u")
-        await screen.shows("Unload instances/[bold red]x[/]名")
+        await screen.shows("Unload instances/[bold", "red]x[/]名")
         assert all(cell_len(line) <= 120 for line in screen.lines)
 
 

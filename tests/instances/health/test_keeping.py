@@ -116,7 +116,7 @@ def events(place: Town, made: Instance) -> list[str]:
     store = place.promises._store
     assert isinstance(store, CrampedStore)
     found = store.read_entries("subject = ?", (made.name,), 1000, newest_first=False)
-    return [type_ for _, _, type_, _, _ in found]
+    return [type_ for _, _, type_, _, _ in found if type_ != "instance.state"]
 
 
 # Back-off.

@@ -52,17 +52,14 @@ def _node() -> dict[str, Method]:
         "GetNode": Method(request=node_pb2.GetNodeRequest),
         "ListEvents": Method(
             request=node_pb2.ListEventsRequest,
-            fields=texts | paged(node_pb2.ListEventsRequest, "9" * 30),
-            free=frozenset({"since"}),
+            fields=texts
+            | paged(node_pb2.ListEventsRequest, "9" * 30)
+            | {"request_id": values.request_id},
+            free=frozenset({"since", "until"}),
         ),
         "WatchEvents": Method(
             request=node_pb2.WatchEventsRequest,
-            fields=texts
-            | {
-                "after_sequence": lambda: values.number(
-                    "after_sequence", 0, INT64_MAX, most=INT64_MAX
-                )
-            },
+            fields=texts | {"after_sequence": after, "request_id": values.request_id},
             free=frozenset({"since"}),
             harmless={"type": "\0"},
         ),
@@ -127,6 +124,10 @@ def _telemetry() -> dict[str, Method]:
             fields={
                 "devices": values.devices,
                 "interval": lambda: values.span("interval", 0, HOUR_SECONDS),
+                "after_sequence": lambda: values.number(
+                    "after_sequence", 0, INT64_MAX, most=INT64_MAX
+                ),
+                "epoch": lambda: values.text("epoch"),
             },
             free=frozenset({"include_processes"}),
             harmless={"devices": ["\0"]},

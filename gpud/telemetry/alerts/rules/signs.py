@@ -143,8 +143,8 @@ def store(sight: Sight) -> Iterator[Observation]:
 
 def _band(value: float, edge: float, unit: str, name: str) -> str:
     """A reading and its band, which is left late."""
-    still = ", still" if value < edge else ":"
-    return f"{number(value, unit)}{still} {name}, which begins at {number(edge, unit)}"
+    still = "still " if value < edge else ""
+    return f"{number(value, unit)}, {still}{name} (from {number(edge, unit)} on)"
 
 
 def _of(

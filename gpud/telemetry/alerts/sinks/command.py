@@ -77,7 +77,8 @@ class Command:
         try:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:
-            await _end(await starting, token, self.clock)
+            with suppress(OSError, ValueError):  # it could not be started
+                await _end(await starting, token, self.clock)
             raise
 
     async def _start(self, body: dict[str, Any], token: str) -> asyncio.subprocess.Process:
