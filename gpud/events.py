@@ -217,6 +217,11 @@ def _where(filter_: Filter) -> tuple[str, list[object]]:
     return " AND ".join(where), parameters
 
 
+def event_of(entry: Entry) -> Event:
+    """What an entry tells, before it has its number."""
+    return _event((0, entry.wall, entry.type, entry.subject, entry.body))
+
+
 def _event(row: Row) -> Event:
     sequence, wall, type_, subject, body = row
     # Written before calls were named, it has three parts.

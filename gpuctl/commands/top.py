@@ -48,8 +48,10 @@ def _check_terminal(session: Session) -> None:
 
 
 def _app(session: Session, interval: float, *, readonly: bool) -> Any:
-    # Textual reads it, and any value counts there, an empty one too.
-    os.environ.pop("NO_COLOR", None)
+    # Textual reads them. Of NO_COLOR any value counts there, an empty one too; and a size that is
+    # fixed by the environment would be kept when the terminal's changes.
+    for name in ("NO_COLOR", "COLUMNS", "LINES"):
+        os.environ.pop(name, None)
     if session.settings.no_color:
         os.environ["NO_COLOR"] = "1"
     from gpuctl.top.app import Top

@@ -45,6 +45,10 @@ def _stat(title: str, expression: str, unit: str = "short") -> Panel:
     return Panel(title, ((expression, ""),), unit, kind="stat", width=4, height=4)
 
 
+def _one(title: str, expression: str, legend: str, unit: str = "short", **more: Any) -> Panel:
+    return Panel(title, ((expression, legend),), unit, **more)
+
+
 def _of_cards(title: str, metric: str, unit: str, **more: Any) -> Panel:
     return Panel(title, ((f"{metric}{{{CARD}}}", "{{instance}} {{device}}"),), unit, **more)
 
@@ -92,37 +96,25 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
         "Cards",
         (
             _of_cards("Utilization", "gpud_gpu_utilization_ratio", "percentunit", most=1),
-            Panel(
+            _one(
                 "Memory in use",
-                (
-                    (
-                        f"gpud_gpu_memory_used_bytes{{{CARD}}} / gpud_gpu_memory_total_bytes",
-                        "{{instance}} {{device}}",
-                    ),
-                ),
+                f"gpud_gpu_memory_used_bytes{{{CARD}}} / gpud_gpu_memory_total_bytes",
+                "{{instance}} {{device}}",
                 "percentunit",
                 most=1,
             ),
             _of_cards("Temperature", "gpud_gpu_temperature_celsius", "celsius"),
             _of_cards("Power", "gpud_gpu_power_watts", "watt"),
             _of_cards("Clock", "gpud_gpu_sm_clock_hertz", "hertz"),
-            Panel(
+            _one(
                 "Clocks held down, why",
-                (
-                    (
-                        f'sum by (reason) (gpud_gpu_throttle_active{{{CARD},reason!="idle"}})',
-                        "{{reason}}",
-                    ),
-                ),
+                f'sum by (reason) (gpud_gpu_throttle_active{{{CARD},reason!="idle"}})',
+                "{{reason}}",
             ),
-            Panel(
+            _one(
                 "Xids",
-                (
-                    (
-                        f"sum by (instance, device, xid) (gpud_gpu_xid_errors_total{{{CARD}}})",
-                        "{{device}} Xid {{xid}}",
-                    ),
-                ),
+                f"sum by (instance, device, xid) (gpud_gpu_xid_errors_total{{{CARD}}})",
+                "{{device}} Xid {{xid}}",
                 says="Errors that the driver reported since gpud started, by number.",
             ),
             Panel(
@@ -134,15 +126,11 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 most=4,
                 says="1 normal (low) … 4 critical.",
             ),
-            Panel(
+            _one(
                 "Not healthy",
-                (
-                    (
-                        "sum by (instance, device, health) (gpud_device_health"
-                        f'{{{CARD},health!="healthy"}})',
-                        "{{device}} {{health}}",
-                    ),
-                ),
+                "sum by (instance, device, health) (gpud_device_health"
+                f'{{{CARD},health!="healthy"}})',
+                "{{device}} {{health}}",
             ),
         ),
     ),
@@ -162,14 +150,10 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "bytes",
                 stacked=True,
             ),
-            Panel(
+            _one(
                 "Promised to",
-                (
-                    (
-                        f"sum by (owner_kind) (gpud_device_granted_bytes{{{CARD}}})",
-                        "{{owner_kind}}",
-                    ),
-                ),
+                f"sum by (owner_kind) (gpud_device_granted_bytes{{{CARD}}})",
+                "{{owner_kind}}",
                 "bytes",
                 stacked=True,
             ),
@@ -181,19 +165,22 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 ),
                 "bytes",
             ),
-            Panel(
+            _one(
                 "Reservations",
-                ((f"sum by (state) (gpud_reservations{{{NODE}}})", "{{state}}"),),
+                f"sum by (state) (gpud_reservations{{{NODE}}})",
+                "{{state}}",
                 stacked=True,
             ),
-            Panel(
+            _one(
                 "Queue",
-                ((f"sum by (priority) (gpud_queue_depth{{{NODE}}})", "{{priority}}"),),
+                f"sum by (priority) (gpud_queue_depth{{{NODE}}})",
+                "{{priority}}",
                 stacked=True,
             ),
-            Panel(
+            _one(
                 "Longest wait",
-                ((f"gpud_queue_oldest_wait_seconds{{{NODE}}}", "{{instance}}"),),
+                f"gpud_queue_oldest_wait_seconds{{{NODE}}}",
+                "{{instance}}",
                 "s",
             ),
         ),
@@ -209,15 +196,11 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                     (f"gpud_model_requests_waiting{{{MODEL}}}", "waiting {{model}}"),
                 ),
             ),
-            Panel(
+            _one(
                 "Tokens, by service",
-                (
-                    (
-                        "sum by (service) (rate(gpud_model_generated_tokens_total"
-                        f"{{{MODEL}}}[$__rate_interval]))",
-                        "{{service}}",
-                    ),
-                ),
+                "sum by (service) (rate(gpud_model_generated_tokens_total"
+                f"{{{MODEL}}}[$__rate_interval]))",
+                "{{service}}",
             ),
             _latency("Time to the first token", "time_to_first_token"),
             _latency("Time of a request", "request"),
@@ -243,114 +226,79 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "percentunit",
                 most=1,
             ),
-            Panel(
+            _one(
                 "Waiting (PSI)",
-                (
-                    (
-                        f'gpud_host_pressure_stall_ratio{{{NODE},tasks="some"}}',
-                        "{{instance}} {{resource}}",
-                    ),
-                ),
+                f'gpud_host_pressure_stall_ratio{{{NODE},tasks="some"}}',
+                "{{instance}} {{resource}}",
                 "percentunit",
             ),
-            Panel(
+            _one(
                 "Disk left",
-                (
-                    (
-                        f"gpud_host_disk_free_bytes{{{NODE}}} / gpud_host_disk_total_bytes",
-                        "{{instance}} {{path}}",
-                    ),
-                ),
+                f"gpud_host_disk_free_bytes{{{NODE}}} / gpud_host_disk_total_bytes",
+                "{{instance}} {{path}}",
                 "percentunit",
                 most=1,
             ),
-            Panel(
+            _one(
                 "Memory pressure events",
-                (
-                    (
-                        "increase(gpud_host_memory_pressure_events_total"
-                        f"{{{NODE}}}[$__rate_interval])",
-                        "{{instance}}",
-                    ),
-                ),
+                f"increase(gpud_host_memory_pressure_events_total{{{NODE}}}[$__rate_interval])",
+                "{{instance}}",
             ),
         ),
     ),
     (
         "gpud itself",
         (
-            Panel(
+            _one(
                 "Calls per second",
-                (
-                    (
-                        "sum by (grpc_method) (rate(grpc_server_handled_total"
-                        f"{{{NODE}}}[$__rate_interval]))",
-                        "{{grpc_method}}",
-                    ),
-                ),
+                "sum by (grpc_method) (rate(grpc_server_handled_total"
+                f"{{{NODE}}}[$__rate_interval]))",
+                "{{grpc_method}}",
                 "reqps",
             ),
-            Panel(
+            _one(
                 "Calls refused or broken",
-                (
-                    (
-                        "sum by (grpc_method, grpc_code) (rate(grpc_server_handled_total"
-                        f'{{{NODE},grpc_code!="OK"}}[$__rate_interval]))',
-                        "{{grpc_method}} {{grpc_code}}",
-                    ),
-                ),
+                "sum by (grpc_method, grpc_code) (rate(grpc_server_handled_total"
+                f'{{{NODE},grpc_code!="OK"}}[$__rate_interval]))',
+                "{{grpc_method}} {{grpc_code}}",
                 "reqps",
             ),
-            Panel(
+            _one(
                 "Time of a call, p99",
-                (
-                    (
-                        "histogram_quantile(0.99, sum by (le, grpc_method) (rate("
-                        f"grpc_server_handling_seconds_bucket{{{NODE}}}[$__rate_interval])))",
-                        "{{grpc_method}}",
-                    ),
-                ),
+                "histogram_quantile(0.99, sum by (le, grpc_method) (rate("
+                f"grpc_server_handling_seconds_bucket{{{NODE}}}[$__rate_interval])))",
+                "{{grpc_method}}",
                 "s",
             ),
-            Panel(
+            _one(
                 "Time of a commit, p99",
-                (
-                    (
-                        "histogram_quantile(0.99, sum by (le, instance) (rate("
-                        f"gpud_store_commit_duration_seconds_bucket{{{NODE}}}[$__rate_interval])))",
-                        "{{instance}}",
-                    ),
-                ),
+                "histogram_quantile(0.99, sum by (le, instance) (rate("
+                f"gpud_store_commit_duration_seconds_bucket{{{NODE}}}[$__rate_interval])))",
+                "{{instance}}",
                 "s",
             ),
-            Panel(
+            _one(
                 "CPU of the daemon",
-                (
-                    (
-                        f'rate(process_cpu_seconds_total{{{NODE},job="gpud"}}[$__rate_interval])',
-                        "{{instance}}",
-                    ),
-                ),
+                f'rate(process_cpu_seconds_total{{{NODE},job="gpud"}}[$__rate_interval])',
+                "{{instance}}",
                 "percentunit",
             ),
-            Panel(
+            _one(
                 "RAM of the daemon",
-                ((f'process_resident_memory_bytes{{{NODE},job="gpud"}}', "{{instance}}"),),
+                f'process_resident_memory_bytes{{{NODE},job="gpud"}}',
+                "{{instance}}",
                 "bytes",
             ),
-            Panel(
+            _one(
                 "Age of the newest snapshot",
-                ((f"time() - gpud_snapshot_timestamp_seconds{{{NODE}}}", "{{instance}}"),),
+                f"time() - gpud_snapshot_timestamp_seconds{{{NODE}}}",
+                "{{instance}}",
                 "s",
             ),
-            Panel(
+            _one(
                 "Events",
-                (
-                    (
-                        f"sum by (type) (increase(gpud_events_total{{{NODE}}}[$__rate_interval]))",
-                        "{{type}}",
-                    ),
-                ),
+                f"sum by (type) (increase(gpud_events_total{{{NODE}}}[$__rate_interval]))",
+                "{{type}}",
             ),
         ),
     ),

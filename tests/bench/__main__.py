@@ -31,6 +31,7 @@ from tests.bench import (
     restarting,
     sampling,
     status,
+    watching,
 )
 from tests.bench.measure import Result
 
@@ -40,6 +41,7 @@ MEASURES: tuple[tuple[frozenset[str], Measure], ...] = (
     (frozenset({"S1"}), answering.measure),
     (frozenset({"S2", "S3", "S4"}), reserving.measure),
     (frozenset({"S5"}), against_etcd.measure),
+    (frozenset({"S6", "S7", "S8", "S9"}), watching.measure),
     (frozenset({"S10", "S11"}), sampling.measure),
     (frozenset({"S12"}), rendering.measure),
     (frozenset({"S13"}), status.measure),

@@ -50,13 +50,16 @@ class Walk:
         request = reservations_pb2.WatchReservationRequest(name=name)
         async for told in self.api.reservations.WatchReservation(request):
             state = reservations_pb2.ReservationState.Name(told.reservation.state)
-            self.note(name, state.removeprefix("RESERVATION_STATE_"))
+            async with self.changed:
+                self.note(name, state.removeprefix("RESERVATION_STATE_"))
+                self.changed.notify_all()
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE_SECONDS), self.changed:
+            await self.changed.wait_for(holds)
 
     async def until_device(self, alias: str, holds: Callable[[Any], bool]) -> None:
-        async with asyncio.timeout(PATIENCE_SECONDS), self.changed:
-            await self.changed.wait_for(
-                lambda: alias in self.devices and holds(self.devices[alias])
-            )
+        await self.until(lambda: alias in self.devices and holds(self.devices[alias]))
 
     def script(self, **cards: Any) -> None:
         fresh = self.scenario.with_suffix(".new")
@@ -114,13 +117,11 @@ async def test_reservations(walk: Walk) -> None:
     async with asyncio.TaskGroup() as tasks:
         for name in (first, second, short):
             tasks.create_task(walk.watch_reservation(name))
-        while any(name not in walk.seen for name in (first, second, short)):
-            await asyncio.sleep(0)
+        await walk.until(lambda: {first, second, short} <= walk.seen.keys())
         await api.reservations.Release(
             reservations_pb2.ReleaseRequest(name=first, request_id="let go")
         )
-        while walk.seen[second][-1] != "GRANTED":
-            await asyncio.sleep(0)
+        await walk.until(lambda: walk.seen[second][-1] == "GRANTED")
         await api.reservations.Release(reservations_pb2.ReleaseRequest(name=second))
     await api.node.DrainNode(node_pb2.DrainNodeRequest())
     events = await walk.events("node.draining")

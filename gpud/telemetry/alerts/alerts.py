@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-import msgspec
 import structlog
 
 from gpud.access.reloading import CertificateState
 from gpud.clock import Moment
 from gpud.errors import OptionInvalid, StoreReadOnly, WrongState
-from gpud.events import Event
+from gpud.events import Event, event_of
 from gpud.instances.instance import Instance
 from gpud.instances.life import House
 from gpud.ledger.change import Change
@@ -98,19 +97,13 @@ class Alerts:
 
     def committed(self, commits: Sequence[Committed]) -> None:
         """Called by whoever hears of commits: some events are what rules watch for."""
-        for commit in commits:
-            for entry in commit.write.entries:
-                if self._judge.happenings.wants(entry.type):
-                    actor, reason, details = msgspec.json.decode(entry.body)
-                    event = Event(
-                        wall=entry.wall,
-                        type=entry.type,
-                        subject=entry.subject,
-                        actor=actor,
-                        reason=reason,
-                        details=details,
-                    )
-                    self._judge.happened(event, self._clock.now())
+        wants = self._judge.happenings.wants
+        watched = (e for commit in commits for e in commit.write.entries if wants(e.type))
+        try:
+            for entry in watched:
+                self._judge.happened(event_of(entry), self._clock.now())
+        except Exception:  # whoever waits for these commits must be told of them
+            log.exception("alerts.bug")
 
     async def run(self) -> None:
         """Watch and tell until cancelled."""

@@ -16,6 +16,7 @@ from gpud.telemetry.alerts.rules.happenings import Happenings
 from gpud.telemetry.alerts.rules.levels import observed
 from gpud.telemetry.alerts.rules.rule import Level, Observation, Rule, Sight, Sign
 from gpud.telemetry.alerts.rules.trends import Trends
+from gpud.telemetry.history.rows import engine_row
 
 # What is more than anybody reads is not begun.
 MOST_CASES: Final = 2000
@@ -74,7 +75,8 @@ class Judge:
 
     def look(self, sight: Sight) -> list[Turn]:
         """One more look: the alerts that have changed in more than their numbers."""
-        sight = replace(sight, trends=self._trends.see(sight))
+        rows = {id_: engine_row(reading) for id_, reading in sight.engines.items()}
+        sight = replace(sight, trends=self._trends.see(sight), engine_rows=rows)
         aliases = {f"devices/{s.info.uuid}": s.info.alias for s in sight.snapshot.samples}
         known: dict[str, list[str]] = {}
         for name, subject in self.cases:

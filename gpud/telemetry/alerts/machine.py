@@ -173,7 +173,9 @@ def _goes_on(case: Case, seen: Observation, terms: Terms, now: Moment) -> Case:
     alert = case.alert
     if severity > alert.severity and alert.state is AlertState.ACKNOWLEDGED:
         alert = replace(alert, state=AlertState.FIRING, acknowledged_by="", acknowledge_comment="")
-    alert = _told(replace(alert, severity=severity), seen, terms.rule)
+    is_same = (alert.severity, alert.value) == (severity, seen.value)
+    if not is_same or not alert.summary.endswith(seen.words):
+        alert = _told(replace(alert, severity=severity), seen, terms.rule)
     return Case(seen=now.boottime, alert=alert)
 
 

@@ -30,6 +30,9 @@ def environment(address: str, **more: str) -> dict[str, str]:
         "GPUCTL_ADDRESS": address,
         "TERM": "xterm-256color",
         "LANG": "C.UTF-8",
+        # As some shells export them, and wrong once the window is resized.
+        "COLUMNS": "80",
+        "LINES": "24",
         **more,
     }
 
@@ -58,7 +61,7 @@ class Tmux:
         os.mkfifo(fifo)
         self._output = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
         # It begins once its output is led away.
-        begins = f"tmux_wait=1; read _; {command}"
+        begins = f"read _; {command}"
         self("new-session", "-d", *size, *settings, "sh", "-c", begins)
         self("set-option", "-g", "remain-on-exit", "on")
         self("pipe-pane", "-o", f"cat > '{fifo}'")

@@ -1,4 +1,4 @@
-"""`gpuctl top` where a person sees it: in tmux, over the bytes of a terminal, and where it cannot."""
+"""`gpuctl top` in tmux, over the bytes of a terminal, and where there is none."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from tests.real_tmux import MISSING, find_tmux
 
 TOP = shlex.join([*PROGRAM, "top"])
 COLOR = re.compile(rb"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9[0-7]|10[0-7])(?:;\d+)*m")
+Steps = tuple[threading.Event, threading.Event]
 WIDE_COLOR = re.compile(rb"[34]8;[25];")
 
 
@@ -43,9 +44,9 @@ def tmux(tmp_path: Path) -> Iterator[Tmux]:
 
 
 @pytest.fixture
-def steps(daemon: FakeDaemon) -> threading.Event:
-    """One snapshot, and another, of which one reading is another, once the event is set."""
-    goes_on = threading.Event()
+def steps(daemon: FakeDaemon) -> tuple[threading.Event, threading.Event]:
+    """Three snapshots, of which one reading differs; each event lets the next of them come."""
+    second, third = threading.Event(), threading.Event()
 
     def snapshot(sequence: int, busy: float) -> t.WatchSnapshotsResponse:
         card = samples.card()
@@ -57,12 +58,14 @@ def steps(daemon: FakeDaemon) -> threading.Event:
         QueryHistory=h.QueryHistoryResponse(step=Duration(seconds=5)),
         WatchSnapshots=[
             snapshot(1, 37.4),
-            lambda: goes_on.wait(PATIENCE_SECONDS),
+            lambda: second.wait(PATIENCE_SECONDS),
             snapshot(2, 71.2),
+            lambda: third.wait(PATIENCE_SECONDS),
+            snapshot(3, 55.0),
             FakeDaemon.HANG,
         ],
     )
-    return goes_on
+    return second, third
 
 
 def test_in_tmux(tmux: Tmux, rig: Rig) -> None:
@@ -115,13 +118,14 @@ def test_however_it_ends_the_terminal_is_as_it_was(how: str, tmux: Tmux, rig: Ri
     assert [tmux.flag(name) for name in flags] == ["0", "0", "0", "1"]
 
 
-def test_only_what_changed_is_drawn_anew(daemon: FakeDaemon, steps: threading.Event) -> None:
+def test_only_what_changed_is_drawn_anew(daemon: FakeDaemon, steps: Steps) -> None:
     with on_a_pty(daemon.address) as terminal:
-        first = terminal.until(lambda written: b"37%" in written and b"tiny-7f3k" in written)
-        assert first.count(b"\x1b[2J") <= 1
-        daemon.requests["ListInstances"].clear()
-        steps.set()
-        then = terminal.until(lambda written: b"71%" in written[len(first) :])[len(first) :]
+        terminal.until(lambda written: b"37%" in written and b"tiny-7f3k" in written)
+        steps[0].set()
+        # By now all that begins is drawn.
+        first = terminal.until(lambda written: b"71%" in written)
+        steps[1].set()
+        then = terminal.until(lambda written: b"55%" in written[len(first) :])[len(first) :]
         terminal.press(b"q")
         assert terminal.ended() == 0
     assert b"\x1b[2J" not in then
@@ -145,7 +149,7 @@ def test_the_colours_are_the_terminal_s_own_sixteen(
     has_color: bool,
     has_more: bool,
     daemon: FakeDaemon,
-    steps: threading.Event,
+    steps: Steps,
 ) -> None:
     with on_a_pty(daemon.address, **settings) as terminal:
         terminal.until(lambda written: b"37%" in written)

@@ -12,12 +12,13 @@ import pytest
 
 from gpud.devices.snapshot import Health
 from gpud.errors import OptionInvalid, StoreReadOnly
+from gpud.events import Cause, Event
 from gpud.instances.life import House
 from gpud.ledger.change import Change
 from gpud.ledger.reservation import Deadline
 from gpud.promises.requests import Call
 from gpud.settings import Policy
-from gpud.store import Row
+from gpud.store import Committed, Entry, Row, Write
 from gpud.telemetry.alerts.alert import AlertState, Severity, Silence
 from gpud.telemetry.alerts.alerts import Alerts, AlertSeams, AlertTerms
 from gpud.telemetry.alerts.judge import id_of
@@ -244,3 +245,24 @@ async def test_a_mistake_costs_a_look(office: Office) -> None:
     assert watch.task is not None
     assert not watch.task.done()
     await watch.end()
+
+
+async def test_events_that_are_watched_for_come_from_commits(watch: Watch, office: Office) -> None:
+    """Also those that a call set off."""
+    details = {"pid": "7", "against": ""}
+    cause = Cause(method="NodeService/X", request_id="x", caller="anna")
+    trespass = Event(
+        wall=0.0, type="device.trespass", subject=f"devices/{GPU}", details=details, cause=cause
+    )
+    others = Event(wall=0.0, type="node.started", subject="node")
+    write = Write(entries=(others.entry(), trespass.entry()))
+    watch.alerts.committed([Committed(write=write, sequences=(1, 2))])
+    watch.look()
+    assert [alert.rule for alert in watch.alerts.list()] == ["trespass"]
+    broken = replace_entry(trespass, b"{")
+    watch.alerts.committed([Committed(write=Write(entries=(broken,)), sequences=(3,))])
+
+
+def replace_entry(event: Event, body: bytes) -> Entry:
+    entry = event.entry()
+    return Entry(wall=entry.wall, type=entry.type, subject=entry.subject, body=body)

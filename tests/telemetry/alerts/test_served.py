@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from gpud.v1 import alerts_pb2, node_pb2
+from gpud.v1 import alerts_pb2, node_pb2, reservations_pb2
 from gpud.v1.alerts_pb2 import Alert
-from tests.running import Api, Gpud, calling, refused
+from tests.running import GIB, Api, Gpud, calling, refused
 from tests.telemetry.alerts.sinks.receiving import Receiver, receiving
 
 PATIENCE_SECONDS = 60.0
@@ -291,3 +292,30 @@ async def test_lists_are_by_gravity_and_page_by_page(rig: Rig, api: Api) -> None
     assert [each.alias for each in (*first.alerts, *second.alerts)] == ["gpu0", "gpu1"]
     grave = await listed(api, min_severity=alerts_pb2.ALERT_SEVERITY_CRITICAL)
     assert [each.alias for each in grave] == ["gpu0"]
+
+
+async def test_a_command_gets_what_is_wrong(rig: Rig, tmp_path: Path) -> None:
+    pipe, script = tmp_path / "pipe", tmp_path / "on-alert"
+    os.mkfifo(pipe)
+    script.write_text('#!/bin/sh\nexec cat > "$1"\n')
+    script.chmod(0o700)
+    rig.sinks = f'[alerts.sinks.script]\ncommand = ["{script}", "{pipe}"]\n'
+    rig.write()
+    rig.gpud.start()
+    rig.script(gpu0=HOT)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        told = json.loads(await asyncio.to_thread(pipe.read_text))
+    assert (told["told"], told["alert"]["rule"]) == ("firing", "thermal")
+
+
+async def test_what_outsiders_take_of_promises_is_told(rig: Rig, api: Api) -> None:
+    reserved = await api.reservations.Reserve(
+        reservations_pb2.ReserveRequest(bytes=10 * GIB, devices=["gpu0"])
+    )
+    assert reserved.reservation.name
+    rig.script(gpu0={"foreign": [{"pid": 4242, "bytes": 4 * GIB}]})
+    found = await event(api, "alert.firing", "overcommit")
+    assert found.details["of"] == CARD
+    assert "of the 10 GiB that are promised are not there: others use 4 GiB" in found.reason
+    rig.script(gpu0={})
+    await event(api, "alert.resolved", "overcommit")

@@ -12,11 +12,12 @@ from typing import Final, TypeAlias
 from gpud.devices.bands import used_percent
 from gpud.devices.snapshot import Health, Sample
 from gpud.errors import OptionInvalid
+from gpud.ledger.charge import Charge
 from gpud.telemetry.alerts.rules.rule import Level, Observation, Sight
 from gpud.telemetry.alerts.rules.words import number
 from gpud.telemetry.engines.reading import EngineReading
-from gpud.telemetry.history.fields import BY_NAME, DEVICE, ENGINE, HOST
-from gpud.telemetry.history.rows import device_row, engine_row, host_row, model_rows
+from gpud.telemetry.history.fields import BY_NAME, DEVICE, ENGINE, HOST, READ
+from gpud.telemetry.history.rows import device_row, host_row, model_rows
 
 DEVICES, NODE, INSTANCES, MODELS = "devices", "node", "instances", "models"
 NOUNS: Final = (DEVICES, NODE, INSTANCES, MODELS)
@@ -25,7 +26,6 @@ _DAY: Final = 86400.0
 
 # Subject, alias, value; None: unknown. A subject that is not told has no such value now.
 Value: TypeAlias = tuple[str, str, float | None]
-Row: TypeAlias = tuple[float | None, ...]
 
 
 def _used(sample: Sample) -> float | None:
@@ -41,6 +41,10 @@ _MORE: Final[Mapping[str, tuple[str, str]]] = {
     "certificate_days": ("days", NODE),
 }
 _DEVICE_AT: Final = {field.name: at for at, field in enumerate(DEVICE)}
+_READ: Final = frozenset(field.name for field in READ)
+_CHARGED: Final = frozenset(
+    {"granted_bytes", "charged_bytes", "foreign_bytes", "unattributed_bytes", "leaked_bytes"}
+)
 _HOST_AT: Final = {field.name: at for at, field in enumerate(HOST)}
 _ENGINE_AT: Final = {field.name: at for at, field in enumerate(ENGINE)}
 # Without a request there is nothing to be slow or wrong at.
@@ -91,22 +95,30 @@ def _nouns_of(field: str) -> tuple[str, ...]:
 
 
 def observed(level: Level, sight: Sight, fires: Callable[[str], bool]) -> Iterator[Observation]:
-    """What the level comes to, of each subject that has the field; `fires` knows what does."""
+    """What the level comes to, of each subject of which it matters; `fires` knows what does."""
     for subject, alias, value in values(level, sight):
         if level.only and level.only not in (subject, alias, subject.partition("/")[2]):
             continue
-        edge = level.threshold
-        side = "above" if level.above is not None else "below"
-        told = "unknown" if value is None else number(value, level.unit)
+        is_firing = fires(subject)
+        holds = None if value is None else level.holds(value, fires=is_firing)
+        if holds is False and not is_firing:
+            continue  # as nearly all of it: it is nobody's case
         yield Observation(
             subject=subject,
             alias=alias,
-            holds=None if value is None else level.holds(value, fires=fires(subject)),
-            words=f"{level.words} {told}, {side} {number(edge, level.unit)}",
+            holds=holds,
+            words=_words(level, value) if holds and value is not None else "",
             value=value,
-            threshold=edge,
+            threshold=level.threshold,
             unit=level.unit,
         )
+
+
+def _words(level: Level, value: float) -> str:
+    """`memory in use is 93.4 %, above 90 %`."""
+    side = "above" if level.above is not None else "below"
+    edge = number(level.threshold, level.unit)
+    return f"{level.words} {number(value, level.unit)}, {side} {edge}"
 
 
 def values(level: Level, sight: Sight) -> Iterator[Value]:
@@ -132,8 +144,20 @@ def _of_devices(field: str, sight: Sight) -> Iterator[Value]:
             if field == "memory_used_percent":
                 value = _used(sample)
             else:
-                value = device_row(sample, sight.charges.get(uuid))[_DEVICE_AT[field]]
+                value = _of_device(field, sample, sight.charges.get(uuid))
         yield f"devices/{uuid}", sample.info.alias, value
+
+
+def _of_device(field: str, sample: Sample, charge: Charge | None) -> float | None:
+    """As in history's row; most of what is watched has a shorter way than the whole of it."""
+    value: float | None
+    if field in _CHARGED:
+        value = getattr(charge, field, None)
+    elif field in _READ:
+        value = getattr(sample.readings, field)
+    else:
+        value = device_row(sample, charge)[_DEVICE_AT[field]]
+    return value
 
 
 def _of_node(field: str, sight: Sight) -> Iterator[Value]:
@@ -155,7 +179,7 @@ def _of_node(field: str, sight: Sight) -> Iterator[Value]:
 
 def _of_engines(level: Level, sight: Sight) -> Iterator[Value]:
     readings = [each for each in sight.engines.values() if not each.sleeping]
-    at = _ENGINE_AT[level.field]
+    at, rows = _ENGINE_AT[level.field], sight.engine_rows
     if level.noun == MODELS:
         heard = [each for each in readings if not each.problem]
         for model, row in model_rows(heard).items():
@@ -164,7 +188,7 @@ def _of_engines(level: Level, sight: Sight) -> Iterator[Value]:
                 yield f"models/{model}", "", row[at]
         return
     for each in readings:
-        value = None if each.problem else engine_row(each)[at]
+        value = None if each.problem else rows[each.instance][at]
         if _is_told(level.field, value, (each,)):
             yield f"instances/{each.instance}", "", value
 

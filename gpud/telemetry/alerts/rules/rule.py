@@ -15,6 +15,7 @@ from gpud.ledger.charge import Charge
 from gpud.settings import Policy
 from gpud.telemetry.alerts.alert import Severity
 from gpud.telemetry.engines.reading import EngineReading
+from gpud.telemetry.history.blocks import Row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +23,8 @@ class Sight:
     """All that rules are judged by, at one moment.
 
     `engines` by the instances' ids. `store_problem`: why the store cannot be written or read.
-    `trends` has, by field and subject, what is told by more than one moment.
+    `trends` has, by field and subject, what is told by more than one moment; `engine_rows` what
+    history makes of the engines' readings, by the instances' ids.
     """
 
     now: Moment
@@ -34,6 +36,7 @@ class Sight:
     store_problem: str = ""
     certificate: CertificateState | None = None
     trends: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    engine_rows: Mapping[str, Row] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

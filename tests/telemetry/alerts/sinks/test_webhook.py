@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from gpud.telemetry.alerts.alert import AlertState
 from gpud.telemetry.alerts.notices import Notice, body
 from gpud.telemetry.alerts.sinks.sink import SinkFailed
 from gpud.telemetry.alerts.sinks.webhook import Webhook
+from tests.access.paper import Office
 from tests.telemetry.alerts.scenes import WALL, alert
 from tests.telemetry.alerts.sinks.receiving import Receiver, receiving
 
@@ -140,16 +142,24 @@ async def test_an_endless_answer_is_left_in_time() -> None:
     assert "no answer within" in refused.problem
 
 
-async def test_https_is_verified() -> None:
-    """Plain HTTP where TLS is spoken fails, whatever it says."""
+async def test_https_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    office = Office(tmp_path)
+    office.serve(office.server("localhost"))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(office.path("certificate"), office.path("key"))
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(100)
-        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        refused = await failed(webhook(f"https://127.0.0.1:{port}/"))
-    assert not refused.is_final
+        sink = webhook(f"https://localhost:{port}/")
+        refused = await failed(sink)
+        assert "its certificate is not trusted" in refused.problem
+        assert not refused.is_final
+        # As the system would, had the administrator added that CA.
+        monkeypatch.setenv("SSL_CERT_FILE", str(office.path("client_ca")))
+        await sink.send(BODY)
