@@ -1,8 +1,8 @@
 """`python -m tests.bench.followers SOCKET --streams N --seconds S`: who follows, in a process of
 its own.
 
-Each stream takes messages as they come and keeps them with the moment at which they came; what
-they say is looked at afterwards. Prints one line of JSON. With --frames the server speaks no gRPC
+Each stream takes messages as they come and keeps how old each was. Prints one line of JSON. With
+--frames the server speaks no gRPC
 but bare frames: the floor.
 """
 
@@ -15,6 +15,7 @@ import json
 import struct
 import sys
 import time
+from array import array
 from typing import Any
 
 import grpc
@@ -25,7 +26,22 @@ from tests.bench.measure import percentile
 WATCH = "/gpud.v1.TelemetryService/WatchSnapshots"
 STREAMS_PER_CHANNEL = 100
 HEAD = struct.Struct(">Id")  # of a frame: how long it is, and when it was sent
-Came = list[tuple[float, bytes]]
+
+
+class Came:
+    """What came on one stream."""
+
+    def __init__(self) -> None:
+        self.lags = array("d")
+        self.dropped = 0
+        self.size = 0
+
+    def take(self, data: bytes) -> None:
+        """A message of gpud's."""
+        at = time.time()
+        snapshot = telemetry_pb2.WatchSnapshotsResponse.FromString(data).snapshot
+        self.lags.append(at - snapshot.time.seconds - snapshot.time.nanos / 1e9)
+        self.dropped, self.size = snapshot.dropped_count, len(data)
 
 
 async def follow(channel: grpc.aio.Channel, came: Came, *, stops: bool, request: bytes) -> None:
@@ -36,7 +52,7 @@ async def follow(channel: grpc.aio.Channel, came: Came, *, stops: bool, request:
         data = await call.read()
         if data is grpc.aio.EOF:
             raise RuntimeError(f"the stream ended: {call.details()}")
-        came.append((time.time(), data))
+        came.take(data)
         if stops:
             await asyncio.Event().wait()
 
@@ -47,13 +63,14 @@ async def follow_frames(path: str, came: Came) -> None:
     with contextlib.closing(writer):
         while True:
             head = await reader.readexactly(HEAD.size)
-            body = await reader.readexactly(HEAD.unpack(head)[0])
-            came.append((time.time(), head + body))
+            size, sent = HEAD.unpack(head)
+            await reader.readexactly(size)
+            came.lags.append(time.time() - sent)
 
 
 async def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Follow for so many seconds, beginning once every stream has its first message."""
-    streams: list[Came] = [[] for _ in range(arguments.streams)]
+    streams = [Came() for _ in range(arguments.streams)]
     request = telemetry_pb2.WatchSnapshotsRequest()
     request.interval.FromNanoseconds(int(arguments.interval * 1e9))
     options = [("grpc.use_local_subchannel_pool", 1)]
@@ -78,51 +95,34 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
             )
             for number, came in enumerate(streams)
         ]
-        while not all(streams):
+        while not all(came.lags for came in streams):
             await asyncio.sleep(0.05)
         print("following", flush=True)
         await asyncio.sleep(arguments.settle)
-        before = [len(came) for came in streams]
+        before = [len(came.lags) for came in streams]
         began = time.time()
         await asyncio.sleep(arguments.seconds)
         seconds = time.time() - began
         for task in running:
             task.cancel()
-    reading = streams[arguments.stopped :]
-    taken = [came[first:] for came, first in zip(streams, before, strict=True)]
-    return told(reading, taken[arguments.stopped :], seconds, frames=arguments.frames)
+    reading = slice(arguments.stopped, None)
+    return told(streams[reading], before[reading], seconds)
 
 
-def told(whole: list[Came], taken: list[Came], seconds: float, *, frames: bool) -> dict[str, Any]:
-    """Messages of each stream, and how old they were as they came."""
-    sent = _framed if frames else _sent
-    lags = sorted(at - sent(data) for came in taken for at, data in came)
-    counts = [len(came) for came in taken]
-    lost = 0 if frames else sum(_dropped(came[-1][1]) for came in whole)
+def told(streams: list[Came], before: list[int], seconds: float) -> dict[str, Any]:
+    """Messages of each stream since `before`, and how old they were as they came."""
+    taken = [came.lags[first:] for came, first in zip(streams, before, strict=True)]
+    lags = [lag for each in taken for lag in each]
     return {
         "seconds": seconds,
-        "messages": sum(counts),
-        "most": max(counts),
-        "least": min(counts),
+        "messages": len(lags),
+        "most": max(map(len, taken)),
+        "least": min(map(len, taken)),
         "lag_p50": percentile(lags, 0.5) if lags else 0.0,
         "lag_p99": percentile(lags, 0.99) if lags else 0.0,
-        "dropped": lost,
-        "bytes": len(taken[0][0][1]) if taken and taken[0] else 0,
+        "dropped": sum(came.dropped for came in streams),
+        "bytes": streams[0].size,
     }
-
-
-def _sent(data: bytes) -> float:
-    moment = telemetry_pb2.WatchSnapshotsResponse.FromString(data).snapshot.time
-    return moment.seconds + moment.nanos / 1e9
-
-
-def _framed(data: bytes) -> float:
-    moment: float = HEAD.unpack_from(data)[1]
-    return moment
-
-
-def _dropped(data: bytes) -> int:
-    return telemetry_pb2.WatchSnapshotsResponse.FromString(data).snapshot.dropped_count
 
 
 def main() -> None:

@@ -24,7 +24,12 @@ from gpud.models.model import HttpSource, HubSource, Model, Source
 from gpud.models.sources.checksums import Checksums
 from gpud.models.sources.hub import HubFetch, is_whole, read_manifest
 from gpud.models.sources.jobs import Control, Jobs, JobStalled, Manner, NoTurn, Tell
-from gpud.models.sources.refusals import DigestMismatch, DownloadFailed
+from gpud.models.sources.refusals import (
+    DigestMismatch,
+    DiskInsufficient,
+    DownloadFailed,
+    DownloadRefused,
+)
 from gpud.models.sources.rules import folder_of, place_of, stem_of, words_of
 from gpud.models.sources.transfer.download import Got, Terms, Wanted, download
 from gpud.models.sources.transfer.part import SUFFIX
@@ -41,6 +46,8 @@ REMOVAL_SECONDS: Final = 60.0
 # Nothing else is ever removed, whatever stands in a record.
 _OURS: Final = re.compile(r"hub/[\w][\w.-]*-[0-9a-f]{12}|sha256-[0-9a-f]{64}\.gguf", re.ASCII)
 
+# A type of event, what model it is about, and why.
+Note = Callable[[str, Model, str], None]
 Keep = Callable[[tuple[Row, ...]], None]
 # Whether an entry is of the files of a stem; called in a thread.
 IsWanted = Callable[[str], bool]
@@ -67,6 +74,8 @@ class Fetching:
         self._terms = terms
         self._jobs = jobs
         self._checksums = checksums
+        self.note: Note = lambda *_: None
+        self._noted: object = None  # what the loads that waited for one download share
 
     def configure(self, directory: Path, terms: Terms) -> None:
         """From the next download on; those under way go on as they began."""
@@ -87,8 +96,18 @@ class Fetching:
 
         place = self._directory / stem_of(source)
         try:
-            for got in await self._jobs.run(f"fetch:{place}", work, tell):
+            brought = await self._jobs.run(f"fetch:{place}", work, tell)
+            for got in brought:
                 self._checksums.remember(got.status, got.sha256)
+            if brought and brought is not self._noted:
+                self._noted = brought
+                size = sum(got.status.st_size for got in brought)
+                self.note("model.downloaded", model, f"{size} bytes of {words_of(source)}")
+        except (DownloadFailed, DownloadRefused, DiskInsufficient) as error:
+            if error is not self._noted:
+                self._noted = error
+                self.note("model.download_failed", model, str(error))
+            raise
         except DigestMismatch as error:
             raise _mismatch(model, error.name, error.expected, error.found) from error
         except NoTurn as error:

@@ -45,6 +45,8 @@ class Supplies:
         self.fetching = Fetching(
             places.download_dir, terms, downloads, self._checksums, self._keep
         )
+        self.fetching.note = self._note
+        self._clock = clock
         self.registry = Registry(catalogue, keeping.commit, clock, places)
 
     def restore(self, read_rows: Callable[[str], Iterable[tuple[str, bytes]]]) -> None:
@@ -56,6 +58,13 @@ class Supplies:
     async def sweep(self) -> None:
         """Remove what an earlier life of the daemon was to, and did not come to."""
         await self.fetching.sweep(self.registry.wants)
+
+    def _note(self, type_: str, model: Model, reason: str) -> None:
+        """What became of a download; a full disk keeps its room for releases."""
+        if self._keeping.is_writable():
+            wall = self._clock.now().wall
+            event = Event(wall=wall, type=type_, subject=model.name, reason=reason)
+            _ = self._keeping.commit((event,), (), lambda: None)
 
     def _keep(self, rows: tuple[Row, ...]) -> None:
         """Sums only save time: a full disk keeps its room for releases."""

@@ -126,11 +126,12 @@ def restart_loop(sight: Sight) -> Iterator[Observation]:
         if each.state is InstanceState.STOPPED:
             continue
         failures = max(healing.in_a_row, len(healing.failures))
+        cause = healing.cause.removeprefix(f"cannot keep {each.name}: ")
         if healing.given_up is not None:
-            words = f"its engine was given up ({healing.given_up.value}): {healing.cause}"
+            words = f"its engine was given up ({healing.given_up.value}): {cause}"
             yield _of_instance(each, words, failures)
         elif healing.in_a_row >= LOOP_FAILURES:
-            words = f"its engine failed {healing.in_a_row} times in a row: {healing.cause}"
+            words = f"its engine failed {healing.in_a_row} times in a row: {cause}"
             yield _of_instance(each, words, healing.in_a_row)
 
 
