@@ -31,18 +31,21 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A server that somebody runs, or an address that somebody set, is not what the tasks speak to.
 unexport GPUCTL_ADDRESS
 
-.PHONY: help setup engine prometheus vllm demo test test-vllm check fix proto bench prove clean
+.PHONY: help setup engine prometheus tmux vllm demo test test-vllm check fix proto bench prove clean
 
 help: ## List the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-setup: $(develop) $(generate) engine prometheus ## Install all that the other tasks use (each also does so itself)
+setup: $(develop) $(generate) engine prometheus tmux ## Install all that the other tasks use (each also does so itself)
 
 engine: $(runtime) ## Find, fetch or build a real llama-server and print its path
 	@packaging/get_engine.sh
 
 prometheus: ## Find or fetch a real Prometheus, for the tests, and print its folder
 	@packaging/get_prometheus.sh
+
+tmux: ## Find or fetch a tmux, for the tests, and print its path
+	@packaging/get_tmux.sh
 
 vllm: ## Find or install a vLLM that runs on the CPU (2.5 GB) and print its path
 	@packaging/vllm/get_vllm.sh
@@ -53,10 +56,11 @@ demo: $(runtime) ## Show the main job from start to end, on this machine's RAM a
 
 test: $(develop) $(generate) check ## Run every check, then every test, the real llama-server included
 	@engine=$$(packaging/get_engine.sh | tail -n 1); \
-	packaging/get_tmux.sh >/dev/null; \
+	tmux=$$(packaging/get_tmux.sh | tail -n 1); \
 	prometheus=$$(packaging/get_prometheus.sh | tail -n 1); \
 	folder=$$(mktemp -d /tmp/gpud-test.XXXXXX); trap 'rm -rf "$$folder"' EXIT; \
-	LLAMA_SERVER=$$engine PROMETHEUS_BIN=$$prometheus TMPDIR=$$folder $(bin)/python -m pytest $(TESTS)
+	LLAMA_SERVER=$$engine PROMETHEUS_BIN=$$prometheus TMUX_BIN=$$tmux \
+		TMPDIR=$$folder $(bin)/python -m pytest $(TESTS)
 
 test-vllm: $(develop) ## Run the tests on the real vLLM, which is installed for them (minutes, 2.5 GB)
 	@program=$$(packaging/vllm/get_vllm.sh | tail -n 1); \

@@ -84,7 +84,7 @@ def used_of(used: int | None, total: int | None) -> str:
 
 
 def span_text(seconds: float | None) -> str:
-    """`0.27ms`, `250ms`, `1.2s`, `5m12s`, `3h5m`, `4d3h`: the two units that matter. None is unknown."""
+    """`0.27ms`, `250ms`, `1.2s`, `5m12s`, `4d3h`: the two units that matter. None is unknown."""
     if seconds is None:
         return UNKNOWN
     if seconds < 0:

@@ -72,15 +72,15 @@ scratch=$(realpath "$(mktemp -d .build/tmux.XXXXXX)")
 trap 'rm -rf "$scratch"' EXIT
 say "Getting tmux from this distribution's packages (1 MB) …"
 download "$scratch" || fail "its packages could not be downloaded."
-for file in "$scratch"/packages/*.deb; do dpkg -x "$file" "$scratch/root"; done
-cat >"$scratch/root/tmux" <<'END'
+for file in "$scratch"/packages/*.deb; do dpkg -x "$file" "$scratch/unpacked"; done
+cat >"$scratch/unpacked/tmux" <<'END'
 #!/bin/sh
 here=$(dirname "$(realpath "$0")")
 machine=$(uname -m)-linux-gnu
 LD_LIBRARY_PATH=$here/usr/lib/$machine:$here/lib/$machine exec "$here/usr/bin/tmux" "$@"
 END
-chmod +x "$scratch/root/tmux"
+chmod +x "$scratch/unpacked/tmux"
 rm -rf "$place"
-mv "$scratch/root" "$place"
+mv "$scratch/unpacked" "$place"
 use_present
 fail "what was put into $place does not run"

@@ -23,16 +23,16 @@ _DEFAULT_LIMIT = 50
 
 
 @command(named=False, fans_out=True)
-@click.option("--check", is_flag=True, help="End with 1 where somebody has to look.")
+@click.option("--check", is_flag=True, help="End with 1 for WARNING, 2 for CRITICAL.")
 def status(session: Session, check: bool) -> None:
     """Show the node, what is wrong with it, its devices, the queue and what runs.
 
     In the bars █ is in use inside a promise, ▒ promised and not in use, ▓ in use outside any
     promise, ▚ leaked, · free.
     """
-    is_well = status_file.print_status(session)
-    if check and not is_well:
-        raise Failure(message="not all is well on this node; above is what")
+    gravity = status_file.print_status(session)
+    if check and gravity:
+        raise Failure(message="not all is well on this node; above is what", exit_code=gravity)
 
 
 @command(named=False)

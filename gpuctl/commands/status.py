@@ -11,7 +11,7 @@ from gpuctl.client import PAGE_SIZE
 from gpuctl.commands.host import host_lines
 from gpuctl.failures import Failure
 from gpuctl.glance.split import bar_text, device_bar
-from gpuctl.glance.trouble import is_amiss, troubles
+from gpuctl.glance.trouble import gravity, troubles
 from gpuctl.glance.words import (
     bands_text,
     grantable_text,
@@ -84,8 +84,8 @@ def bar_columns(bar_width: int, *, plain: bool) -> tuple[Column[Device], ...]:
     return (*DEVICE_COLUMNS[:2], Column(header="USE", cell=bar), *rest)
 
 
-def print_status(session: Session) -> bool:
-    """The node, its devices, what runs on them and what is promised; whether all is well."""
+def print_status(session: Session) -> int:
+    """The node, what is wrong, its devices, what is promised and what runs; how grave it is."""
     client = session.client
     # Six calls, one wait.
     node = client.begin(client.node.GetNode, GetNodeRequest())
@@ -112,7 +112,7 @@ def print_status(session: Session) -> bool:
         session.output.lines(status.lines(session))
     else:
         session.output.document(status.plain())
-    return status.is_well
+    return status.gravity
 
 
 class Status:
@@ -136,9 +136,9 @@ class Status:
         self.host: HostReadings | None = None
 
     @property
-    def is_well(self) -> bool:
-        """Nothing has to be looked at."""
-        return not is_amiss(self._node, self._troubles)
+    def gravity(self) -> int:
+        """0 for nothing, 1 for what somebody has to look at, 2 for what is critical."""
+        return gravity(self._node, self._troubles)
 
     def plain(self) -> dict[str, object]:
         """For JSON and YAML: the messages as they came."""
@@ -152,12 +152,15 @@ class Status:
 
     def lines(self, session: Session) -> list[str]:
         """For people; fits 80 columns, and a screen where eight cards and five instances do."""
-        parts = [
-            self._head(session),
-            self._device_lines(session),
-            self._queue_lines(session.now()),
+        devices, bands, host = self._device_lines(session), bands_text(self._devices), self._host()
+        told = [_cut(bands)] if bands else []
+        rest = [
+            [_cut(self._reservation_line(session.now()))],
             self._instance_lines(session),
         ]
+        parts = [self._head(session), [*devices, *told, *host], *rest]
+        if sum(map(len, parts)) >= _SCREEN_LINES:  # disks that fill up are alerts
+            parts[1] = [*devices, *told, *host[:1]]
         return _spaced([part for part in parts if part])
 
     def _head(self, session: Session) -> list[str]:
@@ -188,15 +191,14 @@ class Status:
         why = f" ({clean(node.state_reason)})" if node.state_reason else ""
         return f"{clean(node.hostname)}  gpud {clean(node.version)}  {shown}{why}  up {up}"
 
+    def _host(self) -> list[str]:
+        """The host and its disks, in one line where that has room for both."""
+        lines = host_lines(self.host) if self.host is not None else []
+        both = "  ".join(lines)
+        return [both] if lines and len(both) <= TERMINAL_WIDTH else [_cut(line) for line in lines]
+
     def _device_lines(self, session: Session) -> list[str]:
-        lines = self._device_table(session) if self._devices else ["no devices"]
-        bands = bands_text(self._devices)
-        told = [bands] if bands else []
-        if self.host is not None:
-            host = host_lines(self.host)
-            both = "  ".join(host)
-            told += [both] if len(both) <= TERMINAL_WIDTH else host
-        return [*lines, *map(_cut, told)]
+        return self._device_table(session) if self._devices else ["no devices"]
 
     def _device_table(self, session: Session) -> list[str]:
         """The bar takes what room the rest leaves."""
@@ -206,33 +208,28 @@ class Status:
         columns = bar_columns(min(most, max(least, least + TERMINAL_WIDTH - taken)), plain=plain)
         return session.output.table(columns, width=TERMINAL_WIDTH).lines(self._devices)
 
-    def _queue_lines(self, now: float) -> list[str]:
-        """How much is promised, and what the next in the queue waits for."""
-        waiting = [r for r in self._reservations if r.HasField("queue_position")]
-        lines = [self._reservation_line()]
-        if waiting:
-            first = min(waiting, key=lambda r: r.queue_position)
-            name = first.name.removeprefix("reservations/")
-            since = span_text(max(0.0, now - seconds_of(first.create_time)))
-            lines.append(
-                _cut(f"  next {name} ({first.owner}), for {since}: {first.wait_reason or '-'}")
-            )
-        return lines
-
     def _instance_lines(self, session: Session) -> list[str]:
         if not self._instances:
             return []
         columns = (*INSTANCE_COLUMNS[:4], _TOKENS, *INSTANCE_COLUMNS[4:])
         return session.output.table(columns, width=TERMINAL_WIDTH).lines(self._instances)
 
-    def _reservation_line(self) -> str:
+    def _reservation_line(self, now: float) -> str:
+        """How much is promised, and what the next in the queue waits for."""
         if not self._reservations:
             return "no reservations"
         states = Counter(word(reservation, "state").lower() for reservation in self._reservations)
         more = "+" if len(self._reservations) >= PAGE_SIZE else ""
         plural = "" if len(self._reservations) == 1 else "s"
         counted = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-        return f"{len(self._reservations)}{more} reservation{plural}: {counted}"
+        line = f"{len(self._reservations)}{more} reservation{plural}: {counted}"
+        waiting = [each for each in self._reservations if each.HasField("queue_position")]
+        if not waiting:
+            return line
+        first = min(waiting, key=lambda each: each.queue_position)
+        name = first.name.removeprefix("reservations/")
+        since = span_text(max(0.0, now - seconds_of(first.create_time)))
+        return f"{line}; next {name}, for {since}: {first.wait_reason or '-'}"
 
 
 def _spaced(parts: list[list[str]]) -> list[str]:

@@ -29,6 +29,8 @@ def top(session: Session, interval: float, readonly: bool) -> None:
     session.client.call(session.client.node.GetNode, GetNodeRequest())
     app = _app(session, interval, readonly=readonly)
     app.run()
+    if app.refused is not None:
+        raise app.refused
     if app.return_code:
         raise click.exceptions.Exit(app.return_code)
 

@@ -51,10 +51,13 @@ def troubles(
     return sorted(found, key=lambda each: order.index(each.severity))
 
 
-def is_amiss(node: Node, found: Iterable[Trouble]) -> bool:
-    """Whether somebody has to look: what a script asks."""
+def gravity(node: Node, found: Iterable[Trouble]) -> int:
+    """What a script asks: 0 for nothing that somebody has to look at, 1 for it, 2 for CRITICAL."""
+    severities = {each.severity for each in found if each.is_wrong}
+    if node.state == NodeState.NODE_STATE_DEGRADED or "CRITICAL" in severities:
+        return 2
     calm = node.state in {NodeState.NODE_STATE_READY, NodeState.NODE_STATE_DRAINING}
-    return not calm or any(each.is_wrong for each in found)
+    return 1 if severities or not calm else 0
 
 
 def _is_open(alert: Alert) -> bool:

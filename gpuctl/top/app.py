@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import ClassVar
 
+from grpc import StatusCode
 from textual import work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
@@ -46,6 +47,11 @@ _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 _BELOW = PANES[1:]
 
 
+def _is_final(failure: Failure) -> bool:
+    """Whether gpud itself says what it would say again."""
+    return bool(failure.reason) and failure.code is not StatusCode.UNAVAILABLE
+
+
 class Top(App[None]):
     """`heeds_signals`: a process of its own, which ends on SIGTERM with its terminal restored."""
 
@@ -54,6 +60,7 @@ class Top(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+c", "quit", show=False, priority=True),
         Binding("q", "quit", show=False),
+        Binding("ctrl+z", "suspend_process", show=False, priority=True),
         Binding("question_mark,h,f1", "help", show=False),
         *(Binding(str(at), f"open({at})", show=False) for at in range(1, len(PANES) + 1)),
         Binding("tab,shift+tab", "other", show=False, priority=True),
@@ -80,6 +87,8 @@ class Top(App[None]):
         super().__init__(ansi_color=True)
         self.told: Told | None = None
         self.lost: Lost | None = None
+        # What ended it before anything was seen.
+        self.refused: Failure | None = None
         self.below = _BELOW[0]
         self._session = session
         self._readonly = readonly
@@ -118,12 +127,18 @@ class Top(App[None]):
             for number in _SIGNALS:
                 loop.add_signal_handler(number, self._end, number)
         self._draw()
+        self.app_resume_signal.subscribe(self, lambda _: self._begin_screen_anew())
         self.set_interval(1.0, self._draw_link)
         self.source.start()
 
     def on_unmount(self) -> None:
         """Follow no more."""
         self.source.stop()
+
+    def _begin_screen_anew(self) -> None:
+        """After Ctrl-Z and `fg` the terminal has nothing of it any more."""
+        for screen in self.screen_stack:
+            screen.refresh(layout=True)
 
     def _end(self, number: int) -> None:
         self.exit(return_code=128 + number)
@@ -145,6 +160,9 @@ class Top(App[None]):
                 self._past.seed(kept.series, kept.step)
             case Lost() as lost:
                 self.lost = lost
+                if self.told is None and _is_final(lost.failure):
+                    self.refused = lost.failure
+                    self.exit()
                 self._draw()
             case Heard() as heard:
                 self.told, self.lost = heard.told, None

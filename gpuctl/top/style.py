@@ -28,6 +28,7 @@ Grid {
     border-top: solid ansi_bright_black;
     background: ansi_default;
     scrollbar-size-vertical: 1;
+    scrollbar-size-horizontal: 0;
 }
 ModalScreen { align: center middle; background: transparent; }
 .dialog {

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from gpuctl.commands.reservations import reservation_columns
-from gpuctl.commands.status import DEVICE_COLUMNS
+from gpuctl.commands.status import DEVICE_COLUMNS, bar_columns
 from gpuctl.tables import Column
+from gpuctl.top.shown.devices import device_fields
+from gpuctl.top.shown.field import fitted
 from gpud.access.rights import RIGHTS
 from gpud.config import load
 
 ROOT = Path(__file__).parents[2]
-PRINTED: dict[str, tuple[Column[Any], ...]] = {
-    "RESERVATION": reservation_columns(0.0, {}),
-    "DEVICE": DEVICE_COLUMNS,
+PRINTED: dict[str, tuple[tuple[Column[Any], ...], ...]] = {
+    "RESERVATION": (reservation_columns(0.0, {}),),
+    "DEVICE": (DEVICE_COLUMNS, bar_columns(6, plain=False)),
 }
 HEAD = ("| role | service | methods |", "|---|---|---|")
 
@@ -60,8 +62,10 @@ def test_its_tables_have_the_columns_that_are_printed() -> None:
     for line in (ROOT / "README.md").read_text().splitlines():
         first, _, _ = line.partition(" ")
         if first in PRINTED:
-            shown = [column.header for column in PRINTED[first] if not column.wide]
-            assert line.split() == shown
+            shown = [[c.header for c in table if not c.wide] for table in PRINTED[first]]
+            # `gpuctl top` has columns of its own.
+            shown.append([field.header for field, _ in fitted(device_fields(str.ljust), 80)])
+            assert line.split() in [" ".join(headers).split() for headers in shown]
 
 
 def test_it_takes_five_commands_to_a_remote_status() -> None:

@@ -188,6 +188,20 @@ def test_a_watch_tells_that_gpud_was_away(gpuctl: Gpuctl, daemon: FakeDaemon) ->
     assert re.fullmatch(r"gpuctl: gpud is back after \S+; what it showed .* not seen", back)
 
 
+def test_a_watch_goes_on_where_it_was_and_tells_what_it_missed(
+    gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    first, second = snapshot(4), snapshot(9)
+    first.snapshot.epoch = second.snapshot.epoch = "e1"
+    second.snapshot.missed_count = 4
+    daemon.answers["WatchSnapshots"] = turns([first, CUT], [second, FakeDaemon.HANG])
+    ended = gpuctl("watch --count 2 -o jsonl")
+    assert ended.err == "gpuctl: 4 snapshots were missed\n"
+    begun, again = daemon.requests["WatchSnapshots"]
+    assert not begun.HasField("after_sequence")
+    assert (again.after_sequence, again.epoch) == (4, "e1")
+
+
 def test_a_watch_outlives_a_restart_and_ends_at_ctrl_c_while_gpud_is_away(
     daemon: FakeDaemon,
 ) -> None:

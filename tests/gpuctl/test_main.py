@@ -16,11 +16,11 @@ from tests.fakes.daemon import FakeDaemon
 from tests.gpuctl.conftest import Gpuctl
 
 COMMANDS = [
-    "status", "devices", "watch", "reserve", "renew", "release", "reservations", "explain",
+    "status", "devices", "top", "watch", "reserve", "renew", "release", "reservations", "explain",
     "run", "models",
     "estimate", "load", "unload", "reset", "sleep", "wake", "orphans", "instances", "logs",
-    "bench", "show", "events", "cordon", "uncordon", "drain", "resume", "reload", "context",
-    "version",
+    "bench", "show", "events", "alerts", "forecast", "history", "cordon", "uncordon", "drain",
+    "resume", "reload", "context", "version",
 ]  # fmt: skip
 
 

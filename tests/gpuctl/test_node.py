@@ -241,3 +241,47 @@ def test_following_an_empty_journal_takes_what_comes(daemon: FakeDaemon, gpuctl:
     (request,) = daemon.requests["WatchEvents"]
     assert request.HasField("after_sequence")
     assert request.after_sequence == 0
+
+
+def test_events_are_narrowed_by_moments_and_by_call(daemon: FakeDaemon, gpuctl: Gpuctl) -> None:
+    gpuctl("events --since 2026-11-20T00:00:00Z --until 2026-11-21T00:00:00Z --request once")
+    (request,) = daemon.requests["ListEvents"]
+    assert request.request_id == "once"
+    assert request.until.seconds - request.since.seconds == 86400
+
+
+def test_until_and_follow_exclude_each_other(daemon: FakeDaemon, gpuctl: Gpuctl) -> None:
+    ended = gpuctl("events -f --until 1h")
+    assert ended.code == 2
+    assert not daemon.requests["ListEvents"]
+
+
+@pytest.mark.parametrize("oldest", [1, 500])
+def test_what_the_journal_let_go_of_is_said(
+    daemon: FakeDaemon, gpuctl: Gpuctl, oldest: int
+) -> None:
+    daemon.answers["ListEvents"] = node_pb2.ListEventsResponse(
+        events=[samples.event(500)], oldest_sequence=oldest, oldest_time=samples.moment(500)
+    )
+    ended = gpuctl("events --since 2020-01-01T00:00:00Z")
+    assert ("the journal begins at" in ended.err) is (oldest > 1)
+
+
+def test_wide_events_name_the_call(daemon: FakeDaemon, gpuctl: Gpuctl) -> None:
+    told = samples.event(9)
+    told.method, told.request_id, told.caller = "ReservationService/Release", "r-1", "root"
+    daemon.answers["ListEvents"] = node_pb2.ListEventsResponse(events=[told])
+    assert "Release r-1 by root" in gpuctl("events -o wide").out
+
+
+def test_a_watch_of_what_is_gone_ends_with_the_refusal(daemon: FakeDaemon, gpuctl: Gpuctl) -> None:
+    daemon.answers["WatchEvents"] = [
+        Refusal(
+            code=grpc.StatusCode.OUT_OF_RANGE,
+            message="cannot go on after event 9: the journal is kept from 500 on",
+            reason="EVENTS_PRUNED",
+        )
+    ]
+    ended = gpuctl("events -f")
+    assert ended.code == 75
+    assert "kept from 500 on" in ended.err

@@ -75,7 +75,7 @@ async def test_soak(tmp_path: Path) -> None:
         grown = process.memory_info().rss - first
         more_files = process.num_fds() - files
     print(f"grown {grown / 2**20:.2f} MiB in {SOAK_SECONDS:g} s, {told}")
-    violations = (grown > GROWTH_BYTES) + (more_files > 0) + (told["dropped"] > 0)
+    violations = (grown > GROWTH_BYTES) + (more_files > 0)
     name = f"I6 seconds with {FOLLOWERS} followers at 10 Hz, memory flat"
     seconds = int(SOAK_SECONDS)
     record(name, seconds, seconds, violations, time.monotonic() - began)

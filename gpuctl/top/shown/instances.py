@@ -56,8 +56,8 @@ def instance_fields(aliases: Callable[[Iterable[str]], str]) -> tuple[Field[Inst
             header="INSTANCE",
             cell=lambda i, _: cell(clean(i.name.removeprefix("instances/")), "strong"),
             key=lambda i: i.name,
-            width=11,
-            grows=20,
+            width=15,
+            grows=16,
         ),
         text_field("MODEL", lambda i: clean(i.model.removeprefix("models/")), 10, grows=30),
         Field(
@@ -72,7 +72,7 @@ def instance_fields(aliases: Callable[[Iterable[str]], str]) -> tuple[Field[Inst
             header="MEMORY",
             cell=lambda i, _: cell(instance_memory(i)),
             key=lambda i: known(i, "measured_bytes"),
-            width=9,
+            width=10,
             right=True,
         ),
         Field(

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from gpud.clock import Clock
+from gpud.events import Event
 from gpud.models.catalogue import Catalogue
+from gpud.models.model import Model
 from gpud.models.sources import checksums, fetching, registered
 from gpud.models.sources.checksums import Checksums
 from gpud.models.sources.entry import Places

@@ -69,18 +69,32 @@ def tell(daemon: FakeDaemon, *alerts: a.Alert) -> None:
     daemon.answers["ListAlerts"] = a.ListAlertsResponse(alerts=alerts)
 
 
-@pytest.mark.parametrize("count", [0, 1, 3])
+@pytest.mark.parametrize("count", [0, 1, 3, 4])
 def test_a_full_rig_fits_a_screen(
     count: int, daemon: FakeDaemon, rig: list[d.Device], gpuctl: Gpuctl
 ) -> None:
     tell(daemon, *(alert(f"rule_{index}", index) for index in range(count)))
     lines = gpuctl("status").out.splitlines()
     assert len(lines) <= 24 - 1  # and the prompt
-    assert lines.count("") == 3 - count
+    assert lines.count("") == min(3, 4 - count)
     assert max(map(len, lines)) <= 80
     assert sum("P106-100" in line for line in lines) == 8
     assert sum("http://127.0.0.1:4123" in line for line in lines) == 5
     assert sum(line.startswith("WARNING") for line in lines) == count
+
+
+def test_disks_stand_back_where_there_is_no_room(
+    daemon: FakeDaemon, rig: list[d.Device], gpuctl: Gpuctl
+) -> None:
+    host = host_readings()
+    host.disks.add(what="models", path="/m", total_bytes=9999 * GIB, free_bytes=4000 * GIB)
+    daemon.answers["GetSnapshot"] = t.GetSnapshotResponse(snapshot=t.Snapshot(host=host))
+    assert "\ndisk: state 60G free of 100G  models 3.91T free" in gpuctl("status").out
+    tell(daemon, *(alert(f"rule_{index}", index) for index in range(4)))
+    lines = gpuctl("status").out.splitlines()
+    assert len(lines) == 23
+    assert "host: cpu 12%  ram 7/16G" in lines
+    assert not any(line.startswith("disk:") for line in lines)
 
 
 def test_what_is_wrong_comes_first_and_the_worst_of_it(
@@ -172,9 +186,8 @@ def test_bands_above_normal_are_named(
 def test_the_queue_tells_who_is_next_and_what_it_waits_for(
     rig: list[d.Device], gpuctl: Gpuctl
 ) -> None:
-    lines = gpuctl("status").out.splitlines()
-    at = lines.index("3 reservations: 1 granted, 2 queued")
-    assert lines[at + 1].startswith("  next r-4m2k (ada@rig), for 6s: gpu0 has 1.25 GiB gr")
+    told = "\n3 reservations: 1 granted, 2 queued; next r-4m2k, for 6s: gpu0 has 1.25"
+    assert told in gpuctl("status").out
 
 
 def test_tokens_are_those_of_the_last_minute(rig: list[d.Device], gpuctl: Gpuctl) -> None:
@@ -189,10 +202,10 @@ def test_tokens_are_those_of_the_last_minute(rig: list[d.Device], gpuctl: Gpuctl
         (n.NODE_STATE_READY, 0),
         (n.NODE_STATE_DRAINING, 0),  # somebody wants it so
         (n.NODE_STATE_RECONCILING, 1),
-        (n.NODE_STATE_DEGRADED, 1),
+        (n.NODE_STATE_DEGRADED, 2),
     ],
 )
-def test_check_ends_with_1_where_somebody_has_to_look(
+def test_check_ends_with_how_grave_it_is(
     state: int, code: int, daemon: FakeDaemon, rig: list[d.Device], gpuctl: Gpuctl
 ) -> None:
     daemon.answers["GetNode"] = n.GetNodeResponse(node=samples.node(state=state))
@@ -200,7 +213,9 @@ def test_check_ends_with_1_where_somebody_has_to_look(
     assert ended.code == code
     assert ("not all is well" in ended.err) == bool(code)
     tell(daemon, alert())
-    assert gpuctl("status --check").code == 1
+    assert gpuctl("status --check").code == max(1, code)
+    tell(daemon, alert(severity=a.ALERT_SEVERITY_CRITICAL))
+    assert gpuctl("status --check").code == 2
     assert gpuctl("status").code == 0
 
 

@@ -25,6 +25,7 @@ async def test_an_instance_from_ready_to_unloaded(
         f'[models]\nroots = ["{node.directory}"]\n'
         '[models.tiny]\npath = "tiny.gguf"\ncontext_length = 512\nparallel = 1\n'
     )
+    node.extra += '[engine_metrics]\ninterval = "1s"\n'
     node.start()
     async with calling(node) as api, on_screen(node.address, size=(140, 40)) as screen:
         await screen.shows("nothing is loaded")
@@ -48,4 +49,4 @@ async def test_an_instance_from_ready_to_unloaded(
         events = [
             each.type for each in (await api.node.ListEvents(node_pb2.ListEventsRequest())).events
         ]
-    assert "instance.stopped" in events
+    assert "instance.ended" in events

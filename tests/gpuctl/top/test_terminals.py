@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from grpc import StatusCode
 
 from gpud.v1 import history_pb2 as h
 from gpud.v1 import telemetry_pb2 as t
-from tests.fakes.daemon import FakeDaemon
+from tests.fakes.daemon import FakeDaemon, Refusal
 from tests.gpuctl import samples
 from tests.gpuctl.conftest import Gpuctl
 from tests.gpuctl.test_terminal import PROGRAM, on_a_terminal
@@ -176,6 +177,15 @@ def test_without_a_daemon_the_screen_is_not_taken(daemon: FakeDaemon) -> None:
     shown = on_a_terminal(daemon, "top", ends_with=78)
     assert b"cannot reach gpud" in shown
     assert b"\x1b[?1049h" not in shown
+
+
+def test_what_gpud_refuses_from_the_start_ends_it(daemon: FakeDaemon, steps: Steps) -> None:
+    daemon.answers["WatchSnapshots"] = Refusal(
+        code=StatusCode.PERMISSION_DENIED, message="not for you", reason="ROLE_MISSING"
+    )
+    with on_a_pty(daemon.address) as terminal:
+        assert terminal.ended() == 71
+    assert b"gpuctl: not for you" in terminal.written.rpartition(b"\x1b[?1049l")[2]
 
 
 def test_without_textual_it_says_how_to_get_it(
