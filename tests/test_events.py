@@ -11,7 +11,7 @@ import pytest
 from gpud.events import _FOLLOW_PAGE, Event, Filter, Journal
 from gpud.store import SqliteStore, Write
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 
 
 class Book:

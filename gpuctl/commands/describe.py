@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +116,8 @@ def _label(field: FieldDescriptor) -> str:
 def _value_text(field: FieldDescriptor, value: Any, *, known: bool = True) -> str:
     if not known:
         return UNKNOWN
+    if field.name == "argv":
+        return clean(shlex.join(value))  # words as a shell would be told them
     if field.is_repeated:
         return ", ".join(clean(str(element)) for element in value)
     if isinstance(value, Timestamp):

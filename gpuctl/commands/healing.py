@@ -11,7 +11,7 @@ from gpuctl.options import command, qualified
 from gpuctl.session import Session, request_id
 from gpud.v1.instances_pb2 import Instance, InstanceState, ResetInstanceRequest
 
-_GIVEN_UP = frozenset({"RESTART_LOOP", "OOM"})
+_GIVEN_UP = frozenset({"RESTART_LOOP", "OOM", "MODEL_GONE"})
 
 
 @command()
@@ -19,9 +19,11 @@ _GIVEN_UP = frozenset({"RESTART_LOOP", "OOM"})
 @click.option("--owner", help="Who asks, as an admin says (default: you).")
 @click.option("--request-id", "given_id", metavar="ID", help="The same id, the same reset.")
 def reset(session: Session, name: str, owner: str | None, given_id: str | None) -> None:
-    """Start again what gpud has given up (RESTART_LOOP, OOM), or what waits in BACKOFF.
+    """Start again what gpud has given up, or what waits in BACKOFF.
 
-    Its failures are forgotten. Of a model: the newest of its instances that can be reset.
+    Given up is what failed too often (RESTART_LOOP, OOM), what serves another file now, and what
+    lost its model's entry (MODEL_GONE): it is loaded anew under its name. Its failures are
+    forgotten. Of a model: the newest of its instances that can be reset.
     """
     request = ResetInstanceRequest(
         request_id=given_id or request_id(),

@@ -26,7 +26,7 @@ from gpuctl.options import (
     span,
 )
 from gpuctl.session import Session, request_id
-from gpuctl.tables import Column
+from gpuctl.tables import Column, clean
 from gpuctl.units import size_text, span_text
 from gpud.v1.instances_pb2 import (
     GetInstanceRequest,
@@ -139,6 +139,8 @@ def load(
     if session.output.is_table and dry_run:
         aliases = device_aliases(session)
         session.output.lines(footprint_lines(last.instance.footprint, aliases))
+        if last.instance.options_ignored:
+            session.output.lines([f"without effect: {clean(last.instance.options_ignored)}"])
     elif session.output.form != "jsonl":
         session.output.one(last.instance, _columns(session))
 

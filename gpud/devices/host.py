@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gpud.clock import Clock
-from gpud.devices.driver import ComputeModeRefused, DeviceLost, ModeRefusal
+from gpud.devices.driver import Asking, ComputeModeRefused, DeviceLost, ModeRefusal, unheard
 from gpud.devices.processes import ProcessTable
 from gpud.devices.snapshot import (
     DeviceInfo,
@@ -75,7 +75,7 @@ class HostDriver:
             memory_total_bytes=memory.total if memory else None,
         )
 
-    def devices(self) -> tuple[DeviceInfo, ...]:
+    def devices(self, asking: Asking = unheard) -> tuple[DeviceInfo, ...]:
         """The one device."""
         return (self._info,)
 

@@ -18,12 +18,14 @@ from gpud.devices.driver import (
     NO_LONGER_LISTED,
     NVML,
     Aliases,
+    Asking,
     ComputeModeRefused,
     DeviceLost,
     DriverOutdated,
     DriverUnavailable,
     ListRefused,
     ModeRefusal,
+    unheard,
 )
 from gpud.devices.processes import ProcessTable
 from gpud.devices.snapshot import DeviceInfo, DeviceKind, ProcessKind, ProcessUse, Readings
@@ -200,7 +202,7 @@ class NvmlDriver:
         except pynvml.NVMLError as error:
             raise _unavailable(error) from error
 
-    def devices(self) -> tuple[DeviceInfo, ...]:
+    def devices(self, asking: Asking = unheard) -> tuple[DeviceInfo, ...]:
         """Cards in NVML's order, each followed by its slices.
 
         Raises DriverUnavailable, and DriverOutdated once the kernel driver has a card more.
@@ -213,7 +215,9 @@ class NvmlDriver:
             count = pynvml.nvmlDeviceGetCount()
         except pynvml.NVMLError as error:
             raise _unavailable(error) from error
-        self._cards = {card.uuid: card for index in range(count) for card in self._find(index)}
+        self._cards = {
+            card.uuid: card for index in range(count) for card in self._find(index, asking)
+        }
         return tuple(self._infos[uuid] for uuid in self._cards)
 
     def readings(self, uuid: str) -> Readings:
@@ -280,10 +284,15 @@ class NvmlDriver:
             raise DeviceLost(uuid=uuid, reason=NO_LONGER_LISTED)
         return card
 
-    def _find(self, index: int) -> Iterator[_Card]:
+    def _find(self, index: int, asking: Asking) -> Iterator[_Card]:
         """The card of that index and its slices; nothing when it does not even tell its UUID."""
         try:
-            card = self._keep(pynvml.nvmlDeviceGetHandleByIndex(index), None)
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            uuid = pynvml.nvmlDeviceGetUUID(handle)
+            if uuid in self._untouched and uuid not in self._infos:
+                return  # it hung before it was described, and would again
+            asking(uuid)
+            card = self._keep(uuid, handle, None)
             yield card
             if card.uuid in self._untouched or not card.tell_mig():
                 return
@@ -293,13 +302,12 @@ class NvmlDriver:
         for slot in range(slots):
             try:
                 handle = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(card.handle, slot)
-                yield self._keep(handle, card)
+                yield self._keep(pynvml.nvmlDeviceGetUUID(handle), handle, card)
             except (pynvml.NVMLError, DeviceLost):
                 continue  # an empty slot says "not found"
 
-    def _keep(self, handle: Any, parent: _Card | None) -> _Card:
+    def _keep(self, uuid: str, handle: Any, parent: _Card | None) -> _Card:
         """The card of this handle, described when it is new or its memory was not known."""
-        uuid = pynvml.nvmlDeviceGetUUID(handle)
         card = self._cards.get(uuid) or _Card(uuid, handle)
         card.handle = handle
         info = self._infos.get(uuid)

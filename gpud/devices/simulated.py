@@ -16,9 +16,11 @@ from gpud.clock import Clock
 from gpud.devices.driver import (
     NO_LONGER_LISTED,
     Aliases,
+    Asking,
     ComputeModeRefused,
     DeviceLost,
     ModeRefusal,
+    unheard,
 )
 from gpud.devices.processes import ProcessRecord, ProcessTable
 from gpud.devices.snapshot import DeviceInfo, DeviceKind, ProcessKind, ProcessUse, Readings
@@ -176,7 +178,7 @@ class SimulatedDriver:
         self._clock = clock
         self._never = threading.Event()
 
-    def devices(self) -> tuple[DeviceInfo, ...]:
+    def devices(self, asking: Asking = unheard) -> tuple[DeviceInfo, ...]:
         """Every card that is configured, but for those that the scenario takes out."""
         return tuple(
             slot.info

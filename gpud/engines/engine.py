@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
 
 from gpud.engines.api_key import ApiKey
+from gpud.engines.probe import ProbeFailed, ProbeFault
 from gpud.models.catalogue import Inspection
 from gpud.models.footprint import DeviceTraits
 from gpud.models.model import EngineKind, Footprint, FootprintWhat, Model, ModelOptions
@@ -28,10 +29,14 @@ class EngineProgram:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Covered:
-    """What an engine's word is of: whole items of a footprint, and the bytes of them together."""
+    """What an engine's word is of: whole items of a footprint, and the bytes of them together.
+
+    `weights_bytes` are those of them that are weights.
+    """
 
     what: frozenset[FootprintWhat]
     bytes: int
+    weights_bytes: int = 0
 
 
 @runtime_checkable
@@ -98,6 +103,20 @@ class Readiness(enum.Enum):
     READY = "ready"
     BROKEN = "broken"  # it answers, but not as a server of this kind does
 
+    @classmethod
+    def of_silence(cls, failure: ProbeFailed) -> Readiness:
+        """Of a server that gave no answer; who takes a connection and says nothing loads."""
+        silent = {ProbeFault.REFUSED: cls.REFUSED, ProbeFault.TIMEOUT: cls.LOADING}
+        return silent.get(failure.fault, cls.BROKEN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadStep:
+    """What a server is doing before it is ready. An empty detail, None: it does not tell."""
+
+    detail: str = ""
+    fraction: float | None = None  # of the whole way, 0..1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warmth:
@@ -105,6 +124,12 @@ class Warmth:
 
     tokens_per_second: float | None
     time_to_first_token_seconds: float | None
+
+    def __str__(self) -> str:
+        """`first token after 120 ms, 80 tokens/s`; empty where nothing is known."""
+        first, speed = self.time_to_first_token_seconds, self.tokens_per_second
+        told = [] if first is None else [f"first token after {first * 1000:,.0f} ms"]
+        return ", ".join(told + ([] if speed is None else [f"{speed:.0f} tokens/s"]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +148,11 @@ class Pulse:
     kv_used_fraction: float | None = None
     sleeping: bool = False
     holds_contexts: bool = False  # of its users, in its slots: a request of ours would cost one
+
+    @property
+    def in_flight(self) -> int | None:
+        """Requests that run and that wait; None: it does not tell."""
+        return None if self.running is None else self.running + (self.waiting or 0)
 
 
 class Engine(Protocol):
@@ -214,8 +244,8 @@ class Engine(Protocol):
         """What the engine says that it allocated; None: its output does not tell."""
         ...
 
-    def load_fraction(self, output_tail: tuple[str, ...]) -> float | None:
-        """How far the load is, 0..1, from the engine's last output; None: it does not tell."""
+    def load_step(self, output_tail: tuple[str, ...]) -> LoadStep:
+        """What it does and how far the load is, by the engine's last output."""
         ...
 
     def hopeless(self, output_tail: tuple[str, ...]) -> str:

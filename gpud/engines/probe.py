@@ -56,6 +56,27 @@ class Answer:
     status: int
     body: bytes
 
+    @property
+    def text(self) -> str:
+        """The body, what is no UTF-8 in it replaced."""
+        return self.body.decode(errors="replace")
+
+    @property
+    def object(self) -> dict[str, Any]:
+        """The JSON object that the body is; empty when it is none."""
+        try:
+            said = msgspec.json.decode(self.body)
+        except msgspec.DecodeError:
+            return {}
+        return said if isinstance(said, dict) else {}
+
+    def granted(self, url: str) -> Answer:
+        """Itself, where what was asked of `url` was done (2xx). Raises ProbeFailed."""
+        if not 200 <= self.status < 300:
+            detail = f"{self.status} {self.text[:200]}"
+            raise ProbeFailed(url=url, fault=ProbeFault.STATUS, detail=detail)
+        return self
+
 
 class Probe(Protocol):
     """Asks one engine one thing; each request has a connection of its own, and shows the key."""

@@ -59,6 +59,7 @@ class StopOrder:
     grace_seconds: float
     force: bool
     reason: str = ""  # for the journal
+    resumed: bool = False  # an earlier life of the daemon had begun to obey it
 
 
 @dataclass(slots=True, kw_only=True)
@@ -120,7 +121,8 @@ class Life:
     progress: Trail = field(default_factory=Trail)
     phase: LoadPhase | UnloadPhase = LoadPhase.DETECT
     phase_began: float = 0.0
-    began: float = 0.0
+    began: float = 0.0  # its load, or its newest start
+    stop_began: float = 0.0
     detail: str = ""  # of the present phase
     freed_bytes: int | None = None  # once it has ended
     signs: Signs | None = None  # of its health, while it serves
@@ -155,7 +157,11 @@ class Life:
     def commit_with(
         self, rows: tuple[Row, ...], /, change: Change, event: Event | None, **changes: object
     ) -> asyncio.Future[Committed]:
-        """The same, together with rows of others."""
+        """The same, together with rows of others.
+
+        Whoever awaits this may be cancelled, as a start is by a stop: others wait for the record
+        as well, and it becomes durable all the same.
+        """
         self.instance = replace(self.instance, **changes)  # type: ignore[arg-type]
         instance = self.instance
         if event is not None:
@@ -165,7 +171,9 @@ class Life:
         self.newest = self.house.promises.commit(
             change, (row_of(instance), *rows), partial(self._settle, self._queued, instance)
         )
-        return self.newest
+        own = asyncio.shield(self.newest)
+        own.add_done_callback(lambda own: own.cancelled() or own.exception())
+        return own
 
     def _settle(self, number: int, instance: Instance) -> None:
         """A record became durable: what was to be told with it is told."""
@@ -209,12 +217,14 @@ class Life:
         """Tell the followers where it is, together with the record that says so."""
         self.detail = self.detail if detail is None else detail
         now = self.house.clock.now().boottime
+        # Of a load that fails the last phase is told while it is brought down already.
+        began = self.began if isinstance(self.phase, LoadPhase) else self.stop_began
         shown = Progress(
             instance=self.durable or self.instance,
             phase=self.phase,
             fraction=fraction,
             detail=self.detail,
-            elapsed_seconds=max(0.0, now - self.began),
+            elapsed_seconds=max(0.0, now - began),
             freed_bytes=self.freed_bytes,
         )
         if self._settled < self._queued:

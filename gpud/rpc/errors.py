@@ -15,6 +15,7 @@ from gpud.config_changes import ConfigRefused
 from gpud.errors import DeviceShortage, GpudError
 from gpud.instances.starting import admission
 from gpud.models.sources import refusals
+from gpud.threads import ThreadRefused
 
 DOMAIN = "gpud"
 # A status travels in headers, 8 KiB of which clients take: its words, with all but plain ASCII
@@ -49,6 +50,8 @@ CODES: dict[type[GpudError], grpc.StatusCode] = {
     errors.InstanceLost: grpc.StatusCode.ABORTED,
     BenchmarkFailed: grpc.StatusCode.ABORTED,
     admission.MemoryTaken: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    admission.HostExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ThreadRefused: grpc.StatusCode.RESOURCE_EXHAUSTED,
     admission.ContextsRefused: grpc.StatusCode.FAILED_PRECONDITION,
     errors.LoadCancelled: grpc.StatusCode.ABORTED,
     ConfigRefused: grpc.StatusCode.FAILED_PRECONDITION,

@@ -105,6 +105,8 @@ class Instances(
         self._stop(name, request, again=known is not None)
         if known is None:
             self._house.promises.remember_only(call, name)
+        # Of a first order nothing is told before it is durable; of a further one there would be.
+        await self._roster.noted(name)
         async for progress in self._roster.follow(name, from_start=True):
             if isinstance(progress.phase, LoadPhase):
                 continue  # where it was when the stop was ordered
@@ -115,6 +117,7 @@ class Instances(
                 elapsed=messages.span(progress.elapsed_seconds),
                 freed_bytes=progress.freed_bytes,
             )
+        self._check_ended(self._roster.get(name))
 
     async def GetInstance(
         self, request: pb.GetInstanceRequest, context: Any
@@ -155,6 +158,10 @@ class Instances(
             if now != last:
                 last = now
                 yield pb.WatchInstanceResponse(instance=self._view.instance(progress.instance))
+        instance = self._roster.get(name)
+        self._check_ended(instance)
+        if last is None:  # a reset of it came to nothing
+            yield pb.WatchInstanceResponse(instance=self._view.instance(instance))
 
     async def ResetInstance(
         self, request: pb.ResetInstanceRequest, context: Any
@@ -194,13 +201,14 @@ class Instances(
         )
 
     async def _proposed(self, asked: LoadRequest) -> pb.LoadModelResponse:
-        footprint, uuid = await self._roster.propose(asked)
+        found = await self._roster.propose(asked)
         return pb.LoadModelResponse(
             instance=pb.Instance(
                 model=f"models/{asked.model}",
-                devices=[f"devices/{uuid}"],
-                footprint=messages.footprint(footprint),
+                devices=[f"devices/{uuid}" for uuid in found.devices],
+                footprint=messages.footprint(found.footprint),
                 owner=asked.owner,
+                options_ignored=found.options_ignored,
             ),
             phase=pb.LOAD_PHASE_ALLOCATE,
             detail="only validated: nothing was promised",
@@ -234,6 +242,11 @@ class Instances(
             return messages.checked_name("instance", request.instance, "instances")
         model = messages.checked_name("model", request.model, "models")
         return self._roster.of_model(model).id
+
+    def _check_ended(self, instance: Instance) -> None:
+        """Raise why nothing more comes of one that could not be brought down."""
+        if not instance.ended:
+            self._raise_failure(instance)
 
     def _raise_failure(self, instance: Instance) -> None:
         error = self._roster.error(instance.id)

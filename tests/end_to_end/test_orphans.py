@@ -258,7 +258,7 @@ async def gpuctl(daemon: Gpud, *words: str) -> subprocess.CompletedProcess[str]:
     return await asyncio.to_thread(
         subprocess.run,
         [*GPUCTL, "--address", f"unix://{daemon.socket}", *words],
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS,
     )  # fmt: skip
 
 

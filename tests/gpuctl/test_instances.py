@@ -117,6 +117,29 @@ def test_a_phase_is_told_with_a_detail_that_comes_later(
     ]
 
 
+def test_a_long_phase_tells_what_else_it_does(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    """A line each time that it does something else, but not more often than is worth reading."""
+
+    def does(detail: str, seconds: int) -> Any:
+        step = samples.load_steps()[3]
+        step.detail = detail
+        step.elapsed.FromSeconds(seconds)
+        return step
+
+    starts = [("its program starts", 1), ("imports", 3), ("reads", 9), ("starts workers", 10)]
+    loads = [("loads 0 of 3", 11), ("loads 1 of 3", 12), ("loads 2 of 3", 19)]
+    steps = [does(*each) for each in (*starts, *loads)]
+    daemon.answers["LoadModel"] = [*steps, samples.load_steps()[-1]]
+    assert gpuctl("load", "tiny").err.splitlines() == [
+        "    1s  LOAD       its program starts",
+        "    9s  LOAD       reads",
+        "   10s  LOAD       starts workers",
+        "   11s  LOAD       loads 0 of 3",
+        "   19s  LOAD       loads 2 of 3",
+        "  1.5s  READY      http://127.0.0.1:41234",
+    ]
+
+
 def test_load_prints_the_final_instance(gpuctl: Gpuctl) -> None:
     plain = json.loads(gpuctl("load", "tiny", "-o", "json").out)
     assert plain["name"] == "instances/tiny-7f3k"
@@ -162,6 +185,14 @@ def test_detached_it_leaves_once_the_load_has_a_name(gpuctl: Gpuctl, daemon: Fak
     ended = gpuctl("load", "tiny", "--detach", "-o", "name")
     assert (ended.code, ended.out) == (0, "instances/tiny-7f3k\n")
     assert daemon.ended["LoadModel"].wait(10)
+
+
+def test_a_dry_run_tells_what_would_have_no_effect(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    step = samples.load_steps()[2]
+    step.instance.options_ignored = "gpu_layers: no effect on host alone"
+    daemon.answers["LoadModel"] = [step]
+    said = gpuctl("load", "tiny", "--gpu-layers", "7", "--dry-run").out.splitlines()
+    assert said[-1] == "without effect: gpu_layers: no effect on host alone"
 
 
 def test_a_load_that_fails_tells_its_phase_and_why(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:

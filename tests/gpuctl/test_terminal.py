@@ -21,7 +21,7 @@ from tests.fakes.daemon import FakeDaemon, Refusal
 from tests.gpuctl import samples
 
 PROGRAM = [sys.executable, "-c", "from gpuctl.main import main; main()"]
-WAIT_SECONDS = 20
+WAIT_SECONDS = 60
 SGR = re.compile(rb"\x1b\[[0-9;]*m")
 
 

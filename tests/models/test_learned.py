@@ -38,7 +38,7 @@ from gpud.models.model import (
 )
 from gpud.units import MIB
 
-FILE = Artifact(path=Path("/m/a.gguf"), device=1, inode=2, size_bytes=3, mtime_ns=4)
+FILE = Artifact(path=Path("/m/a.gguf"), device=1, inode=2, size_bytes=3, mtime_ns=4, ctime_ns=5)
 SEEN = Inspection(names=("a.gguf",), artifacts=(FILE,), kind=ModelKind.CHAT)
 OPTIONS = ModelOptions(context_length=512, parallel=1)
 BUILD = EngineBuild(kind=EngineKind.LLAMA_CPP, version="0.7.0 (build 11669)")

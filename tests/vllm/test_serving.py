@@ -29,7 +29,7 @@ Json = dict[str, Any]
 def fetch(url: str, key: str = "") -> tuple[int, str]:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as a:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as a:
             return a.status, a.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, ""
@@ -55,6 +55,18 @@ def test_a_load_goes_through_its_phases_and_says_what_runs(tiny: Json, serving: 
     assert {"vllm", "VLLM::EngineCor", "VLLM::Worker"} <= names
     engines = {each["engine"]: each for each in serving.json("status")["node"]["engines"]}
     assert engines["ENGINE_VLLM"]["version"][0].isdigit()
+
+
+def test_a_load_tells_what_the_engine_does_and_what_was_checked(told: list[Json]) -> None:
+    loads = [each for each in told if each["phase"] == "LOAD_PHASE_LOAD"]
+    details = list(dict.fromkeys(each.get("detail", "") for each in loads))
+    assert details[0] == "its program starts"
+    assert len(details) >= 4
+    fractions = [each["fraction"] for each in loads if "fraction" in each]
+    assert fractions == sorted(fractions)
+    last = {each["phase"]: each.get("detail", "") for each in told}
+    assert "tokens/s" in last["LOAD_PHASE_WARMUP"]
+    assert last["LOAD_PHASE_CHECK"].startswith("healthy; ")
 
 
 def test_it_stays_in_its_promise_and_takes_what_was_estimated(tiny: Json) -> None:

@@ -25,6 +25,7 @@ from gpud.devices.driver import (
     NVML,
     SIMULATED,
     Aliases,
+    Asking,
     DeviceLost,
     Driver,
     DriverOutdated,
@@ -185,12 +186,12 @@ class Fleet:
         self._unavailable.pop(NVML, None)
         return True
 
-    def inventory(self) -> Inventory:
-        """Every device there is now, with its drivers asked anew."""
+    def inventory(self, asking: Asking) -> Inventory:
+        """Every device there is now, with its drivers asked anew; `asking` as in Driver."""
         found: list[DeviceInfo] = []
         for name, driver in tuple(self._drivers.items()):
             try:
-                found += driver.devices()
+                found += driver.devices(asking)
             except DriverUnavailable as unavailable:
                 del self._drivers[name]
                 driver.close()
@@ -287,7 +288,8 @@ class Helper:
             self._table.scan(now.boottime)
         if listing and not self._wants_list:
             self._send(msgspec.structs.replace(opening, then=self._fleet.may_hang))
-            opening = inventory = self._fleet.inventory()
+            opening = inventory = self._fleet.inventory(self.mark)
+            self.mark("")
             self._devices = inventory.devices
         plan = [info for info in self._devices if self._is_wanted(info.uuid)]
         if self._only:

@@ -10,10 +10,18 @@ from gpud.engines.api_key import ApiKey
 from gpud.engines.command import metrics, sizes, spec
 from gpud.engines.command.program import Looks, ProgramRefused
 from gpud.engines.command.requests import explain_exit, first_request
-from gpud.engines.engine import Command, EngineProgram, Pulse, Readiness, StartRequest, Warmth
-from gpud.engines.llama_command import environment
+from gpud.engines.engine import (
+    Command,
+    EngineProgram,
+    LoadStep,
+    Pulse,
+    Readiness,
+    StartRequest,
+    Warmth,
+)
 from gpud.engines.options.ownership import refuse_others
-from gpud.engines.probe import Answer, Probe, ProbeFailed, ProbeFault
+from gpud.engines.probe import Probe, ProbeFailed
+from gpud.engines.programs.environment import server_environment
 from gpud.models.catalogue import Inspection
 from gpud.models.footprint import DeviceTraits
 from gpud.models.model import CommandSpec, EngineKind, Footprint, Model, ModelOptions
@@ -55,7 +63,7 @@ class CommandEngine:
     def command(self, program: EngineProgram, request: StartRequest) -> Command:
         """Argv and environment as the entry says them. Raises ProgramRefused."""
         told = _spec(request.model)
-        base = environment(request, os.environ.get("LD_LIBRARY_PATH"))
+        base = server_environment(request, os.environ.get("LD_LIBRARY_PATH"))
         return Command(
             argv=spec.arguments(told, request),
             environment=base | spec.own_environment(told, request),
@@ -96,8 +104,7 @@ class CommandEngine:
         try:
             answer = await self._probe.get(endpoint + path, HEALTH_LIMIT_SECONDS)
         except ProbeFailed as failure:
-            silent = {ProbeFault.REFUSED: Readiness.REFUSED, ProbeFault.TIMEOUT: Readiness.LOADING}
-            return silent.get(failure.fault, Readiness.BROKEN)
+            return Readiness.of_silence(failure)
         if told is None or 200 <= answer.status < 300:
             return Readiness.READY
         return Readiness.LOADING if answer.status in _NOT_YET else Readiness.BROKEN
@@ -135,7 +142,7 @@ class CommandEngine:
             answer = await self._probe.get(url, limit_seconds, key)
         else:
             return
-        _check_status(url, answer)
+        answer.granted(url)
 
     async def pulse(self, endpoint: str, key: ApiKey | None = None) -> Pulse | None:
         """What the counters that its entry names tell; None where it names none."""
@@ -148,22 +155,20 @@ class CommandEngine:
             return None
         if answer.status != 200:
             return None
-        return metrics.pulse(answer.body.decode(errors="replace"), told.counters)
+        return metrics.pulse(answer.text, told.counters)
 
     async def in_flight(self, endpoint: str, key: ApiKey | None = None) -> int | None:
         """Requests running and waiting; None: no counter tells. Never raises."""
         pulse = await self.pulse(endpoint, key)
-        if pulse is None or pulse.running is None:
-            return None
-        return pulse.running + (pulse.waiting or 0)
+        return None if pulse is None else pulse.in_flight
 
     def measured_bytes(self, output: tuple[str, ...]) -> int | None:
         """Unknown from its output: the devices tell what its processes use."""
         return None
 
-    def load_fraction(self, output_tail: tuple[str, ...]) -> float | None:
+    def load_step(self, output_tail: tuple[str, ...]) -> LoadStep:
         """Unknown."""
-        return None
+        return LoadStep()
 
     def hopeless(self, output_tail: tuple[str, ...]) -> str:
         """Nothing is known of its output."""
@@ -183,9 +188,3 @@ def _spec(model: Model) -> CommandSpec:
             problem="its entry names no argv; write it into the configuration",
         )
     return model.command
-
-
-def _check_status(url: str, answer: Answer) -> None:
-    if not 200 <= answer.status < 300:
-        detail = f"{answer.status} {answer.body[:200].decode(errors='replace')}"
-        raise ProbeFailed(url=url, fault=ProbeFault.STATUS, detail=detail)

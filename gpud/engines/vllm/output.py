@@ -1,4 +1,4 @@
-"""Pure: what vLLM prints and counts, understood: progress, bytes, pulse, and why it ended."""
+"""Pure: what vLLM prints and counts, understood: bytes, pulse, and why it ended."""
 
 from __future__ import annotations
 
@@ -17,21 +17,6 @@ _LABEL = re.compile(r'(\w+)="([^"]*)"')
 # Tokens that went through a step, then those of prompts that were finished and those given. All of
 # them only grow, so their sum does with any work that is done.
 _WORK: Final = ("iteration_tokens_total_sum", "generation_tokens_total", "prompt_tokens_total")
-
-# Lines in the order in which a start prints them, and how far it then is. Time goes into imports,
-# three times over, more than into the weights of anything small; so these are marks, not shares.
-_MARKS: Final = (
-    (re.compile(r"non-default args:"), 0.2),
-    (re.compile(r"Resolved architecture:"), 0.35),
-    (re.compile(r"Initializing a V1 LLM engine"), 0.45),
-    (re.compile(r"Starting to load model"), 0.5),
-    (re.compile(r"Loading weights took"), 0.8),
-    (re.compile(r"KV cache size:"), 0.9),
-    (re.compile(r"init engine .* took"), 0.95),
-    (re.compile(r"Application startup complete"), 1.0),
-)
-_SHARDS = re.compile(r"Loading safetensors checkpoint shards: +([0-9]{1,3})% Completed")
-_WEIGHTS_FROM, _WEIGHTS_TO = 0.5, 0.8
 
 # It goes on living after these, some for ten minutes, but never becomes ready.
 _HOPELESS: Final = (
@@ -97,18 +82,6 @@ def explain_exit(lines: tuple[str, ...]) -> str:
     return ""
 
 
-def load_fraction(lines: tuple[str, ...]) -> float | None:
-    """How far the start is, 0..1: by the last of the lines that mark it, and shards that came."""
-    for line in reversed(lines):
-        if shards := _SHARDS.search(line):
-            share = min(int(shards[1]), 100) / 100
-            return _WEIGHTS_FROM + share * (_WEIGHTS_TO - _WEIGHTS_FROM)
-        for mark, fraction in _MARKS:
-            if mark.search(line):
-                return fraction
-    return None
-
-
 _MODEL_TOOK = re.compile(r"Model loading took ([0-9.]+) GiB")
 _GRAPHS_TOOK = re.compile(r"Graph capturing finished in .* took (-?[0-9.]+) GiB")
 _CACHE_TOOK = re.compile(r"'kv_cache_memory_bytes': ([0-9]+)")
@@ -137,7 +110,8 @@ def covered(lines: tuple[str, ...]) -> Covered | None:
         return None
     cache = [int(found[1]) for line in lines if (found := _CACHE_TOOK.search(line))]
     what = {FootprintWhat.WEIGHTS} | ({FootprintWhat.KV_CACHE} if cache else set())
-    return Covered(what=frozenset(what), bytes=round(max(weights) * GIB) + max(cache, default=0))
+    took = round(max(weights) * GIB)
+    return Covered(what=frozenset(what), bytes=took + max(cache, default=0), weights_bytes=took)
 
 
 def _samples(metrics: str) -> dict[str, list[tuple[dict[str, str], float]]]:

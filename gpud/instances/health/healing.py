@@ -31,6 +31,7 @@ class GivenUp(enum.Enum):
     RESTART_LOOP = "restart_loop"
     OOM = "oom"
     FILE_REPLACED = "file_replaced"
+    MODEL_GONE = "model_gone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,12 +12,12 @@ import msgspec
 import structlog
 
 from gpud.devices.snapshot import DeviceKind, Sample, Snapshot
-from gpud.engines.engine import Covered
 from gpud.errors import EngineMissing
 from gpud.events import Event
 from gpud.instances.health.vital import Verdict
 from gpud.instances.instance import InstanceState
 from gpud.instances.measuring.estimator import Beside, Estimator
+from gpud.instances.measuring.telling import UNTOLD, Told
 from gpud.ledger.change import Change
 from gpud.models.catalogue import Inspection
 from gpud.models.footprint import DeviceTraits
@@ -45,18 +45,6 @@ SETTLED_SECONDS: Final = 60.0
 RISE_SHARE: Final = 0.01  # less is not worth a write
 _LESS: Final = (Verdict.DEGRADED, Verdict.SLEEPING, Verdict.STUCK)
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """The engine's word of what it allocated.
-
-    `engine_bytes` None: it did not tell, so all of its processes count. `covered` None: what it
-    told is of all of its buffers.
-    """
-
-    engine_bytes: int | None
-    covered: Covered | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -152,7 +140,7 @@ def _look(life: Life, watched: Watched, snapshot: Snapshot) -> None:
         worth_it = watched.most_bytes > known * (1 + RISE_SHARE)
     if worth_it:
         watched.recorded_bytes = watched.most_bytes
-        _record(life, watched, Told(engine_bytes=None))
+        _record(life, watched, UNTOLD)
 
 
 def _is_not_itself(life: Life) -> bool:

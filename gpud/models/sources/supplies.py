@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from gpud.clock import Clock
 from gpud.models.catalogue import Catalogue
-from gpud.models.sources import checksums, fetching, registered
+from gpud.models.sources import checksums, fetching, registered, remains
 from gpud.models.sources.checksums import Checksums
 from gpud.models.sources.entry import Places
 from gpud.models.sources.fetching import Fetching
 from gpud.models.sources.jobs import Jobs
 from gpud.models.sources.registered import Commit, Registry
 from gpud.models.sources.transfer.download import Terms
-from gpud.store import Row
+from gpud.store import Committed, Row
 
 # A disk and a network are shared anyway: more at once would only make each one later.
 DOWNLOADS_AT_ONCE = 4
@@ -51,13 +52,14 @@ class Supplies:
         """What an earlier life of the daemon knew; `read_rows` has the records of a kind."""
         self.registry.restore(read_rows(registered.ROW_KIND))
         self._checksums.restore(read_rows(checksums.ROW_KIND))
-        self.fetching.restore(read_rows(fetching.ROW_KIND))
+        self.fetching.restore(read_rows(fetching.ROW_KIND), read_rows(remains.BEGUN_ROW))
 
     async def sweep(self) -> None:
         """Remove what an earlier life of the daemon was to, and did not come to."""
         await self.fetching.sweep(self.registry.wants)
 
-    def _keep(self, rows: tuple[Row, ...]) -> None:
+    def _keep(self, rows: tuple[Row, ...]) -> asyncio.Future[Committed] | None:
         """Sums only save time: a full disk keeps its room for releases."""
-        if self._keeping.is_writable():
-            _ = self._keeping.commit((), rows, lambda: None)
+        if not self._keeping.is_writable():
+            return None
+        return self._keeping.commit((), rows, lambda: None)
