@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from gpud.access.identity import CALLER, DEED
@@ -29,6 +29,7 @@ from gpud.rpc.reservation_messages import MAX_WAIT_SECONDS, priority_from, shari
 from gpud.rpc.reservations import call_of
 from gpud.rpc.sleeping import SleepMethods
 from gpud.rpc.view import View
+from gpud.units import format_size
 from gpud.v1 import instances_pb2 as pb
 from gpud.v1 import instances_pb2_grpc
 from gpud.v1.reservations_pb2 import SHARING_EXCLUSIVE
@@ -211,8 +212,14 @@ class Instances(
                 options_ignored=found.options_ignored,
             ),
             phase=pb.LOAD_PHASE_ALLOCATE,
-            detail="only validated: nothing was promised",
+            detail=self._would_be(found.devices, found.footprint.total_bytes),
         )
+
+    def _would_be(self, uuids: Sequence[str], bytes_each: int) -> str:
+        samples = {sample.info.uuid: sample.info.alias for sample in self._view.samples()}
+        where = ", ".join(samples.get(uuid, uuid) for uuid in uuids)
+        each = " each" if len(uuids) > 1 else ""
+        return f"{format_size(bytes_each)}{each} would be promised on {where}; nothing was"
 
     def _stop(self, name: str, request: pb.UnloadModelRequest, *, again: bool) -> None:
         """Order the stop.
