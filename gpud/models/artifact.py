@@ -175,7 +175,7 @@ _KINDS: Final = {
 
 def _words(error: OSError, roots: Sequence[Path]) -> str:
     if isinstance(error, FileNotFoundError):
-        return "no such file under the model roots"
+        return "is missing under the model roots"
     if isinstance(error, PermissionError):
         return "cannot be read: permission denied; make it readable for the user gpud runs as"
     if error.errno == errno.EXDEV:

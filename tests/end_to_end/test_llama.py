@@ -100,7 +100,7 @@ async def test_validate_only_promises_nothing(daemon: Gpud) -> None:
         before = await books(api)
         (told,) = await load_messages(api, validate_only=True)
         assert told.instance.footprint.total_bytes > 0
-        assert told.detail.endswith(" would be promised on gpu0; nothing was")
+        assert told.detail.endswith(" would be promised on host; nothing was")
         huge = pb.LoadModelRequest(
             model="tiny",
             devices=["gpu0"],

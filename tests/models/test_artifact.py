@@ -187,8 +187,8 @@ def test_missing_empty_unreadable_and_looping_files_are_told_apart(
     (root / "empty.gguf").touch()
     (root / "loop.gguf").symlink_to("loop.gguf")
     (root / "dangling.gguf").symlink_to("nowhere.gguf")
-    assert "no such file" in refusal("absent.gguf", root)
-    assert "no such file" in refusal("dangling.gguf", root)
+    assert "is missing" in refusal("absent.gguf", root)
+    assert "is missing" in refusal("dangling.gguf", root)
     assert refusal("empty.gguf", root) == "is empty"
     assert "cannot be opened" in refusal("loop.gguf", root)
     assert "Not a directory" in refusal("a.gguf/b.gguf", root)
