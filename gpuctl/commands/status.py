@@ -9,7 +9,7 @@ from gpuctl.client import PAGE_SIZE
 from gpuctl.messages import known, seconds_of, to_plain, word
 from gpuctl.render import TERMINAL_WIDTH
 from gpuctl.tables import Column, clean, paint, toned
-from gpuctl.units import UNKNOWN, compact_size, span_text, used_of
+from gpuctl.units import UNKNOWN, compact_size, size_text, span_text, used_of
 from gpud.v1.devices_pb2 import Device, DeviceHealth, ListDevicesRequest, Thermal
 from gpud.v1.instances_pb2 import (
     HealthVerdict,
@@ -17,7 +17,7 @@ from gpud.v1.instances_pb2 import (
     InstanceState,
     ListInstancesRequest,
 )
-from gpud.v1.node_pb2 import GetNodeRequest, Node, TlsStatus
+from gpud.v1.node_pb2 import Engine, GetNodeRequest, Node, TlsStatus
 from gpud.v1.reservations_pb2 import (
     ListReservationsRequest,
     Reservation,
@@ -115,7 +115,21 @@ def _instance_why(instance: Instance) -> str:
     """Why it failed, waits to be started again, or does not serve as it should."""
     is_down = instance.state == InstanceState.INSTANCE_STATE_BACKOFF
     unwell = is_down or instance.health.verdict in _UNWELL
-    return instance.failure.message or (instance.health.reason if unwell else "")
+    return instance.failure.message or "; ".join(
+        filter(None, (overuse_text(instance), instance.health.reason if unwell else ""))
+    )
+
+
+def overuse_text(instance: Instance) -> str:
+    """That it holds more than it was promised; empty where it does not."""
+    over = known(instance, "overuse_bytes")
+    return f"it holds {size_text(over)} more than it was promised" if over else ""
+
+
+def _refuses_asleep(instance: Instance) -> bool:
+    """Whether it sleeps until somebody wakes it; a llama-server wakes when it is asked."""
+    by_itself = instance.sleeping and instance.engine == Engine.ENGINE_LLAMA_CPP
+    return not by_itself and (instance.sleeping or instance.HasField("sleep"))
 
 
 def _instance_memory(instance: Instance) -> str:
@@ -126,12 +140,18 @@ def _instance_memory(instance: Instance) -> str:
 
 
 def _instance_state(instance: Instance) -> str:
-    """With its place in the queue (QUEUED 2), and where it does not serve as it should."""
+    """With its place in the queue (QUEUED 2), and how it does not serve, or use, as it should."""
+    marks = [word(instance, "state")]
     position = known(instance, "queue_position")
-    state = word(instance, "state")
+    if position is not None:
+        marks.append(str(position))
     if instance.health.verdict in _UNWELL:
-        return f"{state} {word(instance.health, 'verdict')}"
-    return state if position is None else f"{state} {position}"
+        marks.append(word(instance.health, "verdict"))
+    elif _refuses_asleep(instance):
+        marks.append("ASLEEP")
+    if known(instance, "overuse_bytes"):
+        marks.append("OVERUSE")
+    return " ".join(marks)
 
 
 INSTANCE_COLUMNS: tuple[Column[Instance], ...] = (
@@ -204,24 +224,25 @@ class Status:
         }
 
     def lines(self, session: Session) -> list[str]:
-        """For people; fits 80 columns."""
+        """For people; fits the terminal, and 80 columns are enough."""
         output = session.output
         now = session.now()
         lines = [self._node_line(now, color=output.color)]
         if self._node.HasField("tls"):
             told = tls_lines(self._node.tls, now)
             lines += [toned(line, tone) if output.color and tone else line for line, tone in told]
+        lines += [toned(line, "yellow") if output.color else line for line in self._orphans()]
         lines.append("")
         if self._devices:
-            table = output.table(DEVICE_COLUMNS, width=TERMINAL_WIDTH)
+            table = output.table(DEVICE_COLUMNS, width=output.room)
             lines += table.lines(self._devices)
         else:
             lines.append("no devices")
-        lines += self._device_problems()
+        lines += self._device_problems(output.room)
         if self._instances:
-            table_of_instances = output.table(INSTANCE_COLUMNS, width=TERMINAL_WIDTH)
+            table_of_instances = output.table(INSTANCE_COLUMNS, width=output.room)
             lines += ["", *table_of_instances.lines(self._instances)]
-            lines += self._instance_problems()
+            lines += self._instance_problems(output.room)
         return [*lines, "", self._reservation_line()]
 
     def _node_line(self, now: float, *, color: bool) -> str:
@@ -231,16 +252,22 @@ class Status:
         why = f" ({clean(node.state_reason)})" if node.state_reason else ""
         return f"{clean(node.hostname)}  gpud {clean(node.version)}  {shown}{why}  up {up}"
 
-    def _device_problems(self) -> list[str]:
+    def _orphans(self) -> list[str]:
+        """That processes were left behind, which show as foreign bytes at most."""
+        count = known(self._node, "orphan_count") or 0
+        plural = "" if count == 1 else "s"
+        return [f"{count} orphan{plural}: see `gpuctl orphans`"] if count else []
+
+    def _device_problems(self, width: int | None) -> list[str]:
         return [
-            _cut(f"{device.alias}: {why}")
+            _cut(f"{device.alias}: {why}", width)
             for device in self._devices
             if (why := device_why(device))
         ]
 
-    def _instance_problems(self) -> list[str]:
+    def _instance_problems(self, width: int | None) -> list[str]:
         return [
-            _cut(f"{instance.name.removeprefix('instances/')}: {why}")
+            _cut(f"{instance.name.removeprefix('instances/')}: {why}", width)
             for instance in self._instances
             if (why := _instance_why(instance))
         ]
@@ -283,7 +310,7 @@ def tls_lines(tls: TlsStatus, now: float) -> Iterator[tuple[str, str]]:
             yield line, "yellow"
 
 
-def _cut(line: str) -> str:
+def _cut(line: str, width: int | None) -> str:
     """A line that fits; `gpuctl show` has the whole of it."""
     text = clean(line)
-    return text if len(text) <= TERMINAL_WIDTH else f"{text[: TERMINAL_WIDTH - 1]}…"
+    return text if width is None or len(text) <= width else f"{text[: width - 1]}…"

@@ -137,7 +137,8 @@ class Pulse:
     """What a server's own counters say. None: it does not tell.
 
     `progress` grows with the work that is done (tokens, steps) and with nothing else, so that two
-    readings tell a busy server from a stuck one. `waiting` are requests without a slot.
+    readings tell a busy server from a stuck one. `waiting` are requests without a slot. One that
+    is `sleeping` and does not wake when asked refuses requests until it is woken.
     """
 
     running: int | None = None
@@ -147,6 +148,7 @@ class Pulse:
     tokens: float | None = None  # given since it started; what its speed is made of
     kv_used_fraction: float | None = None
     sleeping: bool = False
+    wakes_when_asked: bool = True
     holds_contexts: bool = False  # of its users, in its slots: a request of ours would cost one
 
     @property

@@ -333,8 +333,13 @@ class Load:
             )
         if measured is not None:
             self._life.note(engine_bytes=measured)
-        taken = "its devices will tell what is" if measured is None else format_size(measured)
-        self._life.show(detail=f"healthy; {taken} taken of {format_size(promised)}")
+        of = f"of the {format_size(promised)} promised"
+        told_size = (
+            "its devices will tell what it uses"
+            if measured is None
+            else f"its buffers come to {format_size(measured)}"
+        )
+        self._life.show(detail=f"healthy; {told_size} {of}")
         self._check_locked()
         self._house.list_soon()
 

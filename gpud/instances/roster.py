@@ -58,6 +58,14 @@ class LoadRequest:
     pinned: bool | None = None
 
 
+class ModelNotLoaded(InstanceNotFound):
+    """The catalogue has the model, and none of its instances lives; `name` is the model's id."""
+
+    def __str__(self) -> str:
+        why = f"it is not loaded; `gpuctl load {self.name}` loads it"
+        return f"cannot find an instance of models/{self.name}: {why}"
+
+
 class Roster:
     """The owner of every instance; each is run by one task of `run`."""
 
@@ -82,6 +90,7 @@ class Roster:
             tasks.create_task(learning.watch(self._house, self._lives), name="measuring")
             await Recovery(self._house, self._lives, self._add, self._start).run()
             recovered.set()
+            tasks.create_task(self.orphans.note(), name="orphans")
             await self._closing.wait()
 
     @asynccontextmanager
@@ -331,7 +340,7 @@ class Roster:
             if life.instance.model == model and not life.instance.ended
         ]
         if not running:
-            raise InstanceNotFound(name=f"models/{model}")
+            raise ModelNotLoaded(name=model)
         if len(running) > 1:
             names = ", ".join(instance.name for instance in running)
             raise OptionInvalid(

@@ -181,7 +181,7 @@ class Catalogue:
 
         Raises ModelFileInvalid; ModelContentInvalid where they are no model; ThreadRefused.
         """
-        key = (model.engine, model.path, model.mmproj, model.kind)
+        key = _key(model)
         seen = self._seen.pop(key, None)
         if seen is not None:
             self._seen[key] = seen  # the last that will be forgotten
@@ -191,6 +191,14 @@ class Catalogue:
         while len(self._seen) > MAX_SEEN:
             del self._seen[next(iter(self._seen))]
         return found
+
+    def kind_of(self, model: Model) -> ModelKind | None:
+        """What it is for: as its entry says, or its files when they were last read.
+
+        No file is opened; None: nobody has read them since the start.
+        """
+        seen = self._seen.get(_key(model))
+        return model.kind or (seen.kind if seen is not None else None)
 
     async def hold(self, model: Model, seen: Inspection) -> HeldFiles:
         """Open the files that were inspected and no others, for an engine to inherit.
@@ -226,6 +234,11 @@ class Catalogue:
         except OSError as error:
             problem = f"cannot be read: {error.strerror}"
         raise ModelFileInvalid(model=model.name, path=path, problem=problem)
+
+
+def _key(model: Model) -> tuple[EngineKind, str, str, ModelKind | None]:
+    """Entries with the same key have the same files, read alike."""
+    return model.engine, model.path, model.mmproj, model.kind
 
 
 def inspect_files(model: Model, roots: Sequence[Path], seen: Inspection | None) -> Inspection:

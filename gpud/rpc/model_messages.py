@@ -32,12 +32,13 @@ MAX_URL = 2048
 
 
 def listed(model: Model, house: House) -> pb.Model:
-    """What an entry says, no file looked at."""
+    """What an entry says, and what is known of its files already; none is looked at."""
     created = house.registry.create_wall(model.id) if house.registry and model.owner else None
+    kind = house.catalogue.kind_of(model)
     message = pb.Model(
         name=model.name,
         engine=f"ENGINE_{model.engine.name}",
-        kind=f"MODEL_KIND_{model.kind.name}" if model.kind else None,
+        kind=f"MODEL_KIND_{kind.name}" if kind is not None else None,
         options=messages.options(model.options),
         files=[pb.ModelFile(path=model.path)] if model.path else [],
         profile=model.profile,

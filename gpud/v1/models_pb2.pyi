@@ -219,20 +219,22 @@ class FootprintItem(_message.Message):
     def __init__(self, what: _Optional[_Union[FootprintWhat, str]] = ..., bytes: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
 
 class Footprint(_message.Message):
-    __slots__ = ("items", "total_bytes", "margin_bytes", "confidence", "past_error", "device")
+    __slots__ = ("items", "total_bytes", "margin_bytes", "confidence", "past_error", "device", "past_error_of")
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
     MARGIN_BYTES_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     PAST_ERROR_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
+    PAST_ERROR_OF_FIELD_NUMBER: _ClassVar[int]
     items: _containers.RepeatedCompositeFieldContainer[FootprintItem]
     total_bytes: int
     margin_bytes: int
     confidence: Confidence
     past_error: float
     device: str
-    def __init__(self, items: _Optional[_Iterable[_Union[FootprintItem, _Mapping]]] = ..., total_bytes: _Optional[int] = ..., margin_bytes: _Optional[int] = ..., confidence: _Optional[_Union[Confidence, str]] = ..., past_error: _Optional[float] = ..., device: _Optional[str] = ...) -> None: ...
+    past_error_of: str
+    def __init__(self, items: _Optional[_Iterable[_Union[FootprintItem, _Mapping]]] = ..., total_bytes: _Optional[int] = ..., margin_bytes: _Optional[int] = ..., confidence: _Optional[_Union[Confidence, str]] = ..., past_error: _Optional[float] = ..., device: _Optional[str] = ..., past_error_of: _Optional[str] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")

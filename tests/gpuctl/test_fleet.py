@@ -50,6 +50,7 @@ def fleet(
         yield [daemon, second]
 
 
+@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize("command", ["devices", "reservations", "instances", "events"])
 def test_one_table_with_the_node_first(
     command: str, fleet: list[FakeDaemon], gpuctl: Gpuctl, golden: Golden
@@ -60,11 +61,13 @@ def test_one_table_with_the_node_first(
     assert ended.out.startswith("NODE ")
 
 
+@pytest.mark.usefixtures("terminal")
 def test_a_table_of_devices_fits_80_columns(fleet: list[FakeDaemon], gpuctl: Gpuctl) -> None:
     assert max(map(len, gpuctl("devices --all-nodes").out.splitlines())) <= 80
     assert max(map(len, gpuctl("devices --all-nodes -o wide").out.splitlines())) > 80
 
 
+@pytest.mark.usefixtures("terminal")
 def test_what_is_no_table_stands_under_its_node(
     fleet: list[FakeDaemon], gpuctl: Gpuctl, home: Path, golden: Golden
 ) -> None:

@@ -96,6 +96,26 @@ def test_an_instance_is_shown_with_the_options_that_have_no_effect(
     assert re.search("^options ignored: +gpu_layers: no effect on host alone$", shown, re.M)
 
 
+def test_how_far_off_an_estimate_was_is_a_percentage(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    instance = samples.instance()
+    for error, told in ((0.000498989, "+0.0%"), (3.02112, "+302.1%"), (-0.25, "-25.0%")):
+        instance.footprint.past_error = error
+        daemon.answers["GetInstance"] = GetInstanceResponse(instance=instance)
+        shown = gpuctl("show", "instances/tiny-7f3k").out
+        assert re.search(rf"^ *past error: +{re.escape(told)}$", shown, re.M)
+
+
+def test_what_an_instance_holds_too_much_is_shown_where_it_does(
+    gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    instance = samples.instance()
+    assert "overuse" not in gpuctl("show", "instances/tiny-7f3k").out
+    instance.overuse_bytes = 97 * samples.MIB
+    daemon.answers["GetInstance"] = GetInstanceResponse(instance=instance)
+    shown = gpuctl("show", "instances/tiny-7f3k").out
+    assert re.search("^overuse: +97 MiB$", shown, re.M)
+
+
 def test_show_prints_the_bare_noun(gpuctl: Gpuctl) -> None:
     assert json.loads(gpuctl("show", "r-4m2k", "-o", "json").out)["name"] == "reservations/r-4m2k"
 

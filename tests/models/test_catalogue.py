@@ -55,6 +55,17 @@ async def test_a_model_is_inspected_once_and_again_after_it_changed(tmp_path: Pa
     assert len(second.architecture.layers) == 1
 
 
+async def test_a_kind_is_known_without_a_look_once_its_file_was_read(tmp_path: Path) -> None:
+    phantoms.write_tiny(tmp_path / "a.gguf")
+    model = entry("a.gguf")
+    shelf = catalogue(tmp_path, model)
+    assert shelf.kind_of(model) is None
+    await shelf.inspect(model)
+    (tmp_path / "a.gguf").unlink()
+    assert shelf.kind_of(model) is ModelKind.CHAT
+    assert shelf.kind_of(replace(model, kind=ModelKind.RERANK)) is ModelKind.RERANK
+
+
 async def test_only_so_many_inspections_are_kept_those_asked_for_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,6 +144,7 @@ def pulse(metrics: str) -> Pulse:
         tokens=total("generation_tokens_total"),
         kv_used_fraction=max(used, default=None),
         sleeping=bool(asleep) and min(asleep) == 0,
+        wakes_when_asked=False,
     )
 
 

@@ -34,6 +34,7 @@ from gpud.instances.instance import InstanceState, LoadPhase
 from gpud.instances.life import Life
 from gpud.instances.lifecycle import Happening
 from gpud.instances.load import TAIL_LINES, Load, engine_exited
+from gpud.instances.measuring import learning
 from gpud.instances.race import unless
 from gpud.instances.sleeping.sleeping import found_asleep
 from gpud.instances.starting.admission import ContextsRefused, HostExhausted, MemoryTaken
@@ -90,6 +91,8 @@ class Keeping:
             lost, life.lost = life.lost, None
             raise lost
         if life.instance.state is InstanceState.READY:
+            if life.tree is not None and life.watched is None:
+                await unless(self._learn_on(), life.tree.engine_gone())
             return
         if life.instance.state is not InstanceState.BACKOFF and life.tree is not None:
             await self._load.go_on(life.tree)
@@ -98,6 +101,12 @@ class Keeping:
         await self._wait_out()
         await self._until_devices_take_it()
         await self._return.run()
+
+    async def _learn_on(self) -> None:
+        """What an adopted one takes is learned as of any other, where its files can be read."""
+        with suppress(GpudError):
+            seen = await self._load.inspect()
+            learning.resumed(self._life, self._load.estimator, seen)
 
     async def _watch(self) -> None:
         """Until its engine ends. Raises EngineExited, EngineStuck."""

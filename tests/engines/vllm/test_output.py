@@ -108,6 +108,7 @@ def test_a_server_that_sleeps_says_so() -> None:
     text = 'vllm:engine_sleep_state{engine="0",model_name="t",sleep_state="%s"} %s.0'
     asleep = "\n".join(text % (state, int(state != "awake")) for state in ("awake", "discard_all"))
     assert output.pulse(asleep).sleeping
+    assert not output.pulse(asleep).wakes_when_asked, "it answers a request with 503"
     assert not output.pulse(asleep.replace("} 0.0", "} 1.0")).sleeping
 
 
