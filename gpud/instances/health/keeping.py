@@ -91,6 +91,8 @@ class Keeping:
             lost, life.lost = life.lost, None
             raise lost
         if life.instance.state is InstanceState.READY:
+            # An adopted one: what it prints from now on tells why it ends, should it end at once.
+            life.served_from = life.served_from or here(life.folder)
             if life.tree is not None and life.watched is None:
                 await unless(self._learn_on(), life.tree.engine_gone())
             return
@@ -112,7 +114,7 @@ class Keeping:
         """Until its engine ends. Raises EngineExited, EngineStuck."""
         life = self._life
         assert life.tree is not None  # noqa: S101 — what is READY runs
-        life.served_from = here(life.folder)
+        life.served_from = life.served_from or here(life.folder)
         await found_asleep(life)
         exit_ = await unless(Watch(life, self._load).run(), life.tree.engine_gone())
         if exit_ is not None:
