@@ -92,6 +92,19 @@ class Probe(Protocol):
         ...
 
 
+async def asked(
+    probe: Probe,
+    endpoint: str,
+    request: tuple[str, Mapping[str, Any]],
+    limit_seconds: float,
+    key: ApiKey | None,
+) -> Answer:
+    """What came of a request, its path and its body, that was done (2xx). Raises ProbeFailed."""
+    path, body = request
+    url = endpoint + path
+    return (await probe.post_json(url, body, limit_seconds, key)).granted(url)
+
+
 class HttpProbe:
     """HTTP/1.1 over asyncio's streams, for literal loopback addresses alone.
 

@@ -51,7 +51,7 @@ def etcd() -> Path:
     try:
         return find()
     except NoEtcd as error:
-        pytest.skip(str(error))
+        pytest.skip(str(error))  # neither here nor to be had from the packages of this system
 
 
 @pytest.fixture

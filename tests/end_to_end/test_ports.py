@@ -40,7 +40,7 @@ listener = socket.socket()
 listener.bind(("127.0.0.1", int(sys.argv[1])))
 listener.listen()
 if os.fork() == 0:
-    time.sleep(300)
+    time.sleep(300)  # holds the port until it is ended
     os._exit(0)
 print("the weights are damaged", flush=True)
 sys.exit(3)

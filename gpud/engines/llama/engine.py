@@ -21,7 +21,7 @@ from gpud.engines.engine import (
     Warmth,
 )
 from gpud.engines.llama import command, options, output
-from gpud.engines.probe import Answer, Probe, ProbeFailed
+from gpud.engines.probe import Probe, ProbeFailed, asked
 from gpud.engines.programs.asking import Asking, ask
 from gpud.engines.programs.environment import bare_environment, server_environment
 from gpud.errors import EngineMissing
@@ -138,7 +138,7 @@ class LlamaCpp:
     ) -> Warmth:
         """Make it produce first tokens (or an embedding). Raises ProbeFailed."""
         request = _first_request(model, embedding=bool(options_.embedding), tokens=WARM_UP_TOKENS)
-        answer = await self._ask(endpoint, request, WARM_UP_LIMIT_SECONDS, key)
+        answer = await asked(self._probe, endpoint, request, WARM_UP_LIMIT_SECONDS, key)
         return _warmth(answer.object.get("timings"))
 
     async def probe(
@@ -150,18 +150,7 @@ class LlamaCpp:
         if request[0].endswith("/completions"):
             # The first token of its vocabulary, without a template around it.
             request = "/completion", {"prompt": [0], "n_predict": 1, "cache_prompt": False}
-        await self._ask(endpoint, request, PROBE_LIMIT_SECONDS, key)
-
-    async def _ask(
-        self,
-        endpoint: str,
-        request: tuple[str, dict[str, Any]],
-        limit_seconds: float,
-        key: ApiKey | None,
-    ) -> Answer:
-        path, body = request
-        url = endpoint + path
-        return (await self._probe.post_json(url, body, limit_seconds, key)).granted(url)
+        await asked(self._probe, endpoint, request, PROBE_LIMIT_SECONDS, key)
 
     async def pulse(self, endpoint: str, key: ApiKey | None = None) -> Pulse | None:
         """What its counters say; asking for them does not wake a server that sleeps."""

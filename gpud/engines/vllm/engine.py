@@ -18,7 +18,7 @@ from gpud.engines.engine import (
     StartRequest,
     Warmth,
 )
-from gpud.engines.probe import Answer, Probe, ProbeFailed
+from gpud.engines.probe import Probe, ProbeFailed, asked
 from gpud.engines.vllm import command, options, output, starting
 from gpud.engines.vllm.program import Programs
 from gpud.models.catalogue import Inspection
@@ -127,7 +127,7 @@ class Vllm:
         """
         before = await self._speed(endpoint, key)
         request = _request(model, embedding=bool(options_.embedding), tokens=WARM_UP_TOKENS)
-        answer = await self._ask(endpoint, request, WARM_UP_LIMIT_SECONDS, key)
+        answer = await asked(self._probe, endpoint, request, WARM_UP_LIMIT_SECONDS, key)
         warmth = output.warmth(before, await self._speed(endpoint, key))
         first = warmth.time_to_first_token_seconds
         prompt = output.prompt_tokens(answer.object)
@@ -157,7 +157,7 @@ class Vllm:
     ) -> None:
         """Have it produce one token (or an embedding), when it is idle. Raises ProbeFailed."""
         request = _request(model, embedding=bool(options_.embedding), tokens=1)
-        await self._ask(endpoint, request, PROBE_LIMIT_SECONDS, key)
+        await asked(self._probe, endpoint, request, PROBE_LIMIT_SECONDS, key)
 
     async def pulse(self, endpoint: str, key: ApiKey | None = None) -> Pulse | None:
         """What its counters say; asking for them does not wake a server that sleeps."""
@@ -237,17 +237,6 @@ class Vllm:
 
     async def _speed(self, endpoint: str, key: ApiKey | None) -> output.Speed | None:
         return output.speed(await self._metrics(endpoint, key) or "")
-
-    async def _ask(
-        self,
-        endpoint: str,
-        request: tuple[str, dict[str, Any]],
-        limit_seconds: float,
-        key: ApiKey | None,
-    ) -> Answer:
-        path, body = request
-        url = endpoint + path
-        return (await self._probe.post_json(url, body, limit_seconds, key)).granted(url)
 
 
 def _model(inspection: Inspection | None) -> HfModel:
