@@ -30,7 +30,7 @@ def main() -> None:
 
 def run(arguments: Sequence[str], now: Callable[[], float] = time.time) -> int:
     """Run one command line; its exit code. Never raises, never shows a traceback unasked."""
-    session = Session(now)
+    session = Session(now, arguments)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # A terminal that knows no "…" shows a "?", rather than ending the command.

@@ -136,6 +136,19 @@ def _all_nodes() -> click.Option:
     )
 
 
+# What llama-server and vLLM call it, where that is too far from our name to be guessed, or nearer
+# to another's: --ctx resembles --context, which names a gpud.
+_ENGINES_WORDS = {
+    "ctx": "--context-length",
+    "ctx-size": "--context-length",
+    "max-model-len": "--context-length",
+    "n-gpu-layers": "--gpu-layers",
+    "batch-size": "--batch",
+    "ubatch-size": "--ubatch",
+    "flash-attn": "--flash-attention",
+}
+
+
 class Command(click.Command):
     """A command that takes the global options too, unless it has one of that name for itself.
 
@@ -151,6 +164,17 @@ class Command(click.Command):
         self.params += [option for option in global_options() if option.name not in taken]
         if fans_out:
             self.params.append(_all_nodes())
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does it; an engine's word for an option of ours gets ours as advice."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            ours = _ENGINES_WORDS.get(error.option_name.lstrip("-"))
+            if ours is None or not any(ours in parameter.opts for parameter in self.params):
+                raise
+            said = f"No such option {error.option_name!r}. Did you mean {ours!r}?"
+            raise click.UsageError(said, ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it, unless its results cannot take the form that was asked for."""

@@ -22,7 +22,7 @@ Noun = TypeVar("Noun", bound="Message")
 def terminal_width(stream: TextIO) -> int:
     """Columns of the terminal that this very stream is; 80 where it is none, or does not tell."""
     try:
-        if not stream.isatty():
+        if not is_terminal(stream):
             return TERMINAL_WIDTH
         told = os.environ.get("COLUMNS", "")
         columns = int(told) if told.isdecimal() else 0
@@ -44,6 +44,14 @@ def knows_unicode(stream: TextIO) -> bool:
     return (stream.encoding or "").lower().replace("-", "").startswith("utf")
 
 
+def is_terminal(stream: TextIO) -> bool:
+    """Whether somebody looks at what is written there."""
+    try:
+        return stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
 class Output:
     """Writes what a command found. Single nouns bare, lists wrapped, streams a message a line."""
 
@@ -58,8 +66,13 @@ class Output:
 
     @property
     def room(self) -> int | None:
-        """How wide a table may be; None: as wide as it gets, with -o wide."""
-        return None if self.form == "wide" else terminal_width(sys.stdout)
+        """How wide a table may be; None: as wide as it gets, with -o wide and where no eye reads.
+
+        Nobody can widen a pipe or a file, and what was cut for one would be lost.
+        """
+        if self.form == "wide" or not is_terminal(sys.stdout):
+            return None
+        return terminal_width(sys.stdout)
 
     def one(
         self, noun: Noun, columns: Sequence[Column[Noun]], *, width: int | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -35,8 +35,12 @@ class Settings:
 class Session:
     """The settings as they are read, and the client and the output made from them when needed."""
 
-    def __init__(self, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, now: Callable[[], float] = time.time, arguments: Sequence[str] = ()
+    ) -> None:
         self.settings = Settings()
+        # The words of the command line, for advice that repeats them.
+        self.arguments = arguments
         # Seconds since the epoch, for ages and for `--since`.
         self.now = now
 
@@ -46,7 +50,7 @@ class Session:
 
     def at(self, context: Context, output: Output) -> Session:
         """The same command on a node of its own, whose results go elsewhere."""
-        session = Session(self.now)
+        session = Session(self.now, self.arguments)
         session.settings = self.settings
         session.context, session.output = context, output
         return session

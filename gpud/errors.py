@@ -160,8 +160,7 @@ class VramInsufficient(GpudError):
 
     def __str__(self) -> str:
         many = f" on each of {self.device_count} devices" if self.device_count > 1 else ""
-        none = "there is no device of the kind asked for"
-        shown = "; ".join(str(shortage) for shortage in self.shortages[:8]) or none
+        shown = "; ".join(str(shortage) for shortage in self.shortages[:8])
         more = f"; and {len(self.shortages) - 8} more" if len(self.shortages) > 8 else ""
         too_many = self.device_count > len(self.shortages)
         fewer = f"for at most {len(self.shortages)} devices, or `gpuctl devices` shows which"

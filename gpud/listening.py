@@ -264,10 +264,18 @@ def _check_listen(config: Config) -> tuple[str, int]:
 def _host_and_port(key: str, listen: str) -> tuple[str, int]:
     """The host without brackets, `localhost` as its address, and the port."""
     host, _, port = listen.rpartition(":")
+    is_number = port.isascii() and port.isdecimal() and len(port) <= 5
+    is_port = is_number and int(port) < 65536
     require(
-        bool(host) and port.isascii() and port.isdecimal() and 0 < int(port) < 65536,
+        bool(host) and is_port,
         key,
         f"{listen!r} is not HOST:PORT; write for example 127.0.0.1:50551",
+    )
+    require(
+        int(port) > 0,
+        key,
+        f"{listen!r} leaves the port to chance, and nobody would know where to ask; write one "
+        "of 1 to 65535",
     )
     bare = host.strip("[]")
     return "127.0.0.1" if bare == "localhost" else bare, int(port)

@@ -1,4 +1,4 @@
-"""Fixtures only; the ladder that the tests stand on is in README.md."""
+"""What all rooms share; the ladder that the tests stand on is in README.md."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.real_engine import MISSING, find_server, write_tiny
 from tests.real_prometheus import MISSING as NO_PROMETHEUS
 from tests.real_prometheus import find_prometheus
 from tests.running import Api, Gpud, calling, ghostly
+
+# How long an example takes is the machine's affair: its default is a failure after 200 ms.
+settings.register_profile("gpud", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("gpud")
 
 
 @pytest.hookimpl(wrapper=True)

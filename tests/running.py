@@ -29,8 +29,10 @@ from gpud.v1 import (
 )
 
 GIB = 1024**3
-START_SECONDS = 20.0
-STOP_SECONDS = 15.0
+# Only to end a hang: a host may be slow, and busy.
+START_SECONDS = 60.0
+STOP_SECONDS = 60.0
+RECONNECT_MILLISECONDS = 100
 
 
 @dataclass(kw_only=True)
@@ -202,7 +204,12 @@ async def calling(gpud: Gpud) -> Any:
     """An Api over a channel of its own."""
     # Of its own to the last: a channel to a daemon that was killed would share its waiting time
     # before the next attempt with this one.
-    options = [("grpc.use_local_subchannel_pool", 1)]
+    # And while that is not there yet, it is tried again soon, not after seconds.
+    options = [
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.initial_reconnect_backoff_ms", RECONNECT_MILLISECONDS),
+        ("grpc.max_reconnect_backoff_ms", RECONNECT_MILLISECONDS),
+    ]
     async with grpc.aio.insecure_channel(gpud.address, options=options) as channel:
         yield Api(channel)
 

@@ -123,6 +123,15 @@ WRONG = {
     ),
     "listen on a name": ("[server]\nlisten = 'example.test:50551'", ["server.listen", "loopback"]),
     "listen without a port": ("[server]\nlisten = '127.0.0.1'", ["server.listen", "HOST:PORT"]),
+    "listen on a number that is no port": (
+        f"[server]\nlisten = '127.0.0.1:{'9' * 50}'", ["server.listen", "HOST:PORT"],
+    ),
+    "listen on whatever port is free": (
+        "[server]\nlisten = '127.0.0.1:0'", ["server.listen", "to chance"],
+    ),
+    "http on whatever port is free": (
+        "[http]\nlisten = 'localhost:0'", ["http.listen", "to chance"],
+    ),
     "http to the world": ("[http]\nlisten = '[::]:9551'", ["http.listen", "loopback"]),
     "one address for two": (
         "[server]\nlisten = '127.0.0.1:50551'\n[http]\nlisten = 'localhost:50551'",
@@ -290,7 +299,7 @@ def refused(daemon: Gpud, **environment: str) -> str:
     """Run it on its present file; the one line that it ends with."""
     ended = subprocess.run(
         [sys.executable, "-m", "gpud", "run", "--config", str(daemon.config)],
-        capture_output=True, text=True, timeout=20, check=False,
+        capture_output=True, text=True, timeout=60, check=False,
         env={**os.environ, **environment},
     )  # fmt: skip
     assert ended.returncode == 2, ended.stderr
@@ -393,7 +402,7 @@ def test_check_show_and_schema_start_nothing(daemon: Gpud) -> None:
     def said(*command: str) -> str:
         return subprocess.run(
             [sys.executable, "-m", "gpud", "config", *command],
-            capture_output=True, text=True, timeout=20, check=True,
+            capture_output=True, text=True, timeout=60, check=True,
         ).stdout  # fmt: skip
 
     assert "valid" in said("check", "--config", str(daemon.config))

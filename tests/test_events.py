@@ -12,7 +12,7 @@ from gpud.events import _FOLLOW_PAGE, _RECENT, Cause, Event, EventsPruned, Filte
 from gpud.retention import MAX_PRUNED, line_bytes
 from gpud.store import SqliteStore, Write
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 
 
 class Book:

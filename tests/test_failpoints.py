@@ -69,7 +69,7 @@ def passing(said: str, armed: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", PASSING],
         env={**os.environ, "GPUD_FAILPOINT": said, "GPUD_FAILPOINT_ARMED": armed},
-        capture_output=True, text=True, timeout=20, check=False,
+        capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def test_stop_holds_the_process_up() -> None:
         _, status = os.waitpid(process.pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status)
         os.kill(process.pid, signal.SIGCONT)
-        output, _ = process.communicate(timeout=20)
+        output, _ = process.communicate(timeout=60)
         assert output.split().count(b"committed") == 3
     finally:
         process.kill()

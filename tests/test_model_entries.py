@@ -137,7 +137,7 @@ def test_a_check_looks_at_the_programs_and_a_reading_does_not(tmp_path: Path) ->
             [sys.executable, "-m", "gpud", "config", command, "--config", str(path)],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
         )
         for command in ("show", "check")
     }

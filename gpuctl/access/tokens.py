@@ -33,15 +33,22 @@ class Taken(NamedTuple):
 
 
 class Bearer:
-    """The token as it is now. Any thread may ask."""
+    """The token as it is now. Any thread may ask.
+
+    `minter` tells one life of whoever mints it from another, None where there is none: of a former
+    one the token is merely old, and is not shown to gpud only to be refused and told of.
+    """
 
     def __init__(
         self,
         source: Callable[[], Taken | None],
         ticks: Callable[[], float] = time.monotonic,
+        minter: Callable[[], object] = lambda: None,
     ) -> None:
         self._source = source
         self._ticks = ticks
+        self._minter = minter
+        self._minted_by: object = None
         self._lock = threading.Lock()
         self._taken: Taken | None = None
         self._renew_at = self._ends_at = 0.0
@@ -49,7 +56,7 @@ class Bearer:
     def token(self) -> str | None:
         """None where there is none to be had. Raises Failure where there should be one."""
         with self._lock:
-            if self._taken is None or self._ticks() >= self._renew_at:
+            if self._taken is None or self._ticks() >= self._renew_at or self._is_former():
                 self._renew()
             return self._taken.token if self._taken is not None else None
 
@@ -66,7 +73,13 @@ class Bearer:
         """Who the token says calls; empty without one."""
         return self._taken.says if self._taken is not None else ""
 
+    def _is_former(self) -> bool:
+        minter = self._minter()
+        return minter is not None and minter != self._minted_by
+
     def _renew(self) -> None:
+        # Before it is asked: one that ends meanwhile is a former one at the next look.
+        self._minted_by = self._minter() or self._minted_by
         try:
             taken = self._source()
         except Failure:
@@ -95,7 +108,7 @@ def bearer_for(context: Context, timeout_seconds: float) -> Bearer:
     if context.is_unix:
         path = auth_socket(socket_path(context.address))
         limit = min(timeout_seconds, _MOST_SECONDS)
-        return Bearer(lambda: _minted(path, limit))
+        return Bearer(lambda: _minted(path, limit), minter=lambda: _born(path))
     return Bearer(lambda: None)
 
 
@@ -157,6 +170,15 @@ def _minted(path: str, limit_seconds: float) -> Taken | None:
     if not is_word or not 0 < seconds < float("inf"):
         raise _no_token(f"{path} did not answer with a token")
     return Taken(token=token, says=f"as {name}", seconds=seconds)
+
+
+def _born(path: str) -> tuple[int, int, int] | None:
+    """Which socket lies there: each life of gpud makes its own. None: none does."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 (pathlib would be an import more)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def _heard(path: str, limit_seconds: float) -> bytes:

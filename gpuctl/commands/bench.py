@@ -8,12 +8,11 @@ import click
 
 from gpuctl.benching.comparing import DIFFERENCE_COLUMNS, caveats, differences
 from gpuctl.benching.tables import BENCHMARK_COLUMNS, heading, level_columns, remarks
-from gpuctl.commands.instances import instance_or_none
+from gpuctl.commands.naming import instance_or_none
 from gpuctl.commands.progress import Step, phases
 from gpuctl.failures import EXIT_INTERRUPTED, EXIT_REFUSED_BASE, Failure
 from gpuctl.messages import duration, seconds_of, to_plain, word
 from gpuctl.options import COUNT, WHOLE, command, qualified, span
-from gpuctl.render import TERMINAL_WIDTH
 from gpuctl.session import Session
 from gpuctl.tables import clean
 from gpud.v1.benchmarks_pb2 import (
@@ -167,7 +166,7 @@ def _compare(session: Session, first: str, second: str) -> None:
         return
     output.lines(f"{each}: {told.name}" for each, told in (("A", before), ("B", after)))
     if found:
-        output.lines(output.table(DIFFERENCE_COLUMNS, width=TERMINAL_WIDTH).lines(found))
+        output.lines(output.table(DIFFERENCE_COLUMNS, width=output.room).lines(found))
     output.lines(caveats(before, after))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,8 @@ _MEANT_SOMETIMES = {
     "host_bytes",
     "cpu_affinity",
     "busy",
+    "overuse_bytes",
+    "orphan_count",
 }
 
 
@@ -105,6 +108,20 @@ _UNIT_TEXTS: dict[str, Callable[[Any], str]] = {
 _UNIT_SUFFIX = re.compile("|".join(f"{suffix}$" for suffix in _UNIT_TEXTS))
 
 
+# Fields whose names do not end in their unit.
+_WHOLE_NAMES: dict[str, Callable[[Any], str]] = {
+    "bytes": size_text,
+    # A share: 0.05 is +5.0%.
+    "past_error": lambda value: f"{value:+.1%}",
+}
+
+
+def _reads(field: FieldDescriptor) -> Callable[[Any], str] | None:
+    """How its values read, where their unit says it."""
+    suffix = _UNIT_SUFFIX.search(field.name)
+    return _UNIT_TEXTS[suffix[0]] if suffix else _WHOLE_NAMES.get(field.name)
+
+
 def _label(field: FieldDescriptor) -> str:
     short = _UNIT_SUFFIX.sub("", field.name)
     message: Any = field.containing_type
@@ -115,6 +132,8 @@ def _label(field: FieldDescriptor) -> str:
 def _value_text(field: FieldDescriptor, value: Any, *, known: bool = True) -> str:
     if not known:
         return UNKNOWN
+    if field.name == "argv":
+        return clean(shlex.join(value))  # words as a shell would be told them
     if field.is_repeated:
         return ", ".join(clean(str(element)) for element in value)
     if isinstance(value, Timestamp):
@@ -123,9 +142,9 @@ def _value_text(field: FieldDescriptor, value: Any, *, known: bool = True) -> st
         return span_text(seconds_of(value))
     if field.enum_type is not None:
         return enum_word(field.enum_type, value)
-    suffix = _UNIT_SUFFIX.search(field.name)
-    if suffix is not None or field.name == "bytes":
-        return _UNIT_TEXTS[suffix[0] if suffix else "_bytes"](value)
+    reads = _reads(field)
+    if reads is not None:
+        return reads(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return clean(f"{value:g}" if isinstance(value, float) else str(value))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import click
 
 from gpuctl.commands.devices import device_aliases
-from gpuctl.commands.instances import instance_columns, instance_or_none, newest_of
+from gpuctl.commands.instances import instance_columns
+from gpuctl.commands.naming import instance_named
 from gpuctl.failures import repeatable
-from gpuctl.options import command, qualified
+from gpuctl.options import command
 from gpuctl.session import Session, request_id
 from gpud.v1.instances_pb2 import Instance, InstanceState, ResetInstanceRequest
 
-_GIVEN_UP = frozenset({"RESTART_LOOP", "OOM"})
+_GIVEN_UP = frozenset({"RESTART_LOOP", "OOM", "MODEL_GONE"})
 
 
 @command()
@@ -19,13 +20,15 @@ _GIVEN_UP = frozenset({"RESTART_LOOP", "OOM"})
 @click.option("--owner", help="Who asks, as an admin says (default: you).")
 @click.option("--request-id", "given_id", metavar="ID", help="The same id, the same reset.")
 def reset(session: Session, name: str, owner: str | None, given_id: str | None) -> None:
-    """Start again what gpud has given up (RESTART_LOOP, OOM), or what waits in BACKOFF.
+    """Start again what gpud has given up, or what waits in BACKOFF.
 
-    Its failures are forgotten. Of a model: the newest of its instances that can be reset.
+    Given up is what failed too often (RESTART_LOOP, OOM), what serves another file now, and what
+    lost its model's entry (MODEL_GONE): it is loaded anew under its name. Its failures are
+    forgotten. Of a model: its instance that can be reset, of those that failed the newest.
     """
     request = ResetInstanceRequest(
         request_id=given_id or request_id(),
-        name=_resettable(session, name),
+        name=instance_named(session, name, _claim),
         owner=session.owner(owner),
     )
     client, output = session.client, session.output
@@ -33,13 +36,6 @@ def reset(session: Session, name: str, owner: str | None, given_id: str | None) 
         instance = client.call(client.instances.ResetInstance, request).instance
     aliases = device_aliases(session) if output.is_table else {}
     output.one(instance, instance_columns(aliases))
-
-
-def _resettable(session: Session, name: str) -> str:
-    """The full name of an instance, or of the one of a model that a reset is for."""
-    found = instance_or_none(session, name) or newest_of(session, name, _claim)
-    # Nothing of that name: gpud says so best.
-    return found or qualified("instances", name.removeprefix("models/"))
 
 
 def _claim(instance: Instance) -> int:

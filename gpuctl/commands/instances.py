@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import click
-from grpc import StatusCode
 
 from gpuctl.commands.demand import wait
 from gpuctl.commands.devices import device_aliases
 from gpuctl.commands.models import footprint_lines
+from gpuctl.commands.naming import instance_or_none
 from gpuctl.commands.progress import Step, phases
 from gpuctl.commands.serving import METRIC_COLUMNS, REQUESTS
 from gpuctl.commands.status import INSTANCE_COLUMNS
 from gpuctl.failures import EXIT_INTERRUPTED, EXIT_WAITED_OUT, Failure, repeatable
-from gpuctl.glance.words import is_stopped
+from gpuctl.glance.words import is_stopped, overuse_text
 from gpuctl.messages import duration, known, seconds_of, word
 from gpuctl.options import (
     command,
@@ -29,10 +30,9 @@ from gpuctl.options import (
     span,
 )
 from gpuctl.session import Session, request_id
-from gpuctl.tables import Column
+from gpuctl.tables import Column, clean
 from gpuctl.units import size_text, span_text
 from gpud.v1.instances_pb2 import (
-    GetInstanceRequest,
     Instance,
     ListInstancesRequest,
     LoadModelRequest,
@@ -58,8 +58,10 @@ def _tokens_per_second(instance: Instance) -> str:
 
 
 def _why(instance: Instance) -> str:
-    why = instance.failure.message or instance.health.reason or instance.last_exit.meaning
-    return why or instance.wait_reason
+    if instance.failure.message:
+        return instance.failure.message
+    told = filter(None, (overuse_text(instance), instance.health.reason))
+    return "; ".join(told) or instance.last_exit.meaning or instance.wait_reason
 
 
 def _health(instance: Instance) -> str:
@@ -142,12 +144,15 @@ def load(
         client.stream(client.instances.LoadModel, request) as said,
     ):
         heard = _heard(said, request)
-        last = _followed(session, heard, _load_goes_on(request), until_named=detach)
+        again = _again(session.arguments, request.request_id)
+        last = _followed(session, heard, _load_goes_on(request, again), until_named=detach)
     if not (dry_run or detach or last.phase == LoadPhase.LOAD_PHASE_READY):
         raise Failure(message=f"the load ended in phase {word(last, 'phase')}, not READY")
     if session.output.is_table and dry_run:
         aliases = device_aliases(session)
         session.output.lines(footprint_lines(last.instance.footprint, aliases))
+        if last.instance.options_ignored:
+            session.output.lines([f"without effect: {clean(last.instance.options_ignored)}"])
     elif session.output.form != "jsonl":
         session.output.one(last.instance, _columns(session))
 
@@ -241,45 +246,6 @@ def unload(session: Session, name: str, grace: float | None, force: bool) -> Non
         session.output.one(last, _UNLOADED_COLUMNS)
 
 
-def instance_or_none(session: Session, name: str) -> str | None:
-    """The full name of an instance; None for what can only be a model's name."""
-    if name.startswith("models/"):
-        return None
-    full = qualified("instances", name)
-    if name == full:
-        return full
-    try:
-        session.client.call(session.client.instances.GetInstance, GetInstanceRequest(name=full))
-    except Failure as failure:
-        if failure.code not in {StatusCode.NOT_FOUND, StatusCode.INVALID_ARGUMENT}:
-            raise
-        return None
-    return full
-
-
-def instance_named(session: Session, name: str) -> str:
-    """The full name of an instance, or of the newest of a model."""
-    found = instance_or_none(session, name) or newest_of(session, name)
-    # Nothing of that name: gpud says so best.
-    return found or qualified("instances", name.removeprefix("models/"))
-
-
-def newest_of(
-    session: Session, model: str, claim: Callable[[Instance], int] = lambda _: 0
-) -> str | None:
-    """The full name of the instance of a model that was begun last, whatever became of it.
-
-    Of those with the highest `claim`, where they are not all alike.
-    """
-    client = session.client
-    pages = client.pages(
-        client.instances.ListInstances, ListInstancesRequest(model=qualified("models", model))
-    )
-    found = [instance for page in pages for instance in page.instances]
-    newest = max(found, key=lambda i: (claim(i), seconds_of(i.create_time)), default=None)
-    return newest.name if newest is not None else None
-
-
 @command(fans_out=True)
 @click.option("--all", "every", is_flag=True, help="Those that were stopped lately too.")
 @click.option("--model", default="", help="Only of this model.")
@@ -296,13 +262,22 @@ def instances(session: Session, every: bool, model: str) -> None:
 GoesOn = Callable[[str], Failure]
 
 
-def _load_goes_on(request: LoadModelRequest) -> GoesOn:
+def _again(arguments: Sequence[str], id_: str) -> str:
+    """The command line that asks for the very same: with other words its id is refused."""
+    words = list(arguments)
+    end = words.index("--") if "--" in words else len(words)
+    if not any(each.partition("=")[0] == "--request-id" for each in words[:end]):
+        words[end:end] = ["--request-id", id_]
+    return shlex.join(["gpuctl", *words])
+
+
+def _load_goes_on(request: LoadModelRequest, again: str) -> GoesOn:
     model = request.model.removeprefix("models/")
     return lambda instance: Failure(
         message=f"the load of {instance or model} goes on",
         exit_code=EXIT_INTERRUPTED,
         notes=(
-            f"follow it: gpuctl load {model} --request-id {request.request_id}",
+            f"follow it: {again}",
             f"stop it:   gpuctl unload {instance or model}",
         ),
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import click
 
 from gpuctl.client import Client
-from gpuctl.commands.instances import instance_named
+from gpuctl.commands.naming import instance_named
 from gpuctl.following import beyond, following
 from gpuctl.options import command, moment
 from gpuctl.session import Session
@@ -32,7 +32,7 @@ _REMEMBERED_LINES = 1000
 def logs(session: Session, name: str, lines: int | None, follow: bool, since: str | None) -> None:
     """Print what an engine wrote, without its control characters.
 
-    Of a model: what the newest of its instances wrote. --since is to the second.
+    Of a model: what its live instance wrote; if none lives, the newest. --since is to the second.
     """
     client, output = session.client, session.output
     request = TailOutputRequest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
@@ -87,7 +88,26 @@ def _models(ctx: click.Context, /, **_options: Any) -> None:
         _list.invoke(ctx)
 
 
-models = click.Group(
+class _Models(click.Group):
+    """Tells who types what other programs call `models list` and `models show` what it is here."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it, but for the advice."""
+        name, of = args[0], shlex.join(args[1:2]) or "NAME"
+        advice = {
+            **dict.fromkeys(("list", "ls"), "`gpuctl models` lists them"),
+            **dict.fromkeys(("show", "get", "describe"), f"`gpuctl show {of}` shows one"),
+            **dict.fromkeys(("add", "create"), f"`gpuctl models register {of}` adds one"),
+            **dict.fromkeys(("remove", "rm"), f"`gpuctl models delete {of}` takes one away"),
+        }
+        if name in advice and not ctx.resilient_parsing:
+            ctx.fail(f"there is no command {name!r} of models; {advice[name]}")
+        return super().resolve_command(ctx, args)
+
+
+models = _Models(
     name="models",
     callback=_models,
     help=_models.__doc__,
@@ -192,7 +212,8 @@ def estimate(session: Session, model: str, device: str, **options: Any) -> None:
 def footprint_lines(footprint: Footprint, aliases: dict[str, str]) -> list[str]:
     """The items of a footprint, their sum, and how far it can be trusted."""
     past = known(footprint, "past_error")
-    error = "" if past is None else f", last measured {past:+.1%} off the estimate"
+    of = f" ({clean(footprint.past_error_of)})" if footprint.past_error_of else ""
+    error = "" if past is None else f"; last measured {past:+.1%} against the estimate{of}"
     device = aliases.get(footprint.device, footprint.device)
     where = f" on {clean(device)}" if device else ""
     return [

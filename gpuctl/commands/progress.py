@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -33,6 +34,9 @@ Report = Callable[[Step], None]
 # Phases that nothing follows.
 _ENDS = {"READY", "STOPPED"}
 _BAR_WIDTH = 24
+# Without a terminal: a phase that takes less has one line, and one of a count comes as often.
+_NEWS_SECONDS = 5.0
+_DIGITS = re.compile(r"\d+")
 
 
 @contextmanager
@@ -60,24 +64,38 @@ class _Lines:
     """A line for each phase, with the moment when it began.
 
     It is written once the phase tells a detail, which may come after its first message, or ends.
+    A long phase has a further line where it tells something else than in its last one, though
+    not for each step of a count.
     """
 
     def __init__(self) -> None:
-        self._phase = ""
+        self._first: Step | None = None  # of the phase
         self._untold: Step | None = None
+        self._told: Step | None = None  # the last line, of whichever phase
 
     def report(self, step: Step) -> None:
-        if step.phase != self._phase:
+        if self._first is None or step.phase != self._first.phase:
             self.stop()
-            self._phase, self._untold = step.phase, step
+            self._first = self._untold = step
+        elif self._is_news(step, self._first):
+            self._untold = step
         if self._untold is not None and step.detail:
             self._untold = replace(self._untold, detail=step.detail)
             self.stop()
+
+    def _is_news(self, step: Step, first: Step) -> bool:
+        told = self._told
+        if told is None or told.phase != step.phase or step.detail in {"", told.detail}:
+            return False
+        counts = _DIGITS.sub("", told.detail) == _DIGITS.sub("", step.detail)
+        since = told if counts else first
+        return step.elapsed_seconds - since.elapsed_seconds >= _NEWS_SECONDS
 
     def stop(self) -> None:
         """No more is told of the phase under way."""
         if self._untold is not None:
             step, self._untold = self._untold, None
+            self._told = step
             line = f"{span_text(step.elapsed_seconds):>6}  {step.phase:<9}  {clean(step.detail)}"
             print(line.rstrip(), file=sys.stderr, flush=True)
 

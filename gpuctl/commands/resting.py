@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from gpuctl.commands.devices import device_aliases
-from gpuctl.commands.instances import instance_columns, instance_named
+from gpuctl.commands.instances import instance_columns
+from gpuctl.commands.naming import instance_named
 from gpuctl.failures import repeatable
 from gpuctl.messages import duration
 from gpuctl.options import command, span

@@ -25,7 +25,7 @@ from gpuctl.glance.words import (
     used_text,
 )
 from gpuctl.messages import known, seconds_of, to_plain, word
-from gpuctl.render import TERMINAL_WIDTH, knows_unicode
+from gpuctl.render import knows_unicode
 from gpuctl.tables import Column, Table, clean, paint, toned
 from gpuctl.units import compact_size, span_text
 from gpud.v1.alerts_pb2 import Alert, ListAlertsRequest
@@ -151,11 +151,13 @@ class Status:
         } | ({"host": to_plain(self.host)} if self.host is not None else {})
 
     def lines(self, session: Session) -> list[str]:
-        """For people; fits 80 columns, and a screen where eight cards and five instances do."""
-        devices, bands, host = self._device_lines(session), bands_text(self._devices), self._host()
-        told = [_cut(bands)] if bands else []
+        """For people; fits the terminal: 80 columns and 24 lines do for eight cards."""
+        width = session.output.room
+        devices, bands = self._device_lines(session), bands_text(self._devices)
+        host = self._host(width)
+        told = [_cut(bands, width)] if bands else []
         rest = [
-            [_cut(self._reservation_line(session.now()))],
+            [_cut(self._reservation_line(session.now()), width)],
             self._instance_lines(session),
         ]
         parts = [self._head(session), [*devices, *told, *host], *rest]
@@ -166,23 +168,25 @@ class Status:
     def _head(self, session: Session) -> list[str]:
         """The node and what is wrong, which is what is looked for first."""
         now, colored = session.now(), session.output.color
-        told = [(self._node_line(now, color=colored), ""), *self._notices(now)]
+        width = session.output.room
+        told = [(self._node_line(now, color=colored), ""), *self._notices(now, width)]
         most = _MOST_TROUBLES if len(self._troubles) > _MOST_TROUBLES + 1 else None
-        told += [(_cut(each.line), each.tone) for each in self._troubles[:most]]
+        told += [(_cut(each.line, width), each.tone) for each in self._troubles[:most]]
         if most is not None:
             told.append((f"and {len(self._troubles) - most} more: `gpuctl alerts`, `devices`", ""))
         return [toned(line, tone) if colored and tone else line for line, tone in told]
 
-    def _notices(self, now: float) -> list[tuple[str, str]]:
+    def _notices(self, now: float, width: int | None) -> list[tuple[str, str]]:
         """Of TLS and of the node itself, each with its tone."""
-        if not self._node.HasField("tls") and not self._node.warnings:
+        warned = [f"warning: {warning}" for warning in self._node.warnings]
+        if orphans := known(self._node, "orphan_count"):  # they show as foreign bytes at most
+            warned.append(f"{orphans} orphan{'s'[: orphans > 1]}: see `gpuctl orphans`")
+        if not self._node.HasField("tls") and not warned:
             return []
         from gpuctl.glance.tls import tls_lines, wrapped
 
-        told = list(tls_lines(self._node.tls, now, TERMINAL_WIDTH))
-        for warning in self._node.warnings:
-            told += [(line, "yellow") for line in wrapped(f"warning: {warning}", TERMINAL_WIDTH)]
-        return told
+        told = list(tls_lines(self._node.tls, now, width))
+        return told + [(line, "yellow") for each in warned for line in wrapped(each, width)]
 
     def _node_line(self, now: float, *, color: bool) -> str:
         node, state = self._node, word(self._node, "state")
@@ -191,11 +195,12 @@ class Status:
         why = f" ({clean(node.state_reason)})" if node.state_reason else ""
         return f"{clean(node.hostname)}  gpud {clean(node.version)}  {shown}{why}  up {up}"
 
-    def _host(self) -> list[str]:
+    def _host(self, width: int | None) -> list[str]:
         """The host and its disks, in one line where that has room for both."""
         lines = host_lines(self.host) if self.host is not None else []
         both = "  ".join(lines)
-        return [both] if lines and len(both) <= TERMINAL_WIDTH else [_cut(line) for line in lines]
+        fits = lines and (width is None or len(both) <= width)
+        return [both] if fits else [_cut(line, width) for line in lines]
 
     def _device_lines(self, session: Session) -> list[str]:
         return self._device_table(session) if self._devices else ["no devices"]
@@ -205,14 +210,16 @@ class Status:
         plain = not knows_unicode(sys.stdout)
         least, most = _BAR_WIDTHS
         taken = max(map(len, Table(bar_columns(least, plain=plain)).lines(self._devices)))
-        columns = bar_columns(min(most, max(least, least + TERMINAL_WIDTH - taken)), plain=plain)
-        return session.output.table(columns, width=TERMINAL_WIDTH).lines(self._devices)
+        width = session.output.room
+        bar = most if width is None else min(most, max(least, least + width - taken))
+        columns = bar_columns(bar, plain=plain)
+        return session.output.table(columns, width=width).lines(self._devices)
 
     def _instance_lines(self, session: Session) -> list[str]:
         if not self._instances:
             return []
         columns = (*INSTANCE_COLUMNS[:4], _TOKENS, *INSTANCE_COLUMNS[4:])
-        return session.output.table(columns, width=TERMINAL_WIDTH).lines(self._instances)
+        return session.output.table(columns, width=session.output.room).lines(self._instances)
 
     def _reservation_line(self, now: float) -> str:
         """How much is promised, and what the next in the queue waits for."""
@@ -242,7 +249,7 @@ def _spaced(parts: list[list[str]]) -> list[str]:
     return lines
 
 
-def _cut(line: str) -> str:
+def _cut(line: str, width: int | None) -> str:
     """A line that fits; `gpuctl show` has the whole of it."""
     text = clean(line)
-    return text if len(text) <= TERMINAL_WIDTH else f"{text[: TERMINAL_WIDTH - 1]}…"
+    return text if width is None or len(text) <= width else f"{text[: width - 1]}…"

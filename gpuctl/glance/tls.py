@@ -20,7 +20,7 @@ _TLS_ENDS = (
 )
 
 
-def tls_lines(tls: TlsStatus, now: float, width: int) -> Iterator[tuple[str, str]]:
+def tls_lines(tls: TlsStatus, now: float, width: int | None) -> Iterator[tuple[str, str]]:
     """What of TLS ends first, and why the newest files are not in use.
 
     Each with its tone, empty where nothing has to be done. `now`: seconds since the epoch.
@@ -47,6 +47,8 @@ def _end_line(end: float, whose: str, consequence: str, now: float) -> tuple[str
     return f"tls: {whose} expires in {count}", ""
 
 
-def wrapped(text: str, width: int) -> list[str]:
-    """Whole, over as many lines as it needs."""
+def wrapped(text: str, width: int | None) -> list[str]:
+    """Whole, over as many lines as it needs; None: there is room for any."""
+    if width is None:
+        return [clean(text)]
     return textwrap.wrap(clean(text), width, subsequent_indent="     ")

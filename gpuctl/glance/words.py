@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from gpuctl.messages import known, word
-from gpuctl.units import UNKNOWN, compact_size, used_of
+from gpuctl.units import UNKNOWN, compact_size, size_text, used_of
 from gpud.v1.devices_pb2 import Device, DeviceHealth, Pressure, SuggestedAction, Thermal
 from gpud.v1.instances_pb2 import HealthVerdict, Instance, InstanceState
+from gpud.v1.node_pb2 import Engine
 
 _HEAT = {
     Thermal.THERMAL_CRITICAL: "HOT",
@@ -122,7 +123,21 @@ def instance_why(instance: Instance) -> str:
     """Why it failed, waits to be started again, or does not serve as it should."""
     is_down = instance.state == InstanceState.INSTANCE_STATE_BACKOFF
     unwell = is_down or instance.health.verdict in _UNWELL
-    return instance.failure.message or (instance.health.reason if unwell else "")
+    return instance.failure.message or "; ".join(
+        filter(None, (overuse_text(instance), instance.health.reason if unwell else ""))
+    )
+
+
+def overuse_text(instance: Instance) -> str:
+    """That it holds more than it was promised; empty where it does not."""
+    over = known(instance, "overuse_bytes")
+    return f"it holds {size_text(over)} more than it was promised" if over else ""
+
+
+def _refuses_asleep(instance: Instance) -> bool:
+    """Whether it sleeps until somebody wakes it; a llama-server wakes when it is asked."""
+    by_itself = instance.sleeping and instance.engine == Engine.ENGINE_LLAMA_CPP
+    return not by_itself and (instance.sleeping or instance.HasField("sleep"))
 
 
 def instance_memory(instance: Instance) -> str:
@@ -133,12 +148,18 @@ def instance_memory(instance: Instance) -> str:
 
 
 def instance_state(instance: Instance) -> str:
-    """With its place in the queue (QUEUED 2), and where it does not serve as it should."""
+    """With its place in the queue (QUEUED 2), and how it does not serve, or use, as it should."""
+    marks = [word(instance, "state")]
     position = known(instance, "queue_position")
-    state = word(instance, "state")
+    if position is not None:
+        marks.append(str(position))
     if instance.health.verdict in _UNWELL:
-        return f"{state} {word(instance.health, 'verdict')}"
-    return state if position is None else f"{state} {position}"
+        marks.append(word(instance.health, "verdict"))
+    elif _refuses_asleep(instance):
+        marks.append("ASLEEP")
+    if known(instance, "overuse_bytes"):
+        marks.append("OVERUSE")
+    return " ".join(marks)
 
 
 def tokens_now(instance: Instance) -> float | None:

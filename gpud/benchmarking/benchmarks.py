@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -46,6 +47,12 @@ class Benchmarks:
                 name=instance.name,
                 state=instance.state.name,
                 advice="benchmark one that is READY",
+            )
+        if instance.sleep is not None:
+            raise WrongState(
+                name=instance.name,
+                state="asleep",
+                advice=f"wake it first (`gpuctl wake {instance.name}`): it answers nobody",
             )
         if instance.id in self._running:
             raise WrongState(
@@ -103,7 +110,8 @@ class Benchmarks:
             known[kept.id] = kept
 
         try:
-            await self.house.promises.commit(Change(), rows, durable)
+            # Shielded: others may wait for the same record when this client leaves.
+            await asyncio.shield(self.house.promises.commit(Change(), rows, durable))
         except GpudError as error:
             return Progress(phase=Phase.DONE, benchmark=benchmark, detail=f"not kept: {error}")
         return Progress(phase=Phase.DONE, benchmark=kept)

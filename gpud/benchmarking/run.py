@@ -31,6 +31,7 @@ from gpud.models.model import ModelKind
 
 DRAIN_SECONDS: Final = 30.0
 _DRAIN_POLL_SECONDS: Final = 0.1
+_SILENCES: Final = 3
 
 
 class Phase(enum.Enum):
@@ -138,20 +139,22 @@ class Run:
         instance, clock = self.instance, self.house.clock
         engine = self.house.engines[instance.engine]
         until = clock.now().boottime + DRAIN_SECONDS
-        while in_flight := await engine.in_flight(instance.endpoint, key):
-            self._tell(Phase.DRAIN, detail=f"{in_flight} requests of others in flight")
+        silences = 0
+        while (in_flight := await engine.in_flight(instance.endpoint, key)) != 0:
+            # One that is busy may be late with an answer.
+            silences = silences + 1 if in_flight is None else 0
+            if silences >= _SILENCES:
+                problem = "the engine does not tell whether requests are in flight"
+                raise OptionInvalid(field="drained", problem=f"{problem}; measure it live")
+            told = f"{in_flight or 'unknown'} requests of others"
+            self._tell(Phase.DRAIN, detail=f"{told} in flight")
             if clock.now().boottime >= until:
                 raise WrongState(
                     name=instance.name,
-                    state=f"serving {in_flight} requests of others for {DRAIN_SECONDS:g} s",
+                    state=f"serving {told} for {DRAIN_SECONDS:g} s",
                     advice="try again later, or measure it live",
                 )
             await clock.sleep(_DRAIN_POLL_SECONDS)
-        if in_flight is None:
-            raise OptionInvalid(
-                field="drained",
-                problem="the engine does not tell whether requests are in flight; measure it live",
-            )
 
     async def _runner(self, key: ApiKey | None) -> Runner:
         """Raises ModelNotFound, ModelFileInvalid, OptionInvalid."""

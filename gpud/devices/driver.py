@@ -6,7 +6,7 @@ Drivers block, may hang in the kernel, and live only in the sampling process (he
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
@@ -107,13 +107,22 @@ class ModeOutcome:
     detail: str = ""
 
 
+# Told the UUID of a device before that is asked anything: so it is known who does not answer.
+Asking = Callable[[str], None]
+
+
+def unheard(uuid: str) -> None:
+    """Nobody wants to know who is asked."""
+
+
 class Driver(Protocol):
     """Finds and reads devices of one sort. Every method blocks."""
 
-    def devices(self) -> tuple[DeviceInfo, ...]:
+    def devices(self, asking: Asking = unheard) -> tuple[DeviceInfo, ...]:
         """What is there now; cheap when nothing changed, as it is asked at each process list.
 
-        Raises DriverUnavailable, DriverOutdated.
+        `asking` hears of each device whose call may not come back. Raises DriverUnavailable,
+        DriverOutdated.
         """
         ...
 

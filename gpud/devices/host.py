@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from gpud.clock import Clock
-from gpud.devices.driver import ComputeModeRefused, DeviceLost, ModeRefusal
+from gpud.devices.driver import Asking, ComputeModeRefused, DeviceLost, ModeRefusal, unheard
 from gpud.devices.machine.cgroup import Memory, MemoryCgroup
 from gpud.devices.machine.probe import MemInfo
 from gpud.devices.processes import ProcessTable
@@ -45,7 +45,7 @@ class HostDriver:
             memory_total_bytes=memory.total if memory else None,
         )
 
-    def devices(self) -> tuple[DeviceInfo, ...]:
+    def devices(self, asking: Asking = unheard) -> tuple[DeviceInfo, ...]:
         """The one device."""
         return (self._info,)
 

@@ -18,11 +18,13 @@ from gpud.devices.driver import (
     NO_LONGER_LISTED,
     NVML,
     Aliases,
+    Asking,
     ComputeModeRefused,
     DeviceLost,
     DriverOutdated,
     DriverUnavailable,
     ModeRefusal,
+    unheard,
 )
 from gpud.devices.nvidia.alarms import Alarms
 from gpud.devices.nvidia.card import LOST, PROCESS_LISTS, Card
@@ -110,7 +112,7 @@ class NvmlDriver:
         except pynvml.NVMLError as error:
             raise _unavailable(error) from error
 
-    def devices(self) -> tuple[DeviceInfo, ...]:
+    def devices(self, asking: Asking = unheard) -> tuple[DeviceInfo, ...]:
         """Cards in NVML's order, each followed by its slices.
 
         Raises DriverUnavailable, and DriverOutdated once the kernel driver has a card more.
@@ -123,7 +125,9 @@ class NvmlDriver:
             count = pynvml.nvmlDeviceGetCount()
         except pynvml.NVMLError as error:
             raise _unavailable(error) from error
-        self._cards = {card.uuid: card for index in range(count) for card in self._find(index)}
+        self._cards = {
+            card.uuid: card for index in range(count) for card in self._find(index, asking)
+        }
         return tuple(self._infos[uuid] for uuid in self._cards)
 
     def readings(self, uuid: str) -> Readings:
@@ -215,10 +219,15 @@ class NvmlDriver:
             self._rare_due[card.uuid] = card.reads + self.rare_every
         return rare, is_due
 
-    def _find(self, index: int) -> Iterator[Card]:
+    def _find(self, index: int, asking: Asking) -> Iterator[Card]:
         """The card of that index and its slices; nothing when it does not even tell its UUID."""
         try:
-            card = self._keep(pynvml.nvmlDeviceGetHandleByIndex(index), None)
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            uuid = pynvml.nvmlDeviceGetUUID(handle)
+            if uuid in self._untouched and uuid not in self._infos:
+                return  # it hung before it was described, and would again
+            asking(uuid)
+            card = self._keep(uuid, handle, None)
             yield card
             if card.uuid in self._untouched or not card.tell_mig():
                 return
@@ -228,13 +237,12 @@ class NvmlDriver:
         for slot in range(slots):
             try:
                 handle = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(card.handle, slot)
-                yield self._keep(handle, card)
+                yield self._keep(pynvml.nvmlDeviceGetUUID(handle), handle, card)
             except (pynvml.NVMLError, DeviceLost):
                 continue  # an empty slot says "not found"
 
-    def _keep(self, handle: Any, parent: Card | None) -> Card:
+    def _keep(self, uuid: str, handle: Any, parent: Card | None) -> Card:
         """The card of this handle, described when it is new or its memory was not known."""
-        uuid = pynvml.nvmlDeviceGetUUID(handle)
         card = self._cards.get(uuid) or Card(uuid, handle)
         card.handle = handle
         info = self._infos.get(uuid)

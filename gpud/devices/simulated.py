@@ -18,9 +18,11 @@ from gpud.clock import Clock
 from gpud.devices.driver import (
     NO_LONGER_LISTED,
     Aliases,
+    Asking,
     ComputeModeRefused,
     DeviceLost,
     ModeRefusal,
+    unheard,
 )
 from gpud.devices.processes import ProcessRecord, ProcessTable
 from gpud.devices.scripted import READING_KEYS, scripted_readings
@@ -204,7 +206,7 @@ class SimulatedDriver:
         self._clock = clock
         self._never = threading.Event()
 
-    def devices(self) -> tuple[DeviceInfo, ...]:
+    def devices(self, asking: Asking = unheard) -> tuple[DeviceInfo, ...]:
         """Every card that is configured, but for those that the scenario takes out."""
         return tuple(
             slot.info

@@ -88,21 +88,27 @@ def overuses(sample: Sample, books: Books) -> tuple[Overuse, ...]:
             found.setdefault(process.claim, []).append(process)
     judged = []
     for id_, processes in found.items():
-        granted = _granted_bytes(id_, sample.info.uuid, books)
         observed = sum(process.used_bytes or 0 for process in processes)
-        if _is_estimate(id_, sample.info.uuid, books):
-            continue
-        if observed > granted + OVERUSE_SLACK_BYTES:
+        over = excess_bytes(id_, sample.info.uuid, observed, books)
+        if over:
             judged.append(
                 Overuse(
                     device=sample.info.uuid,
                     reservation=id_,
-                    granted_bytes=granted,
+                    granted_bytes=observed - over,
                     observed_bytes=observed,
                     processes=tuple(processes),
                 )
             )
     return tuple(judged)
+
+
+def excess_bytes(id_: str, uuid: str, observed_bytes: int, books: Books) -> int:
+    """How much more than its own a promise holds of a device; 0 where that is no over-use."""
+    granted = _granted_bytes(id_, uuid, books)
+    if _is_estimate(id_, uuid, books) or observed_bytes <= granted + OVERUSE_SLACK_BYTES:
+        return 0
+    return observed_bytes - granted
 
 
 def _is_estimate(id_: str, uuid: str, books: Books) -> bool:

@@ -10,6 +10,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from gpud.engines.api_key import ApiKey
 from gpud.engines.counting.counters import Counters
+from gpud.engines.probe import ProbeFailed, ProbeFault
 from gpud.models.catalogue import Inspection
 from gpud.models.footprint import DeviceTraits
 from gpud.models.model import EngineKind, Footprint, FootprintWhat, Model, ModelOptions
@@ -29,10 +30,14 @@ class EngineProgram:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Covered:
-    """What an engine's word is of: whole items of a footprint, and the bytes of them together."""
+    """What an engine's word is of: whole items of a footprint, and the bytes of them together.
+
+    `weights_bytes` are those of them that are weights.
+    """
 
     what: frozenset[FootprintWhat]
     bytes: int
+    weights_bytes: int = 0
 
 
 @runtime_checkable
@@ -99,6 +104,20 @@ class Readiness(enum.Enum):
     READY = "ready"
     BROKEN = "broken"  # it answers, but not as a server of this kind does
 
+    @classmethod
+    def of_silence(cls, failure: ProbeFailed) -> Readiness:
+        """Of a server that gave no answer; who takes a connection and says nothing loads."""
+        silent = {ProbeFault.REFUSED: cls.REFUSED, ProbeFault.TIMEOUT: cls.LOADING}
+        return silent.get(failure.fault, cls.BROKEN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadStep:
+    """What a server is doing before it is ready. An empty detail, None: it does not tell."""
+
+    detail: str = ""
+    fraction: float | None = None  # of the whole way, 0..1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warmth:
@@ -107,13 +126,20 @@ class Warmth:
     tokens_per_second: float | None
     time_to_first_token_seconds: float | None
 
+    def __str__(self) -> str:
+        """`first token after 120 ms, 80 tokens/s`; empty where nothing is known."""
+        first, speed = self.time_to_first_token_seconds, self.tokens_per_second
+        told = [] if first is None else [f"first token after {first * 1000:,.0f} ms"]
+        return ", ".join(told + ([] if speed is None else [f"{speed:.0f} tokens/s"]))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulse:
     """What a server's own counters say. None: it does not tell.
 
     `progress` grows with the work that is done (tokens, steps) and with nothing else, so that two
-    readings tell a busy server from a stuck one. `waiting` are requests without a slot.
+    readings tell a busy server from a stuck one. `waiting` are requests without a slot. One that
+    is `sleeping` and does not wake when asked refuses requests until it is woken.
     """
 
     running: int | None = None
@@ -123,8 +149,14 @@ class Pulse:
     tokens: float | None = None  # given since it started; in some builds told at a request's end
     kv_used_fraction: float | None = None
     sleeping: bool = False
+    wakes_when_asked: bool = True
     holds_contexts: bool = False  # of its users, in its slots: a request of ours would cost one
     counters: Counters | None = field(default=None, compare=False)  # all that the same look told
+
+    @property
+    def in_flight(self) -> int | None:
+        """Requests that run and that wait; None: it does not tell."""
+        return None if self.running is None else self.running + (self.waiting or 0)
 
 
 class Engine(Protocol):
@@ -223,8 +255,8 @@ class Engine(Protocol):
         """What the engine says that it allocated; None: its output does not tell."""
         ...
 
-    def load_fraction(self, output_tail: tuple[str, ...]) -> float | None:
-        """How far the load is, 0..1, from the engine's last output; None: it does not tell."""
+    def load_step(self, output_tail: tuple[str, ...]) -> LoadStep:
+        """What it does and how far the load is, by the engine's last output."""
         ...
 
     def hopeless(self, output_tail: tuple[str, ...]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gpud.engines.command.engine import CommandEngine, SpecAt
 from gpud.engines.engine import Engine
-from gpud.engines.llama_cpp import LlamaCpp
+from gpud.engines.llama.engine import LlamaCpp
 from gpud.engines.probe import HttpProbe
 from gpud.engines.vllm.engine import Vllm
 from gpud.models.model import EngineKind

@@ -56,13 +56,26 @@ class Answer:
     status: int
     body: bytes
 
+    @property
+    def text(self) -> str:
+        """The body, what is no UTF-8 in it replaced."""
+        return self.body.decode(errors="replace")
 
-def checked(url: str, answer: Answer) -> Answer:
-    """The answer, where it is a 200. Raises ProbeFailed."""
-    if answer.status != 200:
-        detail = f"{answer.status} {answer.body[:200].decode(errors='replace')}"
-        raise ProbeFailed(url=url, fault=ProbeFault.STATUS, detail=detail)
-    return answer
+    @property
+    def object(self) -> dict[str, Any]:
+        """The JSON object that the body is; empty when it is none."""
+        try:
+            said = msgspec.json.decode(self.body)
+        except msgspec.DecodeError:
+            return {}
+        return said if isinstance(said, dict) else {}
+
+    def granted(self, url: str) -> Answer:
+        """Itself, where what was asked of `url` was done (2xx). Raises ProbeFailed."""
+        if not 200 <= self.status < 300:
+            detail = f"{self.status} {self.text[:200]}"
+            raise ProbeFailed(url=url, fault=ProbeFault.STATUS, detail=detail)
+        return self
 
 
 class Probe(Protocol):
@@ -77,6 +90,19 @@ class Probe(Protocol):
     ) -> Answer:
         """The same for a JSON body. Raises ProbeFailed."""
         ...
+
+
+async def asked(
+    probe: Probe,
+    endpoint: str,
+    request: tuple[str, Mapping[str, Any]],
+    limit_seconds: float,
+    key: ApiKey | None,
+) -> Answer:
+    """What came of a request, its path and its body, that was done (2xx). Raises ProbeFailed."""
+    path, body = request
+    url = endpoint + path
+    return (await probe.post_json(url, body, limit_seconds, key)).granted(url)
 
 
 class HttpProbe:

@@ -60,6 +60,7 @@ class StopOrder:
     grace_seconds: float
     force: bool
     reason: str = ""  # for the journal
+    resumed: bool = False  # an earlier life of the daemon had begun to obey it
     # The call that asked for it, if one did.
     cause: Cause | None = field(default_factory=present_cause, compare=False)
 
@@ -124,7 +125,8 @@ class Life:
     progress: Trail = field(default_factory=Trail)
     phase: LoadPhase | UnloadPhase = LoadPhase.DETECT
     phase_began: float = 0.0
-    began: float = 0.0
+    began: float = 0.0  # its load, or its newest start
+    stop_began: float = 0.0
     detail: str = ""  # of the present phase
     freed_bytes: int | None = None  # once it has ended
     signs: Signs | None = None  # of its health, while it serves
@@ -163,7 +165,11 @@ class Life:
     def commit_with(
         self, rows: tuple[Row, ...], /, change: Change, event: Event | None, **changes: object
     ) -> asyncio.Future[Committed]:
-        """The same, together with rows of others."""
+        """The same, together with rows of others.
+
+        Whoever awaits this may be cancelled, as a start is by a stop: others wait for the record
+        as well, and it becomes durable all the same.
+        """
         self.instance = replace(self.instance, **changes)  # type: ignore[arg-type]
         instance = self.instance
         event = self._with_state(event)
@@ -175,7 +181,9 @@ class Life:
         self.newest = self.house.promises.commit(
             change, (row_of(instance), *rows), partial(self._settle, self._queued, instance)
         )
-        return self.newest
+        own = asyncio.shield(self.newest)
+        own.add_done_callback(lambda own: own.cancelled() or own.exception())
+        return own
 
     def _with_state(self, event: Event | None) -> Event | None:
         """The event that tells a step along the life's table: its own, or one of nothing else."""
@@ -229,12 +237,14 @@ class Life:
         """Tell the followers where it is, together with the record that says so."""
         self.detail = self.detail if detail is None else detail
         now = self.house.clock.now().boottime
+        # Of a load that fails the last phase is told while it is brought down already.
+        began = self.began if isinstance(self.phase, LoadPhase) else self.stop_began
         shown = Progress(
             instance=self.durable or self.instance,
             phase=self.phase,
             fraction=fraction,
             detail=self.detail,
-            elapsed_seconds=max(0.0, now - self.began),
+            elapsed_seconds=max(0.0, now - began),
             freed_bytes=self.freed_bytes,
         )
         if self._settled < self._queued:

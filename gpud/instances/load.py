@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 from dataclasses import replace
 
 from gpud.devices.snapshot import Sample
-from gpud.engines.engine import Covered, Engine, EngineProgram, Readiness, TellsItems
+from gpud.engines.engine import Engine, EngineProgram, Readiness, TellsItems
 from gpud.engines.probe import ProbeFailed
 from gpud.errors import (
     EngineExited,
@@ -27,6 +27,7 @@ from gpud.instances.allocation import ask
 from gpud.instances.draining.sharing import Sharing
 from gpud.instances.health import oom
 from gpud.instances.health.healing import serving
+from gpud.instances.health.stalling import Look, Stall, device_bytes
 from gpud.instances.instance import Exit, Gate, LoadPhase
 from gpud.instances.life import Life
 from gpud.instances.lifecycle import Happening, step
@@ -34,11 +35,13 @@ from gpud.instances.limits.limits import check_memory
 from gpud.instances.measuring import learning
 from gpud.instances.measuring.estimator import Estimator
 from gpud.instances.measuring.learning import estimator_of
+from gpud.instances.measuring.telling import Told, believed
 from gpud.instances.needs import Need, law_bytes, need, promised_files
 from gpud.instances.race import unless
 from gpud.instances.starting import moving
 from gpud.instances.starting.confinement import LOCKED
-from gpud.instances.starting.handing import key_of
+from gpud.instances.starting.entry import entry_of
+from gpud.instances.starting.handing import check_read, key_of
 from gpud.instances.starting.listening import PORT_TRIES
 from gpud.instances.starting.ports import LOOPBACK, free_port
 from gpud.instances.starting.start import Start
@@ -46,6 +49,7 @@ from gpud.instances.terms import LoadTerms
 from gpud.instances.tree.launcher import Tree
 from gpud.instances.tree.locking import locked_bytes
 from gpud.instances.tree.output import since_mark, tail, tail_since
+from gpud.instances.tree.usage import cpu_seconds
 from gpud.ledger.change import Change
 from gpud.models.catalogue import Inspection
 from gpud.models.model import FootprintWhat, Model, ModelKind
@@ -60,8 +64,8 @@ WARMUP_SECONDS = 300.0  # the weights may still have to come from a slow disk
 # A disk, or a network, that gives less is taken for one that has stopped: the least that a load's
 # weights are expected to come with, where nothing else tells how far it is.
 SLOWEST_BYTES_PER_SECOND = 50 * MIB
-# Between two looks at who listens on the port of an engine that is not ready.
-LISTENERS_SECONDS = 0.5
+# Between two looks at what an engine that is not ready takes, and at who listens on its port.
+LOOK_SECONDS = 0.5
 # Readiness is asked often while it may come at once, seldom once the load is clearly long.
 _POLL_SECONDS = ((1.0, 0.005), (10.0, 0.05), (float("inf"), 0.25))
 _WORDS = {
@@ -96,7 +100,7 @@ class Load:
 
     async def go_on(self, tree: Tree) -> None:
         """The rest of a load that an earlier life of the daemon began: its engine runs."""
-        await self._take_turn()
+        await self._unless_ended(tree, self._take_turn())
         await self._bring_up(tree)
 
     async def start(
@@ -121,7 +125,7 @@ class Load:
             try:
                 await self._bring_up(tree)
             except EngineFailed as error:
-                if not await moving.has_lost_its_port(self._life, error):
+                if not await moving.has_lost_its_port(self._life, error, tree):
                     raise
                 if not left:
                     raise moving.port_taken(self._life, error.output_tail) from error
@@ -204,9 +208,9 @@ class Load:
 
     @property
     def entry(self) -> Model:
-        """The catalogue's entry, what its file says filled in. Raises ModelNotFound."""
+        """The catalogue's entry, what its file says filled in. Raises as entry_of does."""
         if self._model is None:
-            self._model = self._house.catalogue.get(self._life.instance.model)
+            self._model = entry_of(self._house.catalogue, self._life.instance)
         return self._model
 
     async def inspect(self) -> Inspection:
@@ -224,7 +228,6 @@ class Load:
         """Promise and intent become durable in one transaction."""
         life, (found, terms) = self._life, self._need(inspection)
         check_memory(life.instance, found)
-        port = free_port(self._house.roll())
         reservation, change = await ask(life, found.request(life.instance, terms))
         uuids = tuple(grant.device for grant in reservation.grants if not grant.beside)
         footprint = found.on(uuids[0])
@@ -235,7 +238,8 @@ class Load:
                 gate=Gate.INTENT,
                 devices=uuids,
                 footprint=footprint,
-                port=port,
+                # Chosen only now: a wait for the bytes may be long, and others choose meanwhile.
+                port=free_port(self._house.roll()),
                 files=promised_files(inspection),
                 law_bytes=law_bytes(self.estimator, inspection, placed, self._samples()),
             )
@@ -248,30 +252,37 @@ class Load:
     async def _until_ready(self, endpoint: str) -> None:
         """Poll readiness; the limit starts anew with each sign of progress."""
         clock, limit = self._house.clock, self._stall_seconds()
-        began = progressed = looked = clock.now().boottime
-        last_sign: object = None
+        began = looked = clock.now().boottime
+        stall, shown = Stall(limit, began), None
         sharing = Sharing(self._life.instance.pid, self._life.instance.port)
         sharing.look()
         while (readiness := await self.engine.readiness(endpoint)) is not Readiness.READY:
             sharing.look()
             now = clock.now().boottime
             lines = since_mark(tail(self._life.folder, MEANING_LINES))
-            fraction = self.engine.load_fraction(lines)
-            sign = (readiness, fraction, lines[-1:])
-            if sign != last_sign:
-                progressed, last_sign = now, sign
-                self._life.show(detail=_WORDS[readiness], fraction=fraction)
+            told = self.engine.load_step(lines)
+            if (readiness, told) != shown:
+                shown = readiness, told
+                self._life.show(detail=told.detail or _WORDS[readiness], fraction=told.fraction)
+            stall.heard(Look(readiness=readiness, step=told, lines=lines), now)
             if problem := self.engine.hopeless(lines):
                 await self._raise_if_ending()
                 raise self._not_ready(problem, None)
-            if now - progressed > limit:
-                raise self._not_ready("no progress", limit)
-            if now - looked > LISTENERS_SECONDS:
+            if now - looked > LOOK_SECONDS:
                 looked = now
+                stall.grew(*self._taken(), now)
                 await moving.check_listens(self._life)
+            if stall.is_over(now):
+                raise self._not_ready("no progress", limit)
             pause = next(pause for until, pause in _POLL_SECONDS if now - began < until)
             await clock.sleep(pause)
         await moving.check_listens(self._life)  # before anything is asked of who answers
+
+    def _taken(self) -> tuple[int | None, float | None]:
+        """The bytes on its devices and the CPU seconds that it has taken, as far as seen."""
+        life = self._life
+        used = device_bytes(self._house.snapshots.latest, life.instance.reservation)
+        return used, cpu_seconds(life.tree.identity) if life.tree is not None else None
 
     def _stall_seconds(self) -> float:
         """How long it may show no progress: longer where there is more to be read."""
@@ -298,21 +309,20 @@ class Load:
             tokens_per_second=warmth.tokens_per_second,
             time_to_first_token_seconds=warmth.time_to_first_token_seconds,
         )
-        if warmth.tokens_per_second is not None:
-            life.show(detail=f"{warmth.tokens_per_second:.0f} tokens/s")
+        life.show(detail=str(warmth) or "it answered")
 
     async def _check(self, endpoint: str) -> None:
         """Healthy still, and within its promise: by the engine's own buffers, then the device."""
         if await self.engine.readiness(endpoint) is not Readiness.READY:
             raise self._not_ready("it fell back from ready after its first tokens", None)
+        await check_read(self._life, self.entry, self._inspection)
         instance = self._life.instance
         promised = instance.footprint.total_bytes if instance.footprint else 0
         output = since_mark(tail(self._life.folder, 10_000))
-        measured = self.engine.measured_bytes(output)
+        told = self._told(output)
+        measured = told.engine_bytes
         if self._inspection is not None:
             # First of all: after a load that took too much, the next is promised enough.
-            covered = self._covered(output)
-            told = learning.Told(engine_bytes=measured, covered=covered)
             learning.checked(self._life, self.estimator, self._inspection, told)
         if measured is not None and measured > promised:
             raise FootprintExceeded(
@@ -323,13 +333,21 @@ class Load:
             )
         if measured is not None:
             self._life.note(engine_bytes=measured)
-            self._life.show(detail=f"{format_size(measured)} of {format_size(promised)} taken")
+        of = f"of the {format_size(promised)} promised"
+        told_size = (
+            "its devices will tell what it uses"
+            if measured is None
+            else f"its buffers come to {format_size(measured)}"
+        )
+        self._life.show(detail=f"healthy; {told_size} {of}")
         self._check_locked()
         self._house.list_soon()
 
-    def _covered(self, output: tuple[str, ...]) -> Covered | None:
-        engine = self.engine
-        return engine.covered(output) if isinstance(engine, TellsItems) else None
+    def _told(self, output: tuple[str, ...]) -> Told:
+        engine, seen = self.engine, self._inspection
+        covered = engine.covered(output) if isinstance(engine, TellsItems) else None
+        told = Told(engine_bytes=engine.measured_bytes(output), covered=covered)
+        return believed(told, self._life.instance.footprint, seen.size_bytes if seen else None)
 
     def _check_locked(self) -> None:
         """An engine that may not lock its memory says so in its output alone, and goes on."""

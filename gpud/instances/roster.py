@@ -16,7 +16,7 @@ from gpud.events import Event, present_cause
 from gpud.failpoints import around
 from gpud.instances.adoption.orphans import Orphans, Records
 from gpud.instances.adoption.recovery import Recovery
-from gpud.instances.draining.drain import open_door
+from gpud.instances.draining.drain import open_door, order_stop
 from gpud.instances.health.healing import Healing, closed
 from gpud.instances.health.vital import Signs
 from gpud.instances.instance import Instance, InstanceState
@@ -25,18 +25,17 @@ from gpud.instances.lifecycle import Happening, step
 from gpud.instances.limits.limits import with_threads
 from gpud.instances.load import Load
 from gpud.instances.measuring import learning
-from gpud.instances.measuring.learning import estimator_of
-from gpud.instances.needs import need
 from gpud.instances.notice import heed
 from gpud.instances.progress import Progress
 from gpud.instances.sleeping.sleeping import SleepOrder, fall_asleep, wake_up
+from gpud.instances.starting.rehearsal import Rehearsed, rehearse
 from gpud.instances.supervisor import live
 from gpud.instances.terms import LoadTerms
 from gpud.instances.tree.launcher import Tree
 from gpud.instances.tree.output import mark
 from gpud.ledger.change import Change
 from gpud.ledger.reservation import Reservation
-from gpud.models.model import Footprint, ModelKind, ModelOptions
+from gpud.models.model import ModelOptions
 from gpud.promises.requests import Call, Remembered
 from gpud.store import Committed, Row, SqliteStore
 
@@ -57,6 +56,14 @@ class LoadRequest:
     owner: str
     idle_ttl_seconds: float | None = None
     pinned: bool | None = None
+
+
+class ModelNotLoaded(InstanceNotFound):
+    """The catalogue has the model, and none of its instances lives; `name` is the model's id."""
+
+    def __str__(self) -> str:
+        why = f"it is not loaded; `gpuctl load {self.name}` loads it"
+        return f"cannot find an instance of models/{self.name}: {why}"
 
 
 class Roster:
@@ -83,6 +90,7 @@ class Roster:
             tasks.create_task(learning.watch(self._house, self._lives), name="measuring")
             await Recovery(self._house, self._lives, self._add, self._start).run()
             recovered.set()
+            tasks.create_task(self.orphans.note(), name="orphans")
             await self._closing.wait()
 
     @asynccontextmanager
@@ -139,22 +147,9 @@ class Roster:
         """Every phase from the first, or from where it is, until it has ended."""
         return self._life(name).progress.follow(from_start=from_start)
 
-    async def propose(self, request: LoadRequest) -> tuple[Footprint, str]:
-        """The footprint and the device that a load would get now, promising nothing."""
-        house, instance = self._house, self._new(request)
-        await house.engines[instance.engine].program()
-        inspection = await house.catalogue.inspect(house.catalogue.get(request.model))
-        if inspection.kind is ModelKind.EMBEDDING:
-            instance = replace(instance, options=replace(instance.options, embedding=True))
-        terms = replace(request.terms, max_wait_seconds=0.0)
-        terms = terms.settled(house.promises.ledger.books.reservations)
-        snapshot = house.snapshots.latest
-        samples = snapshot.samples if snapshot else ()
-        estimator = await estimator_of(house, house.catalogue.get(request.model))
-        found = need(estimator, inspection, instance, terms, samples)
-        reservation = house.promises.propose(found.request(instance, terms))
-        uuid = reservation.grants[0].device
-        return found.on(uuid), uuid
+    async def propose(self, request: LoadRequest) -> Rehearsed:
+        """What a load would come to now, promising nothing. Raises as a load fails."""
+        return await rehearse(self._house, self._new(request), request.terms)
 
     async def load(self, request: LoadRequest, call: Call) -> str:
         """Begin a load; its id, once its record is durable. It goes on without the caller.
@@ -252,6 +247,7 @@ class Roster:
             # Here and not below: the caller may have left while the record was on its way.
             if done.cancelled() or done.exception() is not None:
                 self._lives[id_] = old
+                life.progress.close()
             else:
                 self._start(life, Load(life, instance.terms))
 
@@ -304,8 +300,12 @@ class Roster:
             raise WrongState(
                 name=life.instance.name, state=life.instance.state.name, advice="nothing runs"
             )
-        life.stop_with(order)
+        order_stop(life, order)
         return life.durable or life.instance
+
+    async def noted(self, name: str) -> None:
+        """Wait until all that was decided of it is durable, or cannot be."""
+        await self._life(name).written()
 
     def stop_all(self, actor: str, grace_seconds: float) -> int:
         """Order the stop of every instance that has not ended; how many those are."""
@@ -341,7 +341,7 @@ class Roster:
             if life.instance.model == model and not life.instance.ended
         ]
         if not running:
-            raise InstanceNotFound(name=f"models/{model}")
+            raise ModelNotLoaded(name=model)
         if len(running) > 1:
             names = ", ".join(instance.name for instance in running)
             raise OptionInvalid(

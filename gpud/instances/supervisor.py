@@ -42,15 +42,21 @@ async def live(life: Life, load: Load | None, tree: Tree | None = None) -> None:
         life.error = error
     except Exception:
         log.exception("instance.bug", instance=life.instance.name)
-        life.error = GpudError("an internal error; the daemon's log has it")
+        life.error = _internal()
     try:
         await _bring_down(life)
     except Exception:
         # One instance that cannot be brought down must not take the daemon with it: its bytes
-        # stay booked, and the next start tries again.
+        # stay booked, and the next start tries again. Who follows it is not kept waiting for that.
         log.exception("instance.bug", instance=life.instance.name)
+        life.error = life.error or _internal()
+        life.progress.close()
     finally:
         await life.turn.aclose()
+
+
+def _internal() -> GpudError:
+    return GpudError("an internal error; the daemon's log has it")
 
 
 async def _up(life: Life, load: Load, tree: Tree | None) -> None:
@@ -72,7 +78,7 @@ async def _until_stopped(life: Life, work: Awaitable[None]) -> None:
 
 async def _bring_down(life: Life) -> None:
     """The stop ladder: drain, SIGTERM, SIGTERM, SIGKILL of the tree; then the bytes."""
-    life.began = life.house.clock.now().boottime
+    life.stop_began = life.house.clock.now().boottime
     life.signs = None
     failed = life.error is not None and not isinstance(life.error, LoadCancelled)
     if failed and life.error is not None and life.instance.failure is None:

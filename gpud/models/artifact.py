@@ -29,23 +29,30 @@ _NAME = re.compile(r"[\w.][\w.+@=,~ -]*")
 class ArtifactRefused(Exception):
     """No file that may be loaded lies at the path; the text is the problem in words.
 
-    `missing`: nothing lies there at all.
+    `missing`: nothing lies there at all. `path` is the file's as it was asked for, where it is
+    known: of a model of many files it need not be the one that the model is named by.
     """
 
-    def __init__(self, problem: str, *, missing: bool = False) -> None:
+    def __init__(self, problem: str, *, missing: bool = False, path: str = "") -> None:
         super().__init__(problem)
         self.missing = missing
+        self.path = path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """A file as it was found. `path` is its real path; the rest tells one content from another."""
+    """A file as it was found. `path` is its real path; the rest tells one content from another.
+
+    `ctime_ns` is of its inode: who writes to a file and sets its time back changes that all the
+    same, as does who takes its name away and gives it back.
+    """
 
     path: Path
     device: int
     inode: int
     size_bytes: int
     mtime_ns: int
+    ctime_ns: int
 
 
 @contextmanager
@@ -68,7 +75,10 @@ def open_artifact(
             os.close(place)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-        raise ArtifactRefused(_words(error, roots), missing=missing) from error
+        raise ArtifactRefused(_words(error, roots), missing=missing, path=path) from error
+    except ArtifactRefused as refused:
+        refused.path = path
+        raise
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         yield artifact, file
 
@@ -150,6 +160,7 @@ def _facts(place: int) -> Artifact:
         inode=status.st_ino,
         size_bytes=status.st_size,
         mtime_ns=status.st_mtime_ns,
+        ctime_ns=status.st_ctime_ns,
     )
 
 
@@ -164,7 +175,7 @@ _KINDS: Final = {
 
 def _words(error: OSError, roots: Sequence[Path]) -> str:
     if isinstance(error, FileNotFoundError):
-        return "is missing: no such file under the model roots"
+        return "is missing under the model roots"
     if isinstance(error, PermissionError):
         return "cannot be read: permission denied; make it readable for the user gpud runs as"
     if error.errno == errno.EXDEV:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final, TypeVar
@@ -19,18 +17,29 @@ from gpud.models.gguf import GgufHeader, GgufInvalid, read_header
 from gpud.models.hugging_face.config import HfModel
 from gpud.models.hugging_face.folder import read_folder
 from gpud.models.hugging_face.safetensors import SafetensorsInvalid
+from gpud.models.looking import Looking, LookOverdue
 from gpud.models.model import CommandSpec, EngineKind, Model, ModelKind
 
 # A disk that answers needs far less than a second; a share that hangs must not hang a load.
 INSPECTION_SECONDS: Final = 10.0
-# Parsing takes the interpreter's lock for up to half a second; one that hangs holds a place.
-_PARSES_AT_ONCE: Final = 4
 MAX_SHARDS: Final = 256
 # Inspections that are kept: one holds megabytes where a file has a large vocabulary.
 MAX_SEEN: Final = 256
 CHANGED: Final = "changed while it was being loaded: load it again once nobody writes it"
 _RANK_POOLING: Final = 4
 _SHARD = re.compile(r"(.+)-00001-of-([0-9]{5})\.gguf")
+
+
+class ModelContentInvalid(ModelFileInvalid):
+    """Its files were read, and hold no model that could be loaded."""
+
+
+class _PartInvalid(GgufInvalid):
+    """The same of one file, which need not be the one that the model is named by."""
+
+    def __init__(self, problem: str, path: str) -> None:
+        super().__init__(problem)
+        self.path = path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +125,6 @@ class Catalogue:
 
         `look` reads a model's files; another one stands in for a disk that misbehaves.
         """
-        self._limit_seconds = limit_seconds
         self._look: Look = look or inspect_files
         self._configured = dict(models)
         self._registered: dict[str, Model] = {}
@@ -124,10 +132,7 @@ class Catalogue:
         # Valid while the artifacts are the same; by what an entry's inspection depends on, those
         # that were asked for last at the end.
         self._seen: dict[tuple[EngineKind, str, str, ModelKind | None], Inspection] = {}
-        self._parsing = asyncio.Semaphore(_PARSES_AT_ONCE)
-        # Paths that a thread looks at, and those of them that took longer than anybody waits.
-        self._looked_at: set[str] = set()
-        self._overdue: set[str] = set()
+        self._looking = Looking(limit_seconds)
 
     def get(self, name: str) -> Model:
         """The entry of `tiny` or `models/tiny`. Raises ModelNotFound."""
@@ -174,9 +179,9 @@ class Catalogue:
     async def inspect(self, model: Model) -> Inspection:
         """Open and read the model's files, off the loop; again only after one has changed.
 
-        Raises ModelFileInvalid.
+        Raises ModelFileInvalid; ModelContentInvalid where they are no model; ThreadRefused.
         """
-        key = (model.engine, model.path, model.mmproj, model.kind)
+        key = _key(model)
         seen = self._seen.pop(key, None)
         if seen is not None:
             self._seen[key] = seen  # the last that will be forgotten
@@ -186,6 +191,14 @@ class Catalogue:
         while len(self._seen) > MAX_SEEN:
             del self._seen[next(iter(self._seen))]
         return found
+
+    def kind_of(self, model: Model) -> ModelKind | None:
+        """What it is for: as its entry says, or its files when they were last read.
+
+        No file is opened; None: nobody has read them since the start.
+        """
+        seen = self._seen.get(_key(model))
+        return model.kind or (seen.kind if seen is not None else None)
 
     async def hold(self, model: Model, seen: Inspection) -> HeldFiles:
         """Open the files that were inspected and no others, for an engine to inherit.
@@ -205,57 +218,27 @@ class Catalogue:
         self, model: Model, work: Callable[[], T], undo: Callable[[T], None] = lambda _: None
     ) -> T:
         """The work on a model's files, off the loop and in time; a late result is undone."""
+        path = model.path
         try:
-            async with asyncio.timeout(self._limit_seconds):
-                return await self._in_thread(model, work, undo)
-        except TimeoutError:
-            if model.path in self._looked_at:
-                self._overdue.add(model.path)
-            problem = f"could not be read within {self._limit_seconds:g} s: its disk hangs"
-        except ArtifactRefused as error:
-            to_come = error.missing and model.source is not None
-            problem = "is not here yet: its first load fetches it" if to_come else str(error)
-        except (GgufInvalid, SafetensorsInvalid) as error:
+            return await self._looking.at(path, work, undo)
+        except LookOverdue as error:
             problem = str(error)
+        except ArtifactRefused as error:
+            path = error.path or path
+            problem = str(error)
+            if error.missing and model.source is not None and path != model.mmproj:
+                path, problem = model.path, "is not here yet: its first load fetches it"
+        except (GgufInvalid, SafetensorsInvalid) as error:
+            path = error.path if isinstance(error, _PartInvalid) else path
+            raise ModelContentInvalid(model=model.name, path=path, problem=str(error)) from error
         except OSError as error:
             problem = f"cannot be read: {error.strerror}"
-        raise ModelFileInvalid(model=model.name, path=model.path, problem=problem)
+        raise ModelFileInvalid(model=model.name, path=path, problem=problem)
 
-    async def _in_thread(
-        self, model: Model, work: Callable[[], T], undo: Callable[[T], None]
-    ) -> T:
-        """In a thread of its own: one that hangs holds no other's place, nor the daemon's end."""
-        if model.path in self._overdue:
-            raise ArtifactRefused("does not answer: an earlier look at it hangs still")
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[T] = loop.create_future()
 
-        def settle(found: list[T], error: Exception | None) -> None:
-            self._looked_at.discard(model.path)
-            self._overdue.discard(model.path)
-            self._parsing.release()
-            if done.done():  # it took too long, and nobody waits any more
-                for each in found:
-                    undo(each)
-            elif error is not None:
-                done.set_exception(error)
-            else:
-                done.set_result(found[0])
-
-        def run() -> None:
-            found: list[T] = []
-            failure = None
-            try:
-                found.append(work())
-            except Exception as error:  # noqa: BLE001 — told to whoever waits
-                failure = error
-            with suppress(RuntimeError):  # the loop has ended meanwhile
-                loop.call_soon_threadsafe(settle, found, failure)
-
-        await self._parsing.acquire()
-        self._looked_at.add(model.path)
-        threading.Thread(target=run, name=f"inspect {model.id}", daemon=True).start()
-        return await done
+def _key(model: Model) -> tuple[EngineKind, str, str, ModelKind | None]:
+    """Entries with the same key have the same files, read alike."""
+    return model.engine, model.path, model.mmproj, model.kind
 
 
 def inspect_files(model: Model, roots: Sequence[Path], seen: Inspection | None) -> Inspection:
@@ -313,8 +296,10 @@ def _inspect_gguf(model: Model, roots: Sequence[Path]) -> Inspection:
 def hold_files(model: Model, roots: Sequence[Path], seen: Inspection) -> HeldFiles:
     """Open what was inspected; blocks on the disk. Raises ArtifactRefused."""
     if seen.folder:
-        if _current(seen.names, roots) != seen.artifacts:
-            raise ArtifactRefused(CHANGED)
+        now = _current(seen.names, roots)
+        for path, inspected, found in zip(seen.names, seen.artifacts, now, strict=True):
+            if found != inspected:
+                raise ArtifactRefused(CHANGED, path=path)
         within = [name.removeprefix(f"{seen.folder}/") for name in seen.names]
         paths = [artifact.path for artifact in seen.artifacts]
         return HeldFiles({}, dict(zip(within, paths, strict=True)))
@@ -324,7 +309,7 @@ def hold_files(model: Model, roots: Sequence[Path], seen: Inspection) -> HeldFil
         for path, inspected in zip(seen.names, seen.artifacts, strict=True):
             with open_artifact(path, roots) as (artifact, file):
                 if artifact != inspected:
-                    raise ArtifactRefused(CHANGED)
+                    raise ArtifactRefused(CHANGED, path=path)
                 own = os.fdopen(os.dup(file.fileno()), "rb", buffering=0)
             name = PurePosixPath(path).name
             while name in held:  # a projector of another folder may be called as the model is
@@ -344,8 +329,12 @@ def _current(names: Sequence[str], roots: Sequence[Path]) -> tuple[Artifact, ...
 
 
 def _read(path: str, roots: Sequence[Path]) -> tuple[Artifact, GgufHeader]:
+    """A file and its header. Raises ArtifactRefused and GgufInvalid, both naming it."""
     with open_artifact(path, roots) as (artifact, file):
-        return artifact, read_header(file, artifact.size_bytes)
+        try:
+            return artifact, read_header(file, artifact.size_bytes)
+        except GgufInvalid as error:
+            raise _PartInvalid(str(error), path) from error
 
 
 def _projector(path: str, roots: Sequence[Path]) -> tuple[Artifact, GgufHeader]:

@@ -78,6 +78,14 @@ class Measurement:
     covers: frozenset[FootprintWhat] = frozenset()
 
     @property
+    def of(self) -> str:
+        """In words what was measured, with its bytes."""
+        size = format_size(self.measured_bytes)
+        if self.is_whole:
+            return f"{size} in use by all its processes at most"
+        return f"{size} of the engine's own buffers{', as far as it tells' * bool(self.covers)}"
+
+    @property
     def error(self) -> float | None:
         """Measured ÷ estimated − 1; None where nothing was expected."""
         return self.measured_bytes / self.estimated_bytes - 1 if self.estimated_bytes else None
@@ -180,12 +188,20 @@ class Learned:
             return None
         return Drift(former_bytes=former.measured_bytes, measured_bytes=told.measured_bytes)
 
-    def observe(self, key: str, seen_bytes: int, wall: float) -> Overhead:
-        """Keep what such a process was seen to take, with what those of the last loads were."""
+    def observe(
+        self, key: str, seen_bytes: int, wall: float, before_bytes: int | None = None
+    ) -> Overhead:
+        """Keep what such a process was seen to take, with what those of the last loads were.
+
+        `before_bytes` is what this very process had been seen to take before: now it is more.
+        """
         former = self._processes.pop(key, None)
         before = () if former is None else former.seen or (former.measured_bytes,)
-        seen = (*before, seen_bytes)[-SEEN_KEPT:]
         count = 1 if former is None else former.count + 1
+        if former is not None and before_bytes in before:
+            at = before.index(before_bytes)
+            before, count = (*before[:at], *before[at + 1 :]), former.count
+        seen = (*before, seen_bytes)[-SEEN_KEPT:]
         found = Overhead(measured_bytes=max(seen), wall=wall, count=count, seen=seen)
         self._processes[key] = found
         return found
@@ -207,7 +223,8 @@ def corrected(law: Footprint, told: Measurement) -> Footprint:
     what the measurement does not cover is as the law says. A whole measurement never lowers it.
     """
     if told.is_whole and told.measured_bytes <= expected_bytes(law, is_whole=True):
-        return replace(law, past_error=told.error)
+        past_of = f"{told.of}, which may still take the rest"
+        return replace(law, past_error=told.error, past_of=past_of)
     buffers = _measured_items(law, is_whole=told.is_whole, covers=told.covers)
     beside = [
         item for item in law.items if item.what is not FootprintWhat.MARGIN and item not in buffers
@@ -224,7 +241,11 @@ def corrected(law: Footprint, told: Measurement) -> Footprint:
         f"{told.count} {'load' if told.count == 1 else 'loads'} measured here",
     )
     return replace(
-        law, items=(*found, margin), confidence=Confidence.MEASURED, past_error=told.error
+        law,
+        items=(*found, margin),
+        confidence=Confidence.MEASURED,
+        past_error=told.error,
+        past_of=told.of,
     )
 
 
@@ -232,7 +253,9 @@ def _fitted(items: list[FootprintItem], wanted: int) -> tuple[FootprintItem, ...
     """The items, so changed that they sum up to what is wanted."""
     total = sum(item.bytes for item in items)
     difference = wanted - total
-    note = f"; measured {difference:+d} B against the law"
+    sign = "+" if difference > 0 else "−"
+    differs = f", {sign}{format_size(abs(difference))} against that" if difference else ", as that"
+    note = f"; measured here{differs}"
     for index, item in enumerate(items):
         if item.what is FootprintWhat.COMPUTE and item.bytes + difference >= 0:
             fitting = replace(item, bytes=item.bytes + difference, source=item.source + note)

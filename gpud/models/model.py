@@ -193,12 +193,14 @@ class Footprint:
     """The itemised bytes that a load needs on one device, its margin among the items.
 
     `past_error` is of the last load like it: measured ÷ estimated − 1; None: none was measured.
+    `past_of` says in words what was measured there; empty with it.
     """
 
     items: tuple[FootprintItem, ...]
     confidence: Confidence
     device_uuid: str | None = None
     past_error: float | None = None
+    past_of: str = ""
 
     @property
     def total_bytes(self) -> int:

@@ -16,6 +16,7 @@ from gpud.errors import DeviceShortage, GpudError
 from gpud.events import EventsPruned
 from gpud.instances.starting import admission
 from gpud.models.sources import refusals
+from gpud.threads import ThreadRefused
 
 DOMAIN = "gpud"
 # A status travels in headers, 8 KiB of which clients take: its words, with all but plain ASCII
@@ -50,6 +51,8 @@ CODES: dict[type[GpudError], grpc.StatusCode] = {
     errors.InstanceLost: grpc.StatusCode.ABORTED,
     BenchmarkFailed: grpc.StatusCode.ABORTED,
     admission.MemoryTaken: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    admission.HostExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ThreadRefused: grpc.StatusCode.RESOURCE_EXHAUSTED,
     admission.ContextsRefused: grpc.StatusCode.FAILED_PRECONDITION,
     errors.LoadCancelled: grpc.StatusCode.ABORTED,
     ConfigRefused: grpc.StatusCode.FAILED_PRECONDITION,

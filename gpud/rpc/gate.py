@@ -164,10 +164,11 @@ class Gate:
                     budgets.close_call(caller, changing=audited)
             except (GpudError, DecodeError) as error:
                 status = self._refused(attempt, _told(error))
-            except (grpc.aio.AbortError, asyncio.CancelledError):
-                self._ended(attempt, CLIENT_LEFT.code)
-                self._audit(attempt, CLIENT_LEFT)
-                raise
+            except (grpc.aio.AbortError, asyncio.CancelledError) as end:
+                if not _is_strays(end):
+                    self._left(attempt, CLIENT_LEFT)
+                    raise
+                status = self._broken(attempt)
             except Exception:  # noqa: BLE001 — the last net: a client never sees a traceback
                 status = self._broken(attempt)
             else:
@@ -204,11 +205,10 @@ class Gate:
             except (GpudError, DecodeError) as error:
                 status = self._refused(attempt, _told(error))
             except (grpc.aio.AbortError, asyncio.CancelledError, GeneratorExit) as end:
-                if stream is None or not stream.absorb():
-                    self._ended(attempt, CLIENT_LEFT.code)
-                    self._audit(attempt, replace(CLIENT_LEFT, subject=_subject(last)))
+                status = self._cut_short(attempt, stream, end)
+                if status is None:
+                    self._left(attempt, replace(CLIENT_LEFT, subject=_subject(last)))
                     raise
-                status = self._refused(attempt, AccessWithdrawn(caller=stream.caller.name))
                 if isinstance(end, GeneratorExit):
                     raise  # it took no more messages: nobody is left to be told
             except Exception:  # noqa: BLE001 — as above
@@ -220,6 +220,14 @@ class Gate:
             await context.abort_with_status(rpc_status.to_status(status))
 
         return call
+
+    def _cut_short(
+        self, attempt: _Attempt, stream: OpenStream | None, end: BaseException
+    ) -> status_pb2.Status | None:
+        """What is told where it was not the client that left: a cut of ours, or a bug."""
+        if stream is not None and stream.absorb():
+            return self._refused(attempt, AccessWithdrawn(caller=stream.caller.name))
+        return self._broken(attempt) if _is_strays(end) else None
 
     async def _message(self, attempt: _Attempt, requests: Any, decode: Decode | None) -> Any:
         """What a method is called with: its one message, or where there are many, all to come.
@@ -284,6 +292,11 @@ class Gate:
         log.error("rpc.bug", method=attempt.method, error_id=error_id, exc_info=True)  # noqa: LOG014
         self._audit(attempt, _Outcome(code="INTERNAL", reason="INTERNAL", message=error_id))
         return internal_status(error_id)
+
+    def _left(self, attempt: _Attempt, outcome: _Outcome) -> None:
+        """Of a client that went before its answer."""
+        self._ended(attempt, outcome.code)
+        self._audit(attempt, outcome)
 
     def _ended(self, attempt: _Attempt, code: str) -> None:
         """Count a call where it ends, whoever made it."""
@@ -377,6 +390,16 @@ def _role_missing(method: str, caller: Caller, required: Role | None) -> RoleMis
         role=caller.role.name.lower(),
         required=required.name.lower() if required is not None else "",
     )
+
+
+def _is_strays(end: BaseException) -> bool:
+    """Whether a cancellation was of something that the call waited for, not of the call itself.
+
+    That is a bug of ours; handed on, gRPC would take it for the client's and never answer.
+    """
+    task = asyncio.current_task()
+    is_cancelled = isinstance(end, asyncio.CancelledError)
+    return is_cancelled and task is not None and not task.cancelling()
 
 
 def _told(error: GpudError | DecodeError) -> GpudError:

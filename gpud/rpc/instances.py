@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from gpud.access.identity import CALLER, DEED
@@ -29,6 +29,7 @@ from gpud.rpc.reservation_messages import MAX_WAIT_SECONDS, priority_from, shari
 from gpud.rpc.reservations import call_of
 from gpud.rpc.sleeping import SleepMethods
 from gpud.rpc.view import View
+from gpud.units import format_size
 from gpud.v1 import instances_pb2 as pb
 from gpud.v1 import instances_pb2_grpc
 from gpud.v1.reservations_pb2 import SHARING_EXCLUSIVE
@@ -105,6 +106,8 @@ class Instances(
         self._stop(name, request, again=known is not None)
         if known is None:
             self._house.promises.remember_only(call, name)
+        # Of a first order nothing is told before it is durable; of a further one there would be.
+        await self._roster.noted(name)
         async for progress in self._roster.follow(name, from_start=True):
             if isinstance(progress.phase, LoadPhase):
                 continue  # where it was when the stop was ordered
@@ -115,6 +118,7 @@ class Instances(
                 elapsed=messages.span(progress.elapsed_seconds),
                 freed_bytes=progress.freed_bytes,
             )
+        self._check_ended(self._roster.get(name))
 
     async def GetInstance(
         self, request: pb.GetInstanceRequest, context: Any
@@ -155,6 +159,10 @@ class Instances(
             if now != last:
                 last = now
                 yield pb.WatchInstanceResponse(instance=self._view.instance(progress.instance))
+        instance = self._roster.get(name)
+        self._check_ended(instance)
+        if last is None:  # a reset of it came to nothing
+            yield pb.WatchInstanceResponse(instance=self._view.instance(instance))
 
     async def ResetInstance(
         self, request: pb.ResetInstanceRequest, context: Any
@@ -195,17 +203,24 @@ class Instances(
         )
 
     async def _proposed(self, asked: LoadRequest) -> pb.LoadModelResponse:
-        footprint, uuid = await self._roster.propose(asked)
+        found = await self._roster.propose(asked)
         return pb.LoadModelResponse(
             instance=pb.Instance(
                 model=f"models/{asked.model}",
-                devices=[f"devices/{uuid}"],
-                footprint=messages.footprint(footprint),
+                devices=[f"devices/{uuid}" for uuid in found.devices],
+                footprint=messages.footprint(found.footprint),
                 owner=asked.owner,
+                options_ignored=found.options_ignored,
             ),
             phase=pb.LOAD_PHASE_ALLOCATE,
-            detail="only validated: nothing was promised",
+            detail=self._would_be(found.devices, found.footprint.total_bytes),
         )
+
+    def _would_be(self, uuids: Sequence[str], bytes_each: int) -> str:
+        samples = {sample.info.uuid: sample.info.alias for sample in self._view.samples()}
+        where = ", ".join(samples.get(uuid, uuid) for uuid in uuids)
+        each = " each" if len(uuids) > 1 else ""
+        return f"{format_size(bytes_each)}{each} would be promised on {where}; nothing was"
 
     def _stop(self, name: str, request: pb.UnloadModelRequest, *, again: bool) -> None:
         """Order the stop.
@@ -235,6 +250,11 @@ class Instances(
             return messages.checked_name("instance", request.instance, "instances")
         model = messages.checked_name("model", request.model, "models")
         return self._roster.of_model(model).id
+
+    def _check_ended(self, instance: Instance) -> None:
+        """Raise why nothing more comes of one that could not be brought down."""
+        if not instance.ended:
+            self._raise_failure(instance)
 
     def _raise_failure(self, instance: Instance) -> None:
         error = self._roster.error(instance.id)

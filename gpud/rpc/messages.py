@@ -15,7 +15,7 @@ from gpud.devices.snapshot import DeviceKind, Health, Sample, Snapshot
 from gpud.enforcement.relations import Related
 from gpud.errors import DeviceNotFound, OptionInvalid, Reconciling
 from gpud.events import Event
-from gpud.instances.instance import Instance
+from gpud.instances.instance import Instance, InstanceState
 from gpud.ledger.charge import Charge
 from gpud.models.model import Footprint, ModelOptions
 from gpud.rpc import reading_messages
@@ -271,6 +271,7 @@ def footprint(value: Footprint) -> models_pb2.Footprint:
         margin_bytes=value.margin_bytes,
         confidence=f"CONFIDENCE_{value.confidence.name}",
         past_error=value.past_error,
+        past_error_of=value.past_of,
         device=f"devices/{value.device_uuid}" if value.device_uuid else "",
     )
 
@@ -328,11 +329,20 @@ def instance(value: Instance, terms: Mapping[str, Charge]) -> instances_pb2.Inst
     return message
 
 
+_SERVED = (InstanceState.READY, InstanceState.DRAINING, InstanceState.STOPPING)
+
+
 def _measured(value: Instance, observed: list[int]) -> int | None:
-    """By the devices' newest lists; until the first that knows it, by the engine's own account."""
-    if value.ended:
+    """By the devices' newest lists; until the first that knows it, by the engine's own account.
+
+    A list may still show an engine that is gone, and the account is the newest one's only once it
+    is READY.
+    """
+    if value.ended or value.state is InstanceState.BACKOFF:
         return None
-    return sum(observed) if observed else value.engine_bytes
+    if observed:
+        return sum(observed)
+    return value.engine_bytes if value.state in _SERVED else None
 
 
 def _add_ends(message: instances_pb2.Instance, value: Instance) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from gpud.engines.command.spec import shown_argv
 from gpud.errors import ModelFileInvalid, OptionInvalid
 from gpud.instances.life import House
 from gpud.models.artifact import ArtifactRefused, check_path
 from gpud.models.catalogue import Inspection
 from gpud.models.model import (
+    CommandSpec,
     EngineKind,
     HttpSource,
     HubSource,
@@ -30,12 +32,13 @@ MAX_URL = 2048
 
 
 def listed(model: Model, house: House) -> pb.Model:
-    """What an entry says, no file looked at."""
+    """What an entry says, and what is known of its files already; none is looked at."""
     created = house.registry.create_wall(model.id) if house.registry and model.owner else None
+    kind = house.catalogue.kind_of(model)
     message = pb.Model(
         name=model.name,
         engine=f"ENGINE_{model.engine.name}",
-        kind=f"MODEL_KIND_{model.kind.name}" if model.kind else None,
+        kind=f"MODEL_KIND_{kind.name}" if kind is not None else None,
         options=messages.options(model.options),
         files=[pb.ModelFile(path=model.path)] if model.path else [],
         profile=model.profile,
@@ -49,6 +52,8 @@ def listed(model: Model, house: House) -> pb.Model:
     )
     if model.source is not None:
         message.source.CopyFrom(_source(model.source))
+    if model.command is not None:
+        message.command.CopyFrom(_command(model.command))
     hidden = house.catalogue.registered(model.id)
     if hidden is not None and not model.owner:
         message.notice = (
@@ -63,6 +68,18 @@ def _source(source: Source) -> pb.ModelSource:
         return pb.ModelSource(hub=source.repository, revision=source.revision, file=source.file)
     assert isinstance(source, HttpSource)  # noqa: S101 — for the type checker
     return pb.ModelSource(url=shown_url(source.url))
+
+
+def _command(spec: CommandSpec) -> pb.Command:
+    return pb.Command(
+        argv=shown_argv(spec.argv),
+        environment=[name for name, _ in spec.environment],
+        health=spec.health,
+        metrics=spec.metrics,
+        device_bytes=spec.device_bytes,
+        host_bytes=spec.host_bytes,
+        served_name=spec.served_name,
+    )
 
 
 def said(inspection: Inspection) -> pb.Model:

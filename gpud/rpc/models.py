@@ -16,6 +16,7 @@ from gpud.errors import ModelFileInvalid, OptionInvalid, Reconciling, WrongState
 from gpud.instances.life import House
 from gpud.instances.measuring.learning import estimator_of
 from gpud.instances.roster import Roster
+from gpud.instances.starting.rehearsal import ignored_options
 from gpud.models.footprint import DeviceTraits
 from gpud.models.model import Model
 from gpud.models.sources.registered import Registry
@@ -82,6 +83,10 @@ class Models(models_pb2_grpc.ModelServiceServicer):
             device_uuid=sample.info.uuid if sample is not None else None,
         )
         message.footprint.CopyFrom(messages.footprint(footprint))
+        placed = () if sample is None else (sample,)
+        message.options_ignored = await ignored_options(
+            self._house, model, options, inspection, placed
+        )
         return pb.GetModelResponse(model=message)
 
     async def EstimateFootprint(
@@ -146,7 +151,7 @@ class Models(models_pb2_grpc.ModelServiceServicer):
         rows = promises.remember(call, id_)
         source, fetching = model.source, self._house.fetching
         if source is not None and fetching is not None:
-            rows = (*rows, fetching.due(source, removed=request.keep_files))
+            rows = (*rows, *fetching.due(source, removed=request.keep_files))
         await self._registry.remove(id_, actor, rows)
         freed = 0
         if source is not None and fetching is not None and not request.keep_files:

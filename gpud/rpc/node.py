@@ -57,7 +57,7 @@ class Node(EventMethods, node_pb2_grpc.NodeServiceServicer):
         told = pb.Caller(
             name=caller.name, role=f"ROLE_{caller.role.name}", proof=caller.proof.value
         )
-        return pb.GetNodeResponse(node=self._node(), caller=told)
+        return pb.GetNodeResponse(node=await self._node(), caller=told)
 
     async def DrainNode(self, request: pb.DrainNodeRequest, context: Any) -> pb.DrainNodeResponse:
         """No new grants; answered once durable, and once every stop asked for is ordered."""
@@ -72,7 +72,7 @@ class Node(EventMethods, node_pb2_grpc.NodeServiceServicer):
         await self._view.promises.cordon("", cordon, actor, call)
         if request.stop_instances:
             self._roster.stop_all(actor, DEFAULT_GRACE_SECONDS if grace is None else grace)
-        return pb.DrainNodeResponse(node=self._node())
+        return pb.DrainNodeResponse(node=await self._node())
 
     async def ResumeNode(
         self, request: pb.ResumeNodeRequest, context: Any
@@ -81,7 +81,7 @@ class Node(EventMethods, node_pb2_grpc.NodeServiceServicer):
         actor = messages.acting_for(request.owner)
         call = call_of("ResumeNode", request.request_id)
         await self._view.promises.cordon("", None, actor, call)
-        return pb.ResumeNodeResponse(node=self._node())
+        return pb.ResumeNodeResponse(node=await self._node())
 
     async def ReloadConfig(
         self, request: pb.ReloadConfigRequest, context: Any
@@ -100,7 +100,7 @@ class Node(EventMethods, node_pb2_grpc.NodeServiceServicer):
         ]
         return pb.ReloadConfigResponse(changes=told)
 
-    def _node(self) -> pb.Node:
+    async def _node(self) -> pb.Node:
         facts = self._facts
         config = facts.config()
         state, reason = facts.state()
@@ -122,6 +122,7 @@ class Node(EventMethods, node_pb2_grpc.NodeServiceServicer):
             start_time=messages.stamp(facts.start_wall),
             sampling_interval=messages.span(config.sampling.interval),
             tls=_tls(facts.certificates()),
+            orphan_count=await self._roster.orphans.count(),
             warnings=self._view.warnings(),
         )
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gpud.clock import Clock
 from gpud.devices.snapshot import Sample, Snapshot
-from gpud.enforcement.relations import relations, slices_of
+from gpud.enforcement.relations import excess_bytes, relations, slices_of
 from gpud.feed import Feed
 from gpud.instances.health.vital import Signs
 from gpud.instances.instance import Instance, InstanceState
@@ -101,6 +101,8 @@ class View:
         message = messages.instance(value, terms)
         health_messages.add_health(message, value, self.signs(value.id))
         life_messages.add_life(message, value)
+        if over := self._overuse_bytes(value, terms):
+            message.overuse_bytes = over
         reading = self.engines.newest.get(value.id)
         if reading is not None and value.state is InstanceState.READY:
             message.metrics.CopyFrom(metric_messages.metrics(reading, self.engines.label))
@@ -109,3 +111,14 @@ class View:
             message.queue_position = place.position
             message.wait_reason = place.why
         return message
+
+    def _overuse_bytes(self, value: Instance, terms: Mapping[str, Charge]) -> int:
+        """What its processes hold beyond its promise, over its devices."""
+        id_, books = value.reservation, self.promises.durable
+        if id_ is None or id_ not in books.reservations or value.ended:
+            return 0
+        return sum(
+            excess_bytes(id_, uuid, charge.observed_bytes[id_], books)
+            for uuid, charge in terms.items()
+            if id_ in charge.observed_bytes
+        )

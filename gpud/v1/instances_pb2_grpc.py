@@ -162,8 +162,13 @@ class InstanceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ResetInstance(self, request, context):
-        """Closes the breaker: one that was given up (RESTART_LOOP, OOM) is loaded anew, one that waits in
-        BACKOFF is started at once. Its failures are forgotten.
+        """Has one that served once, and failed, started without waiting; its failures are forgotten. In
+        BACKOFF: at once, in its promise, though it waits again where its device or file stands in the
+        way still. FAILED because gpud gave it up (RESTART_LOOP, OOM, its file replaced, MODEL_GONE):
+        under its name it is loaded anew, with the terms and options of its load and the files that its
+        model has now, in a new promise, which may wait, be refused, or come to another device. Any
+        other is refused with WRONG_STATE. Answered once that is durable, not READY: WatchInstance
+        tells the rest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -51,8 +51,13 @@ class InstanceServiceStub:
     """
     ListBenchmarks: _grpc.UnaryUnaryMultiCallable[_benchmarks_pb2.ListBenchmarksRequest, _benchmarks_pb2.ListBenchmarksResponse]
     ResetInstance: _grpc.UnaryUnaryMultiCallable[_instances_pb2.ResetInstanceRequest, _instances_pb2.ResetInstanceResponse]
-    """Closes the breaker: one that was given up (RESTART_LOOP, OOM) is loaded anew, one that waits in
-    BACKOFF is started at once. Its failures are forgotten.
+    """Has one that served once, and failed, started without waiting; its failures are forgotten. In
+    BACKOFF: at once, in its promise, though it waits again where its device or file stands in the
+    way still. FAILED because gpud gave it up (RESTART_LOOP, OOM, its file replaced, MODEL_GONE):
+    under its name it is loaded anew, with the terms and options of its load and the files that its
+    model has now, in a new promise, which may wait, be refused, or come to another device. Any
+    other is refused with WRONG_STATE. Answered once that is durable, not READY: WatchInstance
+    tells the rest.
     """
     SleepInstance: _grpc.UnaryUnaryMultiCallable[_instances_pb2.SleepInstanceRequest, _instances_pb2.SleepInstanceResponse]
     """Sends a READY vLLM to sleep that was loaded with sleep_mode; answered once it sleeps. Its
@@ -88,8 +93,13 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
     """
     ListBenchmarks: _aio.UnaryUnaryMultiCallable[_benchmarks_pb2.ListBenchmarksRequest, _benchmarks_pb2.ListBenchmarksResponse]  # type: ignore[assignment]
     ResetInstance: _aio.UnaryUnaryMultiCallable[_instances_pb2.ResetInstanceRequest, _instances_pb2.ResetInstanceResponse]  # type: ignore[assignment]
-    """Closes the breaker: one that was given up (RESTART_LOOP, OOM) is loaded anew, one that waits in
-    BACKOFF is started at once. Its failures are forgotten.
+    """Has one that served once, and failed, started without waiting; its failures are forgotten. In
+    BACKOFF: at once, in its promise, though it waits again where its device or file stands in the
+    way still. FAILED because gpud gave it up (RESTART_LOOP, OOM, its file replaced, MODEL_GONE):
+    under its name it is loaded anew, with the terms and options of its load and the files that its
+    model has now, in a new promise, which may wait, be refused, or come to another device. Any
+    other is refused with WRONG_STATE. Answered once that is durable, not READY: WatchInstance
+    tells the rest.
     """
     SleepInstance: _aio.UnaryUnaryMultiCallable[_instances_pb2.SleepInstanceRequest, _instances_pb2.SleepInstanceResponse]  # type: ignore[assignment]
     """Sends a READY vLLM to sleep that was loaded with sleep_mode; answered once it sleeps. Its
@@ -176,8 +186,13 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instances_pb2.ResetInstanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_instances_pb2.ResetInstanceResponse, _abc.Awaitable[_instances_pb2.ResetInstanceResponse]]:
-        """Closes the breaker: one that was given up (RESTART_LOOP, OOM) is loaded anew, one that waits in
-        BACKOFF is started at once. Its failures are forgotten.
+        """Has one that served once, and failed, started without waiting; its failures are forgotten. In
+        BACKOFF: at once, in its promise, though it waits again where its device or file stands in the
+        way still. FAILED because gpud gave it up (RESTART_LOOP, OOM, its file replaced, MODEL_GONE):
+        under its name it is loaded anew, with the terms and options of its load and the files that its
+        model has now, in a new promise, which may wait, be refused, or come to another device. Any
+        other is refused with WRONG_STATE. Answered once that is durable, not READY: WatchInstance
+        tells the rest.
         """
 
     @_abc_1.abstractmethod

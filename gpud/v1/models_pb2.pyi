@@ -143,7 +143,7 @@ class ModelSource(_message.Message):
     def __init__(self, url: _Optional[str] = ..., hub: _Optional[str] = ..., revision: _Optional[str] = ..., file: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "engine", "kind", "options", "files", "architecture", "parameter_count", "context_length_trained", "problem", "footprint", "source", "sha256", "owner", "registered", "downloaded_bytes", "mmproj", "create_time", "notice", "profile", "extra_args", "labels")
+    __slots__ = ("name", "engine", "kind", "options", "files", "architecture", "parameter_count", "context_length_trained", "problem", "footprint", "source", "sha256", "owner", "registered", "downloaded_bytes", "mmproj", "create_time", "notice", "profile", "extra_args", "command", "options_ignored", "labels")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -171,6 +171,8 @@ class Model(_message.Message):
     NOTICE_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
     EXTRA_ARGS_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_IGNORED_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     name: str
     engine: _node_pb2.Engine
@@ -192,8 +194,28 @@ class Model(_message.Message):
     notice: str
     profile: str
     extra_args: _containers.RepeatedScalarFieldContainer[str]
+    command: Command
+    options_ignored: str
     labels: _containers.ScalarMap[str, str]
-    def __init__(self, name: _Optional[str] = ..., engine: _Optional[_Union[_node_pb2.Engine, str]] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., options: _Optional[_Union[ModelOptions, _Mapping]] = ..., files: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., architecture: _Optional[str] = ..., parameter_count: _Optional[int] = ..., context_length_trained: _Optional[int] = ..., problem: _Optional[str] = ..., footprint: _Optional[_Union[Footprint, _Mapping]] = ..., source: _Optional[_Union[ModelSource, _Mapping]] = ..., sha256: _Optional[str] = ..., owner: _Optional[str] = ..., registered: bool = ..., downloaded_bytes: _Optional[int] = ..., mmproj: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., notice: _Optional[str] = ..., profile: _Optional[str] = ..., extra_args: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., engine: _Optional[_Union[_node_pb2.Engine, str]] = ..., kind: _Optional[_Union[ModelKind, str]] = ..., options: _Optional[_Union[ModelOptions, _Mapping]] = ..., files: _Optional[_Iterable[_Union[ModelFile, _Mapping]]] = ..., architecture: _Optional[str] = ..., parameter_count: _Optional[int] = ..., context_length_trained: _Optional[int] = ..., problem: _Optional[str] = ..., footprint: _Optional[_Union[Footprint, _Mapping]] = ..., source: _Optional[_Union[ModelSource, _Mapping]] = ..., sha256: _Optional[str] = ..., owner: _Optional[str] = ..., registered: bool = ..., downloaded_bytes: _Optional[int] = ..., mmproj: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., notice: _Optional[str] = ..., profile: _Optional[str] = ..., extra_args: _Optional[_Iterable[str]] = ..., command: _Optional[_Union[Command, _Mapping]] = ..., options_ignored: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class Command(_message.Message):
+    __slots__ = ("argv", "environment", "health", "metrics", "device_bytes", "host_bytes", "served_name")
+    ARGV_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    HOST_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SERVED_NAME_FIELD_NUMBER: _ClassVar[int]
+    argv: _containers.RepeatedScalarFieldContainer[str]
+    environment: _containers.RepeatedScalarFieldContainer[str]
+    health: str
+    metrics: str
+    device_bytes: int
+    host_bytes: int
+    served_name: str
+    def __init__(self, argv: _Optional[_Iterable[str]] = ..., environment: _Optional[_Iterable[str]] = ..., health: _Optional[str] = ..., metrics: _Optional[str] = ..., device_bytes: _Optional[int] = ..., host_bytes: _Optional[int] = ..., served_name: _Optional[str] = ...) -> None: ...
 
 class FootprintItem(_message.Message):
     __slots__ = ("what", "bytes", "source")
@@ -206,20 +228,22 @@ class FootprintItem(_message.Message):
     def __init__(self, what: _Optional[_Union[FootprintWhat, str]] = ..., bytes: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
 
 class Footprint(_message.Message):
-    __slots__ = ("items", "total_bytes", "margin_bytes", "confidence", "past_error", "device")
+    __slots__ = ("items", "total_bytes", "margin_bytes", "confidence", "past_error", "device", "past_error_of")
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
     MARGIN_BYTES_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     PAST_ERROR_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
+    PAST_ERROR_OF_FIELD_NUMBER: _ClassVar[int]
     items: _containers.RepeatedCompositeFieldContainer[FootprintItem]
     total_bytes: int
     margin_bytes: int
     confidence: Confidence
     past_error: float
     device: str
-    def __init__(self, items: _Optional[_Iterable[_Union[FootprintItem, _Mapping]]] = ..., total_bytes: _Optional[int] = ..., margin_bytes: _Optional[int] = ..., confidence: _Optional[_Union[Confidence, str]] = ..., past_error: _Optional[float] = ..., device: _Optional[str] = ...) -> None: ...
+    past_error_of: str
+    def __init__(self, items: _Optional[_Iterable[_Union[FootprintItem, _Mapping]]] = ..., total_bytes: _Optional[int] = ..., margin_bytes: _Optional[int] = ..., confidence: _Optional[_Union[Confidence, str]] = ..., past_error: _Optional[float] = ..., device: _Optional[str] = ..., past_error_of: _Optional[str] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")

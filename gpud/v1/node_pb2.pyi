@@ -58,7 +58,7 @@ CONFIG_CHANGE_KIND_REMOVED: ConfigChangeKind
 CONFIG_CHANGE_KIND_CHANGED: ConfigChangeKind
 
 class Node(_message.Message):
-    __slots__ = ("hostname", "version", "boot_id", "state", "state_reason", "policy", "engines", "start_time", "sampling_interval", "tls", "warnings")
+    __slots__ = ("hostname", "version", "boot_id", "state", "state_reason", "policy", "engines", "start_time", "sampling_interval", "tls", "orphan_count", "warnings")
     HOSTNAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -69,6 +69,7 @@ class Node(_message.Message):
     START_TIME_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_INTERVAL_FIELD_NUMBER: _ClassVar[int]
     TLS_FIELD_NUMBER: _ClassVar[int]
+    ORPHAN_COUNT_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     hostname: str
     version: str
@@ -80,8 +81,9 @@ class Node(_message.Message):
     start_time: _timestamp_pb2.Timestamp
     sampling_interval: _duration_pb2.Duration
     tls: TlsStatus
+    orphan_count: int
     warnings: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., boot_id: _Optional[str] = ..., state: _Optional[_Union[NodeState, str]] = ..., state_reason: _Optional[str] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., engines: _Optional[_Iterable[_Union[EngineInfo, _Mapping]]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sampling_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., tls: _Optional[_Union[TlsStatus, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, hostname: _Optional[str] = ..., version: _Optional[str] = ..., boot_id: _Optional[str] = ..., state: _Optional[_Union[NodeState, str]] = ..., state_reason: _Optional[str] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., engines: _Optional[_Iterable[_Union[EngineInfo, _Mapping]]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sampling_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., tls: _Optional[_Union[TlsStatus, _Mapping]] = ..., orphan_count: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class TlsStatus(_message.Message):
     __slots__ = ("certificate_expire_time", "reload_count", "refused_count", "problem", "client_ca_expire_time")

@@ -102,7 +102,7 @@ class Fleet:
         import json
 
         with socket.socket(socket.AF_UNIX) as asking:
-            asking.settimeout(10)
+            asking.settimeout(60)
             asking.connect(str(self.gpud.directory / "gpud.auth.sock"))
             told: dict[str, Any] = json.loads(asking.makefile().readline())
         return str(told["token"])

@@ -163,7 +163,7 @@ async def test_it_is_written_by_itself_soon_after(book: Book) -> None:
     book.audit.record(entry(subject="a"))
     book.audit.record(entry(subject="b"))
     assert not book.path.exists()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await done.wait()
     assert [line["subject"] for line in book.lines()] == ["a", "b"]
 
@@ -299,11 +299,11 @@ async def test_what_comes_while_a_write_goes_on_is_written_by_itself_too(
 
     def slow(descriptor: int, data: bytes) -> int:
         loop.call_soon_threadsafe(began.set)
-        goes_on.wait(20)
+        goes_on.wait(60)
         return write(descriptor, data)
 
     monkeypatch.setattr(audit_file.os, "write", slow)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         book.audit.record(entry(subject="a"))
         await began.wait()
         book.audit.record(entry(subject="b"))
@@ -344,7 +344,7 @@ async def test_a_disk_that_hangs_holds_one_thread_and_a_bounded_number_of_lines(
     def slow(descriptor: int, data: bytes) -> int:
         inside.append(threading.get_ident())
         began.release()
-        hangs.wait(20)
+        hangs.wait(60)
         return write(descriptor, data)
 
     monkeypatch.setattr(audit_file.os, "write", slow)
@@ -352,7 +352,7 @@ async def test_a_disk_that_hangs_holds_one_thread_and_a_bounded_number_of_lines(
     monkeypatch.setattr("gpud.access.audit.MAX_WAIT_SECONDS", 0.01)
     try:
         book.audit.record(entry(subject="first"))
-        await asyncio.to_thread(began.acquire, timeout=20)
+        await asyncio.to_thread(began.acquire, timeout=60)
         for number in range(audit_file.MAX_PENDING + 7):
             assert book.audit.record(entry(subject=str(number)))
             if number % 1000 == 0:
@@ -361,7 +361,7 @@ async def test_a_disk_that_hangs_holds_one_thread_and_a_bounded_number_of_lines(
         assert threads.begun == 1
     finally:
         hangs.set()
-    monkeypatch.setattr("gpud.access.audit.MAX_WAIT_SECONDS", 20.0)
+    monkeypatch.setattr("gpud.access.audit.MAX_WAIT_SECONDS", 60.0)
     await book.audit.close()
     found = book.lines()
     assert found[0]["subject"] == "first"

@@ -245,7 +245,7 @@ def test_a_disk_that_is_full_leaves_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "tls"
     ended = subprocess.run(
         ["bash", "-c", 'ulimit -f 0; exec "$@"', "bash", *command("init", folder), *SERVER],
-        capture_output=True, text=True, check=False, timeout=20, env=ENVIRONMENT,
+        capture_output=True, text=True, check=False, timeout=60, env=ENVIRONMENT,
     )  # fmt: skip
     assert ended.returncode == 2, ended.stderr
     assert "nothing was changed" in ended.stderr
@@ -263,7 +263,7 @@ def test_a_disk_that_fills_half_way(tmp_path: Path, blocks: int) -> None:
     words = command("init", tmp_path, *SERVER, "--client", "anna")
     ended = subprocess.run(
         [*own, "sh", "-c", script, tmp_path, *words],
-        capture_output=True, text=True, check=False, timeout=20,
+        capture_output=True, text=True, check=False, timeout=60,
         env={**ENVIRONMENT, "PYTHONPATH": str(Path.cwd())},
     )  # fmt: skip
     if ended.returncode == 77 or "unshare" in ended.stderr:
@@ -325,7 +325,7 @@ def command(*words: object) -> list[str]:
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*words), capture_output=True, text=True, check=False, timeout=20, env=ENVIRONMENT
+        command(*words), capture_output=True, text=True, check=False, timeout=60, env=ENVIRONMENT
     )
 
 
@@ -348,14 +348,14 @@ def test_what_init_prints_is_the_servers_configuration(tmp_path: Path) -> None:
     ) in ended.stdout
     checked = subprocess.run(
         [sys.executable, "-m", "gpud", "config", "check", "--config", tmp_path / "gpud.toml"],
-        capture_output=True, text=True, check=False, timeout=20,
+        capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert "valid" in checked.stdout, checked.stderr
     assert "warning" not in checked.stderr
     (folder / "server-key.pem").chmod(0o644)
     checked = subprocess.run(
         [sys.executable, "-m", "gpud", "config", "check", "--config", tmp_path / "gpud.toml"],
-        capture_output=True, text=True, check=False, timeout=20,
+        capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert checked.returncode == 2
     assert "others may read it" in checked.stderr
@@ -416,7 +416,7 @@ def test_a_token_is_shown_once_and_kept_as_a_hash() -> None:
     words = [sys.executable, "-m", "gpud", "token", "create"]
     ended = subprocess.run(
         [*words, "ci.build", "--role", "operator"],
-        capture_output=True, text=True, check=True, timeout=20,
+        capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     token, _, snippet = ended.stdout.partition("\n")
     assert re.fullmatch(r"gpud_[A-Za-z0-9_-]{43}", token)
@@ -426,6 +426,6 @@ def test_a_token_is_shown_once_and_kept_as_a_hash() -> None:
     }
     for wrong in (["CI", "--role", "operator"], ["ci", "--role", "king"], ["ci"]):
         ended = subprocess.run(
-            [*words, *wrong], capture_output=True, text=True, check=False, timeout=20
+            [*words, *wrong], capture_output=True, text=True, check=False, timeout=60
         )
         assert (ended.returncode, ended.stdout) == (2, "")

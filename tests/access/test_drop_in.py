@@ -23,7 +23,7 @@ TLS = {"certificate": "/a/server.pem", "key": "/a/server-key.pem", "client_ca": 
 def init(folder: Path, output: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "gpud", "tls", "init", folder / "tls", "--output", output, *words],
-        capture_output=True, text=True, check=False, timeout=20,
+        capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
 
 

@@ -85,11 +85,25 @@ class Methods:
     async def Renew(self, request: Any, context: Any) -> Any:
         raise ZeroDivisionError
 
+    async def AttachProcess(self, request: Any, context: Any) -> Any:
+        await _cancelled()
+
+    async def UnloadModel(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        await _cancelled()
+        yield None
+
     async def LoadModel(self, request: Any, context: Any) -> AsyncIterator[Any]:
         instance = instances_pb2.Instance(name="instances/tiny-1")
         yield instances_pb2.LoadModelResponse(instance=instance)
         self.decided.set()
         await self.answered.wait()
+
+
+async def _cancelled() -> None:
+    """Wait for what somebody else gave up."""
+    shared = asyncio.get_running_loop().create_future()
+    shared.cancel()
+    await shared
 
 
 @pytest.fixture
@@ -230,3 +244,18 @@ async def test_a_stream_that_is_cut_and_takes_no_more_is_ended_at_the_second_loo
         assert not sending.cancelling()
         scribe.end_late()
         assert sending.cancelling()
+
+
+async def test_what_waited_for_something_that_was_given_up_is_a_bug_and_is_answered(
+    scribe: Scribe, methods: Methods
+) -> None:
+    """To gRPC a stray cancellation looks like the client's own, who would then wait for ever."""
+    with pytest.raises(grpc.aio.AbortError):
+        await guarded(scribe, methods.AttachProcess, RESERVATIONS)(name="reservations/r-1")
+    with pytest.raises(grpc.aio.AbortError):
+        async for _ in guarded(scribe, methods.UnloadModel, INSTANCES)(name="instances/tiny-1"):
+            pass
+    assert told(scribe) == [
+        ("ReservationService/AttachProcess", "reservations/r-1", "INTERNAL"),
+        ("InstanceService/UnloadModel", "instances/tiny-1", "INTERNAL"),
+    ]

@@ -20,7 +20,7 @@ from tests.running import GIB
 
 ROOT = Path(__file__).parents[2]
 BUF = Path(sys.executable).parent / "buf"
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 60
 RESERVE = "ReservationService/Reserve"
 
 pytestmark = pytest.mark.skipif(not BUF.exists(), reason="buf is not installed beside Python")

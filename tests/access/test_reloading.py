@@ -207,7 +207,7 @@ async def calling(
 async def answered(channel: grpc.aio.Channel) -> bool:
     """Whether a call is answered, rather than the connection refused."""
     try:
-        return bool(await channel.unary_unary(METHOD)(b"hello", timeout=10) == b"hello")
+        return bool(await channel.unary_unary(METHOD)(b"hello", timeout=60) == b"hello")
     except grpc.aio.AioRpcError as error:
         assert error.code() is grpc.StatusCode.UNAVAILABLE  # noqa: PT017 -- both ways are good
         return False
@@ -234,7 +234,7 @@ def shown_to(
             warnings.simplefilter("ignore", DeprecationWarning)
             context.minimum_version = context.maximum_version = version
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+        socket.create_connection(("127.0.0.1", port), timeout=60) as plain,
         context.wrap_socket(plain) as connection,
     ):
         der = connection.getpeercert(binary_form=True)

@@ -21,9 +21,9 @@ CARDS, DESK = "10.77.0.1", "10.77.0.2"
 PORT = 50551  # what `gpud tls init` writes
 COORDINATOR, DASHBOARD = "spiffe://fleet/coordinator", "spiffe://fleet/dashboard"
 GPUCTL = (sys.executable, "-c", "from gpuctl.main import main; main()")
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 # Who is denied is seen within a second, and cut then.
-CUT_SECONDS = 10.0
+CUT_SECONDS = 60.0
 PERMISSION_DENIED, UNAVAILABLE = 71, 78
 TOOLS = ("ip", "nsenter", "unshare")
 

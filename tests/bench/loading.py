@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpud.engines.llama_cpp import WARM_UP_TOKENS, _first_request
+from gpud.engines.llama.engine import WARM_UP_TOKENS, _first_request
 from gpud.models.model import EngineKind, Model, ModelKind, ModelOptions
 from gpud.v1 import instances_pb2 as pb
 from gpud.v1 import instances_pb2_grpc

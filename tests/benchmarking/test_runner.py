@@ -105,7 +105,7 @@ async def server() -> AsyncIterator[Server]:
     made = Server()
     listening = await asyncio.start_server(made.talk, "127.0.0.1", 0)
     made.endpoint = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         yield made
     listening.close()
 

@@ -91,7 +91,7 @@ def output(directory: Path) -> bytes:
 @pytest.fixture(params=["fake", "real"])
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     world = World(real=request.param == "real", folder=tmp_path)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         yield world
         await world.end()
 

@@ -18,12 +18,14 @@ import pytest
 from gpud.clock import SystemClock
 from gpud.devices.driver import (
     Aliases,
+    Asking,
     ComputeModeRefused,
     DeviceLost,
     DriverOutdated,
     DriverUnavailable,
     ListRefused,
     ModeRefusal,
+    unheard,
 )
 from gpud.devices.sampling.child import child_environment
 from gpud.devices.snapshot import DeviceInfo, ProcessUse, Readings
@@ -74,7 +76,7 @@ class NvmlChild:
             self.end()
             raise
 
-    def devices(self) -> tuple[DeviceInfo, ...]:
+    def devices(self, asking: Asking = unheard) -> tuple[DeviceInfo, ...]:
         return self._call("devices", type_=tuple[DeviceInfo, ...])
 
     def readings(self, uuid: str) -> Readings:
@@ -94,7 +96,7 @@ class NvmlChild:
 
     def end(self) -> None:
         self._process.kill()
-        self._process.communicate(timeout=10)
+        self._process.communicate(timeout=60)
 
     def _call(self, *request: str, type_: Any) -> Any:
         stdin, stdout = self._process.stdin, self._process.stdout

@@ -16,7 +16,7 @@ from gpud.devices.processes import ProcessTable, read_stat
 from gpud.devices.sampling.sampler import Sampler
 from tests.devices.proc_tree import TICKS_PER_SECOND, ProcTree, hog
 from tests.devices.test_sampler import settings
-from tests.devices.watching import QUICK, Watcher, helpers, running, sample
+from tests.devices.watching import UNHURRIED, Watcher, helpers, running, sample
 
 NOW = 1000.0
 
@@ -153,7 +153,7 @@ def test_a_real_process_is_on_the_host_as_attached() -> None:
 
 def test_a_real_child_that_leaves_its_session_stays_attached() -> None:
     with subprocess.Popen(
-        ["/bin/sh", "-c", "setsid env -i /bin/sh -c 'echo $$; exec sleep 20'"],
+        ["/bin/sh", "-c", "setsid env -i /bin/sh -c 'echo $$; exec sleep 200'"],
         stdout=subprocess.PIPE,
         env={"PATH": "/usr/bin:/bin"},
     ) as parent:
@@ -164,7 +164,7 @@ def test_a_real_child_that_leaves_its_session_stays_attached() -> None:
         table.scan(SystemClock().now().boottime)
         assert owner(table, child) == ("r-tree", True)
         parent.kill()
-        parent.wait(10)
+        parent.wait(60)
         table.scan(SystemClock().now().boottime)
         assert owner(table, child) == ("r-tree", True)
         os.kill(child, signal.SIGKILL)
@@ -172,7 +172,7 @@ def test_a_real_child_that_leaves_its_session_stays_attached() -> None:
 
 async def test_the_sampling_process_is_told_and_told_again(tmp_path: Path) -> None:
     watcher = Watcher()
-    sampler = Sampler(settings(tmp_path), SystemClock(), watcher.publish, QUICK)
+    sampler = Sampler(settings(tmp_path), SystemClock(), watcher.publish, UNHURRIED)
 
     def holds(alias: str, pid: int) -> tuple[str | None, bool]:
         listed = sample(watcher.snapshots[-1], alias).processes or ()
@@ -181,13 +181,16 @@ async def test_the_sampling_process_is_told_and_told_again(tmp_path: Path) -> No
     with hog(1024**2, CUDA_VISIBLE_DEVICES="SIM-gtx-1080-ti-2") as pid:
         start_time = read_stat(pid).start_time
         async with running(sampler):
-            await watcher.until(lambda s: any(u.pid == pid for u in sample(s, "gpu2").processes))
+            await watcher.until(lambda s: s.complete)
+            listed = sample(watcher.snapshots[-1], "gpu2").processes or ()
+            assert pid in [use.pid for use in listed]
             assert holds("gpu2", pid) == (None, False)
             # More than a pipe holds: nothing waits for it, and nothing of it is lost.
             strangers = tuple((5_000_000 + n, 1, f"r-{n}") for n in range(20_000))
             sampler.attach(AttachmentTable(processes=(*strangers, (pid, start_time, "r-late"))))
-            await watcher.until(lambda _: holds("gpu2", pid) == ("r-late", True))
-            assert holds("host", pid) == ("r-late", True)
+            await watcher.until(
+                lambda _: holds("gpu2", pid) == holds("host", pid) == ("r-late", True)
+            )
             (helper,) = helpers()
             os.kill(helper, signal.SIGKILL)
             await watcher.until(lambda _: helpers() not in ([], [helper]))

@@ -34,6 +34,7 @@ from gpud.devices.sampling.frames import (
     encode_frame,
 )
 from gpud.devices.sampling.helper import FrameWriter, Helper, Schedule, obey
+from gpud.devices.sampling.reader import Reader
 from gpud.devices.snapshot import DeviceKind, HostReadings, Readings
 from tests.fakes.clock import FakeClock
 from tests.fakes.driver import GIB, FakeDriver
@@ -48,6 +49,7 @@ class Floor:
         only: str = "",
         skipped: tuple[str, ...] = (),
         settings: SamplerSettings | None = None,
+        patience_seconds: float = 60.0,  # no device hangs: one that is slow is awaited
     ) -> None:
         self.clock = FakeClock()
         self.simulated = FakeDriver("SIM-0", kind=DeviceKind.SIMULATED)
@@ -66,6 +68,7 @@ class Floor:
             self.sent.append,
         )
         self.helper = Helper(fleet, ProcessTable(), only, self.sent.append, self.clock)
+        self.helper._reader = Reader(self.helper._ask, self.sent.append, patience_seconds)
 
     def tick(self) -> list[AnyFrame]:
         self.sent.clear()
@@ -81,8 +84,11 @@ def test_a_mark_tells_whom_it_asks() -> None:
     marked: list[str] = []
     floor.helper.mark = marked.append
     floor.tick()
+    found, *read = "".join(f"{uuid} " for uuid in marked).split("  ")
+    # To find a card is to ask it, too.
+    assert found == "SIM-0 GPU-a GPU-b"
     # The driver that can hang is read last.
-    assert marked == ["SIM-0", "", "GPU-a", "", "GPU-b", ""]
+    assert read == ["SIM-0", "GPU-a", "GPU-b", ""]
 
 
 def test_an_ordinary_tick_leaves_in_one_piece() -> None:
@@ -107,7 +113,7 @@ def test_an_ordinary_tick_leaves_in_one_piece() -> None:
 
 def test_cards_that_hang_hold_up_no_other_and_answer_late() -> None:
     card = FakeDriver("GPU-a", "GPU-b", "GPU-c")
-    floor = Floor(lambda: card)
+    floor = Floor(lambda: card, patience_seconds=0.5)
     floor.tick()
     go = card.hang("GPU-a", "GPU-b")
     frames = list(floor.tick())
@@ -210,7 +216,7 @@ def test_a_driver_that_opens_slowly_holds_up_nothing() -> None:
     go = threading.Event()
 
     def open_slowly() -> Driver:
-        go.wait(20)
+        go.wait(60)
         return FakeDriver("GPU-a")
 
     floor = Floor(open_slowly)
@@ -372,7 +378,7 @@ def test_it_ends_with_its_stdin_even_in_a_call_that_hangs(tmp_path: Path) -> Non
         while Unanswered(uuid="SIM-t4-0") not in told:
             told += parser.feed(os.read(process.stdout.fileno(), 65536))
         process.stdin.close()
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=60) == 0
 
 
 def test_it_carries_no_event_loop_and_no_grpc() -> None:
@@ -385,7 +391,7 @@ def test_it_carries_no_event_loop_and_no_grpc() -> None:
         env=child_environment(os.environ),
         capture_output=True,
         check=True,
-        timeout=30,
+        timeout=60,
     )
     assert found.stdout == b"[]\n"
 
@@ -400,6 +406,6 @@ def test_the_daemons_environment_is_passed_on_without_grpcs() -> None:
 def wait_until(holds: Callable[[], bool]) -> None:
     """Something that another thread is about to make true."""
     clock = SystemClock()
-    deadline = clock.now().boottime + 10
+    deadline = clock.now().boottime + 60
     while not holds():
         assert clock.now().boottime < deadline, "it never came true"

@@ -26,7 +26,16 @@ from gpud.devices.sampling.sampler import Limits, Sampler
 from gpud.devices.snapshot import DeviceKind, Health, HostReadings, Readings, Snapshot
 from tests.devices.standin import NvmlChild
 from tests.devices.sysfs import bind, unbind
-from tests.devices.watching import QUICK, Watcher, health, helpers, running, sample
+from tests.devices.watching import (
+    PATIENCE_SECONDS,
+    QUICK,
+    UNHURRIED,
+    Watcher,
+    health,
+    no_helper_lives,
+    running,
+    sample,
+)
 from tests.fakes.child import FakeChild, FakeSpawner
 from tests.fakes.driver import FakeDriver
 
@@ -63,7 +72,7 @@ def simulated(watcher: Watcher, tmp_path: Path) -> Sampler:
         interval_seconds=0.05,
         processes_every=2,
     )
-    return Sampler(settings, SystemClock(), watcher.publish, QUICK)
+    return Sampler(settings, SystemClock(), watcher.publish, UNHURRIED)
 
 
 def has_vanished(alias: str) -> Callable[[Snapshot], bool]:
@@ -136,7 +145,7 @@ def befall(
 
 def nvml(watcher: Watcher) -> Sampler:
     settings = SamplerSettings(nvml="on", host=False, interval_seconds=0.05, processes_every=2)
-    return Sampler(settings, SystemClock(), watcher.publish, QUICK)
+    return Sampler(settings, SystemClock(), watcher.publish, UNHURRIED)
 
 
 async def test_a_card_that_nvml_lists_no_more_is_gone_and_comes_back(
@@ -257,7 +266,7 @@ async def test_a_device_that_hung_and_vanished_is_not_probed_any_more() -> None:
         # No probe, however long one waits; and the process at work may read it once it is back.
         with pytest.raises(TimeoutError):
             await spawner.next(3, within_seconds=3 * limits.probe_longest)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await live.heard(1)
         assert live.commands == ["take GPU-a"]
 
@@ -294,4 +303,4 @@ async def test_numbers_outlive_the_sampling_process() -> None:
         first.end()
         second = await spawner.next(2)
     assert second.orders.numbers == {"GPU-a": 0, "GPU-b": 1}
-    assert helpers() == []
+    assert no_helper_lives()

@@ -12,11 +12,11 @@ from gpud.clock import SystemClock
 from gpud.devices.driver import DeviceLost, DriverUnavailable, ListRefused
 from gpud.devices.nvidia.card import RETRY_REFUSED_AFTER_READS
 from gpud.devices.sampling.frames import SamplerSettings
-from gpud.devices.sampling.sampler import Sampler
+from gpud.devices.sampling.sampler import Limits, Sampler
 from gpud.devices.snapshot import DeviceKind, Health, ProcessKind, Readings, Snapshot
 from tests.devices.standin import NvmlChild
 from tests.devices.sysfs import slot, two_nodes
-from tests.devices.watching import QUICK, Watcher, health, running, sample
+from tests.devices.watching import QUICK, UNHURRIED, Watcher, health, running, sample
 
 GIB = 1024**3
 Open = Callable[..., NvmlChild]
@@ -254,11 +254,11 @@ def befall(trigger: Path, what: str) -> None:
     fresh.rename(trigger)
 
 
-def sampler(watcher: Watcher) -> Sampler:
+def sampler(watcher: Watcher, limits: Limits = UNHURRIED) -> Sampler:
     settings = SamplerSettings(
         nvml="on", simulated=(("t4", 1),), interval_seconds=0.05, processes_every=2
     )
-    return Sampler(settings, SystemClock(), watcher.publish, QUICK)
+    return Sampler(settings, SystemClock(), watcher.publish, limits)
 
 
 async def test_cards_slices_and_host_make_one_snapshot(trigger: Path) -> None:
@@ -274,24 +274,24 @@ async def test_cards_slices_and_host_make_one_snapshot(trigger: Path) -> None:
 
 async def test_one_hanging_card_hides_no_other(trigger: Path) -> None:
     watcher = Watcher()
-    async with running(sampler(watcher)):
+    async with running(sampler(watcher, QUICK)):
         await watcher.until(lambda s: s.complete)
         befall(trigger, "hang 3")
         hung = await watcher.until(health("gpu3", Health.UNRESPONSIVE))
 
         def others_go_on(snapshot: Snapshot) -> bool:
             others = [s for s in snapshot.samples if s.info.alias != "gpu3"]
-            return all(s.boottime > hung.boottime for s in others)
+            return all(s.boottime > hung.boottime and s.health is Health.HEALTHY for s in others)
 
         later = await watcher.until(others_go_on)
-        assert [s.info.alias for s in later.samples if s.health is not Health.HEALTHY] == ["gpu3"]
+        assert sample(later, "gpu3").health is Health.UNRESPONSIVE
         befall(trigger, "")
         await watcher.until(health("gpu3", Health.HEALTHY))
 
 
 async def test_a_card_that_takes_the_process_down_hides_no_other(trigger: Path) -> None:
     watcher = Watcher()
-    async with running(sampler(watcher)):
+    async with running(sampler(watcher, QUICK)):
         await watcher.until(lambda s: s.complete)
         befall(trigger, "crash 2")
         crashed = await watcher.until(health("gpu2", Health.UNRESPONSIVE))

@@ -150,7 +150,7 @@ def test_a_real_child_that_clears_its_environment_keeps_the_claim() -> None:
         table = ProcessTable()
         table.scan(SystemClock().now().boottime)
         assert claim(table, pid) == "r-parent"
-        parent.communicate(b"\n", timeout=10)
+        parent.communicate(b"\n", timeout=60)
 
 
 def test_file_pages_count_only_when_they_are_locked(tmp_path: Path) -> None:

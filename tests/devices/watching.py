@@ -11,7 +11,12 @@ from pathlib import Path
 from gpud.devices.sampling.sampler import Limits, Sampler
 from gpud.devices.snapshot import Health, Sample, Snapshot
 
+# Only to end a hang: a host may be slow, and busy.
+PATIENCE_SECONDS = 60.0
+# To be quick where something hangs. A busy host misses them too, and what is left out for that
+# comes back; a test in which nothing hangs takes UNHURRIED.
 QUICK = Limits(device=0.3, probe_first=0.1, probe_longest=0.2, restart_first=0.01)
+UNHURRIED = Limits(device=PATIENCE_SECONDS, restart_first=0.01)
 
 
 class Watcher:
@@ -28,7 +33,7 @@ class Watcher:
     async def until(self, holds: Callable[[Snapshot], bool]) -> Snapshot:
         """The first snapshot from now on of which this holds."""
         seen = len(self.snapshots)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 for snapshot in self.snapshots[seen:]:
                     if holds(snapshot):
@@ -64,3 +69,10 @@ def helpers() -> list[int]:
     children = Path(f"/proc/{me}/task/{me}/children").read_text().split()
     commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
     return [pid for pid, command in commands.items() if b"gpud.devices.sampling.helper" in command]
+
+
+def no_helper_lives() -> bool:
+    """Once those that were killed have ended, which takes a busy host a while."""
+    for pid in helpers():
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    return not helpers()

@@ -13,6 +13,15 @@ from tests.fakes.stub_engine import write_stub
 from tests.running import Gpud
 
 MakeGpud = Callable[..., Gpud]
+HANG_SECONDS = 300
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole lives of daemons and engines: on a slow host a test of this room takes its minutes."""
+    for item in items:
+        is_ours = Path(__file__).parent in item.path.parents
+        if is_ours and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(HANG_SECONDS))
 
 
 @pytest.fixture

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,7 +16,8 @@ from gpud.v1 import devices_pb2, node_pb2, telemetry_pb2
 from gpud.v1 import instances_pb2 as pb
 from tests.running import Api
 
-PATIENCE_SECONDS = 30.0
+# Only to end a hang: a host may be ten times slower than the one that a test was written on.
+PATIENCE_SECONDS = 120.0
 
 
 async def load(api: Api, model: str = "tiny", device: str = "host", **fields: Any) -> pb.Instance:
@@ -97,6 +100,17 @@ async def streaming(
         yield _pieces(reader)
     finally:
         writer.close()
+
+
+@contextmanager
+def held(pid: int) -> Iterator[None]:
+    """A process that goes no further for as long as the block lasts."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 async def _pieces(reader: asyncio.StreamReader) -> AsyncIterator[str]:

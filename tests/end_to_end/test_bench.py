@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from gpuctl.main import run as gpuctl
 from gpud.v1 import benchmarks_pb2 as pb
-from tests.end_to_end.driving import PATIENCE_SECONDS, load, streaming
+from tests.end_to_end.driving import PATIENCE_SECONDS, held, load, streaming
 from tests.running import Api, Gpud, calling, refusal_of, refused_stream
 
 pytestmark = pytest.mark.engine
@@ -86,17 +87,20 @@ async def test_others_are_seen_and_void_a_run_that_was_to_be_drained(daemon: Gpu
 
         # Nobody is there when it begins; somebody comes while it runs.
         call = api.instances.BenchmarkModel(
-            pb.BenchmarkModelRequest(model="wide", drained=True, prompts=60, output_tokens=8)
+            pb.BenchmarkModelRequest(model="wide", drained=True, prompts=600, output_tokens=8)
         )
         found, came = pb.Benchmark(), False
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS), AsyncExitStack() as stack:
             async for message in call:
                 found = message.benchmark
                 if message.phase == pb.BENCHMARK_PHASE_MEASURE and not came:
                     came = True
-                    async with streaming(made.endpoint, 40) as pieces:
-                        async for _ in pieces:
-                            pass
+                    # Held, for as long as the connection takes: the run does not end before.
+                    with held(made.pid):
+                        stream = streaming(made.endpoint, 40)
+                        pieces = await stack.enter_async_context(stream)
+                    async for _ in pieces:
+                        pass
         assert (found.served_others, found.void) == (True, True)
         assert "served others" in found.void_reasons[0]
 
@@ -135,7 +139,7 @@ async def test_an_engine_that_is_killed_voids_it_and_what_was_measured_stays(
     async with calling(daemon) as api:
         made = await load(api, "wide")
         call = api.instances.BenchmarkModel(
-            pb.BenchmarkModelRequest(model="wide", prompts=1500, concurrency=[1, 2])
+            pb.BenchmarkModelRequest(model="wide", prompts=5000, concurrency=[1, 2])
         )
         found, killed = pb.Benchmark(), False
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -148,7 +152,7 @@ async def test_an_engine_that_is_killed_voids_it_and_what_was_measured_stays(
         assert any("instance" in reason or "engine" in reason for reason in found.void_reasons)
         level = found.levels[0]
         assert level.completed >= 5
-        assert level.completed < level.requests < 1500
+        assert level.completed < level.requests < 5000
 
 
 async def test_the_limit_ends_it_and_says_so(daemon: Gpud) -> None:

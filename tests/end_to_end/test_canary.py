@@ -135,7 +135,7 @@ def gpuctl(daemon: Gpud, *words: str) -> bytes:
         [*GPUCTL, "--address", f"unix://{daemon.socket}", *words],
         capture_output=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
     )
     return ended.stdout + ended.stderr
 

@@ -23,7 +23,7 @@ from google.protobuf import duration_pb2
 from gpud.engines.engine import ENVIRONMENT_NAMES
 from gpud.v1 import instances_pb2 as pb
 from gpud.v1 import models_pb2
-from tests.end_to_end.driving import books, load, reaches, streaming, unload
+from tests.end_to_end.driving import PATIENCE_SECONDS, books, load, reaches, streaming, unload
 from tests.models import phantoms, splitting
 from tests.running import Api, Gpud, arguments, calling, refusal_of, refused_stream
 
@@ -33,7 +33,7 @@ MakeGpud = Callable[..., Gpud]
 KEY = "canary-of-the-key-0123456789"
 GIVEN_BY_GPUD = {"GPUD_INSTANCE", "GPUD_RESERVATION", "GPUD_INSTANCE_TOKEN"}
 LISTENING, LOOPBACK = "0A", "0100007F"  # as the kernel writes them
-GRACE = duration_pb2.Duration(seconds=25)
+GRACE = duration_pb2.Duration(seconds=120)
 
 
 def environment_of(pid: int) -> dict[str, str]:
@@ -61,7 +61,7 @@ def status(endpoint: str, path: str, key: str = "", body: object = None) -> int:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     request = urllib.request.Request(endpoint + path, data, headers)
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         with error:
@@ -127,14 +127,16 @@ async def test_a_drain_sees_requests_through_the_key(
     """Without it the engine would not tell, and a request in flight would be cut."""
     daemon = keyed(modelled, llama_server, key_file).start()
     async with calling(daemon) as api:
-        made = await load(api, "voice", options=models_pb2.ModelOptions(context_length=2048))
-        async with streaming(made.endpoint, 900, KEY) as pieces:
+        made = await load(
+            api, "voice", options=models_pb2.ModelOptions(context_length=8192, threads=1)
+        )
+        async with streaming(made.endpoint, 4000, KEY) as pieces:
             await anext(pieces)
             async with asyncio.TaskGroup() as tasks:
                 ending = tasks.create_task(unload(api, instance=made.name, grace=GRACE))
                 seen = [piece async for piece in pieces]
         ends = ending.result()
-        assert json.loads(seen[-1])["timings"]["predicted_n"] == 900
+        assert json.loads(seen[-1])["timings"]["predicted_n"] == 4000
         assert any("1 requests in flight" in each.detail for each in ends)
 
 

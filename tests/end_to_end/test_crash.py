@@ -19,7 +19,15 @@ from gpud.access.identity import CALLER, Caller, Proof, Role
 from gpud.promises.requests import Remembered
 from gpud.rpc.reservations import call_of
 from gpud.v1 import instances_pb2 as pb
-from tests.end_to_end.driving import books, event_types, instances, load, reaches, unload
+from tests.end_to_end.driving import (
+    PATIENCE_SECONDS,
+    books,
+    event_types,
+    instances,
+    load,
+    reaches,
+    unload,
+)
 from tests.running import Api, Gpud, calling, refused_stream
 
 MakeGpud = Callable[..., Gpud]
@@ -169,7 +177,7 @@ async def test_followed_output_ends_with_the_instance(stubbed: MakeGpud) -> None
         first = await anext(aiter(call))
         assert any("model loaded" in line for line in first.lines)
         await unload(api, instance=made.name)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             rest = [line async for part in call for line in part.lines]
         assert any("cleaning up before exit" in line for line in rest)
 

@@ -31,8 +31,9 @@ from tests.running import Api, Gpud, calling, refused
 pytestmark = pytest.mark.engine
 MakeGpud = Callable[..., Gpud]
 
+# Stuck is who is silent for longer than a busy host may keep an engine from its CPU.
 QUICK = (
-    '[health]\nwatch = "50ms"\nhealth = "100ms"\nprobe = "200ms"\nstuck = "700ms"\n'
+    '[health]\nwatch = "50ms"\nhealth = "100ms"\nprobe = "200ms"\nstuck = "5s"\n'
     'backoff_first = "50ms"\nbackoff_most = "200ms"\n'
 )
 READY, BACKOFF, FAILED = (
@@ -58,7 +59,7 @@ def complete(endpoint: str) -> int:
     request = urllib.request.Request(
         f"{endpoint}/v1/completions", body, {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
         return int(json.load(answer)["usage"]["completion_tokens"])
 
 
@@ -111,11 +112,13 @@ async def test_an_engine_ended_from_outside_is_healed_in_its_promise(
 
 async def test_a_wedged_engine_is_found_stuck_and_healed(healer: MakeGpud) -> None:
     """Stopped with a request in flight; also the shim above it."""
-    daemon = healer(models='[models.long]\npath = "tiny.gguf"\ncontext_length = 16384\n').start()
+    daemon = healer(
+        models='[models.long]\npath = "tiny.gguf"\ncontext_length = 32768\nthreads = 1\n'
+    ).start()
     async with calling(daemon) as api:
         made = await load(api, "long")
         held = await books(api)
-        async with streaming(made.endpoint, 15000) as pieces:
+        async with streaming(made.endpoint, 30_000) as pieces:
             await anext(pieces)
             busy = await verdict(api, made.name, pb.HEALTH_VERDICT_BUSY)
             assert (busy.busy, busy.health.requests_running) == (True, 1)
@@ -135,13 +138,13 @@ async def test_a_wedged_engine_is_found_stuck_and_healed(healer: MakeGpud) -> No
 async def test_an_idle_engine_that_keeps_contexts_is_asked_for_no_token(
     healer: MakeGpud,
 ) -> None:
-    """A probe would push a chat that rests out of the cache; seven were due here."""
-    models = '[models.brief]\npath = "tiny.gguf"\nidle_ttl = "1500ms"\n'
+    """A probe would push a chat that rests out of the cache; one was due every 200 ms."""
+    models = '[models.brief]\npath = "tiny.gguf"\nidle_ttl = "5s"\n'
     daemon = healer(models=models).start()
     async with calling(daemon) as api:
         made = await load(api, "brief")
         idle = await verdict(api, made.name, pb.HEALTH_VERDICT_IDLE)
-        assert idle.idle_ttl == Duration(seconds=1, nanos=500_000_000)
+        assert idle.idle_ttl == Duration(seconds=5)
         assert idle.HasField("idle_deadline")
         await asyncio.to_thread(complete, made.endpoint)
         ended = await reaches(api, made.name, pb.INSTANCE_STATE_STOPPED)
@@ -163,13 +166,15 @@ async def test_an_idle_engine_that_keeps_contexts_is_asked_for_no_token(
 async def test_a_request_in_flight_keeps_it_loaded_and_pinned_does_for_ever(
     healer: MakeGpud,
 ) -> None:
-    models = '[models.long]\npath = "tiny.gguf"\ncontext_length = 8192\nidle_ttl = "1s"\n'
+    models = (
+        '[models.long]\npath = "tiny.gguf"\ncontext_length = 16384\nthreads = 1\nidle_ttl = "3s"\n'
+    )
     daemon = healer(models=models).start()
     async with calling(daemon) as api:
         pinned = await load(api, "long", pinned=True)
         made = await load(api, "long")
         assert (pinned.pinned, made.pinned) == (True, False)
-        async with streaming(made.endpoint, 4000) as pieces:
+        async with streaming(made.endpoint, 6000) as pieces:
             seen = [json.loads(piece) async for piece in pieces]
         assert seen[-1]["choices"][0]["finish_reason"] == "length"
         await reaches(api, made.name, pb.INSTANCE_STATE_STOPPED)

@@ -15,6 +15,7 @@ import pytest
 from gpud.v1 import instances_pb2 as pb
 from gpud.v1 import models_pb2, reservations_pb2
 from tests.end_to_end.driving import (
+    PATIENCE_SECONDS,
     books,
     event_types,
     instances,
@@ -42,7 +43,7 @@ def chat(endpoint: str) -> dict[str, object]:
         body.encode(),
         {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
         said: dict[str, object] = json.load(answer)
     return said
 
@@ -99,6 +100,7 @@ async def test_validate_only_promises_nothing(daemon: Gpud) -> None:
         before = await books(api)
         (told,) = await load_messages(api, validate_only=True)
         assert told.instance.footprint.total_bytes > 0
+        assert told.detail.endswith(" would be promised on host; nothing was")
         huge = pb.LoadModelRequest(
             model="tiny",
             devices=["gpu0"],
@@ -112,7 +114,8 @@ async def test_validate_only_promises_nothing(daemon: Gpud) -> None:
 async def test_kill_9_while_ready_cuts_no_stream(modelled: MakeGpud, llama_server: Path) -> None:
     """The engine is adopted as it is: pid, promise, numbers; its token stream never notices."""
     daemon = modelled(
-        llama_server, models='[models.long]\npath = "tiny.gguf"\ncontext_length = 16384\n'
+        llama_server,
+        models='[models.long]\npath = "tiny.gguf"\ncontext_length = 16384\nthreads = 1\n',
     ).start()
     async with calling(daemon) as api:
         made = await load(api, "long")

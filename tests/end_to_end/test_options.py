@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from gpud.engines.llama_command import read_flags
+from gpud.engines.llama.command import read_flags
 from gpud.engines.options.extra_args import REVIEWED, check_extra_args
 from gpud.engines.options.profiles import BUILT_IN
 from gpud.models.model import EngineKind
 from gpud.v1 import instances_pb2 as pb
 from gpud.v1 import models_pb2
-from tests.end_to_end.driving import load, unload
+from tests.end_to_end.driving import PATIENCE_SECONDS, instances, load, unload
 from tests.running import Gpud, arguments, calling, refused_stream
 
 pytestmark = pytest.mark.engine
@@ -42,7 +42,7 @@ def gpuctl(daemon: Gpud, *arguments: str) -> str:
         [*program, "--address", daemon.address, *arguments],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_SECONDS,
         check=True,
     )
     return told.stdout
@@ -121,12 +121,14 @@ async def test_a_build_without_the_flag_is_named_and_nothing_is_left(stubbed: Ma
     daemon = stubbed(models=models)
     daemon.config.touch(mode=0o644)
     async with calling(daemon.start()) as api:
-        refusal = await refused_stream(
-            api.instances.LoadModel(pb.LoadModelRequest(model="polled", devices=["host"]))
-        )
-        assert refusal.reason == "OPTION_INVALID"
-        assert refusal.fields == ("extra_args",)
-        assert "(0.0.1 (build 1, commit stub)) does not know --poll" in refusal.message
+        for only_look in (True, False):
+            asked = pb.LoadModelRequest(model="polled", devices=["host"], validate_only=only_look)
+            refusal = await refused_stream(api.instances.LoadModel(asked))
+            assert refusal.reason == "OPTION_INVALID"
+            assert refusal.fields == ("extra_args",)
+            assert "(0.0.1 (build 1, commit stub)) does not know --poll" in refusal.message
+            # A rehearsal says so before there is anything of it.
+            assert bool(await instances(api)) is not only_look
         assert daemon.leftovers() == []
 
 
@@ -137,7 +139,9 @@ SAMPLES = {"--chat-template": "chatml", "--poll": "50", "--prio": "0"}
 def test_this_build_takes_every_reviewed_flag_that_it_names(llama_server: Path) -> None:
     """All of them at once, but for those that exclude each other; then the file is missing."""
     reviewed = REVIEWED[EngineKind.LLAMA_CPP]
-    told = subprocess.run([llama_server, "--help"], capture_output=True, text=True, timeout=20)
+    told = subprocess.run(
+        [llama_server, "--help"], capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
     known = read_flags(told.stdout)
     argv: list[str] = []
     for flag, form in reviewed.items():
@@ -153,7 +157,7 @@ def test_this_build_takes_every_reviewed_flag_that_it_names(llama_server: Path) 
             [llama_server, "--model", "/nonexistent.gguf", "--port", "1", *argv, *more],
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=PATIENCE_SECONDS,
         )
         said = ended.stdout + ended.stderr
         assert "invalid argument" not in said

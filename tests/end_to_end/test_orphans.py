@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 
 from gpud.instances.adoption import traces
 from gpud.v1 import instances_pb2 as pb
+from gpud.v1.node_pb2 import GetNodeRequest
 from tests.end_to_end.driving import PATIENCE_SECONDS, books, event_types, instances, load, unload
 from tests.fakes.stub_engine import write_stub
 from tests.instances import unruly
@@ -36,6 +38,19 @@ async def orphans(api: Api) -> list[pb.Orphan]:
 
 async def ours(api: Api) -> list[pb.Orphan]:
     return [each for each in await orphans(api) if each.provable]
+
+
+async def counted(api: Api) -> int:
+    """How many the node tells of, once it has looked."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            node = (await api.node.GetNode(GetNodeRequest())).node
+            if node.HasField("orphan_count"):
+                return node.orphan_count
+
+
+async def status(daemon: Gpud) -> str:
+    return (await gpuctl(daemon, "status")).stdout
 
 
 def lose_the_records(daemon: Gpud) -> None:
@@ -195,6 +210,9 @@ async def test_the_folder_alone_is_all_that_proves(stubbed: MakeGpud) -> None:
     daemon.state.rename(daemon.directory / "lost")
     await asyncio.to_thread(daemon.start)
     async with calling(daemon) as api:
+        # It looked by itself, for nobody else would know: others' on this host count as well.
+        assert await counted(api) >= 1
+        assert re.search("^[0-9]+ orphans?: see `gpuctl orphans`$", await status(daemon), re.M)
         found = {each.pid: each for each in await orphans(api)}
         assert not found[made.pid].provable
         refusal = await refused(
@@ -258,7 +276,7 @@ async def gpuctl(daemon: Gpud, *words: str) -> subprocess.CompletedProcess[str]:
     return await asyncio.to_thread(
         subprocess.run,
         [*GPUCTL, "--address", f"unix://{daemon.socket}", *words],
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS,
     )  # fmt: skip
 
 

@@ -32,6 +32,28 @@ os.execv("{engine}", ["{engine}", *sys.argv[1:]])
 """
 
 
+# Leaves a child behind that has inherited its listening socket.
+FORKER = """\
+#!{python} -IS
+import os, socket, sys, time
+listener = socket.socket()
+listener.bind(("127.0.0.1", int(sys.argv[1])))
+listener.listen()
+if os.fork() == 0:
+    time.sleep(300)  # holds the port until it is ended
+    os._exit(0)
+print("the weights are damaged", flush=True)
+sys.exit(3)
+"""
+FORKER_ENTRY = """
+[models.forker]
+engine = "command"
+argv = ["{program}", "${{PORT}}"]
+health = "/health"
+device_bytes = "16MiB"
+"""
+
+
 @dataclass
 class Thief:
     """Takes the next `times` ports; `shared`: as llama-server does, so that its bind succeeds."""
@@ -108,3 +130,23 @@ async def test_an_engine_whose_port_is_taken_gets_another(
             pb.LOAD_PHASE_LOAD,
         )
         assert (await books(api))["host"] == (0, 0)
+
+
+async def test_a_socket_that_its_own_child_inherited_is_not_another_process_s(
+    gpud: MakeGpud, tmp_path: Path
+) -> None:
+    forker = tmp_path / "forker"
+    forker.write_text(FORKER.format(python=sys.executable))
+    forker.chmod(0o755)
+    daemon = gpud(cards=0)
+    daemon.extra += FORKER_ENTRY.format(program=forker)
+    daemon.config.touch()
+    daemon.config.chmod(0o644)
+    async with calling(daemon.start()) as api:
+        request = pb.LoadModelRequest(model="forker", devices=["host"])
+        refusal = await refused_stream(api.instances.LoadModel(request))
+        assert refusal.reason == "ENGINE_EXITED"
+        assert "exited with code 3" in refusal.message
+        assert "the weights are damaged" in refusal.message
+        (failed,) = await instances(api)
+        assert "instance.port_taken" not in await event_types(api, failed.name)

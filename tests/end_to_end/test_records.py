@@ -13,10 +13,10 @@ import pytest
 from gpud.units import GIB
 from gpud.v1 import node_pb2
 from gpud.v1 import reservations_pb2 as pb
+from tests.end_to_end.driving import PATIENCE_SECONDS
 from tests.running import Api, Gpud, calling, refused
 
 MakeGpud = Callable[..., Gpud]
-PATIENCE_SECONDS = 20.0
 
 
 def write_rows(daemon: Gpud, rows: dict[str, bytes], version: int | None = None) -> None:

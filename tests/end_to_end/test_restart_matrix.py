@@ -37,7 +37,7 @@ from tests.running import Api, Gpud, calling
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.proof,
-    pytest.mark.timeout(600 if PROVING else 120),
+    pytest.mark.timeout(600),
 ]
 MakeGpud = Callable[..., Gpud]
 

@@ -12,7 +12,15 @@ import pytest
 
 from gpud.v1 import instances_pb2 as pb
 from gpud.v1 import telemetry_pb2
-from tests.end_to_end.driving import books, event_types, instances, load, load_messages, unload
+from tests.end_to_end.driving import (
+    PATIENCE_SECONDS,
+    books,
+    event_types,
+    instances,
+    load,
+    load_messages,
+    unload,
+)
 from tests.running import Api, Gpud, arguments, calling, refused_stream
 
 pytestmark = pytest.mark.engine
@@ -108,7 +116,7 @@ async def test_an_instance_says_how_it_is_kept_from_swap(
 
 async def observed_bytes(api: Api, made: pb.Instance) -> int:
     """By the first process list that knows it."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             told = await api.instances.GetInstance(pb.GetInstanceRequest(name=made.name))
             if told.instance.measured_bytes != made.engine_bytes:
@@ -164,7 +172,7 @@ async def test_a_load_that_waits_for_its_turn_can_be_stopped(
 ) -> None:
     held = tmp_path / "held"
     daemon = stubbed("--hold", str(held)).start()
-    async with calling(daemon) as api, asyncio.timeout(40):
+    async with calling(daemon) as api, asyncio.timeout(PATIENCE_SECONDS):
         first, loading = await until(api, "anna", lambda told: told.phase == pb.LOAD_PHASE_LOAD)
         waits = f"waits for {loading.instance.name} to finish loading on gpu0"
         second, waiting = await until(api, "bert", lambda told: told.detail == waits)

@@ -12,11 +12,17 @@ from google.protobuf.duration_pb2 import Duration
 from gpud.v1 import devices_pb2, node_pb2
 from gpud.v1 import instances_pb2 as pb
 from gpud.v1 import reservations_pb2 as reservations
-from tests.end_to_end.driving import books, load, load_messages, reaches, unload
+from tests.end_to_end.driving import (
+    PATIENCE_SECONDS,
+    books,
+    load,
+    load_messages,
+    reaches,
+    unload,
+)
 from tests.running import GIB, Api, Gpud, calling, refused, refused_stream
 
 Code = grpc.StatusCode
-PATIENCE_SECONDS = 30.0
 MakeGpud = Callable[..., Gpud]
 VOICE = '[reservations.voice]\nowner = "voice@home"\ndevices = ["gpu1"]\nbytes = "4GiB"\n'
 

@@ -114,7 +114,7 @@ class Office:
 
     async def events(self, *types: str) -> list[tuple[str, str]]:
         """(type, reason) of what was told, in order, once all of it is on the disk."""
-        await asyncio.wait_for(self.promises.commit(Change()), 5)
+        await asyncio.wait_for(self.promises.commit(Change()), 60)
         rows = self.store.read_entries("1", (), 1000, newest_first=False)
         told = [(type_, str(msgspec.json.decode(body)[1])) for _, _, type_, _, body in rows]
         return [each for each in told if each[0].startswith(types)]

@@ -58,7 +58,7 @@ class Nursery:
         return self._ask(f"look {pid}") == "alive"
 
     def close(self) -> None:
-        self._process.communicate(timeout=10)
+        self._process.communicate(timeout=60)
 
     def _ask(self, line: str) -> str:
         stdin, stdout = self._process.stdin, self._process.stdout
@@ -119,7 +119,7 @@ class Rounds:
         pidfd = os.pidfd_open(pid)
         self.beat.see(gpu0=(self._listed(pid),))
         self.beat.see(gpu0=(self._listed(pid),))
-        ended = bool(select.select([pidfd], [], [], 5)[0])
+        ended = bool(select.select([pidfd], [], [], 60)[0])
         os.close(pidfd)
         self.counts["guilty"] += 1
         self.counts["guilty ended"] += ended

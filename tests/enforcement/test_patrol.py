@@ -84,14 +84,14 @@ class Stranger:
 
     def ended_by(self) -> int:
         """The signal that ended it, or is about to."""
-        assert select.select([self._told], [], [], 10)[0], "it lives"
+        assert select.select([self._told], [], [], 60)[0], "it lives"
         return int(self._told.readline()) - 128
 
     def kill(self) -> None:
         """Returns once it is dead."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        assert select.select([self._pidfd], [], [], 10)[0]
+        assert select.select([self._pidfd], [], [], 60)[0]
 
     def close(self) -> None:
         self.kill()
@@ -102,7 +102,7 @@ class Stranger:
 def stranger(*, ignores_sigterm: bool = False, **environment: str) -> Iterator[Stranger]:
     trap = "trap '' TERM; " if ignores_sigterm else ""
     with subprocess.Popen(
-        ["/bin/sh", "-c", f"{trap}sleep 30 & echo $!; wait $!; echo $?"],
+        ["/bin/sh", "-c", f"{trap}sleep 300 & echo $!; wait $!; echo $?"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={"PATH": "/usr/bin:/bin"} | environment,
@@ -117,7 +117,7 @@ def stranger(*, ignores_sigterm: bool = False, **environment: str) -> Iterator[S
 
 def until_shown(pid: int) -> None:
     """It shows the shell's environment before its exec, and none for a moment after it."""
-    deadline, own = time.monotonic() + 10, Path(f"/proc/{pid}")
+    deadline, own = time.monotonic() + 60, Path(f"/proc/{pid}")
     while not (own / "cmdline").read_bytes().startswith(b"sleep") or not (
         (own / "environ").read_bytes()
     ):

@@ -23,6 +23,7 @@ from tests.devices.proc_tree import hog
 from tests.running import GIB, Api, Gpud, calling, refused
 
 MIB = 1024**2
+PATIENCE_SECONDS = 60.0
 CARD, OTHER = "SIM-p106-100-0", "SIM-p106-100-1"
 
 
@@ -36,7 +37,7 @@ def gpud(tmp_path: Path) -> Iterator[Gpud]:
 async def events(api: Api, type_: str, count: int) -> list[node_pb2.Event]:
     """The first so many of a type from the beginning of the journal on."""
     found: list[node_pb2.Event] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         asked = node_pb2.WatchEventsRequest(type=type_, after_sequence=0)
         async for told in api.node.WatchEvents(asked):
             found.append(told.event)
@@ -54,7 +55,7 @@ async def relations(
 ) -> dict[int, str]:
     """What each process on a device is, once that holds."""
     names = devices_pb2.ProcessRelation
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         asked = devices_pb2.GetDeviceRequest(name=device)
         async for _ in api.telemetry.WatchSnapshots(telemetry_pb2.WatchSnapshotsRequest()):
             processes = (await api.devices.GetDevice(asked)).device.sample.processes
@@ -124,7 +125,7 @@ async def test_policy_ends_who_is_proved_and_nobody_else(gpud: Gpud) -> None:
             doomed(256 * MIB, **small.environment) as glutton,
         ):
             for pid in (intruder, glutton):
-                found = await asyncio.wait_for(asyncio.to_thread(ending, pid), 20)
+                found = await asyncio.wait_for(asyncio.to_thread(ending, pid), PATIENCE_SECONDS)
                 assert found == signal.SIGTERM
             told = await events(api, "process.terminated", 2)
             assert {each.details["pid"] for each in told} == {str(intruder), str(glutton)}
@@ -167,7 +168,7 @@ def modes(gpud: Gpud, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 async def until_modes(api: Api, modes: Path, wanted: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         async for _ in api.telemetry.WatchSnapshots(telemetry_pb2.WatchSnapshotsRequest()):
             if read(modes) == wanted:
                 return
@@ -266,7 +267,7 @@ async def test_who_waited_and_is_not_enforced_is_told_why(
         assert waiting.state == pb.RESERVATION_STATE_QUEUED
         await api.reservations.Release(pb.ReleaseRequest(name=holder.name))
         watch = api.reservations.WatchReservation(pb.WatchReservationRequest(name=waiting.name))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             states = [told.reservation async for told in watch]
         told = await event(api, "reservation.unenforced")
     assert states[-1].state == pb.RESERVATION_STATE_REVOKED

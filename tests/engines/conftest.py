@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpud.engines.engine import StartRequest
-from gpud.engines.llama_options import DEFAULTS
+from gpud.engines.llama.options import DEFAULTS
 from gpud.models.model import EngineKind, Model, ModelKind, ModelOptions
 
 ROOT = Path(__file__).parents[2]

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from gpud import assembly, config
 from gpud.engines.engine import ENVIRONMENT_NAMES, Command, StartRequest
-from gpud.engines.llama_cpp import LlamaCpp
+from gpud.engines.llama.engine import LlamaCpp
 from gpud.errors import ConfigInvalid, ModelNotFound, OptionInvalid
 from gpud.models.artifact import ArtifactRefused, check_path
 from gpud.models.model import ModelKind
 from gpud.rpc.messages import options_from
 from gpud.v1 import instances_pb2, models_pb2
-from tests.engines.test_llama_command import NEWER, OLDER, parsed
+from tests.engines.llama.test_command import NEWER, OLDER, parsed
 from tests.fakes.probe import FakeProbe
 
 FOLDER = Path("/var/lib/gpud/instances/i-1")

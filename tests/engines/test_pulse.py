@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gpud.engines.engine import Pulse
-from gpud.engines.llama_cpp import LlamaCpp
+from gpud.engines.llama.engine import LlamaCpp
 from gpud.engines.probe import Answer, ProbeFault
 from tests.fakes.probe import FakeProbe, said
 

@@ -70,7 +70,7 @@ class FakeSpawner:
         self._spawned.set()
         return child
 
-    async def next(self, number: int, within_seconds: float = 5.0) -> FakeChild:
+    async def next(self, number: int, within_seconds: float = 60.0) -> FakeChild:
         """The child of that number, from 1, once it is there."""
         async with asyncio.timeout(within_seconds):
             while len(self.children) < number:

@@ -102,14 +102,14 @@ class FakeDaemon:
 
     def stop(self) -> None:
         """End every call, and listen no more."""
-        self._server.stop(grace=None).wait(5)
+        self._server.stop(grace=None).wait(60)
 
     def start_again(self) -> None:
         """Listen where it did before."""
         self._server = self._made()
         self._server.start()
 
-    def asked(self, name: str, count: int = 1, limit_seconds: float = 20) -> list[Any]:
+    def asked(self, name: str, count: int = 1, limit_seconds: float = 60) -> list[Any]:
         """What a method was asked, once that were so many; fails after the limit."""
         with self._asked:
             came = self._asked.wait_for(lambda: len(self.requests[name]) >= count, limit_seconds)
@@ -178,7 +178,7 @@ class FakeDaemon:
                 step.abort(context)
             elif step is self.HANG:
                 self.hanging.set()
-                ended.wait(20)
+                ended.wait(60)
             elif callable(step):
                 step()
             else:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 
 from gpud.devices.driver import (
+    Asking,
     ComputeModeRefused,
     DeviceLost,
     DriverUnavailable,
     ListRefused,
     ModeRefusal,
+    unheard,
 )
 from gpud.devices.snapshot import DeviceInfo, DeviceKind, ProcessKind, ProcessUse, Readings
 
@@ -40,9 +42,11 @@ class FakeDriver:
         self._hanging: frozenset[str] = frozenset()
         self._go = threading.Event()
 
-    def devices(self) -> tuple[DeviceInfo, ...]:
+    def devices(self, asking: Asking = unheard) -> tuple[DeviceInfo, ...]:
         if self.unavailable:
             raise DriverUnavailable(driver="fake", reason=self.unavailable)
+        for uuid in self.infos:
+            asking(uuid)
         return tuple(self.infos.values())
 
     def readings(self, uuid: str) -> Readings:
@@ -90,6 +94,6 @@ class FakeDriver:
 
     def _check(self, uuid: str) -> None:
         if uuid in self._hanging:
-            self._go.wait(20)
+            self._go.wait(60)
         if uuid in self.lost or uuid not in self.infos:
             raise DeviceLost(uuid=uuid, reason="the test says so")

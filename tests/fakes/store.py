@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gpud.store import SqliteStore, _Pending
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 
 
 class CrampedStore(SqliteStore):

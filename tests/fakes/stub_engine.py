@@ -11,6 +11,7 @@ is told by options of its own, in its wrapper, because an engine's environment i
     --ignore-term        take no notice of SIGTERM
     --allocate BYTES     resident memory, as weights would be
     --token-seconds S    between two tokens of an answer
+    --answer-after FILE  no answer has a token until FILE exists
 
 Standard library alone, and little of it: it starts in some 25 ms.
 """
@@ -210,6 +211,8 @@ class Stub:
                     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
                     b"Connection: close\r\n\r\n"
                 )
+            while self.manners.answer_after and not os.path.exists(self.manners.answer_after):
+                time.sleep(0.005)
             for number in range(count):
                 time.sleep(self.manners.token_seconds)
                 self.predicted += 1
@@ -282,6 +285,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, argparse.Namespace]
     manners.add_argument("--ignore-term", action="store_true")
     manners.add_argument("--allocate", type=int, default=0)
     manners.add_argument("--token-seconds", type=float, default=0.0)
+    manners.add_argument("--answer-after", default="")
     engine = argparse.ArgumentParser(exit_on_error=False, add_help=False, allow_abbrev=False)
     for line in HELP.splitlines():
         if line.startswith("-") and not line.startswith("-----"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -62,13 +63,26 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
 
 
 @pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For `gpuctl`: stdout is a terminal of 80 columns without colours, and not a pipe."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.fixture
 def gpuctl(
-    daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    daemon: FakeDaemon,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Gpuctl:
     """Run a command line, or its arguments one by one, against the scripted daemon."""
     monkeypatch.setenv("GPUCTL_ADDRESS", daemon.address)
+    is_terminal = "terminal" in request.fixturenames
 
     def go(*arguments: str) -> Ended:
+        # Here, for what pytest puts in the place of stdout differs between fixture and test.
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
         words = shlex.split(arguments[0]) if len(arguments) == 1 else arguments
         code = run(words, now=lambda: float(samples.NOW))
         captured = capsys.readouterr()

@@ -175,6 +175,7 @@ def test_what_makes_no_sense_is_a_usage_error(words: str, gpuctl: Gpuctl) -> Non
     assert gpuctl(words).code == 2
 
 
+@pytest.mark.usefixtures("terminal")
 def test_the_kept_ones_are_listed(gpuctl: Gpuctl, daemon: FakeDaemon, golden: Golden) -> None:
     ended = gpuctl("bench --list tiny")
     golden("bench_list", ended.out)
@@ -183,6 +184,7 @@ def test_the_kept_ones_are_listed(gpuctl: Gpuctl, daemon: FakeDaemon, golden: Go
     assert gpuctl("bench --list -o name").out.splitlines()[0] == "benchmarks/tiny-old"
 
 
+@pytest.mark.usefixtures("terminal")
 def test_two_are_compared_in_percent_of_the_first(gpuctl: Gpuctl, golden: Golden) -> None:
     ended = gpuctl("bench --compare tiny-old tiny")  # of the model, its latest
     golden("bench_compare", ended.out)

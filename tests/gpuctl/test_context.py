@@ -145,6 +145,7 @@ def test_secrets_that_all_can_read_and_old_certificates_are_warned_of(
     assert f"warning: the certificate in {files}/expired.pem expired on 20" in ended.err
 
 
+@pytest.mark.usefixtures("terminal")
 def test_a_long_address_keeps_the_list_within_80_columns(gpuctl: Gpuctl) -> None:
     gpuctl(f"context add rig --address {'long.' * 30}example:50551")
     assert max(map(len, gpuctl("context list").out.splitlines())) == 80

@@ -23,6 +23,7 @@ def _snapshots(daemon: FakeDaemon) -> None:
     ]
 
 
+@pytest.mark.usefixtures("terminal")
 def test_devices(gpuctl: Gpuctl, golden: Golden) -> None:
     golden("devices", gpuctl("devices").out)
 
@@ -31,6 +32,7 @@ def test_devices_in_full(gpuctl: Gpuctl, golden: Golden) -> None:
     golden("devices_wide", gpuctl("devices", "-o", "wide").out)
 
 
+@pytest.mark.usefixtures("terminal")
 def test_devices_fit_80_columns_unless_in_full(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
     cards = [samples.card(index) for index in range(8)]
     for card in cards:

@@ -13,9 +13,9 @@ from gpud.v1.instances_pb2 import (
     GetInstanceResponse,
     ListInstancesResponse,
     LoadModelResponse,
-    ResetInstanceResponse,
     TailOutputResponse,
 )
+from gpud.v1.node_pb2 import ENGINE_VLLM
 from tests.fakes.daemon import FakeDaemon, Refusal
 from tests.gpuctl import samples
 from tests.gpuctl.conftest import Gpuctl
@@ -118,6 +118,29 @@ def test_a_phase_is_told_with_a_detail_that_comes_later(
     ]
 
 
+def test_a_long_phase_tells_what_else_it_does(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    """A line each time that it does something else, but not more often than is worth reading."""
+
+    def does(detail: str, seconds: int) -> Any:
+        step = samples.load_steps()[3]
+        step.detail = detail
+        step.elapsed.FromSeconds(seconds)
+        return step
+
+    starts = [("its program starts", 1), ("imports", 3), ("reads", 9), ("starts workers", 10)]
+    loads = [("loads 0 of 3", 11), ("loads 1 of 3", 12), ("loads 2 of 3", 19)]
+    steps = [does(*each) for each in (*starts, *loads)]
+    daemon.answers["LoadModel"] = [*steps, samples.load_steps()[-1]]
+    assert gpuctl("load", "tiny").err.splitlines() == [
+        "    1s  LOAD       its program starts",
+        "    9s  LOAD       reads",
+        "   10s  LOAD       starts workers",
+        "   11s  LOAD       loads 0 of 3",
+        "   19s  LOAD       loads 2 of 3",
+        "  1.5s  READY      http://127.0.0.1:41234",
+    ]
+
+
 def test_load_prints_the_final_instance(gpuctl: Gpuctl) -> None:
     plain = json.loads(gpuctl("load", "tiny", "-o", "json").out)
     assert plain["name"] == "instances/tiny-7f3k"
@@ -165,6 +188,14 @@ def test_detached_it_leaves_once_the_load_has_a_name(gpuctl: Gpuctl, daemon: Fak
     ended = gpuctl("load", "tiny", "--detach", "-o", "name")
     assert (ended.code, ended.out) == (0, "instances/tiny-7f3k\n")
     assert daemon.ended["LoadModel"].wait(10)
+
+
+def test_a_dry_run_tells_what_would_have_no_effect(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    step = samples.load_steps()[2]
+    step.instance.options_ignored = "gpu_layers: no effect on host alone"
+    daemon.answers["LoadModel"] = [step]
+    said = gpuctl("load", "tiny", "--gpu-layers", "7", "--dry-run").out.splitlines()
+    assert said[-1] == "without effect: gpu_layers: no effect on host alone"
 
 
 def test_a_load_that_fails_tells_its_phase_and_why(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
@@ -296,25 +327,6 @@ def test_logs_since_a_span_or_a_moment(
     assert gpuctl("logs", "tiny-7f3k", "--since", "yesterday").code == 2
 
 
-@pytest.mark.parametrize("name", ["tiny", "models/tiny"])
-def test_logs_of_a_model_are_those_of_its_newest_instance(
-    name: str, gpuctl: Gpuctl, daemon: FakeDaemon
-) -> None:
-    older, newer = samples.instance(), samples.instance(instances_pb2.INSTANCE_STATE_FAILED)
-    newer.name = "instances/tiny-new"
-    newer.create_time.seconds += 1
-    daemon.answers["ListInstances"] = ListInstancesResponse(instances=[newer, older])
-    assert gpuctl("logs", name).code == 0
-    assert daemon.requests["ListInstances"][0].model == "models/tiny"
-    assert daemon.requests["TailOutput"][0].instance == "instances/tiny-new"
-
-
-def test_logs_of_nothing_are_for_gpud_to_refuse(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
-    daemon.answers.update(ListInstances=ListInstancesResponse(), TailOutput=NOT_FOUND)
-    assert gpuctl("logs nothing").code == 69
-    assert daemon.requests["TailOutput"][0].instance == "instances/nothing"
-
-
 def test_logs_as_lines_keep_what_was_written(gpuctl: Gpuctl) -> None:
     first, _ = gpuctl("logs", "tiny-7f3k", "-o", "jsonl").out.splitlines()
     assert json.loads(first)["lines"][1] == "\x1b[31mred\x1b[0m \x07"
@@ -354,6 +366,44 @@ def test_one_that_does_not_shows_it_beside_its_state(
     assert "tiny-7f3k: it runs on the CPU" in shown
 
 
+def test_one_that_was_sent_to_sleep_does_not_look_as_if_it_served(
+    gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    asleep, idle = samples.instance(), unwell("SLEEPING", "")
+    asleep.name, asleep.engine = "instances/asleep", ENGINE_VLLM
+    asleep.sleeping = idle.sleeping = True
+    asleep.sleep.level = 1
+    daemon.answers["ListInstances"] = ListInstancesResponse(instances=[asleep, idle])
+    daemon.answers["SleepInstance"] = instances_pb2.SleepInstanceResponse(instance=asleep)
+    for command in ("instances", "status"):
+        told = gpuctl(command).out.splitlines()
+        (sent,) = (line for line in told if line.startswith("asleep "))
+        assert " READY ASLEEP " in sent
+        # A llama-server that went to sleep by itself serves whoever asks.
+        assert not any("ASLEEP" in line for line in told if line.startswith("tiny-7f3k "))
+    assert "READY ASLEEP" in gpuctl("sleep instances/asleep").out
+
+
+def test_one_that_holds_more_than_it_was_promised_is_marked(
+    gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    greedy = samples.instance()
+    greedy.overuse_bytes = 97 * samples.MIB
+    daemon.answers["ListInstances"] = ListInstancesResponse(instances=[greedy])
+    assert "READY OVERUSE" in gpuctl("instances").out
+    why = "it holds 97 MiB more than it was promised"
+    assert gpuctl("instances -o wide").out.splitlines()[1].endswith(why)
+    shown = gpuctl("status").out
+    assert "READY OVERUSE" in shown
+    assert f"tiny-7f3k: {why}" in shown.splitlines()
+    greedy.health.verdict = instances_pb2.HEALTH_VERDICT_DEGRADED
+    greedy.health.reason = "it runs on the CPU"
+    daemon.answers["ListInstances"] = ListInstancesResponse(instances=[greedy])
+    shown = gpuctl("status").out
+    assert "READY DEGRADED OVERUSE" in shown
+    assert f"tiny-7f3k: {why}; it runs on the CPU" in shown.splitlines()
+
+
 def test_one_that_waits_to_be_started_again_says_why(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
     made = samples.instance(instances_pb2.INSTANCE_STATE_BACKOFF)
     made.health.reason = "its engine was killed by signal 9"
@@ -372,47 +422,6 @@ def test_how_long_it_is_to_stay_travels(gpuctl: Gpuctl, daemon: FakeDaemon) -> N
     assert not unsaid.HasField("pinned")
     assert (brief.idle_ttl.seconds, brief.HasField("pinned"), brief.pinned) == (300, True, False)
     assert pinned.pinned
-
-
-def test_reset_names_the_instance_or_the_newest_of_a_model(
-    gpuctl: Gpuctl, daemon: FakeDaemon
-) -> None:
-    older, newer = samples.instance(), samples.instance(instances_pb2.INSTANCE_STATE_FAILED)
-    newer.name = "instances/tiny-new"
-    newer.create_time.CopyFrom(samples.moment(5))
-    daemon.answers["ListInstances"] = ListInstancesResponse(instances=[older, newer])
-    daemon.answers["ResetInstance"] = ResetInstanceResponse(instance=newer)
-    assert gpuctl("reset tiny -o name").out == "instances/tiny-new\n"
-    assert gpuctl("reset instances/tiny-7f3k --request-id once").code == 0
-    first, second = daemon.requests["ResetInstance"]
-    assert (first.name, bool(first.request_id)) == ("instances/tiny-new", True)
-    assert (second.name, second.request_id) == ("instances/tiny-7f3k", "once")
-
-
-def test_reset_of_a_model_means_the_one_that_can_be_reset(
-    gpuctl: Gpuctl, daemon: FakeDaemon
-) -> None:
-    def one(name: str, state: int, reason: str, seconds: int) -> instances_pb2.Instance:
-        made = samples.instance(state)
-        made.name = f"instances/{name}"
-        made.failure.reason = reason
-        made.create_time.CopyFrom(samples.moment(seconds))
-        return made
-
-    failed, backoff = instances_pb2.INSTANCE_STATE_FAILED, instances_pb2.INSTANCE_STATE_BACKOFF
-    known = [
-        one("waits", backoff, "", 1),
-        one("given-up", failed, "RESTART_LOOP", 2),
-        one("failed", failed, "ENGINE_EXITED", 3),
-        one("serves", instances_pb2.INSTANCE_STATE_READY, "", 4),
-    ]
-    for first in range(len(known)):
-        found = known[first:]
-        daemon.answers["ListInstances"] = ListInstancesResponse(instances=found)
-        daemon.answers["ResetInstance"] = ResetInstanceResponse(instance=found[0])
-        assert gpuctl("reset tiny").code == 0
-    asked = [each.name for each in daemon.requests["ResetInstance"]]
-    assert asked == [each.name for each in known]
 
 
 def test_a_reset_that_is_refused_says_why(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:

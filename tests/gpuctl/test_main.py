@@ -164,7 +164,7 @@ def test_status_imports_nothing_heavy() -> None:
         env={"GPUCTL_ADDRESS": "/nowhere.sock"},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=True,
     )
     assert ended.stderr.splitlines()[-1] == ""

@@ -37,6 +37,23 @@ def test_estimate(gpuctl: Gpuctl, golden: Golden) -> None:
     golden("estimate", gpuctl("estimate", "tiny").out)
 
 
+@pytest.mark.parametrize(
+    ("of", "words"),
+    [
+        ("3.86 MiB of the engine's own buffers", " (3.86 MiB of the engine's own buffers)"),
+        ("", ""),  # a daemon that does not say
+    ],
+)
+def test_estimate_tells_whose_error_it_is(
+    gpuctl: Gpuctl, daemon: FakeDaemon, of: str, words: str
+) -> None:
+    told = samples.footprint()
+    told.past_error, told.past_error_of = -0.012, of
+    daemon.answers["EstimateFootprint"] = EstimateFootprintResponse(footprint=told)
+    (_, _, last) = gpuctl("estimate tiny").out.strip().rpartition("; ")
+    assert last == f"last measured -1.2% against the estimate{words}"
+
+
 def test_estimate_prints_the_bare_footprint(gpuctl: Gpuctl) -> None:
     plain = json.loads(gpuctl("estimate", "tiny", "-o", "json").out)
     assert plain["total_bytes"] == 752 * samples.MIB
@@ -174,3 +191,36 @@ def test_what_an_entry_hides_is_told(gpuctl: Gpuctl, daemon: FakeDaemon) -> None
     made.notice = "hides the one that ada@rig registered under this name"
     daemon.answers["ListModels"] = ListModelsResponse(models=[made])
     assert "hides the one that ada@rig" in gpuctl("models").out
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        ("list", "`gpuctl models` lists them"),
+        ("show tiny", "`gpuctl show tiny` shows one"),
+        ("get", "`gpuctl show NAME` shows one"),
+        ("add tiny", "`gpuctl models register tiny` adds one"),
+        ("rm tiny", "`gpuctl models delete tiny` takes one away"),
+    ],
+)
+def test_what_others_call_it_leads_to_our_word(words: str, advice: str, gpuctl: Gpuctl) -> None:
+    ended = gpuctl(f"models {words}")
+    assert ended.code == 2
+    assert advice in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "ours"),
+    [
+        ("load tiny --ctx 512", "--context-length"),
+        ("load tiny --ctx-size=512", "--context-length"),
+        ("estimate tiny --n-gpu-layers 3", "--gpu-layers"),
+        ("status --ctx 512", "--context"),  # which has no context length
+    ],
+)
+def test_an_engine_s_word_for_an_option_leads_to_ours(
+    words: str, ours: str, gpuctl: Gpuctl
+) -> None:
+    ended = gpuctl(words)
+    assert ended.code == 2
+    assert f"Did you mean '{ours}'?" in ended.err

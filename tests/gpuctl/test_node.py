@@ -16,6 +16,7 @@ from tests.gpuctl.conftest import Gpuctl
 Golden = Callable[[str, str], None]
 
 
+@pytest.mark.usefixtures("terminal")
 def test_status(gpuctl: Gpuctl, golden: Golden) -> None:
     ended = gpuctl("status")
     assert ended.code == 0
@@ -23,6 +24,7 @@ def test_status(gpuctl: Gpuctl, golden: Golden) -> None:
     golden("status", ended.out)
 
 
+@pytest.mark.usefixtures("terminal")
 def test_status_of_a_node_in_trouble(daemon: FakeDaemon, gpuctl: Gpuctl, golden: Golden) -> None:
     failed = samples.instance(instances_pb2.INSTANCE_STATE_FAILED)
     failed.failure.message = "cannot bring up instances/tiny-7f3k: the engine exited with 1" * 3
@@ -53,6 +55,7 @@ def test_status_of_an_empty_node(daemon: FakeDaemon, gpuctl: Gpuctl, golden: Gol
     golden("status_empty", gpuctl("status").out)
 
 
+@pytest.mark.usefixtures("terminal")
 def test_status_fits_80_columns(daemon: FakeDaemon, gpuctl: Gpuctl) -> None:
     daemon.answers["ListDevices"] = devices_pb2.ListDevicesResponse(
         devices=[*(samples.card(index) for index in range(8)), samples.silent_card()]
@@ -104,6 +107,7 @@ def test_status_tells_what_ends_first(
     assert tls_told(gpuctl("status").out) == [told]
 
 
+@pytest.mark.usefixtures("terminal")
 def test_status_tells_why_the_newest_files_are_not_in_use(
     daemon: FakeDaemon, gpuctl: Gpuctl
 ) -> None:
@@ -154,6 +158,34 @@ def test_status_asks_for_reservations_that_hold_or_wait(
     gpuctl("status")
     (request,) = daemon.requests["ListReservations"]
     assert list(request.states) == [1, 2, 3]
+
+
+def test_a_pipe_gets_every_word(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    failed = samples.instance(instances_pb2.INSTANCE_STATE_FAILED)
+    failed.failure.message = "the engine exited with 1, " * 9
+    silent = samples.silent_card()
+    silent.health_reason = "no answer, " * 12
+    daemon.answers.update(
+        ListInstances=instances_pb2.ListInstancesResponse(instances=[failed]),
+        ListDevices=devices_pb2.ListDevicesResponse(devices=[silent]),
+    )
+    shown = gpuctl("status").out
+    assert "…" not in shown
+    for words in (failed.failure.message, silent.health_reason, "TITAN X (Maxwell)"):
+        assert words in shown
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [(9, "9 orphans: see `gpuctl orphans`"), (1, "1 orphan: see `gpuctl orphans`"), (0, "")],
+)
+def test_status_tells_of_what_was_left_behind(
+    count: int, told: str, gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    assert "orphan" not in gpuctl("status").out  # no look was taken yet
+    node = samples.node(orphan_count=count)
+    daemon.answers["GetNode"] = node_pb2.GetNodeResponse(node=node)
+    assert gpuctl("status").out.splitlines()[1] == told
 
 
 def test_version_tells_both(gpuctl: Gpuctl) -> None:

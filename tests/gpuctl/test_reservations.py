@@ -154,6 +154,7 @@ def test_reservations(gpuctl: Gpuctl, golden: Golden) -> None:
     golden("reservations_wide", gpuctl("reservations", "-o", "wide").out)
 
 
+@pytest.mark.usefixtures("terminal")
 def test_reservations_that_wait(gpuctl: Gpuctl, daemon: FakeDaemon, golden: Golden) -> None:
     ending = samples.reservation(
         name="reservations/r-9",
@@ -169,6 +170,7 @@ def test_reservations_that_wait(gpuctl: Gpuctl, daemon: FakeDaemon, golden: Gold
     golden("reservations_queued", f"{narrow}\n{gpuctl('reservations -o wide').out}")
 
 
+@pytest.mark.usefixtures("terminal")
 def test_a_long_owner_takes_the_place_of_the_priority(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
     far = samples.reservation(owner="spiffe://gpud/coordinator", instance="instances/t-1")
     daemon.answers["ListReservations"] = ListReservationsResponse(reservations=[far])

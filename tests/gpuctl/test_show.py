@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from gpud.v1.devices_pb2 import GetDeviceResponse
 from gpud.v1.instances_pb2 import GetInstanceResponse
-from gpud.v1.models_pb2 import GetModelResponse, ListModelsResponse, Model
+from gpud.v1.models_pb2 import Command, GetModelResponse, ListModelsResponse, Model
+from gpud.v1.node_pb2 import ENGINE_COMMAND
 from gpud.v1.reservations_pb2 import GetReservationResponse
 from tests.fakes.daemon import FakeDaemon, Refusal
 from tests.gpuctl import samples
@@ -56,6 +58,62 @@ def test_show(name: str, golden_name: str, gpuctl: Gpuctl, golden: Golden) -> No
     ended = gpuctl("show", name)
     assert ended.code == 0
     golden(golden_name, ended.out)
+
+
+def test_a_command_is_shown_with_what_runs_and_how_it_is_asked(
+    gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    model = samples.model()
+    model.engine = ENGINE_COMMAND
+    model.options_ignored = "gpu_layers: no effect on host alone"
+    model.command.CopyFrom(
+        Command(
+            argv=["/opt/whisper/server", "--port", "${PORT}", "a b"],
+            environment=["WHISPER_THREADS"],
+            health="/health",
+            device_bytes=2**30,
+        )
+    )
+    daemon.answers["GetModel"] = GetModelResponse(model=model)
+    lines = gpuctl("show", "models/tiny").out.splitlines()
+    begin = lines.index("command:")
+    assert lines[begin + 1 : begin + 5] == [
+        "  argv:        /opt/whisper/server --port '${PORT}' 'a b'",
+        "  environment: WHISPER_THREADS",
+        "  health:      /health",
+        "  device:      1 GiB",
+    ]
+    assert lines[-1].split(maxsplit=2)[2] == "gpu_layers: no effect on host alone"
+
+
+def test_an_instance_is_shown_with_the_options_that_have_no_effect(
+    gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    instance = samples.instance()
+    instance.options_ignored = "gpu_layers: no effect on host alone"
+    daemon.answers["GetInstance"] = GetInstanceResponse(instance=instance)
+    shown = gpuctl("show", "instances/tiny-7f3k").out
+    assert re.search("^options ignored: +gpu_layers: no effect on host alone$", shown, re.M)
+
+
+def test_how_far_off_an_estimate_was_is_a_percentage(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    instance = samples.instance()
+    for error, told in ((0.000498989, "+0.0%"), (3.02112, "+302.1%"), (-0.25, "-25.0%")):
+        instance.footprint.past_error = error
+        daemon.answers["GetInstance"] = GetInstanceResponse(instance=instance)
+        shown = gpuctl("show", "instances/tiny-7f3k").out
+        assert re.search(rf"^ *past error: +{re.escape(told)}$", shown, re.M)
+
+
+def test_what_an_instance_holds_too_much_is_shown_where_it_does(
+    gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    instance = samples.instance()
+    assert "overuse" not in gpuctl("show", "instances/tiny-7f3k").out
+    instance.overuse_bytes = 97 * samples.MIB
+    daemon.answers["GetInstance"] = GetInstanceResponse(instance=instance)
+    shown = gpuctl("show", "instances/tiny-7f3k").out
+    assert re.search("^overuse: +97 MiB$", shown, re.M)
 
 
 def test_show_prints_the_bare_noun(gpuctl: Gpuctl) -> None:

@@ -21,7 +21,7 @@ from tests.fakes.daemon import FakeDaemon, Refusal
 from tests.gpuctl import samples
 
 PROGRAM = [sys.executable, "-c", "from gpuctl.main import main; main()"]
-WAIT_SECONDS = 20
+WAIT_SECONDS = 60
 SGR = re.compile(rb"\x1b\[[0-9;]*m")
 
 
@@ -150,7 +150,8 @@ def running(daemon: FakeDaemon, *arguments: str) -> Iterator[subprocess.Popen[st
 
 def test_ctrl_c_leaves_the_load_and_says_how_to_go_on(daemon: FakeDaemon) -> None:
     daemon.answers["LoadModel"] = [*samples.load_steps()[:3], FakeDaemon.HANG]
-    with running(daemon, "load", "tiny", "--request-id", "mine") as process:
+    words = ("load", "tiny", "--device", "gpu 0", "--request-id=mine")
+    with running(daemon, *words) as process:
         assert process.stderr is not None
         while "ALLOCATE" not in process.stderr.readline():
             assert process.poll() is None
@@ -158,11 +159,34 @@ def test_ctrl_c_leaves_the_load_and_says_how_to_go_on(daemon: FakeDaemon) -> Non
         _, err = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 130
     assert "the load of instances/tiny-7f3k goes on" in err
-    assert "gpuctl load tiny --request-id mine" in err
+    assert "follow it: gpuctl load tiny --device 'gpu 0' --request-id=mine\n" in err
     assert "gpuctl unload instances/tiny-7f3k" in err
     assert "Traceback" not in err
     assert daemon.ended["LoadModel"].wait(WAIT_SECONDS)
     assert "UnloadModel" not in daemon.requests
+
+
+@pytest.mark.parametrize(
+    ("words", "again"),
+    [
+        ("--timeout 9s load tiny --context-length 512", "{words} --request-id {id}"),
+        ("load --parallel 2 -- tiny", "load --parallel 2 --request-id {id} -- tiny"),
+    ],
+)
+def test_a_load_is_followed_by_its_own_words_and_its_id(
+    words: str, again: str, daemon: FakeDaemon
+) -> None:
+    """With other words than its own, an id is refused."""
+    daemon.answers["LoadModel"] = [samples.load_steps()[0], FakeDaemon.HANG]
+    with running(daemon, *words.split()) as process:
+        assert process.stderr is not None
+        while "DETECT" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=WAIT_SECONDS)
+    (request,) = daemon.requests["LoadModel"]
+    hint = again.format(words=words, id=request.request_id)
+    assert f"follow it: gpuctl {hint}\n" in err
 
 
 def test_ctrl_c_ends_a_watch_quietly(daemon: FakeDaemon) -> None:

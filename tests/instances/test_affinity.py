@@ -17,7 +17,7 @@ import pytest
 from gpud.clock import SystemClock
 from gpud.devices.snapshot import DeviceKind
 from gpud.devices.topology import Nearness, nearest, nodes
-from gpud.engines.llama_cpp import LlamaCpp
+from gpud.engines.llama.engine import LlamaCpp
 from gpud.engines.probe import HttpProbe
 from gpud.feed import Feed
 from gpud.instances.instance import Instance, InstanceState
@@ -38,7 +38,7 @@ from tests.devices.sysfs import node, slot, two_nodes
 from tests.fakes.cards import sample, snapshot
 
 pytestmark = pytest.mark.engine
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 BUS = "00000000:3B:00.0"
 ORDER = StopOrder(actor="anna", grace_seconds=0.0, force=True)
 TINY = Model(

@@ -43,7 +43,7 @@ async def launch(tmp_path: Path) -> AsyncIterator[Launch]:
         await trees[-1].go()
         return trees[-1]
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         yield start
         for tree in trees:
             tree.kill()

@@ -18,11 +18,12 @@ from gpud.errors import ModelFileInvalid
 from gpud.instances.instance import InstanceState
 from gpud.instances.terms import LoadTerms
 from gpud.instances.tree.launcher import LaunchFailed, LaunchSpec, ProcessLauncher
+from gpud.instances.tree.output import tail
 from gpud.models.catalogue import Catalogue
 from tests.fakes.cards import sample
 from tests.fakes.clock import FakeClock
 from tests.fakes.launcher import FakeLauncher, FakeTree
-from tests.instances.town import Town, town
+from tests.instances.town import PATIENCE_SECONDS, Town, town
 from tests.models.opened import descriptors, open_under
 
 CARD = sample(0)
@@ -52,7 +53,8 @@ async def test_an_engine_inherits_its_files_in_their_order_and_no_others(
 ) -> None:
     clock = SystemClock()
     launcher = ProcessLauncher(clock, clock.now().boot_id)
-    script = "exec < held; read -r _"
+    # It says so once it reads from the FIFO, for while it turns to it the shell has one more open.
+    script = "exec < held; echo here; read -r _"
     os.mkfifo(tmp_path / "held")
     with ExitStack() as opened:
         paths = [tmp_path / f"{number}.gguf" for number in range(count)]
@@ -63,10 +65,12 @@ async def test_an_engine_inherits_its_files_in_their_order_and_no_others(
         inherited = tuple(file.fileno() for file in files)
         tree = await launcher.spawn(spec_of(tmp_path, "/bin/sh", "-c", script, files=inherited))
     pid = await tree.go()
-    # Opening it for writing waits until the engine is there.
     with await asyncio.to_thread((tmp_path / "held").open, "w"):
-        own = descriptors(pid)
-        async with asyncio.timeout(20):  # the shim lets go once it has told the start
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while "here" not in tail(tmp_path, 1):  # noqa: ASYNC110 — the engine's doing
+                await asyncio.sleep(0.002)
+            own = descriptors(pid)
+            # The shim lets go once it has told the start.
             while set(map(str, paths)) & set(descriptors(tree.identity.pid).values()):  # noqa: ASYNC110
                 await asyncio.sleep(0.002)
     await tree.gone()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,8 @@ import pytest
 from gpud.clock import Moment
 from gpud.devices.snapshot import DeviceKind, Pressure, Sample, Thermal
 from gpud.errors import DeviceUnavailable, GpudError, QuotaExceeded
-from gpud.instances.instance import InstanceState
+from gpud.instances import load as load_module
+from gpud.instances.instance import Instance, InstanceState, LoadPhase, UnloadPhase
 from gpud.instances.life import StopOrder
 from gpud.instances.roster import LoadRequest
 from gpud.instances.terms import LoadTerms
@@ -34,6 +35,7 @@ from tests.ledger.desk import asking
 
 CARD = sample(0)
 HOST = sample(kind=DeviceKind.HOST, total=64 * GIB)
+READY = InstanceState.READY
 ENDED = (InstanceState.STOPPED, InstanceState.FAILED)
 ON_CARD = LoadTerms(devices=("U-gpu0",))
 
@@ -81,7 +83,7 @@ async def test_what_fails_after_the_decision_frees_its_bytes(
         assert booked(place, "U-gpu0") == (0, 0)
 
 
-async def test_a_port_is_found_before_anything_is_promised(
+async def test_where_no_port_is_found_the_bytes_are_freed(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when the daemon's file descriptors run out."""
@@ -92,8 +94,30 @@ async def test_a_port_is_found_before_anything_is_promised(
     async with town(tmp_path, tiny_model, (CARD,)) as place:
         monkeypatch.setattr(socket.socket, "bind", bind)
         ended = await place.until(await place.load(ON_CARD), *ENDED)
-        assert (ended.state, ended.reservation) == (InstanceState.FAILED, None)
+        assert (ended.state, ended.port) == (InstanceState.FAILED, None)
         assert booked(place, "U-gpu0") == (0, 0)
+
+
+async def test_who_waited_for_its_bytes_gets_a_port_that_nobody_was_given_meanwhile(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lowest(roll: Iterable[Instance]) -> int:
+        """As a kernel may do that gives the same free port twice: nobody listens there yet."""
+        taken = {each.port for each in roll if not each.ended}
+        return next(port for port in range(40_000, 50_000) if port not in taken)
+
+    monkeypatch.setattr(load_module, "free_port", lowest)
+    async with town(tmp_path, tiny_model, (CARD,)) as place:
+        place.engine.weights = 14 * GIB
+        first = await place.load(ON_CARD, owner="anna")
+        await place.until(first, READY)
+        waiting = await place.load(replace(ON_CARD, max_wait_seconds=3600.0), owner="bert")
+        await place.waits(waiting)
+        place.engine.weights = GIB
+        meanwhile = await place.until(await place.load(ON_CARD, owner="cleo"), READY)
+        place.roster.stop(first, StopOrder(actor="anna", grace_seconds=0.0, force=True))
+        served = await place.until(waiting, READY)
+        assert len({served.port, meanwhile.port}) == 2
 
 
 # The same question for a load and for its rehearsal.
@@ -101,8 +125,8 @@ async def test_a_port_is_found_before_anything_is_promised(
 
 async def rehearse(place: Town, terms: LoadTerms) -> tuple[int, str]:
     request = LoadRequest(model="tiny", options=ModelOptions(), terms=terms, owner="anna")
-    footprint, uuid = await place.roster.propose(request)
-    return footprint.total_bytes, uuid
+    told = await place.roster.propose(request)
+    return told.footprint.total_bytes, told.devices[0]
 
 
 async def ram_beside(place: Town) -> int:
@@ -345,3 +369,32 @@ async def test_a_load_that_is_one_too_many_is_told_before_its_file_is_read(
         failed = await place.until(id_, InstanceState.FAILED)
         assert isinstance(place.roster.error(id_), QuotaExceeded)
         assert failed.footprint is None
+
+
+# What is told of it while it is brought down.
+
+
+async def test_the_time_of_a_load_that_fails_never_goes_backwards(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    async with town(tmp_path, tiny_model, (CARD,)) as place:
+        place.engine.ready = False
+        name = await place.load(ON_CARD)
+        await place.until(name, InstanceState.LOADING)
+        seen: list[tuple[LoadPhase | UnloadPhase, float]] = []
+
+        async def follow() -> None:
+            async for told in place.roster.follow(name, from_start=True):
+                seen.append((told.phase, told.elapsed_seconds))
+
+        following = asyncio.create_task(follow())
+        place.clock.advance(30.0)
+        place.launcher.trees[-1].end(1)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await following
+        loading = [seconds for phase, seconds in seen if isinstance(phase, LoadPhase)]
+        assert loading == sorted(loading)
+        assert loading[-1] == pytest.approx(30.0, abs=1.0)
+        stopping = [seconds for phase, seconds in seen if isinstance(phase, UnloadPhase)]
+        assert stopping == sorted(stopping)
+        assert stopping[-1] < 10.0

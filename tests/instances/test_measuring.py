@@ -11,14 +11,16 @@ import pytest
 
 from gpud.devices.snapshot import DeviceKind, ProcessUse, Sample
 from gpud.engines.engine import Covered
+from gpud.instances.health.keeping import Keeping
 from gpud.instances.health.vital import Signs, Verdict
 from gpud.instances.instance import Instance, InstanceState, Sleep
+from gpud.instances.load import Load
 from gpud.instances.measuring import learning
 from gpud.instances.measuring.learning import LOADS, PROCESSES, SETTLED_SECONDS, estimator_of
 from gpud.instances.terms import LoadTerms
 from gpud.ledger.change import Change
 from gpud.models.catalogue import Inspection
-from gpud.models.footprint import DeviceTraits
+from gpud.models.footprint import HOST_PROCESS_LEAST_BYTES, DeviceTraits
 from gpud.models.learned import Drift, Learned, Measurement, Overhead
 from gpud.models.model import (
     Confidence,
@@ -58,9 +60,11 @@ class Heard(Learned):
         self.heard.put_nowait(key)
         return super().record(key, told)
 
-    def observe(self, key: str, seen_bytes: int, wall: float) -> Overhead:
+    def observe(
+        self, key: str, seen_bytes: int, wall: float, before_bytes: int | None = None
+    ) -> Overhead:
         self.heard.put_nowait(key)
-        return super().observe(key, seen_bytes, wall)
+        return super().observe(key, seen_bytes, wall, before_bytes)
 
 
 def telling(place: Town, size: int | None) -> Telling:
@@ -193,7 +197,9 @@ async def test_where_the_engine_says_nothing_the_devices_do_once_it_has_settled(
         (row,) = rows(place, LOADS)
         assert (row["is_whole"], row["measured_bytes"]) == (True, 100 * MIB)  # the most seen
         # At rest it took less than was declared: it may still take the rest.
-        assert await expected(place) == replace(law, past_error=100 / 150 - 1)
+        told = await expected(place)
+        assert told == replace(law, past_error=100 / 150 - 1, past_of=told.past_of)
+        assert told.past_of.startswith("100 MiB in use by all its processes")
         shown(place, instance, process(instance, 200 * MIB))
         await learned(place)
         assert "footprint.drift" in types(place)
@@ -247,9 +253,49 @@ async def test_touched_pages_of_the_host_never_make_a_process_smaller(
         life = place.roster._lives[instance.id]
         assert life.watched is not None
         shown(place, instance, process(instance, 21 * MIB))
-        await asyncio.sleep(0)
-        assert life.watched is None  # it was looked at
+        await rounds(place)
+        assert life.watched.most_bytes == 21 * MIB  # it was looked at
         assert place.house.learned._processes == {}
+
+
+async def test_one_that_uses_little_of_the_host_is_known_to_need_little(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    async with town(tmp_path, tiny_model, (on_host(0),)) as place:
+        telling(place, 4 * MIB)
+        instance = await ready(place, LoadTerms(devices=("U-host",)))
+        await learned(place)
+        shown(place, instance, process(instance, 6 * MIB))
+        await learned(place)
+        assert [row["seen"] for row in rows(place, PROCESSES)] == [[HOST_PROCESS_LEAST_BYTES]]
+        # It grows as it is used; what it had taught before is no load of its own.
+        shown(place, instance, process(instance, 24 * MIB))
+        await learned(place)
+        ((grown,),) = [row["seen"] for row in rows(place, PROCESSES)]  # type: ignore[misc]
+        assert 19 * MIB < grown < 20 * MIB  # beside its buffers and its vocabulary
+        shown(place, instance, process(instance, 9 * MIB))
+        await rounds(place)
+        assert [row["seen"] for row in rows(place, PROCESSES)] == [[grown]]
+
+
+async def test_what_ends_before_it_settled_teaches_the_most_that_was_seen(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    async with town(tmp_path, tiny_model, (cards.sample(),)) as place:
+        telling(place, None).weights = 150 * MIB
+        instance = await ready(place)
+        for size in (90, 100, 80):
+            shown(place, instance, process(instance, size * MIB))
+            await rounds(place)
+        assert rows(place, LOADS) == []
+        life = place.roster._lives[instance.id]
+        assert life.watched is not None
+        life.instance = replace(life.instance, state=InstanceState.STOPPING)
+        shown(place, instance)
+        await learned(place)
+        assert [row["measured_bytes"] for row in rows(place, LOADS)] == [100 * MIB]
+        assert life.watched is None
+        life.instance = replace(life.instance, state=InstanceState.READY)
 
 
 async def test_on_the_host_a_vocabulary_is_counted_once(tmp_path: Path, tiny_model: Path) -> None:
@@ -310,6 +356,35 @@ async def test_what_an_engine_does_not_tell_is_as_the_law_says_over_several_devi
         assert part(told, FootprintWhat.WEIGHTS) == 15 * MIB
         assert part(told, FootprintWhat.COMPUTE) == 500 * MIB
         assert part(told, FootprintWhat.CONTEXT) == context * MIB
+
+
+@pytest.mark.parametrize(
+    ("told", "kind", "goes_on"),
+    [
+        (None, DeviceKind.GPU, True),
+        (20 * MIB, DeviceKind.HOST, True),
+        (20 * MIB, DeviceKind.GPU, False),  # of which buffers is forgotten
+    ],
+)
+async def test_one_that_outlived_the_daemon_is_learned_from_as_before(
+    tmp_path: Path, tiny_model: Path, told: int | None, kind: DeviceKind, *, goes_on: bool
+) -> None:
+    async with town(tmp_path, tiny_model, (cards.sample(kind=kind),)) as place:
+        telling(place, told)
+        terms = LoadTerms(devices=("U-host",)) if kind is DeviceKind.HOST else ANYWHERE
+        instance = await ready(place, terms)
+        life = place.roster._lives[instance.id]
+        before, life.watched = life.watched, None
+        assert before is not None
+        await Keeping(life, Load(life, terms))._bring_up()
+        assert (life.watched is not None) is goes_on
+        if life.watched is not None:
+            assert (life.watched.key, life.watched.told) == (before.key, before.told)
+        # Other files than were promised are another load's.
+        life.watched = None
+        life.instance = replace(life.instance, files=())
+        await Keeping(life, Load(life, terms))._bring_up()
+        assert life.watched is None
 
 
 async def test_rows_that_make_no_sense_cost_nothing_but_themselves(

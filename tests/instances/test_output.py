@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from gpud.instances.tree.output import (
     OLDER_OUTPUT_NAME,
     OUTPUT_NAME,
+    Place,
     Wanted,
     follow,
     here,
@@ -22,7 +24,13 @@ from gpud.instances.tree.output import (
     tail,
     tail_since,
 )
-from gpud.instances.tree.shim import OLDER_TIMES_FILE, TIMES_FILE
+from gpud.instances.tree.shim import (
+    CHUNK_BYTES,
+    OLDER_TIMES_FILE,
+    OUTPUT_LIMIT_BYTES,
+    TIMES_FILE,
+    Output,
+)
 from tests.fakes.clock import FakeClock
 
 NOW = 1_000_000.0
@@ -68,6 +76,12 @@ async def test_control_characters_are_stripped_wherever_it_is_read(tmp_path: Pat
     assert tail(tmp_path, 5) == clean
     assert tuple(await told(tmp_path, Wanted(lines=5))) == clean
     assert tuple(await since(tmp_path, -5)) == clean
+
+
+def test_what_would_show_a_line_as_another_is_stripped(tmp_path: Path) -> None:
+    """Marks that turn the writing around, hide, or have no width."""
+    write(tmp_path, "a\u202eevil\u200b\u2066 b\u00ad\ufeff\ttab é 模型 🙂\n")
+    assert tail(tmp_path, 1) == ("aevil b\ttab é 模型 🙂",)
 
 
 async def test_lines_are_bounded_and_need_no_end(tmp_path: Path) -> None:
@@ -199,6 +213,16 @@ def test_only_what_the_present_engine_wrote_speaks_of_it(tmp_path: Path) -> None
     assert tail(tmp_path, 10)[1].endswith("restart 1")
 
 
+def test_a_line_without_an_end_does_not_hide_the_mark_behind_it(tmp_path: Path) -> None:
+    write(tmp_path, "loaded\nsrv  update: a line that was cut by SIGKI")
+    mark(tmp_path, "restart 1")
+    write(tmp_path, "loaded again\n")
+    assert since_mark(tail(tmp_path, 10)) == ("loaded again",)
+    assert tail(tmp_path, 10)[1] == "srv  update: a line that was cut by SIGKI"
+    mark(tmp_path, "restart 2")
+    assert "" not in tail(tmp_path, 10)
+
+
 def test_what_came_since_a_place_is_found_in_a_turned_file_too(tmp_path: Path) -> None:
     assert tail_since(tmp_path, here(tmp_path), 9) == ()
     write(tmp_path, "one\ntwo\n")
@@ -234,3 +258,60 @@ async def test_what_comes_of_gpud_s_own_looking_is_not_shown(tmp_path: Path) -> 
     assert tail(tmp_path, 40) == ("model loaded", "CUDA error")
     write(tmp_path, "chat: all slots are idle, said he\n")
     assert tail(tmp_path, 1) == ("chat: all slots are idle, said he",)
+
+
+# Where the files begin and end.
+
+
+def test_the_files_are_turned_at_the_end_of_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    chance, output = random.Random(7), Output()
+    sent = b"".join(
+        b"%d %s\n" % (number, b"x" * chance.randrange(200)) for number in range(60_000)
+    )
+    newest, begins = tmp_path / OUTPUT_NAME, set[int]()
+    at = 0
+    while at < len(sent):
+        size = chance.randrange(1, CHUNK_BYTES)
+        output.write(sent[at : at + size])
+        at += size
+        inode = newest.stat().st_ino
+        if inode not in begins:
+            begins.add(inode)
+            first = newest.read_bytes()[:210].partition(b"\n")[0]
+            assert sent.startswith(first) or b"\n" + first in sent
+            assert first[:1].isdigit()
+    older = tmp_path / OLDER_OUTPUT_NAME
+    assert len(begins) >= 2
+    assert older.read_bytes().endswith(b"\n")
+    assert sent.endswith(older.read_bytes() + newest.read_bytes())
+    for path in (older, newest):
+        assert path.stat().st_size <= OUTPUT_LIMIT_BYTES
+    assert older.stat().st_size > OUTPUT_LIMIT_BYTES - 3 * CHUNK_BYTES
+
+
+def test_a_line_without_an_end_is_cut_rather_than_the_files_grow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    output = Output()
+    for _ in range(2 * OUTPUT_LIMIT_BYTES // CHUNK_BYTES):
+        output.write(b"x" * CHUNK_BYTES)
+    for name in (OUTPUT_NAME, OLDER_OUTPUT_NAME):
+        assert 0 < (tmp_path / name).stat().st_size <= OUTPUT_LIMIT_BYTES
+
+
+@pytest.mark.parametrize("shift", range(12))
+async def test_what_is_read_of_a_long_output_begins_with_a_whole_line(
+    tmp_path: Path, shift: int
+) -> None:
+    lines = [f"line {number:05}" for number in range(40_000)]
+    write(tmp_path, "y" * shift + "\n" + "\n".join(lines) + "\n")
+    for found in (await told(tmp_path, Wanted()), list(tail(tmp_path, 25_000))):
+        assert len(found) > 10_000
+        assert found == lines[-len(found) :]
+    place = Place(inode=(tmp_path / OUTPUT_NAME).stat().st_ino, offset=0)
+    last = list(tail_since(tmp_path, place, 30_000))
+    assert last == lines[-len(last) :]

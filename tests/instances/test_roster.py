@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 
 from gpud.engines.engine import Engine
-from gpud.engines.llama_cpp import LlamaCpp
+from gpud.engines.llama.engine import LlamaCpp
 from gpud.engines.probe import HttpProbe
 from gpud.errors import StoreReadOnly
 from gpud.feed import Feed
-from gpud.instances.instance import Instance, InstanceState
+from gpud.instances.instance import Gate, Instance, InstanceState
 from gpud.instances.life import House
 from gpud.instances.roster import LoadRequest, Roster
 from gpud.instances.terms import LoadTerms
 from gpud.ledger.admission.policy import LedgerSettings
+from gpud.ledger.change import Change
 from gpud.ledger.charge import Reserves
 from gpud.ledger.ledger import Ledger
 from gpud.models.catalogue import Catalogue
@@ -29,7 +30,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.launcher import FakeLauncher
 from tests.fakes.store import CrampedStore
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 GHOST = Model(
     id="ghost",
     engine=EngineKind.LLAMA_CPP,
@@ -127,6 +128,28 @@ async def test_a_load_that_was_never_durable_is_forgotten(place: Place) -> None:
 
     assert await asyncio.wait_for(following, PATIENCE_SECONDS) is None
     assert place.roster.list() == []
+
+
+async def test_who_waits_for_a_record_is_not_cancelled_with_another_who_does(place: Place) -> None:
+    """Reported: an unload that came while a start waited for its record was never answered."""
+    name = await place.roster.load(LOAD, Call(method="LoadModel"))
+    await place.ended()
+    place.store.gate.clear()
+    life = place.roster._lives[name]
+
+    async def start() -> None:
+        await life.commit(Change(), gate=Gate.INTENT)
+
+    starting = asyncio.ensure_future(start())
+    await until_appended(place.store)
+    unloading = asyncio.ensure_future(place.roster.noted(name))
+    await until_appended(place.store)
+    starting.cancel()
+    await asyncio.wait([starting])
+    assert not unloading.done()
+    place.store.gate.set()
+    await asyncio.wait_for(unloading, PATIENCE_SECONDS)
+    assert place.roster.get(name).gate is Gate.INTENT
 
 
 def _fields(request: LoadRequest) -> dict[str, object]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ from gpud.engines.engine import Pulse
 from gpud.engines.probe import ProbeFailed, ProbeFault
 from gpud.errors import EngineNotReady, GpudError, WrongState
 from gpud.instances.draining.door import Door
+from gpud.instances.draining.drain import open_door
 from gpud.instances.health.vital import Verdict
 from gpud.instances.instance import Instance, InstanceState, Sleep
 from gpud.instances.life import StopOrder
-from gpud.instances.sleeping.sleeping import SleepOrder
+from gpud.instances.sleeping.sleeping import SleepOrder, found_asleep
 from gpud.instances.terms import LoadTerms
 from gpud.models.model import ModelOptions
 from gpud.promises.requests import Call
@@ -38,7 +40,10 @@ class Dozer(ToldEngine):
         self.orders: list[str] = []
         self.fails = False
         self.says: bool | None = None  # instead of the truth
-        self.flight = 0
+        self.is_silent = False  # about its sleep
+        self.asked = 0  # how often, about its requests or its sleep
+        self.flight: int | None = 0
+        self.flights: list[int | None] = []  # answers before that
 
     async def sleep(self, endpoint: str, level: int, key: ApiKey | None = None) -> None:
         self.orders.append(f"sleep {level}")
@@ -53,10 +58,14 @@ class Dozer(ToldEngine):
         self.told = Pulse(running=0, waiting=0, progress=1.0)
 
     async def is_sleeping(self, endpoint: str, key: ApiKey | None = None) -> bool | None:
+        self.asked += 1
+        if self.is_silent:
+            return None
         return self.says if self.says is not None else self.told == ASLEEP
 
     async def in_flight(self, endpoint: str, key: ApiKey | None = None) -> int | None:
-        return self.flight
+        self.asked += 1
+        return self.flights.pop(0) if self.flights else self.flight
 
 
 @pytest.fixture
@@ -90,6 +99,13 @@ async def raised(place: Town, made: Instance, order: SleepOrder = ORDER) -> Gpud
     with pytest.raises(GpudError) as caught:
         await place.roster.sleep(made.name, order, call())
     return caught.value
+
+
+async def passes(place: Town, is_so: Callable[[], bool]) -> None:
+    """Time goes by until it is so."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not is_so():
+            await after(place, 0.1)
 
 
 async def test_it_sleeps_behind_its_door_and_wakes(place: Town, dozer: Dozer) -> None:
@@ -143,6 +159,86 @@ async def test_requests_in_flight_keep_it_awake(place: Town, dozer: Dozer) -> No
     assert door(place, made) is None, "who comes is let in again"
     assert place.roster.get(made.name).sleep is None
     assert dozer.orders == []
+
+
+async def test_an_answer_that_does_not_come_is_not_taken_for_idle(
+    place: Town, dozer: Dozer
+) -> None:
+    made = await ready(place)
+    dozer.flights, dozer.flight = [2, 2, None], 2
+    order = SleepOrder(level=1, actor="anna", grace_seconds=10.0)
+    asking = asyncio.ensure_future(raised(place, made, order))
+    await passes(place, lambda: dozer.asked > 4)
+    assert (asking.done(), dozer.orders) == (False, [])
+    await passes(place, asking.done)
+    assert "BUSY with 2 requests" in str(await asking)
+    assert dozer.orders == []
+
+
+async def test_one_that_is_silent_about_its_requests_is_asked_again_then_left_awake(
+    place: Town, dozer: Dozer
+) -> None:
+    made = await ready(place)
+    dozer.flight = None
+    asking = asyncio.ensure_future(raised(place, made))
+    await passes(place, asking.done)
+    assert "silent about its requests" in str(await asking)
+    dozer.flights, dozer.flight = [None], 0
+    sleeping = asyncio.ensure_future(place.roster.sleep(made.name, ORDER, call()))
+    await passes(place, sleeping.done)
+    assert (await sleeping).sleep is not None
+
+
+@pytest.mark.parametrize("says", [True, False])
+async def test_while_it_does_not_tell_whether_it_sleeps_its_door_stays_shut(
+    place: Town, dozer: Dozer, *, says: bool
+) -> None:
+    made = await ready(place)
+    dozer.fails = dozer.is_silent = True
+    sleeping = asyncio.ensure_future(place.roster.sleep(made.name, ORDER, call()))
+    await passes(place, lambda: dozer.asked > 4)
+    assert not sleeping.done()
+    assert door(place, made) is not None
+    dozer.is_silent, dozer.says = False, says
+    await passes(place, sleeping.done)
+    if says:
+        assert (await sleeping).sleep is not None
+    else:
+        with pytest.raises(EngineNotReady, match="cannot be sent to sleep"):
+            await sleeping
+    assert (door(place, made) is not None) is says
+
+
+@pytest.mark.parametrize("order", [None, StopOrder(actor="anna", grace_seconds=0.0, force=True)])
+async def test_its_end_is_the_end_of_that_question(
+    place: Town, dozer: Dozer, order: StopOrder | None
+) -> None:
+    made = await ready(place)
+    dozer.fails = dozer.is_silent = True
+    sleeping = asyncio.ensure_future(place.roster.sleep(made.name, ORDER, call()))
+    await passes(place, lambda: dozer.asked > 2)
+    if order is None:
+        place.launcher.trees[-1].end(-9)
+    else:
+        place.roster.stop(made.name, order)
+    await passes(place, sleeping.done)
+    with pytest.raises(EngineNotReady, match="cannot be sent to sleep"):
+        await sleeping
+    await passes(place, lambda: door(place, made) is None)
+
+
+async def test_a_restart_leaves_one_that_sleeps_in_peace_whose_key_cannot_be_read(
+    place: Town, dozer: Dozer
+) -> None:
+    made = await ready(place)
+    await place.roster.sleep(made.name, ORDER, call())
+    # As the next life of the daemon finds it: awake, as far as its door tells.
+    life = place.roster._lives[made.id]
+    open_door(life)
+    life.instance = replace(life.instance, api_key_file="/nonexistent/key")
+    await found_asleep(life)
+    assert life.instance.sleep is not None
+    assert life.door is not None
 
 
 async def test_one_that_fails_to_sleep_serves_on(place: Town, dozer: Dozer) -> None:

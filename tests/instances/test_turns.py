@@ -51,7 +51,7 @@ async def settled() -> None:
 @pytest.fixture
 async def street() -> AsyncIterator[Street]:
     street = Street()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         yield street
     for task in street.tasks.values():
         task.cancel()

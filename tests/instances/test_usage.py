@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +61,9 @@ def test_the_time_of_all_below_counts_also_after_their_end(
 
 
 def test_one_that_is_stopped_takes_none(parent: subprocess.Popen[bytes]) -> None:
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    while stat_fields(int(children.read_text()))[0] != b"S":
+        pass  # it has said that it is done, and goes to its rest
     parent.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, parent.pid, os.WSTOPPED | os.WNOWAIT)
     shim = identity(parent.pid)

@@ -17,6 +17,7 @@ from gpud.engines.counting.counters import Counters
 from gpud.engines.engine import (
     Command,
     EngineProgram,
+    LoadStep,
     Pulse,
     Readiness,
     StartRequest,
@@ -52,7 +53,7 @@ from tests.fakes.launcher import FakeLauncher
 from tests.fakes.store import CrampedStore
 from tests.ledger.desk import settled
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 class ToldEngine:
@@ -132,8 +133,8 @@ class ToldEngine:
     def measured_bytes(self, output: tuple[str, ...]) -> int | None:
         return None
 
-    def load_fraction(self, output_tail: tuple[str, ...]) -> float | None:
-        return None
+    def load_step(self, output_tail: tuple[str, ...]) -> LoadStep:
+        return LoadStep()
 
     def hopeless(self, output_tail: tuple[str, ...]) -> str:
         return ""
@@ -212,12 +213,15 @@ async def town(
     *,
     ledger: type[Ledger] = Ledger,
     promises: type[Promises] = Promises,
+    entry_engine: EngineKind = EngineKind.LLAMA_CPP,
     **settings: Any,
 ) -> AsyncIterator[Town]:
-    """A town that runs; `settings` are the ledger's."""
+    """A town that runs; `settings` are the ledger's; `entry_engine` is its one entry's."""
     clock, store = FakeClock(), CrampedStore(directory)
     (directory / "instances").mkdir(exist_ok=True)
     made = _built(directory, model, cards, promises(ledger(settled(**settings)), store, clock))
+    tiny = replace(made.house.catalogue.get("tiny"), engine=entry_engine)
+    made.house.catalogue = Catalogue({"tiny": tiny}, [model.parent])
     store.start(lambda commits: None, lambda cause: made.promises.restore())
     made.promises.restore()
     made.promises.waiting_for = ""

@@ -75,6 +75,7 @@ def test_a_relative_path_is_looked_up_under_each_root(
         inode=status.st_ino,
         size_bytes=7,
         mtime_ns=status.st_mtime_ns,
+        ctime_ns=status.st_ctime_ns,
     )
 
 

@@ -56,7 +56,7 @@ def test_links_are_checked_by_name_where_the_kernel_cannot_and_that_is_said_once
     names = ("a.gguf", "in.gguf", "out.gguf")
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(number), str(tmp_path / "models"), *names],
-        capture_output=True, check=True, cwd=ROOT, text=True, timeout=30,
+        capture_output=True, check=True, cwd=ROOT, text=True, timeout=60,
     )  # fmt: skip
     told = [line for line in ended.stdout.splitlines() if "models.no_openat2" in line]
     said = [line for line in ended.stdout.splitlines() if "models.no_openat2" not in line]

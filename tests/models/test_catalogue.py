@@ -55,6 +55,17 @@ async def test_a_model_is_inspected_once_and_again_after_it_changed(tmp_path: Pa
     assert len(second.architecture.layers) == 1
 
 
+async def test_a_kind_is_known_without_a_look_once_its_file_was_read(tmp_path: Path) -> None:
+    phantoms.write_tiny(tmp_path / "a.gguf")
+    model = entry("a.gguf")
+    shelf = catalogue(tmp_path, model)
+    assert shelf.kind_of(model) is None
+    await shelf.inspect(model)
+    (tmp_path / "a.gguf").unlink()
+    assert shelf.kind_of(model) is ModelKind.CHAT
+    assert shelf.kind_of(replace(model, kind=ModelKind.RERANK)) is ModelKind.RERANK
+
+
 async def test_only_so_many_inspections_are_kept_those_asked_for_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,9 +178,35 @@ async def test_a_split_model_must_be_complete_and_named_by_its_first_part(tmp_pa
         await catalogue(tmp_path).inspect(entry("big-00001-of-00003.gguf"))
     with pytest.raises(ModelFileInvalid, match="name the first"):
         await catalogue(tmp_path).inspect(entry("big-00002-of-00003.gguf"))
-    (tmp_path / "big-00002-of-00003.gguf").unlink()
-    with pytest.raises(ModelFileInvalid, match="is missing"):
-        await catalogue(tmp_path).inspect(entry("big-00001-of-00003.gguf"))
+
+
+async def test_what_is_wrong_with_a_part_is_told_of_that_part(tmp_path: Path) -> None:
+    write_split(tmp_path)
+    shelf, model = catalogue(tmp_path), entry("big-00001-of-00003.gguf")
+    part = tmp_path / "big-00002-of-00003.gguf"
+    whole = await shelf.inspect(model)
+
+    async def refused(problem: str) -> None:
+        # By who looks for the first time, and by who has seen it whole.
+        for asked in (catalogue(tmp_path).inspect(model), shelf.inspect(model)):
+            with pytest.raises(ModelFileInvalid, match=problem) as error:
+                await asked
+            assert error.value.path == part.name
+
+    os.utime(part, (1, 1))
+    with pytest.raises(ModelFileInvalid, match="changed while") as changed:
+        await shelf.confirm(model, whole)
+    assert changed.value.path == part.name
+    part.write_bytes(b"x" * 100)
+    await refused("is not a GGUF file")
+    part.unlink()
+    await refused("is missing")
+    first = tmp_path / model.path
+    write_split(tmp_path)
+    first.unlink()
+    with pytest.raises(ModelFileInvalid, match="is missing") as missing:
+        await shelf.inspect(model)
+    assert missing.value.path == first.name
 
 
 async def test_parts_of_different_models_make_none(tmp_path: Path) -> None:
@@ -209,6 +246,11 @@ async def test_a_projector_is_held_beside_its_model(tmp_path: Path) -> None:
     (tmp_path / "eye" / "m.gguf").write_bytes(b"GGUF")
     with pytest.raises(ModelFileInvalid, match=r"a projector eye/m\.gguf that"):
         await shelf.inspect(model)
+    (tmp_path / "eye" / "m.gguf").unlink()
+    # It is no file that a load fetches.
+    fetched = replace(model, source=HttpSource(url="https://example.com/x", sha256="0" * 64))
+    with pytest.raises(ModelFileInvalid, match=r"eye/m\.gguf: is missing"):
+        await shelf.confirm(fetched, found)
 
 
 async def test_a_model_that_is_still_to_come_says_so(tmp_path: Path) -> None:
@@ -238,11 +280,11 @@ async def test_a_disk_that_hangs_holds_up_no_other_model(tmp_path: Path) -> None
 
     def look(model: Model, roots: Sequence[Path], seen: Inspection | None) -> Inspection:
         if model.path == "hung.gguf":
-            released.wait(10)
+            released.wait(60)
         return inspect_files(model, roots, seen)
 
     phantoms.write_tiny(tmp_path / "good.gguf")
-    shelf = Catalogue({}, [tmp_path], limit_seconds=0.5, look=look)
+    shelf = Catalogue({}, [tmp_path], limit_seconds=3.0, look=look)
     try:
         with pytest.raises(ModelFileInvalid, match="its disk hangs"):
             await shelf.inspect(entry("hung.gguf"))

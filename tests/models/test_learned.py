@@ -38,7 +38,7 @@ from gpud.models.model import (
 )
 from gpud.units import MIB
 
-FILE = Artifact(path=Path("/m/a.gguf"), device=1, inode=2, size_bytes=3, mtime_ns=4)
+FILE = Artifact(path=Path("/m/a.gguf"), device=1, inode=2, size_bytes=3, mtime_ns=4, ctime_ns=5)
 SEEN = Inspection(names=("a.gguf",), artifacts=(FILE,), kind=ModelKind.CHAT)
 OPTIONS = ModelOptions(context_length=512, parallel=1)
 BUILD = EngineBuild(kind=EngineKind.LLAMA_CPP, version="0.7.0 (build 11669)")
@@ -126,7 +126,11 @@ def test_a_measurement_of_everything_never_lowers_what_is_promised(size: int) ->
     told = corrected(LAW, measured(size, is_whole=True))
     assert told.total_bytes >= LAW.total_bytes
     if size <= 1600 * MIB:
-        assert told == replace(LAW, past_error=measured(size, is_whole=True).error)
+        error = measured(size, is_whole=True).error
+        assert told == replace(LAW, past_error=error, past_of=told.past_of)
+        assert told.past_of.endswith(
+            "in use by all its processes at most, which may still take the rest"
+        )
 
 
 def test_what_a_measurement_does_not_cover_is_as_the_law_says() -> None:
@@ -200,6 +204,30 @@ def test_of_a_process_the_most_of_its_last_loads_counts() -> None:
         book.observe("p", 210, 3.0 + number)
     assert book.process_bytes("p") == 210
     assert book.observe("p", 1, 99.0).count == learned.SEEN_KEPT + 2
+
+
+def test_a_process_that_grew_counts_once() -> None:
+    book = Learned()
+    book.observe("p", 200, 1.0)
+    book.observe("p", 300, 2.0)
+    found = book.observe("p", 400, 3.0, 200)
+    assert found == Overhead(measured_bytes=400, wall=3.0, count=2, seen=(300, 400))
+    # What it had taught may be forgotten by now.
+    assert book.observe("p", 500, 4.0, 7).seen == (300, 400, 500)
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({}, "5 MiB of the engine's own buffers"),
+        ({"covers": frozenset({FootprintWhat.WEIGHTS})}, "own buffers, as far as it tells"),
+        ({"is_whole": True}, "5 MiB in use by all its processes at most"),
+    ],
+)
+def test_it_is_told_what_was_measured(told: dict[str, Any], words: str) -> None:
+    found = corrected(footprint(WEIGHTS=MIB), measured(5 * MIB, **told))
+    assert found.past_of.endswith(words)
+    assert found.items[0].source == "law; measured here, +4 MiB against that"
 
 
 def test_one_that_was_stored_without_its_last_loads_is_one_of_them() -> None:

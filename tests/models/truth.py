@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpud.devices.snapshot import DeviceKind
-from gpud.engines.llama_output import parse_buffers
+from gpud.engines.llama.output import parse_buffers
 from gpud.models.footprint import DeviceTraits, estimate
 from gpud.models.gguf import read_header
 from gpud.models.model import Footprint, FootprintWhat, ModelOptions

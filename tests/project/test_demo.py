@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 from tests.project.tree import PACKAGING, ROOT
 
 DEMO = PACKAGING / "demo.py"
-MAX_SECONDS = 30.0
+# Of a processor: how long it takes on a host that does much else says nothing of it.
+MAX_PROCESSOR_SECONDS = 30.0
 
 
 def demo(**environment: str) -> subprocess.CompletedProcess[str]:
@@ -23,13 +25,20 @@ def demo(**environment: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=280,
     )
 
 
+def processor_seconds() -> float:
+    """What processes that this one has waited for took, and those that they waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 @pytest.mark.engine
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_it_tells_the_whole_story_in_time(llama_server: Path, tmp_path: Path) -> None:
+    before = processor_seconds()
     shown = demo(LLAMA_SERVER=str(llama_server), HOME=str(tmp_path))
     assert shown.returncode == 0, shown.stdout[-2000:] + shown.stderr[-4000:]
     commands = re.findall(r"^\$ gpuctl (\w+)", shown.stdout, re.MULTILINE)
@@ -39,9 +48,8 @@ def test_it_tells_the_whole_story_in_time(llama_server: Path, tmp_path: Path) ->
     ]  # fmt: skip
     assert "The memory came back" in shown.stdout
     assert "Traceback" not in shown.stdout + shown.stderr
-    seconds = re.search(r"Done in ([0-9.]+) s", shown.stdout)
-    assert seconds is not None
-    assert float(seconds[1]) < MAX_SECONDS
+    assert re.search(r"Done in [0-9.]+ s", shown.stdout)
+    assert 0.5 < processor_seconds() - before < MAX_PROCESSOR_SECONDS
     assert list(tmp_path.iterdir()) == []
 
 

@@ -20,7 +20,7 @@ def project_files() -> list[Path]:
         cwd=ROOT,
         capture_output=True,
         check=False,
-        timeout=20,
+        timeout=60,
     )
     if listed.returncode == 0:
         found = [ROOT / name for name in listed.stdout.decode().split("\0") if name]

@@ -38,6 +38,9 @@ KINDS = (
     "kill the daemon in the unload", "two at once",
 )  # fmt: skip
 
+# How often, and with what pause, is looked again at what may only be about to end.
+MOMENTS, MOMENT_SECONDS = 1000, 0.02
+
 
 @dataclass
 class Cycles:
@@ -160,10 +163,22 @@ class Cycles:
 
     async def _left(self, api: Api) -> list[str]:
         """What a cycle has left behind."""
-        found = []
         held = await books(api)
-        if any(granted or leaked for granted, leaked in held.values()):
-            found.append(f"bytes: {held}")
+        freed = not any(granted or leaked for granted, leaked in held.values())
+        found = [] if freed else [f"bytes: {held}"]
+        return found + await self._still_there(api) + await self._descriptors()
+
+    async def _still_there(self, api: Api) -> list[str]:
+        """Processes. What is only about to end takes a moment on a busy machine."""
+        for _ in range(MOMENTS):
+            found = await self._processes(api)
+            if not found:
+                break
+            await asyncio.sleep(MOMENT_SECONDS)
+        return found
+
+    async def _processes(self, api: Api) -> list[str]:
+        found = []
         if self.daemon.leftovers():
             found.append(f"processes: {self.daemon.leftovers()}")
         answer = await api.instances.ListOrphans(pb.ListOrphansRequest(page_size=1000))
@@ -173,10 +188,10 @@ class Cycles:
             found.append(f"orphans: {[(each.pid, each.instance) for each in orphans]}")
         assert self.daemon.process is not None
         process = psutil.Process(self.daemon.process.pid)
-        dead = [each.pid for each in process.children() if each.status() == psutil.STATUS_ZOMBIE]
+        dead = [each.pid for each in process.children() if is_zombie(each)]
         if dead:
             found.append(f"zombies: {dead}")
-        return found + await self._descriptors()
+        return found
 
     async def _descriptors(self) -> list[str]:
         """No more than after this life's first cycle. Connections that close take a moment."""
@@ -184,11 +199,11 @@ class Cycles:
             self._open = self._opened()
             return []
         more: Counter[str] = Counter()
-        for _ in range(100):
+        for _ in range(MOMENTS):
             more = self._opened() - self._open
             if more.total() <= 0 or self._opened().total() <= self._open.total():
                 return []
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(MOMENT_SECONDS)
         return [f"descriptors: {sorted(more)}"]
 
     def _opened(self) -> Counter[str]:
@@ -217,6 +232,13 @@ async def living(api: Api) -> list[pb.Instance]:
     return list((await api.instances.ListInstances(request)).instances)
 
 
+def is_zombie(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def kill(pid: int) -> None:
     if pid:
         with suppress(ProcessLookupError):
@@ -228,6 +250,6 @@ async def folders_gone(daemon: Gpud, step_wall: Callable[[float], None]) -> Asyn
     """Afterwards the date is 11 minutes on, and the folders of all that ended are removed."""
     yield
     step_wall(660.0)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while any((daemon.state / "instances").iterdir()):  # noqa: ASYNC110 — the daemon's doing
             await asyncio.sleep(0.1)

@@ -95,7 +95,7 @@ async def live(root: Path, part: int, store: SqliteStore) -> None:
         burst = history[number : min(end, number + chance.choice((1, 1, 1, 1, 2, 7)))]
         waiting: list[asyncio.Future[Committed]] = [store.append(write) for write in burst]
         for done in waiting:
-            await asyncio.wait_for(done, 10)
+            await asyncio.wait_for(done, 60)
             number += 1
             os.write(acknowledged, b"%d\n" % number)
     if part in CLEAN_PARTS:

@@ -15,7 +15,7 @@ from tests.proof.operations import Client, Operation
 from tests.proof.witness import Witness, quiet
 from tests.running import Gpud, calling
 
-DEATH_SECONDS = 15.0
+DEATH_SECONDS = 60.0
 FAULTS = (grpc.aio.AioRpcError, TimeoutError, ValueError)
 
 
@@ -102,7 +102,7 @@ class Chain:
             if error.code() is not grpc.StatusCode.UNAVAILABLE:
                 self.wrong.append(f"{case}: {error.code()}: {error.details()}")
         # What is answered may be followed by the passing that kills.
-        await self._await_death(case, DEATH_SECONDS if not answered else 1.0)
+        await self._await_death(case, DEATH_SECONDS)
         return answered
 
     async def _await_death(self, case: Case, limit_seconds: float) -> None:

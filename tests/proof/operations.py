@@ -21,6 +21,7 @@ from tests.proof.witness import (
     ENDED,
     LIMIT_SECONDS,
     Witness,
+    quiet,
     reservations,
     seconds,
     ticks,
@@ -162,7 +163,8 @@ class Release(Operation):
 
 class Expire(Operation):
     async def prepare(self, client: Client) -> None:
-        self.before = await client.reserve(f"{self.label}-of", ttl=Duration(seconds=1))
+        await quiet(client.api)  # what comes until the point is armed has to take less than this
+        self.before = await client.reserve(f"{self.label}-of", ttl=Duration(seconds=4))
 
     async def run(self, client: Client) -> None:
         """Nobody is told; the daemon dies of it."""
@@ -252,7 +254,7 @@ class Attach(Operation):
 
     async def prepare(self, client: Client) -> None:
         self.before = await client.reserve(f"{self.label}-of")
-        self.process = await asyncio.create_subprocess_exec("sleep", "60")
+        self.process = await asyncio.create_subprocess_exec("sleep", "600")
         self.request = pb.AttachProcessRequest(
             request_id=self.label, name=self.before.name, pid=self.process.pid
         )

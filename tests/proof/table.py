@@ -8,7 +8,6 @@ A line stays until the same proof is run again, so that a part may be proved by 
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,8 @@ def updated(text: str, results: list[dict[str, Any]]) -> str:
     table, closed, after = rest.partition(END)
     if not found or not closed:
         raise ValueError(f"cannot write the table: no {BEGIN} … {END} in the page; put them back")
-    lines = {_quantity(line): line for line in table.splitlines() if re.match(r"\| [A-Z]\d", line)}
+    kept = [line for line in table.splitlines() if line.startswith("| ") and line not in HEAD]
+    lines = {_quantity(line): line for line in kept}
     lines |= {result["name"]: _line(result) for result in results if result["proving"]}
     body = "".join(f"{lines[name]}\n" for name in sorted(lines, key=_order))
     return f"{before}{BEGIN}\n\n{HEAD}{body}\n{END}{after}"

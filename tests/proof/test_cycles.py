@@ -13,13 +13,13 @@ from tests.bench.compiler import compile_library
 from tests.end_to_end.conftest import modelled  # noqa: F401 — a fixture
 from tests.proof.cycling import KINDS, Cycles, folders_gone
 from tests.proof.faults.world import World
-from tests.proof.record import PROVING, asked, record
+from tests.proof.record import asked, record
 from tests.running import Gpud
 
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.proof,
-    pytest.mark.timeout(1800 if PROVING else 180),
+    pytest.mark.timeout(1800),
 ]
 MakeGpud = Callable[..., Gpud]
 

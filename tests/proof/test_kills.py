@@ -32,7 +32,7 @@ from tests.proof.storms import Burst, FullDisk, Pruning
 from tests.proof.witness import Witness
 from tests.running import Gpud, calling
 
-pytestmark = [pytest.mark.proof, pytest.mark.timeout(1800 if PROVING else 300)]
+pytestmark = [pytest.mark.proof, pytest.mark.timeout(1800)]
 
 CHAINS = 2  # at a time: a start is bound by the processor
 KILLS = asked(100, 1000)
@@ -135,7 +135,7 @@ async def test_a_first_start_that_is_killed_is_a_first_start_again(
     try:
         with gpud.started():
             assert gpud.process is not None
-            assert await asyncio.to_thread(gpud.process.wait, 20) == -signal.SIGKILL
+            assert await asyncio.to_thread(gpud.process.wait, 60) == -signal.SIGKILL
         gpud.environment = {}
         await asyncio.to_thread(gpud.start)
         async with calling(gpud) as api:

@@ -47,7 +47,7 @@ pytestmark = [pytest.mark.proof, pytest.mark.timeout(2400)]
 MakeGpud = Callable[[int], Gpud]
 Run = Callable[[list[str]], Awaitable[bool]]
 
-LIMIT_SECONDS = 20.0
+LIMIT_SECONDS = 60.0
 # What changes a file, of the calls that gpud and SQLite may make.
 OF_FILES = ("write", "pwrite64", "fsync", "fdatasync", "ftruncate", "fallocate", "unlink")
 OF_FOLDERS = ("mkdir", "mknod", "mknodat", "unlink", "unlinkat", "rmdir", "rename")

@@ -23,7 +23,7 @@ from tests.instances import unruly
 from tests.proof.record import PROVING, asked, record
 from tests.running import Api, Gpud, calling
 
-pytestmark = [pytest.mark.proof, pytest.mark.timeout(600 if PROVING else 120)]
+pytestmark = [pytest.mark.proof, pytest.mark.timeout(600)]
 MakeGpud = Callable[..., Gpud]
 
 MODES = ("ignore_term", "new_session", "double_fork", "clear_environment", "fork_loop", "comet")

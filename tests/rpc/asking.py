@@ -13,7 +13,7 @@ from gpud.units import MIB
 from gpud.v1 import reservations_pb2 as pb
 from tests.running import GIB, Api
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 # All that one of the simulated cards grants.
 WHOLE = load_cards()["p106-100"].memory_total_mib * MIB - GIB // 2
 HERE: dict[str, Any] = {"devices": ["gpu3"]}

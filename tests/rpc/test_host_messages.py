@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+from msgspec import structs
+
 from gpud.devices.snapshot import HostReadings
+from gpud.instances.instance import InstanceState
+from gpud.ledger.books import DeviceBook
+from gpud.ledger.charge import Reserves, charge
 from gpud.rpc import messages
 from tests.fakes.cards import sample, snapshot
 from tests.instances.test_admission import INSTANCE
@@ -33,6 +39,29 @@ def test_the_cpus_nearest_a_device_are_told() -> None:
     near = replace(card, info=replace(card.info, cpu_affinity="0-15", numa_node=0))
     told = messages.device(near, None)
     assert (told.cpu_affinity, told.numa_node) == ("0-15", 0)
+
+
+@pytest.mark.parametrize(
+    ("state", "listed", "shown"),
+    [
+        (InstanceState.READY, None, 7),  # by its engine's own account
+        (InstanceState.READY, 9, 9),
+        (InstanceState.DRAINING, None, 7),
+        (InstanceState.BACKOFF, 9, None),  # the list is of an engine that is gone
+        (InstanceState.BACKOFF, None, None),
+        (InstanceState.LOADING, None, None),  # the account is of the engine before
+        (InstanceState.LOADING, 3, 3),
+        (InstanceState.STOPPED, 9, None),
+    ],
+)
+def test_only_what_an_engine_that_lives_uses_is_told(
+    state: InstanceState, listed: int | None, shown: int | None
+) -> None:
+    terms = charge(sample(used=0), DeviceBook(), Reserves(device_bytes=0, host_bytes=0), 0)
+    seen = {} if listed is None else {"r-1": listed}
+    made = replace(INSTANCE, state=state, reservation="r-1", devices=(terms.uuid,), engine_bytes=7)
+    told = messages.instance(made, {terms.uuid: structs.replace(terms, observed_bytes=seen)})
+    assert (told.measured_bytes if told.HasField("measured_bytes") else None) == shown
 
 
 def test_what_an_instance_is_bound_to_is_told() -> None:

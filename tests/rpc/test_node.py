@@ -24,7 +24,7 @@ SERVICES = [
     f"gpud.v1.{noun}Service"
     for noun in ("Device", "Instance", "Model", "Node", "Reservation", "Telemetry")
 ]
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 async def test_the_node_says_who_it_is(api: Api) -> None:
@@ -66,17 +66,19 @@ async def test_a_watch_that_is_cut_again_and_again_misses_nothing(api: Api) -> N
     begin = last = await newest(api)
     rounds = 40
     found: list[node_pb2.Event] = []
+
+    def churned() -> list[str]:
+        """On a busy machine devices may have something to tell as well."""
+        return [each.type for each in found if each.type.startswith("reservation.")]
+
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(churn(api, rounds))
-        while len(found) < 2 * rounds:
-            left = 2 * rounds - len(found)
+        while len(churned()) < 2 * rounds:
+            left = 2 * rounds - len(churned())
             found += await read_events(api, min(9, left), after_sequence=last)
             last = found[-1].sequence
-    assert [each.sequence for each in found] == [*range(begin + 1, begin + 1 + 2 * rounds)]
-    assert [each.type for each in found] == [
-        "reservation.granted",
-        "reservation.released",
-    ] * rounds
+    assert [each.sequence for each in found] == [*range(begin + 1, begin + 1 + len(found))]
+    assert churned() == ["reservation.granted", "reservation.released"] * rounds
 
 
 async def test_without_a_sequence_only_what_is_new_comes(api: Api) -> None:

@@ -145,7 +145,7 @@ async def test_a_wait_in_vain_ends_expired(api: Api) -> None:
     ended = await until(api, made.name, pb.RESERVATION_STATE_EXPIRED)
     assert ended.state_reason == "waited 0.3 s for its bytes"
     waited = ended.end_time.ToMicroseconds() - ended.create_time.ToMicroseconds()
-    assert 300_000 <= waited < 3_000_000
+    assert waited >= 300_000
     assert not ended.HasField("expire_time")
 
 
@@ -171,9 +171,14 @@ async def test_a_wait_that_nobody_follows_is_granted_and_its_lease_ends(
     async with grpc.aio.insecure_channel(running.address) as channel:
         made = await wait(Api(channel), GIB, ttl=span(1))
     await release(api, blocker.name)
-    await until(api, made.name, pb.RESERVATION_STATE_GRANTED)
     ended = await until(api, made.name, pb.RESERVATION_STATE_EXPIRED)
     assert ended.state_reason == "expired"
+    # In the journal, for whoever looks too late sees it granted no more.
+    told = await api.node.ListEvents(node_pb2.ListEventsRequest(subject=made.name))
+    assert [each.type for each in told.events][:2] == [
+        "reservation.expired",
+        "reservation.granted",
+    ]
     await reserve(api)  # all of it is free again
 
 
@@ -243,15 +248,18 @@ async def test_limits_say_which_and_how_many(gpud: Callable[..., Gpud]) -> None:
         await release(api, blocker.name)
 
 
-async def test_preemption_is_told_before_and_seen_through(gpud: Callable[..., Gpud]) -> None:
-    policy = {
+def preempting(grace: str) -> dict[str, str]:
+    return {
         "GPUD_POLICY__PREEMPTION": "true",
         "GPUD_POLICY__PREEMPTION_MIN_TENURE": "0s",
-        "GPUD_POLICY__PREEMPTION_GRACE": "600ms",
+        "GPUD_POLICY__PREEMPTION_GRACE": grace,
     }
-    daemon = gpud(environment=policy).start()
+
+
+async def test_preemption_is_told_before(gpud: Callable[..., Gpud]) -> None:
+    daemon = gpud(environment=preempting("10m")).start()
     async with calling(daemon) as api:
-        victim = await reserve(api, priority=pb.PRIORITY_BATCH, preemptible=True)
+        victim = await reserve(api, ttl=span(3600), priority=pb.PRIORITY_BATCH, preemptible=True)
         watch = api.reservations.WatchReservation(pb.WatchReservationRequest(name=victim.name))
         told = aiter(watch)
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -265,15 +273,19 @@ async def test_preemption_is_told_before_and_seen_through(gpud: Callable[..., Gp
             answer = await stream.read()
             assert answer.preemption_notice == seen.preemption_notice
             await stream.done_writing()
-            states = [each.reservation.state async for each in told]
-            assert states[-1] == pb.RESERVATION_STATE_REVOKED
-        ended = await got(api, victim.name)
+
+
+async def test_preemption_is_seen_through(gpud: Callable[..., Gpud]) -> None:
+    daemon = gpud(environment=preempting("600ms")).start()
+    async with calling(daemon) as api:
+        victim = await reserve(api, priority=pb.PRIORITY_BATCH, preemptible=True)
+        waits = await wait(api, 4 * GIB)
+        ended = await until(api, victim.name, pb.RESERVATION_STATE_REVOKED)
         assert ended.generation == victim.generation + 1
         assert waits.name in ended.state_reason
-        early = (
-            ended.end_time.ToMicroseconds() - seen.preemption_notice.revoke_time.ToMicroseconds()
-        )
-        assert early >= 0
+        # Whoever waits was promised it by its notice, given as it came.
+        spared = ended.end_time.ToMicroseconds() - waits.create_time.ToMicroseconds()
+        assert spared >= 600_000
         await until(api, waits.name, pb.RESERVATION_STATE_GRANTED)
         refusal = await refused(
             api.reservations.Renew(pb.RenewRequest(name=victim.name, generation=1))

@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from gpud.devices.processes import read_stat
 from gpud.v1 import devices_pb2, node_pb2
 from gpud.v1 import reservations_pb2 as pb
+from tests.rpc.asking import PATIENCE_SECONDS
 from tests.running import GIB, Api, Gpud, calling, refused
 
 Code = grpc.StatusCode
@@ -156,9 +157,13 @@ async def test_a_stale_generation_is_fenced(api: Api) -> None:
 
 
 async def test_a_lease_ends_by_itself_and_says_so(api: Api) -> None:
-    watch = api.node.WatchEvents(node_pb2.WatchEventsRequest(type="reservation.expired"))
+    watch = api.node.WatchEvents(
+        node_pb2.WatchEventsRequest(
+            type="reservation.expired", after_sequence=await newest_event(api)
+        )
+    )
     made = await reserve(api, devices=["gpu1"], ttl=Duration(seconds=1))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         async for told in watch:
             if told.event.subject == made.name:
                 break
@@ -166,9 +171,9 @@ async def test_a_lease_ends_by_itself_and_says_so(api: Api) -> None:
         await api.reservations.GetReservation(pb.GetReservationRequest(name=made.name))
     ).reservation
     assert ended.state == pb.RESERVATION_STATE_EXPIRED
-    # Never early, and soon.
+    # Never early; how soon is what the watch waits for.
     lived = ended.end_time.ToMicroseconds() - made.create_time.ToMicroseconds()
-    assert 1_000_000 <= lived < 4_000_000
+    assert lived >= 1_000_000
     assert await granted_bytes(api, "gpu1") == 0
     refusal = await refused(api.reservations.Renew(pb.RenewRequest(name=made.name)))
     assert (refusal.code, refusal.reason) == (Code.FAILED_PRECONDITION, "WRONG_STATE")
@@ -196,7 +201,7 @@ async def test_what_was_acknowledged_survives_sigkill(gpud: Callable[..., Gpud])
             == kept
         )
         assert [await granted_bytes(api, alias) for alias in ("gpu0", "gpu1")] == [GIB, 0]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             watch = api.node.WatchEvents(
                 node_pb2.WatchEventsRequest(type="reservation.expired", after_sequence=0)
             )

@@ -14,7 +14,7 @@ from gpud.v1 import reservations_pb2
 from gpud.v1 import telemetry_pb2 as pb
 from tests.running import Api, Gpud
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 SAMPLING_MILLISECONDS = 50
 
 
@@ -31,7 +31,9 @@ async def watch(api: Api, count: int, **asked: Any) -> list[pb.Snapshot]:
 
 
 def milliseconds(value: int) -> Duration:
-    return Duration(nanos=value * 1_000_000)
+    made = Duration()
+    made.FromMilliseconds(value)
+    return made
 
 
 async def test_a_snapshot_has_every_device_and_the_host(api: Api) -> None:
@@ -52,20 +54,32 @@ async def test_a_reading_that_a_card_lacks_is_absent_and_not_zero(api: Api) -> N
 
 
 async def test_without_an_interval_every_snapshot_comes(api: Api) -> None:
-    found = await watch(api, 6)
-    numbers = [each.sequence for each in found]
-    assert numbers == [*range(numbers[0], numbers[0] + 6)]
-    assert {each.dropped_count for each in found} == {0}
+    """On a machine so busy that one is dropped on the way, that is told, and the next come."""
+    in_a_row, last = 1, None
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        call = api.telemetry.WatchSnapshots(pb.WatchSnapshotsRequest())
+        async for message in call:
+            now = message.snapshot
+            if last is None:
+                assert now.dropped_count == 0
+            else:
+                passed_over = now.sequence - last.sequence - 1
+                assert now.dropped_count - last.dropped_count == passed_over
+                in_a_row = 1 if passed_over else in_a_row + 1
+            last = now
+            if in_a_row == 6:
+                break
+    call.cancel()
 
 
 async def test_an_interval_thins_and_what_it_skips_was_not_lost(api: Api) -> None:
-    found = await watch(api, 4, interval=milliseconds(4 * SAMPLING_MILLISECONDS))
+    found = await watch(api, 3, interval=milliseconds(16 * SAMPLING_MILLISECONDS))
     gaps = [
         after.time.ToMilliseconds() - before.time.ToMilliseconds()
         for before, after in pairwise(found)
     ]
-    assert min(gaps) >= 3.5 * SAMPLING_MILLISECONDS
-    assert found[-1].sequence - found[0].sequence > 3
+    assert min(gaps) >= 14 * SAMPLING_MILLISECONDS
+    assert found[-1].sequence - found[0].sequence > 2
     assert {each.dropped_count for each in found} == {0}
 
 
@@ -81,9 +95,10 @@ async def test_the_greatest_interval_brings_the_present_at_once(api: Api) -> Non
 
 
 async def test_an_interval_below_the_sampler_does_not_speed_it(api: Api) -> None:
-    found = await watch(api, 5, interval=milliseconds(1))
+    found = await watch(api, 6, interval=milliseconds(1))
     spent = found[-1].time.ToMilliseconds() - found[0].time.ToMilliseconds()
-    assert spent >= 4 * SAMPLING_MILLISECONDS * 0.8
+    # The first may be late, and the second in time.
+    assert spent >= 4 * SAMPLING_MILLISECONDS * 0.9
 
 
 async def test_devices_narrow_by_alias_uuid_and_name(api: Api) -> None:

@@ -140,7 +140,14 @@ def serving(daemon: Gpud, vllm_program: Path) -> Serving:
 
 
 @pytest.fixture(scope="session")
-def tiny(serving: Serving) -> dict[str, Any]:
+def told(serving: Serving) -> list[dict[str, Any]]:
+    """All that was told of the load of the shared server."""
+    lines = serving.gpuctl("load", "tiny", "--device", "host", "-o", "jsonl").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="session")
+def tiny(told: list[dict[str, Any]]) -> dict[str, Any]:
     """The shared server, READY: an instance as the CLI prints it."""
-    made: dict[str, Any] = serving.json("load", "tiny", "--device", "host")
+    made: dict[str, Any] = told[-1]["instance"]
     return made

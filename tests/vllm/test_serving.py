@@ -19,7 +19,7 @@ from gpud.engines.vllm import metrics
 from gpud.engines.vllm.engine import Vllm
 from gpud.models.model import EngineKind, Model, ModelKind, ModelOptions
 from gpud.v1 import instances_pb2 as pb
-from tests.end_to_end.driving import counting, reaches, streaming
+from tests.end_to_end.driving import PATIENCE_SECONDS, counting, reaches, streaming
 from tests.running import calling
 from tests.vllm.conftest import KEY, Serving
 from tests.vllm.processes import descendants, lives, name, resident_bytes, wait_until
@@ -31,7 +31,7 @@ REQUESTS = 12
 def fetch(url: str, key: str = "") -> tuple[int, str]:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as a:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as a:
             return a.status, a.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, ""
@@ -57,6 +57,18 @@ def test_a_load_goes_through_its_phases_and_says_what_runs(tiny: Json, serving: 
     assert {"vllm", "VLLM::EngineCor", "VLLM::Worker"} <= names
     engines = {each["engine"]: each for each in serving.json("status")["node"]["engines"]}
     assert engines["ENGINE_VLLM"]["version"][0].isdigit()
+
+
+def test_a_load_tells_what_the_engine_does_and_what_was_checked(told: list[Json]) -> None:
+    loads = [each for each in told if each["phase"] == "LOAD_PHASE_LOAD"]
+    details = list(dict.fromkeys(each.get("detail", "") for each in loads))
+    assert details[0] == "its program starts"
+    assert len(details) >= 4
+    fractions = [each["fraction"] for each in loads if "fraction" in each]
+    assert fractions == sorted(fractions)
+    last = {each["phase"]: each.get("detail", "") for each in told}
+    assert "tokens/s" in last["LOAD_PHASE_WARMUP"]
+    assert last["LOAD_PHASE_CHECK"].startswith("healthy; ")
 
 
 def test_it_stays_in_its_promise_and_takes_what_was_estimated(tiny: Json) -> None:
@@ -119,21 +131,28 @@ def test_the_openai_client_chats_with_it(tiny: Json, serving: Serving) -> None:
 
 async def test_its_pulse_beats_with_the_work(tiny: Json, engine: Vllm) -> None:
     endpoint, key = tiny["endpoint"], ApiKey(KEY)
+    await in_flight(engine, endpoint, 0)
     before = await engine.pulse(endpoint, key)
     assert before is not None
-    assert before.running == before.waiting == 0
     async with streaming(endpoint, 480, KEY) as pieces:
         assert await anext(pieces)
-        assert await engine.in_flight(endpoint, key) == 1
+        await in_flight(engine, endpoint, 1)
         async for _ in pieces:
             pass
+    await in_flight(engine, endpoint, 0)
     after = await engine.pulse(endpoint, key)
     assert after is not None
     assert after.progress is not None
     assert before.progress is not None
     assert after.progress >= before.progress + 480
     assert after.completed == (before.completed or 0) + 1
-    assert await engine.in_flight(endpoint, key) == 0
+
+
+async def in_flight(engine: Vllm, endpoint: str, count: int) -> None:
+    """So many requests: its counters follow what its clients see, a step or two later."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while await engine.in_flight(endpoint, ApiKey(KEY)) != count:
+            pass  # each answer is waited for
 
 
 async def test_what_it_counts_is_told_as_it_was_seen(tiny: Json, serving: Serving) -> None:

@@ -13,6 +13,7 @@ from gpud.devices.driver import (
     NVML,
     SIMULATED,
     Aliases,
+    Asking,
     Driver,
     DriverUnavailable,
     driver_name,
@@ -163,12 +164,12 @@ class Fleet:
         self._warnings.pop(NVML, None)
         return True
 
-    def inventory(self) -> Inventory:
-        """Every device there is now, with its drivers asked anew."""
+    def inventory(self, asking: Asking) -> Inventory:
+        """Every device there is now, with its drivers asked anew; `asking` as in Driver."""
         found: list[DeviceInfo] = []
         for name, driver in tuple(self._drivers.items()):
             try:
-                found += driver.devices()
+                found += driver.devices(asking)
             except DriverUnavailable as unavailable:
                 del self._drivers[name]
                 driver.close()

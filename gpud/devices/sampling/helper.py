@@ -104,7 +104,8 @@ class Helper:
             self._table.scan(now.boottime)
         if listing and not self._wants_list:
             self._send(msgspec.structs.replace(opening, then=self._fleet.may_hang))
-            opening = inventory = self._fleet.inventory()
+            opening = inventory = self._fleet.inventory(self.mark)
+            self.mark("")
             self._devices = inventory.devices
         plan = [info for info in self._devices if self._is_wanted(info.uuid)]
         self._heard.clear()

@@ -3,8 +3,8 @@
 While a device does not answer, the others are published on. Once it has missed its deadline, its
 process is abandoned: killed, and never waited for. The next one skips that device (or NVML, if it
 was discovery that hung). What is left out is tried by probes, short-lived processes of their own,
-until it answers. No probe starts while an abandoned process still lives: at most one is stuck in
-the driver and one at work.
+until it answers; they touch nothing else that is left out. No probe starts while an abandoned
+process still lives: at most one is stuck in the driver and one at work.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ log = structlog.get_logger()
 
 # How long the end of the daemon waits for processes that were killed.
 REAP_LIMIT_SECONDS = 1.0
+# Most are gone in a moment; for one that is stuck a look every second is enough.
 REAP_RECHECK_SECONDS = 0.01
+REAP_RECHECK_LONGEST_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,8 +305,12 @@ class Sampler:
     def _explain_silence(self, child: Child) -> None:
         """It told whom it waits for; cards that hang together shall not cost a process each."""
         waits = dict(self._unanswered)
-        if child.busy_with:
-            waits[child.busy_with] = child.busy_since
+        at = child.busy_with
+        if at == NVML:
+            # Looking for its devices it asks each card: one that hangs leaves out itself alone.
+            at = child.asked_last or NVML
+        if at:
+            waits[at] = child.busy_since
         half_way = asyncio.get_running_loop().time() - self._limits.device / 2
         culprits = [name for name, since in waits.items() if since <= half_way]
         for culprit in culprits:
@@ -315,7 +321,7 @@ class Sampler:
 
     def _explain_end(self, child: Child) -> None:
         # Before its first frame it does nothing that could go wrong but open NVML.
-        culprit = NVML if child.busy_with is None else child.busy_with or child.asked_last
+        culprit = NVML if child.busy_with is None else child.asked_last or child.busy_with
         log.warning("sampler.ended", exit=child.exit_text(), busy_with=culprit or "nothing")
         if culprit == NVML:
             # Starting is when anything else can end it too: one time proves nothing.
@@ -348,14 +354,23 @@ class Sampler:
         loop = asyncio.get_running_loop()
         while True:
             name = await self._due_for_probe()
-            self._reap()
-            if not self._abandoned and await self._probe(name):
+            await self._await_abandoned()
+            if name in self._stuck and await self._probe(name):
                 self._take_back(name)
             stuck = self._stuck.get(name)
             if stuck is None:
                 continue  # taken back, by us or because it vanished meanwhile
             stuck.backoff_seconds = min(2 * stuck.backoff_seconds, self._limits.probe_longest)
             stuck.due = loop.time() + stuck.backoff_seconds
+
+    async def _await_abandoned(self) -> None:
+        """Wait until they are gone. What is due keeps its turn, or who hangs took it each time."""
+        recheck_seconds = REAP_RECHECK_SECONDS
+        self._reap()
+        while self._abandoned:
+            await self._clock.sleep(recheck_seconds)
+            recheck_seconds = min(2 * recheck_seconds, REAP_RECHECK_LONGEST_SECONDS)
+            self._reap()
 
     def _take_back(self, name: str) -> None:
         if self._stuck.pop(name, None) is None:
@@ -403,6 +418,9 @@ class Sampler:
     def _probe_orders(self, name: str) -> Orders:
         info = self._board.find(name)
         driver = driver_name(info.kind) if info else NVML
+        # Opening its driver touches every card that is not skipped. One that nobody has described
+        # yet is not read without that.
+        open_to = {NVML} if info else {NVML, name}
         return Orders(
             settings=msgspec.structs.replace(
                 self._settings,
@@ -413,6 +431,7 @@ class Sampler:
             host_uuid=self._host_uuid,
             known=self._board.known,
             numbers=self._board.numbers,
+            skipped=tuple(each for each in self._stuck if each not in open_to),
             only=name,
         )
 

@@ -11,10 +11,18 @@ from gpud.engines.command import metrics, sizes, spec
 from gpud.engines.command.program import Looks, ProgramRefused
 from gpud.engines.command.requests import explain_exit, first_request
 from gpud.engines.counting.counters import Counters
-from gpud.engines.engine import Command, EngineProgram, Pulse, Readiness, StartRequest, Warmth
-from gpud.engines.llama_command import environment
+from gpud.engines.engine import (
+    Command,
+    EngineProgram,
+    LoadStep,
+    Pulse,
+    Readiness,
+    StartRequest,
+    Warmth,
+)
 from gpud.engines.options.ownership import refuse_others
-from gpud.engines.probe import Answer, Probe, ProbeFailed, ProbeFault, checked
+from gpud.engines.probe import Probe, ProbeFailed
+from gpud.engines.programs.environment import server_environment
 from gpud.models.catalogue import Inspection
 from gpud.models.footprint import DeviceTraits
 from gpud.models.model import CommandSpec, EngineKind, Footprint, Model, ModelOptions
@@ -56,7 +64,7 @@ class CommandEngine:
     def command(self, program: EngineProgram, request: StartRequest) -> Command:
         """Argv and environment as the entry says them. Raises ProgramRefused."""
         told = _spec(request.model)
-        base = environment(request, os.environ.get("LD_LIBRARY_PATH"))
+        base = server_environment(request, os.environ.get("LD_LIBRARY_PATH"))
         return Command(
             argv=spec.arguments(told, request),
             environment=base | spec.own_environment(told, request),
@@ -97,8 +105,7 @@ class CommandEngine:
         try:
             answer = await self._probe.get(endpoint + path, HEALTH_LIMIT_SECONDS)
         except ProbeFailed as failure:
-            silent = {ProbeFault.REFUSED: Readiness.REFUSED, ProbeFault.TIMEOUT: Readiness.LOADING}
-            return silent.get(failure.fault, Readiness.BROKEN)
+            return Readiness.of_silence(failure)
         if told is None or 200 <= answer.status < 300:
             return Readiness.READY
         return Readiness.LOADING if answer.status in _NOT_YET else Readiness.BROKEN
@@ -136,7 +143,7 @@ class CommandEngine:
             answer = await self._probe.get(url, limit_seconds, key)
         else:
             return
-        _check_status(url, answer)
+        answer.granted(url)
 
     async def pulse(self, endpoint: str, key: ApiKey | None = None) -> Pulse | None:
         """What the counters that its entry names tell; None where it names none."""
@@ -157,23 +164,20 @@ class CommandEngine:
 
     async def _metrics(self, endpoint: str, told: CommandSpec, key: ApiKey | None) -> str:
         url = endpoint + told.metrics
-        answer = checked(url, await self._probe.get(url, HEALTH_LIMIT_SECONDS, key))
-        return answer.body.decode(errors="replace")
+        return (await self._probe.get(url, HEALTH_LIMIT_SECONDS, key)).granted(url).text
 
     async def in_flight(self, endpoint: str, key: ApiKey | None = None) -> int | None:
         """Requests running and waiting; None: no counter tells. Never raises."""
         pulse = await self.pulse(endpoint, key)
-        if pulse is None or pulse.running is None:
-            return None
-        return pulse.running + (pulse.waiting or 0)
+        return None if pulse is None else pulse.in_flight
 
     def measured_bytes(self, output: tuple[str, ...]) -> int | None:
         """Unknown from its output: the devices tell what its processes use."""
         return None
 
-    def load_fraction(self, output_tail: tuple[str, ...]) -> float | None:
+    def load_step(self, output_tail: tuple[str, ...]) -> LoadStep:
         """Unknown."""
-        return None
+        return LoadStep()
 
     def hopeless(self, output_tail: tuple[str, ...]) -> str:
         """Nothing is known of its output."""
@@ -193,9 +197,3 @@ def _spec(model: Model) -> CommandSpec:
             problem="its entry names no argv; write it into the configuration",
         )
     return model.command
-
-
-def _check_status(url: str, answer: Answer) -> None:
-    if not 200 <= answer.status < 300:
-        detail = f"{answer.status} {answer.body[:200].decode(errors='replace')}"
-        raise ProbeFailed(url=url, fault=ProbeFault.STATUS, detail=detail)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from gpud import threads
 from gpud.errors import EngineMissing
 
 
@@ -34,7 +34,10 @@ class Looks:
         self._under_way: dict[str, asyncio.Future[ProgramRefused | None]] = {}
 
     async def check(self, path: str, limit_seconds: float = LOOK_SECONDS) -> None:
-        """As check_program. Raises ProgramRefused, also where there is no answer in time."""
+        """As check_program. Raises ProgramRefused, also where there is no answer in time.
+
+        And ThreadRefused.
+        """
         asked = self._under_way.get(path) or self._begin(path)
         await asyncio.wait({asked}, timeout=limit_seconds)
         if not asked.done():
@@ -62,8 +65,8 @@ class Looks:
             with suppress(RuntimeError):  # the loop has ended meanwhile
                 loop.call_soon_threadsafe(settle, refused)
 
+        threads.start(run, f"look {path[-40:]}", f"look at {path}")
         self._under_way[path] = asked
-        threading.Thread(target=run, name=f"look {path[-40:]}", daemon=True).start()
         return asked
 
 

@@ -19,7 +19,7 @@ def declared(inspection: Inspection, device: DeviceTraits) -> Footprint:
         FootprintItem(
             what=FootprintWhat.WEIGHTS,
             bytes=told.device_bytes,
-            source="device_bytes of its entry, not yet measured here",
+            source="declared: device_bytes of its entry",
         )
     ]
     if device.kind is DeviceKind.HOST and told.host_bytes:
@@ -27,7 +27,7 @@ def declared(inspection: Inspection, device: DeviceTraits) -> Footprint:
             FootprintItem(
                 what=FootprintWhat.CONTEXT,
                 bytes=told.host_bytes,
-                source="host_bytes of its entry, not yet measured here",
+                source="declared: host_bytes of its entry",
             )
         )
     return Footprint(items=tuple(items), confidence=Confidence.GUESS)

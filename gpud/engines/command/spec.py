@@ -26,6 +26,9 @@ _NAME: Final = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _URL_PATH: Final = re.compile(r"/[!-~]{0,255}")
 _METRIC: Final = re.compile(r"[A-Za-z_:][A-Za-z0-9_:]{0,199}")
 _PROGRAM: Final = re.compile(r"/[\w.+@=,~/ -]*")
+_SECRET_FLAG: Final = re.compile(
+    r"-{1,2}(?:.*[-_])?(?:key|token|secret|password|passwd|passphrase|credentials?)", re.IGNORECASE
+)
 # What has a loader, a shell or an interpreter run other code than the program's own, and what
 # says whose the process is.
 _REFUSED_PREFIXES: Final = ("LD_", "DYLD_", "GPUD_")
@@ -136,6 +139,17 @@ def own_environment(spec: CommandSpec, request: StartRequest) -> dict[str, str]:
 def own_names(spec: CommandSpec) -> frozenset[str]:
     """The names that it adds to those that every engine may be given."""
     return frozenset(name for name, _ in spec.environment) - ENVIRONMENT_NAMES
+
+
+def shown_argv(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """Its words as they may be shown, without what stands behind a flag for a secret."""
+    shown, hides = [], False
+    for word in argv:
+        flag, equals, _ = word.partition("=")
+        is_secret = bool(_SECRET_FLAG.fullmatch(flag))
+        shown.append("…" if hides else f"{flag}=…" if is_secret and equals else word)
+        hides = is_secret and not equals and not hides
+    return tuple(shown)
 
 
 def _values(request: StartRequest) -> Mapping[str, str]:

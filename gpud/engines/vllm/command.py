@@ -13,6 +13,7 @@ from typing import Final
 from gpud.devices.snapshot import DeviceKind
 from gpud.engines.engine import EngineProgram, StartRequest
 from gpud.engines.options.extra_args import check_build
+from gpud.engines.programs import environment as base
 from gpud.engines.vllm.options import settle
 from gpud.errors import OptionInvalid
 from gpud.models.footprint import DeviceTraits
@@ -183,9 +184,8 @@ def bare_environment(library_path: str | None, cache: str) -> dict[str, str]:
     `cache` is where compiled code is kept from one start to the next; `library_path`
     (LD_LIBRARY_PATH) is where CUDA's libraries may be found.
     """
-    environment = {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "LANG": "C.UTF-8",
+    return {
+        **base.bare_environment(library_path),
         "HOME": cache,
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
@@ -195,14 +195,6 @@ def bare_environment(library_path: str | None, cache: str) -> dict[str, str]:
         # which gpud knows whose they are.
         "SPT_NOENV": "1",
     }
-    # An empty part of a library path would be the engine's own folder, which it may write to.
-    folders = [part for part in (library_path or "").split(":") if _FOLDER.fullmatch(part)]
-    if folders:
-        environment["LD_LIBRARY_PATH"] = ":".join(folders)
-    return environment
-
-
-_FOLDER = re.compile(r"/[\w.+@=,~/ -]*")
 
 
 def environment(request: StartRequest, library_path: str | None, cache: str) -> dict[str, str]:
@@ -211,14 +203,11 @@ def environment(request: StartRequest, library_path: str | None, cache: str) -> 
     Its processes meet at sockets in its own folder, which is also the one they run in: a socket's
     path may have 107 bytes, so they are told `.`.
     """
-    own = str(request.directory)
     told = {
         **bare_environment(library_path, cache),
-        "HOME": own,
-        "TMPDIR": own,
+        **base.server_environment(request, library_path),
         "VLLM_RPC_BASE_PATH": ".",
         "VLLM_HOST_IP": request.host,
-        "CUDA_VISIBLE_DEVICES": ",".join(request.visible_devices),
     }
     if request.key is not None:
         told["VLLM_API_KEY"] = request.key.reveal()

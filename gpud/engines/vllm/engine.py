@@ -7,21 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from gpud.engines.api_key import ApiKey
 from gpud.engines.counting.counters import Counters
 from gpud.engines.engine import (
     Command,
     Covered,
     EngineProgram,
+    LoadStep,
     Pulse,
     Readiness,
     StartRequest,
     Warmth,
 )
-from gpud.engines.probe import Answer, Probe, ProbeFailed, ProbeFault, checked
-from gpud.engines.vllm import command, metrics, options, output
+from gpud.engines.probe import Probe, ProbeFailed, asked
+from gpud.engines.vllm import command, metrics, options, output, starting
 from gpud.engines.vllm.program import Programs
 from gpud.models.catalogue import Inspection
 from gpud.models.footprint import DeviceTraits
@@ -117,8 +116,7 @@ class Vllm:
         try:
             answer = await self._probe.get(f"{endpoint}/health", HEALTH_LIMIT_SECONDS)
         except ProbeFailed as failure:
-            silent = {ProbeFault.REFUSED: Readiness.REFUSED, ProbeFault.TIMEOUT: Readiness.LOADING}
-            return silent.get(failure.fault, Readiness.BROKEN)
+            return Readiness.of_silence(failure)
         return Readiness.READY if answer.status == 200 else Readiness.BROKEN
 
     async def warm_up(
@@ -130,10 +128,10 @@ class Vllm:
         """
         before = await self._speed(endpoint, key)
         request = _request(model, embedding=bool(options_.embedding), tokens=WARM_UP_TOKENS)
-        answer = await self._ask(endpoint, request, WARM_UP_LIMIT_SECONDS, key)
+        answer = await asked(self._probe, endpoint, request, WARM_UP_LIMIT_SECONDS, key)
         warmth = metrics.warmth(before, await self._speed(endpoint, key))
         first = warmth.time_to_first_token_seconds
-        prompt = output.prompt_tokens(_object(answer))
+        prompt = output.prompt_tokens(answer.object)
         step = options_.max_num_batched_tokens or 0
         if first is not None and prompt and step * first / prompt <= FILL_LIMIT_SECONDS:
             await self._fill(endpoint, model, step, key)
@@ -146,21 +144,21 @@ class Vllm:
         first long prompt, and what is measured of it is the whole. Raises ProbeFailed.
         """
         listed = await self._probe.get(f"{endpoint}/v1/models", METRICS_LIMIT_SECONDS, key)
-        room = output.longest_prompt(_object(listed)) - 1
+        room = output.longest_prompt(listed.object) - 1
         if min(step, room) < 1:
             return
         body = {"model": model.id, "prompt": [FILL_TOKEN] * min(step, room), "max_tokens": 1}
         url = f"{endpoint}/v1/completions"
         answer = await self._probe.post_json(url, body, WARM_UP_LIMIT_SECONDS, key)
         if answer.status >= 500:  # one that takes no such prompt says 400, and is none the worse
-            checked(url, answer)
+            answer.granted(url)
 
     async def probe(
         self, endpoint: str, model: Model, options_: ModelOptions, key: ApiKey | None = None
     ) -> None:
         """Have it produce one token (or an embedding), when it is idle. Raises ProbeFailed."""
         request = _request(model, embedding=bool(options_.embedding), tokens=1)
-        await self._ask(endpoint, request, PROBE_LIMIT_SECONDS, key)
+        await asked(self._probe, endpoint, request, PROBE_LIMIT_SECONDS, key)
 
     async def pulse(self, endpoint: str, key: ApiKey | None = None) -> Pulse | None:
         """What its counters say; asking for them does not wake a server that sleeps."""
@@ -174,9 +172,7 @@ class Vllm:
     async def in_flight(self, endpoint: str, key: ApiKey | None = None) -> int | None:
         """Requests being served or waiting; None: it does not tell. Never raises."""
         pulse = await self.pulse(endpoint, key)
-        if pulse is None or pulse.running is None:
-            return None
-        return pulse.running + (pulse.waiting or 0)
+        return None if pulse is None else pulse.in_flight
 
     async def sleep(self, endpoint: str, level: int, key: ApiKey | None = None) -> None:
         """Send it to sleep: at level 1 its weights go to RAM, at level 2 they are forgotten.
@@ -185,7 +181,7 @@ class Vllm:
         frees nothing. Raises ProbeFailed.
         """
         url = f"{endpoint}/sleep?level={level}"
-        checked(url, await self._probe.post_json(url, {}, SLEEP_LIMIT_SECONDS, key))
+        (await self._probe.post_json(url, {}, SLEEP_LIMIT_SECONDS, key)).granted(url)
 
     async def wake(self, endpoint: str, key: ApiKey | None = None, level: int = 1) -> None:
         """Wake it; it serves as before once this returns. Raises ProbeFailed.
@@ -202,7 +198,7 @@ class Vllm:
             ]
         for path, body in steps:
             url = endpoint + path
-            checked(url, await self._probe.post_json(url, body, SLEEP_LIMIT_SECONDS, key))
+            (await self._probe.post_json(url, body, SLEEP_LIMIT_SECONDS, key)).granted(url)
 
     async def is_sleeping(self, endpoint: str, key: ApiKey | None = None) -> bool | None:
         """Whether it sleeps; None: it was not loaded with `sleep_mode`, or does not answer."""
@@ -210,7 +206,7 @@ class Vllm:
             answer = await self._probe.get(f"{endpoint}/is_sleeping", HEALTH_LIMIT_SECONDS, key)
         except ProbeFailed:
             return None
-        said = _object(answer).get("is_sleeping") if answer.status == 200 else None
+        said = answer.object.get("is_sleeping") if answer.status == 200 else None
         return said if isinstance(said, bool) else None
 
     async def cache_config(self, endpoint: str, key: ApiKey | None = None) -> dict[str, str]:
@@ -225,9 +221,9 @@ class Vllm:
         """Which items of its footprint that tells whole; None: none."""
         return output.covered(output_)
 
-    def load_fraction(self, output_tail: tuple[str, ...]) -> float | None:
-        """How far the load is, 0..1, from the engine's last output; None: it does not tell."""
-        return output.load_fraction(output_tail)
+    def load_step(self, output_tail: tuple[str, ...]) -> LoadStep:
+        """What it does and how far the load is, by its last output."""
+        return starting.load_step(output_tail)
 
     def hopeless(self, output_tail: tuple[str, ...]) -> str:
         """Why it will never be ready though it still runs, as its last output says; else empty."""
@@ -245,22 +241,10 @@ class Vllm:
 
     async def _asked(self, endpoint: str, key: ApiKey | None) -> str:
         url = f"{endpoint}/metrics"
-        answer = checked(url, await self._probe.get(url, METRICS_LIMIT_SECONDS, key))
-        return answer.body.decode(errors="replace")
+        return (await self._probe.get(url, METRICS_LIMIT_SECONDS, key)).granted(url).text
 
     async def _speed(self, endpoint: str, key: ApiKey | None) -> metrics.Speed | None:
         return metrics.speed(await self._metrics(endpoint, key) or "")
-
-    async def _ask(
-        self,
-        endpoint: str,
-        request: tuple[str, dict[str, Any]],
-        limit_seconds: float,
-        key: ApiKey | None,
-    ) -> Answer:
-        path, body = request
-        url = endpoint + path
-        return checked(url, await self._probe.post_json(url, body, limit_seconds, key))
 
 
 def _model(inspection: Inspection | None) -> HfModel:
@@ -282,12 +266,3 @@ def _request(model: Model, *, embedding: bool, tokens: int) -> tuple[str, dict[s
         return "/v1/completions", {"prompt": WARM_UP_TEXT, **length}
     messages = [{"role": "user", "content": WARM_UP_TEXT}]
     return "/v1/chat/completions", {"messages": messages, **length}
-
-
-def _object(answer: Answer) -> dict[str, Any]:
-    """The JSON object of an answer; empty when it is none."""
-    try:
-        said = msgspec.json.decode(answer.body)
-    except msgspec.DecodeError:
-        return {}
-    return said if isinstance(said, dict) else {}

@@ -95,6 +95,7 @@ def pulse(metrics: str) -> Pulse:
         tokens=said.generated_tokens,
         kv_used_fraction=_kv_used(told),
         sleeping=bool(asleep) and min(asleep) == 0,
+        wakes_when_asked=False,
         counters=said,
     )
 

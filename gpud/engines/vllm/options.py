@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from typing import Final
 
+from gpud.engines.options.limits import check_choices, check_ranges
 from gpud.engines.options.ownership import refuse_others
 from gpud.errors import OptionInvalid
 from gpud.models.hugging_face.config import HfModel
@@ -46,15 +47,8 @@ def check_options(options: ModelOptions) -> ModelOptions:
     """
     refuse_others(options, EngineKind.VLLM)
     checked = options.over(DEFAULTS)
-    for field, (least, most) in RANGES.items():
-        value = getattr(checked, field)
-        if value is not None and not least <= value <= most:
-            raise OptionInvalid(field=field, problem=f"{value} is not between {least} and {most}")
-    for field, choices in CHOICES.items():
-        value = getattr(checked, field)
-        if value not in choices:
-            problem = f"{value!r} is not one of {', '.join(choices)}"
-            raise OptionInvalid(field=field, problem=problem)
+    check_ranges(checked, RANGES)
+    check_choices(checked, CHOICES)
     if checked.quantization is not None and not _METHOD.fullmatch(checked.quantization):
         problem = f"{checked.quantization[:40]!r} is no name of a method, such as awq or fp8"
         raise OptionInvalid(field="quantization", problem=problem)

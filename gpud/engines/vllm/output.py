@@ -1,4 +1,4 @@
-"""Pure: what vLLM prints and answers, understood: progress, bytes, and why it ended."""
+"""Pure: what vLLM prints, understood: bytes, and why it ended."""
 
 from __future__ import annotations
 
@@ -9,21 +9,6 @@ from typing import Any, Final
 from gpud.engines.engine import Covered
 from gpud.models.model import FootprintWhat
 from gpud.units import GIB
-
-# Lines in the order in which a start prints them, and how far it then is. Time goes into imports,
-# three times over, more than into the weights of anything small; so these are marks, not shares.
-_MARKS: Final = (
-    (re.compile(r"non-default args:"), 0.2),
-    (re.compile(r"Resolved architecture:"), 0.35),
-    (re.compile(r"Initializing a V1 LLM engine"), 0.45),
-    (re.compile(r"Starting to load model"), 0.5),
-    (re.compile(r"Loading weights took"), 0.8),
-    (re.compile(r"KV cache size:"), 0.9),
-    (re.compile(r"init engine .* took"), 0.95),
-    (re.compile(r"Application startup complete"), 1.0),
-)
-_SHARDS = re.compile(r"Loading safetensors checkpoint shards: +([0-9]{1,3})% Completed")
-_WEIGHTS_FROM, _WEIGHTS_TO = 0.5, 0.8
 
 # It goes on living after these, some for ten minutes, but never becomes ready.
 _HOPELESS: Final = (
@@ -89,18 +74,6 @@ def explain_exit(lines: tuple[str, ...]) -> str:
     return ""
 
 
-def load_fraction(lines: tuple[str, ...]) -> float | None:
-    """How far the start is, 0..1: by the last of the lines that mark it, and shards that came."""
-    for line in reversed(lines):
-        if shards := _SHARDS.search(line):
-            share = min(int(shards[1]), 100) / 100
-            return _WEIGHTS_FROM + share * (_WEIGHTS_TO - _WEIGHTS_FROM)
-        for mark, fraction in _MARKS:
-            if mark.search(line):
-                return fraction
-    return None
-
-
 _MODEL_TOOK = re.compile(r"Model loading took ([0-9.]+) GiB")
 _GRAPHS_TOOK = re.compile(r"Graph capturing finished in .* took (-?[0-9.]+) GiB")
 _CACHE_TOOK = re.compile(r"'kv_cache_memory_bytes': ([0-9]+)")
@@ -129,7 +102,8 @@ def covered(lines: tuple[str, ...]) -> Covered | None:
         return None
     cache = [int(found[1]) for line in lines if (found := _CACHE_TOOK.search(line))]
     what = {FootprintWhat.WEIGHTS} | ({FootprintWhat.KV_CACHE} if cache else set())
-    return Covered(what=frozenset(what), bytes=round(max(weights) * GIB) + max(cache, default=0))
+    took = round(max(weights) * GIB)
+    return Covered(what=frozenset(what), bytes=took + max(cache, default=0), weights_bytes=took)
 
 
 def prompt_tokens(answer: Mapping[str, Any]) -> int:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -67,6 +68,22 @@ class Orphans:
         self._records = records
         self._tell_event = tell
         self._reaping = asyncio.Lock()
+        # What the last look found; None before the first.
+        self._found: tuple[Trace, ...] | None = None
+
+    async def note(self) -> None:
+        """Look for the first time, so that `count` knows of what a crash left behind."""
+        with suppress(OSError):  # /proc cannot be read: it stays unknown
+            await self.list()
+
+    async def count(self) -> int | None:
+        """How many of those that the last look found live still; None: none looked yet.
+
+        Looks at those alone. New ones come only while no daemon runs, and it looks at its start.
+        """
+        if not self._found:
+            return None if self._found is None else 0
+        return await asyncio.to_thread(traces.living, self._found)
 
     async def list(self) -> tuple[Orphan, ...]:
         """All of them, by pid; one pass over /proc in a thread."""
@@ -82,13 +99,15 @@ class Orphans:
             uid=os.geteuid(),
         )
         to_wall = now.wall - now.boottime
+        judged = orphans(found, known)
+        self._found = tuple(each.trace for each in judged)
         return tuple(
             replace(
                 each,
                 start_wall=to_wall + each.trace.start_time / _TICKS_PER_SECOND,
                 uses=self._uses(each.trace),
             )
-            for each in orphans(found, known)
+            for each in judged
         )
 
     def _uses(self, trace: Trace) -> tuple[tuple[str, int], ...]:

@@ -60,6 +60,7 @@ class Recovery:
             life = self._add(instance)
             life.durable = instance
             life.began = life.phase_began = self._house.clock.now().boottime
+            life.stop_began = life.began
             if instance.ended:
                 life.phase = UnloadPhase.STOPPED
                 life.show()

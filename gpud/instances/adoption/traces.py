@@ -41,6 +41,19 @@ def find(instances: Path, proc: Path = Path("/proc")) -> tuple[Trace, ...]:
     return tuple(marked.values())
 
 
+def living(traces: Iterable[Trace]) -> int:
+    """How many of them are still the processes that were seen."""
+    return sum(map(_lives, traces))
+
+
+def _lives(trace: Trace) -> bool:
+    try:
+        stat = stat_fields(trace.pid)
+    except OSError:
+        return False
+    return stat[0] not in _ZOMBIE and int(stat[STAT_START_TIME]) == trace.start_time
+
+
 def send(traces: Iterable[Trace], numbers: tuple[signal.Signals, ...]) -> list[int]:
     """Signals to each that is still the process that was seen; pids of those.
 

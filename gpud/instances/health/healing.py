@@ -31,6 +31,7 @@ class GivenUp(enum.Enum):
     RESTART_LOOP = "restart_loop"
     OOM = "oom"
     FILE_REPLACED = "file_replaced"
+    MODEL_GONE = "model_gone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +87,10 @@ class RestartLoop(EngineFailed):
         """How often, and why the last time."""
         window = self.window_seconds
         span = "in a row" if window is None else f"within {window:g} s"
+        cause = self.cause.removeprefix(f"cannot keep {self.instance}: ")
         return (
             f"cannot keep {self.instance}: its engine failed {self.failures} times {span}, "
-            f"the last time: {self.cause}; once that is mended, "
+            f"the last time: {cause}; once that is mended, "
             f"`gpuctl reset {self.instance}` starts it again"
         )
 

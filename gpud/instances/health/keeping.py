@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final, NoReturn
 
@@ -12,6 +13,7 @@ from gpud.errors import (
     EngineMissing,
     GpudError,
     ModelFileInvalid,
+    ModelNotFound,
     StoreReadOnly,
 )
 from gpud.failpoints import around
@@ -26,23 +28,39 @@ from gpud.instances.health.healing import (
     put_off,
     put_off_seconds,
 )
-from gpud.instances.health.returning import FileReplaced, Return
+from gpud.instances.health.returning import FileReplaced, ModelGone, Return
 from gpud.instances.health.watch import Watch
 from gpud.instances.instance import InstanceState, LoadPhase
 from gpud.instances.life import Life
 from gpud.instances.lifecycle import Happening
 from gpud.instances.load import TAIL_LINES, Load, engine_exited
+from gpud.instances.measuring import learning
 from gpud.instances.race import unless
 from gpud.instances.sleeping.sleeping import found_asleep
-from gpud.instances.starting.admission import ContextsRefused, MemoryTaken
+from gpud.instances.starting.admission import ContextsRefused, HostExhausted, MemoryTaken
 from gpud.instances.tree.output import here, since_mark, tail
+from gpud.models.catalogue import ModelContentInvalid
+from gpud.threads import ThreadRefused
 
 log = structlog.get_logger()
 
 # Before the next try, the first, where what stands in the way is not the engine's doing.
 PUT_OFF_SECONDS = 0.5
 # What keeps any engine from being started: nothing of it has run.
-_OURS: Final = (StoreReadOnly, DeviceUnavailable, ContextsRefused, EngineMissing, ModelFileInvalid)
+_OURS: Final = (
+    StoreReadOnly,
+    DeviceUnavailable,
+    ContextsRefused,
+    HostExhausted,
+    ThreadRefused,
+    EngineMissing,
+    ModelFileInvalid,
+)
+# What no later try can mend.
+_FOR_GOOD: Final[dict[type[GpudError], GivenUp]] = {
+    FileReplaced: GivenUp.FILE_REPLACED,
+    ModelGone: GivenUp.MODEL_GONE,
+}
 
 
 class Keeping:
@@ -57,6 +75,8 @@ class Keeping:
 
     async def run(self) -> NoReturn:
         """Watch and heal. Raises the GpudError for which it cannot be kept."""
+        with suppress(ModelNotFound):
+            _ = self._load.entry  # kept from now on: it goes on as it is if that is taken away
         while True:
             try:
                 await self._bring_up()
@@ -71,6 +91,10 @@ class Keeping:
             lost, life.lost = life.lost, None
             raise lost
         if life.instance.state is InstanceState.READY:
+            # An adopted one: what it prints from now on tells why it ends, should it end at once.
+            life.served_from = life.served_from or here(life.folder)
+            if life.tree is not None and life.watched is None:
+                await unless(self._learn_on(), life.tree.engine_gone())
             return
         if life.instance.state is not InstanceState.BACKOFF and life.tree is not None:
             await self._load.go_on(life.tree)
@@ -80,11 +104,17 @@ class Keeping:
         await self._until_devices_take_it()
         await self._return.run()
 
+    async def _learn_on(self) -> None:
+        """What an adopted one takes is learned as of any other, where its files can be read."""
+        with suppress(GpudError):
+            seen = await self._load.inspect()
+            learning.resumed(self._life, self._load.estimator, seen)
+
     async def _watch(self) -> None:
         """Until its engine ends. Raises EngineExited, EngineStuck."""
         life = self._life
         assert life.tree is not None  # noqa: S101 — what is READY runs
-        life.served_from = here(life.folder)
+        life.served_from = life.served_from or here(life.folder)
         await found_asleep(life)
         exit_ = await unless(Watch(life, self._load).run(), life.tree.engine_gone())
         if exit_ is not None:
@@ -96,8 +126,9 @@ class Keeping:
         if not life.instance.restart:
             raise error
         record = life.instance.healing
-        if isinstance(error, FileReplaced):
-            life.note(healing=replace(record, given_up=GivenUp.FILE_REPLACED, cause=error.summary))
+        if type(error) in _FOR_GOOD:
+            given_up = _FOR_GOOD[type(error)]
+            life.note(healing=replace(record, given_up=given_up, cause=error.summary))
             raise error
         if self._is_ours(error):
             record = put_off(record, error.summary, now, self._put_off_seconds(error))
@@ -147,13 +178,15 @@ class Keeping:
         """Whether it says nothing against the engine.
 
         A store that cannot be written lets nothing start, nor does a device that is hot or lost,
-        a program that is being replaced, or a file that cannot be read now. A device may go on
-        showing the bytes of an engine that is gone, for as long as any may take to show them back.
+        a host that is exhausted, a program that is being replaced, or a file that cannot be read
+        now; one that was read and is no model counts, for nobody writes a file for ever. A device
+        may go on showing the bytes of an engine that is gone, for as long as any may take to show
+        them back.
         """
         if isinstance(error, MemoryTaken) and self._gone_boottime is not None:
             since = self._house.clock.now().boottime - self._gone_boottime
             return since < float(self._house.policy.release_deadline)
-        return isinstance(error, _OURS)
+        return isinstance(error, _OURS) and not isinstance(error, ModelContentInvalid)
 
     def _put_off_seconds(self, error: GpudError) -> float:
         """Longer each time, but where it passes within seconds and a try costs nothing."""

@@ -4,25 +4,45 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpud.errors import GpudError, ModelFileInvalid, StoreReadOnly
+from gpud.errors import GpudError, ModelFileInvalid, ModelNotFound, StoreReadOnly
 from gpud.failpoints import around
 from gpud.instances.instance import Gate, LoadPhase
 from gpud.instances.life import Life
 from gpud.instances.lifecycle import Happening, step
 from gpud.instances.load import Load
 from gpud.instances.needs import law_bytes, promised_files
+from gpud.instances.starting.entry import EntryChanged
 from gpud.instances.starting.handing import key_of
 from gpud.instances.starting.ports import port_again
 from gpud.instances.starting.start import check_devices
 from gpud.instances.tree.output import mark
 from gpud.ledger.change import Change
 from gpud.models.catalogue import Inspection
+from gpud.models.sources.refusals import ChecksumWrong
 from gpud.units import format_size
 
 
 @dataclass(kw_only=True, eq=False)
 class FileReplaced(ModelFileInvalid):
     """It is not the file any more that was promised: nothing is started for it by itself."""
+
+
+@dataclass(kw_only=True, eq=False)
+class ModelGone(ModelNotFound):
+    """Its entry was taken away, or given to another engine: nothing says how to start it."""
+
+    reason = "MODEL_GONE"
+
+    instance: str
+    cause: str
+    problem: str = "is not in the catalogue any more"
+
+    def __str__(self) -> str:
+        return (
+            f"cannot start {self.instance} again: {self.name} {self.problem}, "
+            f"and its engine failed ({self.cause}); once the entry is back, "
+            f"`gpuctl reset {self.instance}` loads it anew"
+        )
 
 
 class Return:
@@ -48,11 +68,12 @@ class Return:
         return None
 
     async def run(self) -> None:
-        """To READY. Raises GpudError; FileReplaced where its files are others.
+        """To READY. Raises GpudError; FileReplaced where its files are others, ModelGone.
 
         Nothing of the former may run any more. The name stays, and the port where it is free.
         """
         life, load = self._life, self._load
+        self._check_entry()
         program = await load.engine.program()
         inspection = await load.inspect()
         await self._check_same(inspection)
@@ -70,6 +91,7 @@ class Return:
                     shim=None,
                     pid=None,
                     port=port_again(before, self._house.roll()),
+                    files=promised_files(inspection),
                     phase_seconds=(),
                 )
         except StoreReadOnly:
@@ -79,20 +101,33 @@ class Return:
         life.enter(LoadPhase.START, f"restart {restarts}")
         await load.start(program, inspection, restarts)
 
+    def _check_entry(self) -> None:
+        """Whether the catalogue, or what is kept of it, says how to start it. Raises ModelGone."""
+        instance = self._life.instance
+        try:
+            _ = self._load.entry
+        except ModelNotFound as error:
+            gone = ModelGone(
+                name=f"models/{instance.model}",
+                instance=instance.name,
+                cause=instance.healing.cause,
+            )
+            if isinstance(error, EntryChanged):
+                gone.problem = error.problem
+            raise gone from error
+
     async def _check_same(self, inspection: Inspection) -> None:
         """The sums that were promised, and room in the promise if they are other files now.
 
-        Raises FileReplaced; ModelFileInvalid where files that look the same cannot be read.
+        A file that was written in place may look the same: its sum tells. Raises FileReplaced;
+        ModelFileInvalid where a file cannot be read now.
         """
         instance, entry = self._life.instance, self._load.entry
-        is_same = instance.files == promised_files(inspection)
         try:
             await self._load.check_sums(inspection)
-        except ModelFileInvalid as error:
-            if is_same:
-                raise
+        except ChecksumWrong as error:
             raise FileReplaced(model=entry.name, path=error.path, problem=error.problem) from error
-        if not is_same:
+        if instance.files != promised_files(inspection):
             self._check_fits(inspection)
 
     def _check_fits(self, inspection: Inspection) -> None:

@@ -270,7 +270,8 @@ def judge(vital: Vital, limits: Health, now: float) -> tuple[Verdict, str]:
     if vital.pulse is None or vital.pulsed is None or vital.in_flight is None:
         return Verdict.HEALTHY, ""
     if vital.pulse.sleeping:
-        return Verdict.SLEEPING, "it has let its weights go until somebody asks"
+        wakes = "somebody asks" if vital.pulse.wakes_when_asked else "`gpuctl wake` wakes it"
+        return Verdict.SLEEPING, f"it has let its weights go until {wakes}"
     if now - vital.pulsed > limits.watch * LATE_ROUNDS:
         return Verdict.BUSY, f"its health answers, its counters not for {now - vital.pulsed:.3g} s"
     return (Verdict.BUSY, _requests(vital)) if vital.in_flight else (Verdict.IDLE, "")

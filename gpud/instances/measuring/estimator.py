@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from gpud.devices.snapshot import DeviceKind
 from gpud.engines.engine import Engine
+from gpud.instances.measuring.beside import Beside
 from gpud.models.catalogue import Inspection
-from gpud.models.footprint import DeviceTraits
+from gpud.models.footprint import HOST_PROCESS_LEAST_BYTES, DeviceTraits
 from gpud.models.learned import EngineBuild, Learned, load_key, process_key
-from gpud.models.model import Footprint, FootprintWhat, ModelKind, ModelOptions
+from gpud.models.model import EngineKind, Footprint, FootprintWhat, ModelKind, ModelOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,11 @@ class Estimator:
             return sum(each.bytes for each in law.items if each.what is FootprintWhat.CONTEXT)
 
         own = context(0)
-        return Beside(process_bytes=context(None) - own, own_bytes=own)
+        process = context(None) - own
+        # Of other engines' processes nobody stated how little they may take for good.
+        is_known = self.engine.kind is EngineKind.LLAMA_CPP and device.kind is DeviceKind.HOST
+        least = min(process, HOST_PROCESS_LEAST_BYTES) if is_known else process
+        return Beside(process_bytes=process, own_bytes=own, least_bytes=least)
 
     def host_bytes(
         self, inspection: Inspection, options: ModelOptions, device: DeviceTraits
@@ -60,17 +66,6 @@ class Estimator:
     def devices_needed(self, options: ModelOptions) -> int:
         """Over how many devices one load is spread."""
         return self.engine.devices_needed(options)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Beside:
-    """What a load takes beside its buffers by the law: any process, and this model in it.
-
-    (On the host a vocabulary lies on the process's heap.)
-    """
-
-    process_bytes: int
-    own_bytes: int
 
 
 def _settled(inspection: Inspection, options: ModelOptions) -> ModelOptions:

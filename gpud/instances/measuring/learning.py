@@ -12,12 +12,14 @@ import msgspec
 import structlog
 
 from gpud.devices.snapshot import DeviceKind, Sample, Snapshot
-from gpud.engines.engine import Covered
 from gpud.errors import EngineMissing
 from gpud.events import Event
 from gpud.instances.health.vital import Verdict
 from gpud.instances.instance import InstanceState
-from gpud.instances.measuring.estimator import Beside, Estimator
+from gpud.instances.measuring.beside import Beside, Use, proved
+from gpud.instances.measuring.estimator import Estimator
+from gpud.instances.measuring.telling import UNTOLD, Told
+from gpud.instances.needs import promised_files
 from gpud.ledger.change import Change
 from gpud.models.catalogue import Inspection
 from gpud.models.footprint import DeviceTraits
@@ -39,24 +41,12 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 LOADS, PROCESSES = "measured_load", "measured_process"  # kinds of rows
-# Where only the devices tell, a server has shown all that it takes at rest after so long; what it
-# takes beyond that later is learned when it is seen.
-SETTLED_SECONDS: Final = 60.0
+# Where only the devices tell, a server has shown all that it takes at rest after so long (or when
+# it goes); what it takes beyond that later is learned when it is seen.
+SETTLED_SECONDS: Final = 15.0
 RISE_SHARE: Final = 0.01  # less is not worth a write
 _LESS: Final = (Verdict.DEGRADED, Verdict.SLEEPING, Verdict.STUCK)
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """The engine's word of what it allocated.
-
-    `engine_bytes` None: it did not tell, so all of its processes count. `covered` None: what it
-    told is of all of its buffers.
-    """
-
-    engine_bytes: int | None
-    covered: Covered | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,6 +62,7 @@ class Watched:
     since_boottime: float
     most_bytes: int = 0
     recorded_bytes: int | None = None
+    beside_bytes: int | None = None  # what it taught of its process
 
 
 async def estimator_of(house: House, model: Model) -> Estimator:
@@ -93,13 +84,37 @@ def checked(life: Life, estimator: Estimator, seen: Inspection, told: Told) -> N
 
     A projector's buffers are told in part only, so such a load teaches nothing.
     """
+    watched = _watched(life, estimator, seen, told)
+    if watched is None:
+        return
+    if told.engine_bytes is not None:
+        _record(life, watched, told)
+    if told.engine_bytes is None or watched.device.kind is not DeviceKind.SIMULATED:
+        life.watched = watched
+
+
+def resumed(life: Life, estimator: Estimator, seen: Inspection) -> None:
+    """An adopted one serves: what its processes use is learned from as before.
+
+    Which of its buffers it told is not known any more, only their sum: so on a card it teaches
+    nothing but what it did not tell. Nor where its files are others now.
+    """
+    told = Told(engine_bytes=life.instance.engine_bytes)
+    watched = _watched(life, estimator, seen, told)
+    if watched is None or promised_files(seen) != life.instance.files:
+        return
+    if told.engine_bytes is None or watched.device.kind is DeviceKind.HOST:
+        life.watched = watched
+
+
+def _watched(life: Life, estimator: Estimator, seen: Inspection, told: Told) -> Watched | None:
     instance, sample = life.instance, _sample_of(life)
     if estimator.build is None or instance.footprint is None or sample is None:
-        return
+        return None
     device = DeviceTraits(kind=sample.info.kind, model_name=sample.info.model_name)
     if seen.projector is not None:
-        return
-    watched = Watched(
+        return None
+    return Watched(
         key=estimator.key(seen, instance.options, device),
         build=estimator.build,
         device=device,
@@ -108,10 +123,6 @@ def checked(life: Life, estimator: Estimator, seen: Inspection, told: Told) -> N
         beside=estimator.beside(seen, instance.options, device),
         since_boottime=life.house.clock.now().boottime,
     )
-    if told.engine_bytes is not None:
-        _record(life, watched, told)
-    if told.engine_bytes is None or sample.info.kind is not DeviceKind.SIMULATED:
-        life.watched = watched
 
 
 async def watch(house: House, lives: Mapping[str, Life]) -> None:
@@ -119,16 +130,18 @@ async def watch(house: House, lives: Mapping[str, Life]) -> None:
     async for _, snapshot in house.snapshots.follow():
         for life in tuple(lives.values()):
             if life.watched is not None:
-                if life.instance.ended:
-                    life.watched = None
-                elif life.instance.state is InstanceState.READY:
-                    _look_safely(life, life.watched, snapshot)
+                _look_safely(life, life.watched, snapshot)
 
 
 def _look_safely(life: Life, watched: Watched, snapshot: Snapshot) -> None:
     """A mistake here costs a measurement, never the daemon."""
     try:
-        _look(life, watched, snapshot)
+        if life.instance.state is InstanceState.READY:
+            _look(life, watched, snapshot)
+        elif watched.most_bytes:
+            _leave(life, watched)
+        elif life.instance.ended:
+            life.watched = None
     except Exception:
         log.exception("measuring.bug", instance=life.instance.name)
         life.watched = None
@@ -136,14 +149,14 @@ def _look_safely(life: Life, watched: Watched, snapshot: Snapshot) -> None:
 
 def _look(life: Life, watched: Watched, snapshot: Snapshot) -> None:
     used = _used_bytes(life, snapshot, watched.since_boottime)
-    if used is None or _is_not_itself(life):
+    if used is None or _is_not_itself(life) or used <= 0:
         return
+    watched.most_bytes, before = max(used, watched.most_bytes), watched.most_bytes
     if watched.told.engine_bytes is not None:
-        life.watched = None
-        _learn_overhead(life, watched, used - watched.told.engine_bytes)
+        if watched.most_bytes > before * (1 + RISE_SHARE):
+            _learn_overhead(life, watched, watched.told.engine_bytes)
         return
     known = watched.recorded_bytes
-    watched.most_bytes = max(used, watched.most_bytes)
     settled = snapshot.boottime - watched.since_boottime >= SETTLED_SECONDS
     expected = expected_bytes(watched.footprint, is_whole=True)
     if known is None:
@@ -152,7 +165,14 @@ def _look(life: Life, watched: Watched, snapshot: Snapshot) -> None:
         worth_it = watched.most_bytes > known * (1 + RISE_SHARE)
     if worth_it:
         watched.recorded_bytes = watched.most_bytes
-        _record(life, watched, Told(engine_bytes=None))
+        _record(life, watched, UNTOLD)
+
+
+def _leave(life: Life, watched: Watched) -> None:
+    """It serves no more: the most that it was seen to take is known now."""
+    life.watched = None
+    if watched.told.engine_bytes is None and watched.recorded_bytes is None:
+        _record(life, watched, UNTOLD)
 
 
 def _is_not_itself(life: Life) -> bool:
@@ -161,26 +181,26 @@ def _is_not_itself(life: Life) -> bool:
     return life.instance.sleep is not None or (signs is not None and signs.verdict in _LESS)
 
 
-def _learn_overhead(life: Life, watched: Watched, beside: int) -> None:
+def _learn_overhead(life: Life, watched: Watched, engine_bytes: int) -> None:
     """What the processes take beside the engine's buffers, and beside what is this model's own.
 
-    A driver tells it exactly. Where pages are seen only once they were touched, or the engine told
-    its buffers in part, or of one of its devices, it is no less than the law says.
+    A driver tells it exactly, unless the engine told its buffers in part, or of one device only.
+    It is learned anew whenever more is seen: a process grows as it is used.
     """
     devices, learned = len(life.instance.devices), life.house.learned
-    key, found = process_key(watched.build, watched.device, devices), beside
-    if watched.told.covered is not None:
-        found -= _untold_bytes(watched)
-    found -= watched.beside.own_bytes
-    is_exact = watched.told.covered is None and devices == 1
-    if watched.device.kind is DeviceKind.HOST or not is_exact:
-        least = watched.beside.process_bytes
-        if found <= least and learned.process_bytes(key) is None:
-            return
-        found = max(found, least)
-    if found <= 0:
+    key = process_key(watched.build, watched.device, devices)
+    is_touched, covered = watched.device.kind is DeviceKind.HOST, watched.told.covered
+    use = Use(
+        used_bytes=watched.most_bytes,
+        buffer_bytes=engine_bytes + (0 if covered is None else _untold_bytes(watched)),
+        is_exact=not is_touched and covered is None and devices == 1,
+        is_touched=is_touched,
+    )
+    found, before = proved(use, watched.beside, learned.process_bytes(key)), watched.beside_bytes
+    if found is None or found <= (before or 0):
         return
-    kept = learned.observe(key, found, life.house.clock.now().wall)
+    watched.beside_bytes = found
+    kept = learned.observe(key, found, life.house.clock.now().wall, before)
     life.house.promises.post(Change(), (_row(PROCESSES, key, kept), *_forgotten(learned)))
 
 
@@ -198,7 +218,7 @@ def _untold_bytes(watched: Watched) -> int:
 
 
 def _record(life: Life, watched: Watched, told: Told) -> None:
-    """Keep a measurement, durable with the record; a drift is told."""
+    """Keep a measurement, and make it durable; a drift is told."""
     learned, is_whole = life.house.learned, told.engine_bytes is None
     covers: frozenset[FootprintWhat] = frozenset()
     measured = watched.most_bytes if told.engine_bytes is None else told.engine_bytes
@@ -214,7 +234,9 @@ def _record(life: Life, watched: Watched, told: Told) -> None:
     )
     drift = learned.record(watched.key, measurement)
     rows = (_row(LOADS, watched.key, learned.load(watched.key)), *_forgotten(learned))
-    _ = life.commit_with(rows, Change(), _drift_event(life, drift) if drift else None)
+    events = (_drift_event(life, drift),) if drift else ()
+    # Not with the instance's own record, which may be gone by now.
+    life.house.promises.post(Change(events=events), rows)
 
 
 def _drift_event(life: Life, drift: Drift) -> Event:

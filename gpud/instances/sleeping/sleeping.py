@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -9,12 +10,19 @@ import structlog
 
 from gpud.engines.api_key import ApiKey
 from gpud.engines.engine import Engine
-from gpud.engines.probe import ProbeFailed
-from gpud.errors import EngineNotReady, WrongState
-from gpud.instances.draining.drain import DRAIN_POLL_SECONDS, open_door, own_endpoint, shut_door
+from gpud.engines.probe import ProbeFailed, ProbeFault
+from gpud.errors import EngineNotReady, ModelFileInvalid, WrongState
+from gpud.instances.draining.drain import (
+    DRAIN_POLL_SECONDS,
+    SILENCES,
+    open_door,
+    own_endpoint,
+    shut_door,
+)
 from gpud.instances.instance import InstanceState, Sleep
 from gpud.instances.life import Life
 from gpud.instances.load import TAIL_LINES
+from gpud.instances.race import unless
 from gpud.instances.starting.handing import key_of
 from gpud.instances.tree.output import tail
 from gpud.ledger.change import Change
@@ -25,6 +33,8 @@ log = structlog.get_logger()
 
 # Of requests in flight that nobody says a grace for, as for an unload.
 GRACE_SECONDS = 5.0
+# Between two questions to one that does not tell whether it sleeps.
+SILENCE_SECONDS = 1.0
 
 
 @runtime_checkable
@@ -76,7 +86,7 @@ async def fall_asleep(life: Life, order: SleepOrder) -> None:
             sleep = Sleep(level=order.level, wall=now.wall, actor=order.actor)
             await life.commit(Change(), sleep=sleep)
             await _sleep(life, engine, order.level, key)
-        except BaseException:
+        except Exception:
             if life.order is None:  # else it is being stopped, and its door stays shut
                 open_door(life)
                 life.instance = replace(life.instance, sleep=None)
@@ -114,7 +124,10 @@ async def found_asleep(life: Life) -> None:
     sleep, engine = life.instance.sleep, life.house.engines[life.instance.engine]
     if sleep is None or life.door is not None or not isinstance(engine, Sleeper):
         return
-    if await engine.is_sleeping(own_endpoint(life.instance), await key_of(life)) is False:
+    key = None
+    with suppress(ModelFileInvalid):  # without it the engine does not tell: it is left as it was
+        key = await key_of(life)
+    if await engine.is_sleeping(own_endpoint(life.instance), key) is False:
         life.note(life.event("instance.awake", "it was found awake"), sleep=None)
         return
     why_not = await shut_door(life, f"{life.instance.name} sleeps; `gpuctl wake` wakes it")
@@ -128,17 +141,41 @@ async def _sleep(life: Life, engine: Sleeper, level: int, key: ApiKey | None) ->
         await engine.sleep(endpoint, level, key)
     except ProbeFailed as failed:
         # The answer may have been lost alone.
-        if await engine.is_sleeping(endpoint, key) is not True:
+        if await _has_slept(life, engine, failed, key) is not True:
             raise _failed(life, "cannot be sent to sleep", failed) from failed
 
 
+async def _has_slept(
+    life: Life, engine: Sleeper, failed: ProbeFailed, key: ApiKey | None
+) -> bool | None:
+    """Whether it sleeps after all; asked until it tells, unless it ends or is to be stopped.
+
+    Its door is shut meanwhile: of one that is silent nobody knows what a request would meet. One
+    that answered the order, and did not obey it, is asked once.
+    """
+    tree, clock = life.tree, life.house.clock
+    while True:
+        says = await engine.is_sleeping(own_endpoint(life.instance), key)
+        is_told = says is not None or failed.fault is ProbeFault.STATUS
+        if is_told or life.order is not None or tree is None:
+            return says
+        if await unless(clock.sleep(SILENCE_SECONDS), tree.engine_gone()) is not None:
+            return None
+
+
 async def _await_idle(life: Life, grace_seconds: float, key: ApiKey | None) -> None:
-    """Requests in flight may finish. Raises WrongState for those that do not in time."""
+    """Requests in flight may finish. Raises WrongState for those that do not in time.
+
+    No answer is not none: it is asked on, some times at the least, and is no leave to go on.
+    """
     engine, clock = life.house.engines[life.instance.engine], life.house.clock
-    end = clock.now().boottime + grace_seconds
-    while in_flight := await engine.in_flight(own_endpoint(life.instance), key):
-        if clock.now().boottime >= end or life.order is not None:
-            raise _refused(life, f"BUSY with {in_flight} requests", "wait, or give it more grace")
+    end, silences, state = clock.now().boottime + grace_seconds, 0, "silent about its requests"
+    while (in_flight := await engine.in_flight(own_endpoint(life.instance), key)) != 0:
+        silences = silences + 1 if in_flight is None else SILENCES
+        state = state if in_flight is None else f"BUSY with {in_flight} requests"
+        is_over = clock.now().boottime >= end and silences >= SILENCES
+        if is_over or life.order is not None:
+            raise _refused(life, state, "wait, or give it more grace")
         await clock.sleep(DRAIN_POLL_SECONDS)
 
 

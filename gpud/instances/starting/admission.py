@@ -57,6 +57,23 @@ class ContextsRefused(GpudError):
         )
 
 
+@dataclass(kw_only=True, eq=False)
+class HostExhausted(GpudError):
+    """The host lets no process start just now: its program may be as good as ever."""
+
+    reason = "HOST_EXHAUSTED"
+
+    instance: str
+    problem: str
+
+    def __str__(self) -> str:
+        return (
+            f"cannot start {self.instance}: the host has no more of something: {self.problem}; "
+            "see that it has processes, memory, open files and disk space left (`ulimit -a`, "
+            "`free`, `df`), then try again"
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
     """What the books and the newest process list say of one device, by promise, in bytes."""

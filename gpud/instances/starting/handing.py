@@ -2,7 +2,8 @@
 
 The names that it is told are links in its own folder, which lead to its own descriptors. So it
 reads what was inspected, whatever is put at the files' names meanwhile, and a key's file that was
-checked is not opened a second time.
+checked is not opened a second time. An engine of several processes, which inherit nothing from
+each other, is led to a folder's files by name, and `check_read` looks at them once it serves.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from gpud.engines.api_key import ApiKey, KeyRefused, read_key, sealed
 from gpud.errors import ModelFileInvalid
 from gpud.instances.instance import Instance
 from gpud.instances.life import Life
+from gpud.instances.needs import promised_files
 from gpud.instances.tree.launcher import LaunchFailed
 from gpud.instances.tree.shim import FIRST_HANDED
-from gpud.models.catalogue import HeldFiles, Inspection
-from gpud.models.model import Model
+from gpud.models.catalogue import CHANGED, HeldFiles, Inspection
+from gpud.models.model import EngineKind, Model
 
 MODEL_FOLDER: Final = "model"
 KEY_FOLDER: Final = "key"
@@ -59,7 +61,7 @@ async def hand_over(life: Life, model: Model, inspection: Inspection) -> Handed:
     try:
         return _handed(life, held, key)
     except OSError as error:
-        raise LaunchFailed(instance=life.instance.name, problem=str(error)) from error
+        raise LaunchFailed.by(life.instance.name, error) from error
 
 
 def _handed(life: Life, held: HeldFiles, key: ApiKey | None) -> Handed:
@@ -85,6 +87,23 @@ def _handed(life: Life, held: HeldFiles, key: ApiKey | None) -> Handed:
         mmproj_path=mmproj_path,
         key=key,
     )
+
+
+async def check_read(life: Life, model: Model, seen: Inspection | None) -> None:
+    """Whether what an engine opened by name is what was handed over, now that it has read it.
+
+    Those processes open files when it suits them, after the last look before their start: files
+    that are the same before and after were the same between, a name that was taken away and given
+    back included. `seen` None: an earlier life of the daemon handed them over. Raises
+    ModelFileInvalid.
+    """
+    if model.engine is not EngineKind.VLLM:
+        return
+    files = life.instance.files
+    seen = seen or await life.house.catalogue.inspect(model)
+    if files is not None and promised_files(seen) != files:
+        raise ModelFileInvalid(model=model.name, path=model.path, problem=CHANGED)
+    await life.house.catalogue.confirm(model, seen)
 
 
 async def key_of(life: Life) -> ApiKey | None:

@@ -25,10 +25,16 @@ log = structlog.get_logger()
 _DONE_AGAIN = (LoadPhase.START, LoadPhase.LOAD, LoadPhase.WARMUP, LoadPhase.CHECK)
 
 
-async def has_lost_its_port(life: Life, error: EngineFailed) -> bool:
-    """Whether an engine that failed did so for want of the port that it was given."""
+async def has_lost_its_port(life: Life, error: EngineFailed, tree: Tree) -> bool:
+    """Whether an engine that failed did so for want of the port that it was given.
+
+    What an engine that has ended left behind is ended first: it may have inherited the very
+    socket, and is not another process's.
+    """
     if isinstance(error, EngineExited):
         port = life.instance.port or 0
+        tree.kill()
+        await tree.gone()
         return await asyncio.to_thread(listening.was_lost, port, error.output_tail)
     return isinstance(error, PortTaken)
 

@@ -15,12 +15,12 @@ from gpud.clock import Moment
 from gpud.devices.snapshot import DeviceKind, Health, Sample
 from gpud.devices.topology import format_cpus
 from gpud.engines.engine import Engine, EngineProgram, StartRequest
-from gpud.errors import DeviceShortage, DeviceUnavailable, EngineMissing
+from gpud.errors import DeviceShortage, DeviceUnavailable, EngineMissing, GpudError
 from gpud.failpoints import around
 from gpud.instances.instance import Gate, Instance
 from gpud.instances.life import House, Life
 from gpud.instances.limits import limits
-from gpud.instances.starting.admission import Held, check_contexts, check_room
+from gpud.instances.starting.admission import Held, HostExhausted, check_contexts, check_room
 from gpud.instances.starting.confinement import (
     IN_CGROUP,
     LOCKED,
@@ -62,9 +62,9 @@ class Start:
     async def run(self) -> Tree:
         """Spawn it, gated, and open the gate: no engine runs before its record is durable.
 
-        The caller has the turn on the instance's devices. Raises EngineMissing, MemoryTaken,
-        ContextsRefused, DeviceUnavailable, ModelFileInvalid; what was begun then stands in the
-        life's record.
+        The caller has the turn on the instance's devices. Raises EngineMissing, HostExhausted,
+        MemoryTaken, ContextsRefused, DeviceUnavailable, ModelFileInvalid; what was begun then
+        stands in the life's record.
         """
         life, instance = self.life, self.life.instance
         reservation = life.house.promises.ledger.books.reservations.get(instance.reservation or "")
@@ -98,11 +98,18 @@ class Start:
             with around("launch.gate"):
                 pid = await tree.go()
         except LaunchFailed as error:
-            raise EngineMissing(
-                engine=instance.engine.value, program=self.program.path, problem=str(error)
-            ) from error
+            raise self._not_launched(error) from error
         self._note_started(tree, pid, swap, near)
         return tree
+
+    def _not_launched(self, error: LaunchFailed) -> GpudError:
+        """What the failure of the launcher says of: the host, or the program."""
+        instance = self.life.instance
+        if error.is_shortage:
+            return HostExhausted(instance=instance.name, problem=error.problem)
+        return EngineMissing(
+            engine=instance.engine.value, program=self.program.path, problem=str(error)
+        )
 
     def _samples(self) -> tuple[Sample, ...]:
         """The newest of the instance's devices."""

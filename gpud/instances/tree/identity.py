@@ -31,25 +31,35 @@ def identify(pid: int, pidfd: int, boot_id: str, token: str) -> ProcessIdentity:
 
 
 def open_proved(identity: ProcessIdentity) -> int | None:
-    """A pidfd of exactly that process; None: it is gone, or the pid is another's by now."""
+    """A pidfd of exactly that process; None: it is gone, or the pid is another's by now.
+
+    Raises OSError where the kernel does not let it be told.
+    """
     try:
         pidfd = os.pidfd_open(identity.pid)
-    except OSError:
+    except ProcessLookupError:
         return None
-    if proves(identity, pidfd):
-        return pidfd
-    os.close(pidfd)
-    return None
+    is_it = False
+    try:
+        is_it = proves(identity, pidfd)
+    finally:
+        if not is_it:
+            os.close(pidfd)
+    return pidfd if is_it else None
 
 
 def proves(identity: ProcessIdentity, pidfd: int) -> bool:
-    """Whether the opened process is the one meant: start time, inode where known, and token."""
+    """Whether the opened process is the one meant: start time, inode where known, and token.
+
+    Raises OSError where the kernel does not let it be told.
+    """
     try:
         start_time = int(stat_fields(identity.pid)[STAT_START_TIME])
-    except OSError:
+        same_inode = identity.inode is None or identity.inode == pidfd_inode(pidfd)
+        is_same = start_time == identity.start_time and same_inode
+        return is_same and _shows(identity.pid, identity.token)
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    same_inode = identity.inode is None or identity.inode == pidfd_inode(pidfd)
-    return start_time == identity.start_time and same_inode and holds(identity.pid, identity.token)
 
 
 def pidfd_inode(pidfd: int) -> int | None:
@@ -68,9 +78,13 @@ def pidfd_inode(pidfd: int) -> int | None:
 def holds(pid: int, token: str, name: str = TOKEN_NAME) -> bool:
     """Whether the token stands in the process's environment; False when it cannot be read."""
     try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes()
+        return _shows(pid, token, name)
     except OSError:
         return False
+
+
+def _shows(pid: int, token: str, name: str = TOKEN_NAME) -> bool:
+    environment = Path(f"/proc/{pid}/environ").read_bytes()
     return os.fsencode(f"{name}={token}") in environment.split(b"\0")
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
+import errno
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -22,14 +21,21 @@ from gpud.instances.tree import custody, shim
 from gpud.instances.tree import identity as identities
 from gpud.instances.tree.binding import BINDING_FILE, Binding, told
 from gpud.instances.tree.output import tail
+from gpud.instances.tree.streams import above, handed, standard_streams
 
 # From the opened gate to the executed engine; measured: 1 ms.
 START_LIMIT_SECONDS = 10.0
 # For a shim whose gate was the last thing that the former daemon touched.
 ADOPTION_LIMIT_SECONDS = 2.0
+# For a kernel that refuses what the proof of a process takes: this may pass.
+PROOF_LIMIT_SECONDS = 10.0
 # Survivors of a dead shim: how long recovery may hunt them (invariant I4).
 SWEEP_LIMIT_SECONDS = 5.0
 SWEEP_PAUSE_SECONDS = 0.01
+# What the host has no more of just now: processes, memory, descriptors, room on a disk.
+_SHORTAGES: Final = frozenset(
+    {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT}
+)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -38,6 +44,18 @@ class LaunchFailed(GpudError):
 
     instance: str
     problem: str
+    errno: int | None = None  # None: no call of the kernel's was refused
+
+    @classmethod
+    def by(cls, instance: str, error: OSError | ValueError) -> LaunchFailed:
+        """What kept it from being launched."""
+        number = error.errno if isinstance(error, OSError) else None
+        return cls(instance=instance, problem=str(error), errno=number)
+
+    @property
+    def is_shortage(self) -> bool:
+        """Whether the host lacked something: that says nothing against what was to be started."""
+        return self.errno in _SHORTAGES
 
     def __str__(self) -> str:
         return f"cannot launch {self.instance}: {self.problem}"
@@ -109,7 +127,8 @@ class Launcher(Protocol):
         """The tree of an earlier life of the daemon, its full identity proved; None: not there.
 
         Survivors of a tree whose shim died are found by the token and killed before None.
-        Raises LaunchFailed when they do not die within 5 s.
+        Raises LaunchFailed when they do not die within 5 s, and, touching nothing, where the
+        host does not let it be told whether the shim is there.
         """
         ...
 
@@ -164,7 +183,9 @@ class ProcessTree:
             raise self._failed(f"the shim started no engine within {START_LIMIT_SECONDS:g} s")
         if self._pid is None:
             lines = tail(self._directory, 1)
-            raise self._failed(lines[0] if lines else "the shim ended before the engine began")
+            number = (_record(self._directory / shim.EXIT_FILE) or {}).get("errno")
+            problem = lines[0] if lines else "the shim ended before the engine began"
+            raise self._failed(problem, number)
         return self._pid
 
     async def started(self, limit_seconds: float) -> bool:
@@ -270,8 +291,8 @@ class ProcessTree:
         if self._exit is not None:
             self._engine_ended.set()
 
-    def _failed(self, problem: str) -> LaunchFailed:
-        return LaunchFailed(instance=self._directory.name, problem=problem)
+    def _failed(self, problem: str, number: int | None = None) -> LaunchFailed:
+        return LaunchFailed(instance=self._directory.name, problem=problem, errno=number)
 
 
 class ProcessLauncher:
@@ -293,7 +314,7 @@ class ProcessLauncher:
             os.mkfifo(spec.directory / shim.NEWS_FIFO, 0o600)
             pid, gate = self._execute(spec)
         except (OSError, ValueError) as error:
-            raise LaunchFailed(instance=spec.instance, problem=str(error)) from error
+            raise LaunchFailed.by(spec.instance, error) from error
         try:
             pidfd = os.pidfd_open(pid)
             try:
@@ -304,36 +325,56 @@ class ProcessLauncher:
         except (OSError, ValueError) as error:
             os.close(gate)
             await _reap(pid)
-            raise LaunchFailed(instance=spec.instance, problem=str(error)) from error
+            raise LaunchFailed.by(spec.instance, error) from error
         tree = ProcessTree(identity, pidfd, spec.directory, self._clock)
         tree.watch(gate)
         try:
             custody.write(spec.directory, identity)
         except OSError as error:
             tree.kill()
-            raise LaunchFailed(instance=spec.instance, problem=str(error)) from error
+            raise LaunchFailed.by(spec.instance, error) from error
         return tree
 
     async def adopt(self, identity: ProcessIdentity, directory: Path) -> ProcessTree | None:
         """The tree of an earlier life of the daemon, its full identity proved; None: not there.
 
         Survivors of a tree whose shim died are found by the token and killed before None.
-        Raises LaunchFailed when they do not die within 5 s.
+        Raises LaunchFailed when they do not die within 5 s, and, touching nothing, where the
+        host does not let it be told whether the shim is there.
         """
         if identity.boot_id != self._boot_id:
             return None
-        pidfd = identities.open_proved(identity)
-        if pidfd is not None:
-            tree = ProcessTree(identity, pidfd, directory, self._clock)
-            tree.watch()
+        tree = await self._find(identity, directory)
+        if tree is not None:
             # The gate may have been opened by the last act of that life: the shim then starts
             # the engine just now. If it never was, the shim ends just now.
             if await tree.started(ADOPTION_LIMIT_SECONDS) and not tree.ended():
                 return tree
             tree.kill()
-        if pidfd is not None or not _ended_by_itself(directory):
+        if tree is not None or not _ended_by_itself(directory):
             await self._end_survivors(identity, directory)
         return None
+
+    async def _find(self, identity: ProcessIdentity, directory: Path) -> ProcessTree | None:
+        """It, watched; None: it is proved to be gone. A refusal of the kernel proves nothing."""
+        end = self._clock.now().boottime + PROOF_LIMIT_SECONDS
+        while True:
+            try:
+                pidfd = identities.open_proved(identity)
+                if pidfd is None:
+                    return None
+                tree = ProcessTree(identity, pidfd, directory, self._clock)
+                try:
+                    tree.watch()
+                except OSError:
+                    os.close(pidfd)
+                    raise
+            except OSError as error:
+                if self._clock.now().boottime >= end:
+                    raise LaunchFailed.by(directory.name, error) from error
+            else:
+                return tree
+            await self._clock.sleep(SWEEP_PAUSE_SECONDS)
 
     async def _end_survivors(self, identity: ProcessIdentity, directory: Path) -> None:
         try:
@@ -356,14 +397,14 @@ class ProcessLauncher:
         try:
             os.write(gate, message)  # buffered by the pipe
             program = (sys.executable, "-I", "-S", shim.__file__)
-            with _above(spec.files) as copies:
+            with above(spec.files) as copies:
                 pid = os.posix_spawn(
                     sys.executable,
                     (*program, str(spec.directory), str(len(copies))),
                     ours,
                     file_actions=[
-                        *_standard_streams(below, spec.directory / "shim.log"),
-                        *_handed(copies),
+                        *standard_streams(below, spec.directory / "shim.log"),
+                        *handed(copies),
                     ],
                     setsid=True,
                     setsigmask=(),
@@ -390,38 +431,6 @@ async def sweep(token: str, clock: Clock, name: str = identities.TOKEN_NAME) -> 
         killed = await asyncio.to_thread(identities.kill_holders, token, name)
         empty_passes = 0 if killed else empty_passes + 1
         await clock.sleep(SWEEP_PAUSE_SECONDS)
-
-
-@contextmanager
-def _above(files: Sequence[int]) -> Iterator[list[int]]:
-    """Copies above the numbers that the child gets them by, so that none takes another's place."""
-    copies: list[int] = []
-    try:
-        for file in files:
-            least = shim.FIRST_HANDED + len(files)
-            copies.append(fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, least))
-        yield copies
-    finally:
-        for copy in copies:
-            os.close(copy)
-
-
-def _handed(copies: Sequence[int]) -> list[tuple[int, ...]]:
-    return [
-        (os.POSIX_SPAWN_DUP2, copy, number)
-        for number, copy in enumerate(copies, shim.FIRST_HANDED)
-    ]
-
-
-def _standard_streams(
-    gate: int, log: Path
-) -> list[tuple[int, ...] | tuple[int, int, str, int, int]]:
-    """What the shim's descriptors 0, 1 and 2 are; its log stays empty unless it has a bug."""
-    return [
-        (os.POSIX_SPAWN_DUP2, gate, 0),
-        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-        (os.POSIX_SPAWN_OPEN, 2, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-    ]
 
 
 def _ended_by_itself(directory: Path) -> bool:

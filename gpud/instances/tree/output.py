@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import category
 
 from gpud.clock import Clock
 from gpud.engines.chatter import is_chatter
@@ -27,9 +28,10 @@ _LINE_CHARS = 2000
 _LAST_WORDS = 5
 _WORDS_CHARS = 300
 # Escape sequences are dropped whole (CSI, OSC), then every other control character but tabs, C1
-# included: what an engine printed commands nobody's terminal.
+# included, and what has no shape of its own: what an engine printed commands nobody's terminal,
+# and reads as it was written.
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?")
-_CONTROLS = dict.fromkeys((*range(0x09), *range(0x0A, 0x20), *range(0x7F, 0xA0)), "")
+_UNSEEN = frozenset({"Cc", "Cf"})  # general categories of Unicode: controls, formats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +75,15 @@ def tail_since(directory: Path, place: Place, lines: int) -> tuple[str, ...]:
 
 
 def mark(directory: Path, text: str) -> None:
-    """Divide what comes from what was, while no engine writes; a full disk keeps no mark."""
-    with suppress(OSError), (directory / OUTPUT_NAME).open("a") as file:
-        file.write(f"{MARK}: {text}\n")
+    """Divide what comes from what was, while no engine writes; a full disk keeps no mark.
+
+    It is a line of its own, though the engine before may have ended in the middle of one.
+    """
+    with suppress(OSError), (directory / OUTPUT_NAME).open("ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        is_whole = end == 0 or os.pread(file.fileno(), 1, end - 1) == b"\n"
+        before = "" if is_whole else "\n"
+        file.write(f"{before}{MARK}: {text}\n".encode())
 
 
 def since_mark(lines: tuple[str, ...]) -> tuple[str, ...]:
@@ -234,7 +242,9 @@ def _after(path: Path, place: Place) -> tuple[bytes, bool]:
     size, inode = _end(path)
     is_other = inode != place.inode or size < place.offset
     start = 0 if is_other else place.offset
-    return _read_from(path, max(start, size - _TAIL_BYTES))[: size - start], is_other
+    if size - start > _TAIL_BYTES:
+        return _last_bytes(path, size), is_other
+    return _read_from(path, start)[: size - start], is_other
 
 
 def _lines(text: bytes) -> tuple[str, ...]:
@@ -243,12 +253,20 @@ def _lines(text: bytes) -> tuple[str, ...]:
 
 
 def _clean(line: str) -> str:
-    return line if line.isprintable() else _ESCAPES.sub("", line).translate(_CONTROLS)
+    if line.isprintable():
+        return line
+    plain = _ESCAPES.sub("", line)
+    return "".join(each for each in plain if each == "\t" or category(each) not in _UNSEEN)
 
 
 def _last_bytes(path: Path, end: int, size: int = _TAIL_BYTES) -> bytes:
+    """Whole lines, as far as they are not longer than all that is read."""
     start = max(0, end - size)
-    return _read_from(path, start, size)[: end - start]
+    if start == 0:
+        return _read_from(path, 0, end)
+    # With the byte before: a line that begins just there is whole.
+    text = _read_from(path, start - 1, end - start + 1)
+    return text[text.find(b"\n") + 1 or 1 :]
 
 
 def _end(path: Path) -> tuple[int, int]:

@@ -51,7 +51,9 @@ TIMES_FILE = "output.times"
 OLDER_TIMES_FILE = "output.times.1"
 
 OUTPUT_LIMIT_BYTES = 4 * 1024 * 1024  # of each of the two output files, with its times
+LINE_ROOM_BYTES = 64 * 1024  # of these, kept for the end of the line at which a file is turned
 STAMP_SECONDS = 1.0
+STAMP_BYTES = 64  # more than a stamp takes
 CHUNK_BYTES = 64 * 1024
 KILL_TICK_MILLISECONDS = 2  # between two looks at a tree that is killed, but not gone yet
 KILL_PASSES = 64  # in one go, before what died is reaped
@@ -100,15 +102,27 @@ class Output:
         self._open()
 
     def write(self, data: bytes) -> None:
-        """Append; on a full disk the data is lost rather than the engine held up."""
+        """Append; on a full disk the data is lost rather than the engine held up.
+
+        Files are turned at the end of a line, so that each begins with a whole one.
+        """
         with contextlib.suppress(OSError):
-            if self._size + self._times_size + len(data) > OUTPUT_LIMIT_BYTES:
+            room = OUTPUT_LIMIT_BYTES - LINE_ROOM_BYTES - self._size - self._times_size
+            if len(data) > room:
+                # A line that is longer than all that was kept for it is cut.
+                end = data.rfind(b"\n", 0, max(0, room + LINE_ROOM_BYTES - STAMP_BYTES)) + 1
+                self._append(data[:end])
                 self._turn()
+                data = data[end:]
+            self._append(data)
+
+    def _append(self, data: bytes) -> None:
+        if data:
             self._stamp()
-            while data:
-                written = os.write(self._fd, data)
-                self._size += written
-                data = data[written:]
+        while data:
+            written = os.write(self._fd, data)
+            self._size += written
+            data = data[written:]
 
     def _turn(self) -> None:
         os.replace(OUTPUT_FILE, OLDER_OUTPUT_FILE)
@@ -183,7 +197,7 @@ class Shim:
         except OSError as error:
             reason = os.fsencode(os.strerror(error.errno or 0))
             self._output.write(b"cannot execute %s: %s\n" % (argv[0], reason))
-            self._tell(EXIT_FILE, exit_record(NOT_EXECUTABLE))
+            self._tell(EXIT_FILE, exit_record(NOT_EXECUTABLE, error.errno or 0))
             return
         finally:
             os.close(self._engine_end)
@@ -296,13 +310,18 @@ def children_of(pid: int) -> list[int]:
     """Its children now, zombies among them; those of one that is gone: none."""
     try:
         threads = os.listdir(f"/proc/{pid}/task")
-        found: list[int] = []
-        for thread in threads:
+    except OSError:
+        return []
+    found: list[int] = []
+    for thread in threads:
+        try:
             with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
                 found += map(int, file.read().split())
-    except OSError:
-        # The process went away, or the kernel was built without CONFIG_PROC_CHILDREN.
-        return [] if os.path.exists(OWN_CHILDREN_FILE) else scan_for_children(pid)
+        except OSError:
+            # The thread has ended, and its children are another's; or the kernel was built
+            # without CONFIG_PROC_CHILDREN.
+            if not os.path.exists(OWN_CHILDREN_FILE):
+                return scan_for_children(pid)
     return found
 
 
@@ -339,10 +358,11 @@ def kill_child(pid: int, parent: int) -> bool:
     return True
 
 
-def exit_record(status: int) -> str:
-    """exit.json of an exit code, or of minus a signal's number."""
+def exit_record(status: int, error: int = 0) -> str:
+    """exit.json of an exit code, or of minus a signal's number; `error` kept it from starting."""
     code, number = (status, "null") if status >= 0 else ("null", -status)
-    return f'{{"code": {code}, "signal": {number}, "wall": {time.time()}}}'
+    why = f', "errno": {error}' if error else ""
+    return f'{{"code": {code}, "signal": {number}, "wall": {time.time()}{why}}}'
 
 
 def write_atomically(name: str, text: str) -> None:

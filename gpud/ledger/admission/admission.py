@@ -19,6 +19,7 @@ from gpud.errors import (
     VramInsufficient,
 )
 from gpud.ledger.admission.keeping import Keeper
+from gpud.ledger.admission.nothing import NoDevice
 from gpud.ledger.admission.outlook import Outlook
 from gpud.ledger.admission.placement import Candidate, eligible, place, refusal
 from gpud.ledger.admission.policy import (
@@ -170,6 +171,15 @@ class Admission:
 
     def _fit_shape(self, request: ReserveRequest, shape: Shape, line: Line) -> Fit:
         asked = self.candidates(request, shape, line)
+        if not asked:
+            raise NoDevice(
+                needed_bytes=shape.bytes,
+                device_count=shape.device_count,
+                shortages=(),
+                never_fits=True,
+                kind=shape.device_kind.name.lower() if shape.device_kind is not None else "",
+                has_host=self._sight.host() is not None,
+            )
         self._refuse_stale(asked)
         if request.host_bytes:
             self._refuse_ram(request, shape, asked, line)

@@ -240,12 +240,12 @@ def _output(plan: _Plan) -> FootprintItem:
 def _context(plan: _Plan) -> FootprintItem:
     """What the processes cost beside the model: on the host all of them, on a card CUDA's part."""
     if plan.device.context_bytes is not None:
-        size, source = plan.device.context_bytes, "measured at earlier loads"
+        size, source = plan.device.context_bytes, "as measured here at earlier loads"
     elif plan.on_host:
         worker = WORKER_BYTES + (0 if plan.eager else COMPILED_BYTES + COMPILER_BYTES)
         size = _front_bytes(plan) + plan.ranks * worker
         source = (
-            f"measured: {format_size(API_SERVER_BYTES)} API server, "
+            f"as vLLM 0.32 takes: {format_size(API_SERVER_BYTES)} API server, "
             f"{format_size(ENGINE_CORE_BYTES)} engine core, {format_size(worker)} a worker, "
             f"{plan.model.vocabulary} tokens × {TOKEN_BYTES} B"
         )

@@ -49,7 +49,7 @@ class Checksums:
     """The sums that are known; used on the loop alone."""
 
     def __init__(
-        self, jobs: Jobs, keep: Callable[[tuple[Row, ...]], None], wall: Callable[[], float]
+        self, jobs: Jobs, keep: Callable[[tuple[Row, ...]], object], wall: Callable[[], float]
     ) -> None:
         """`keep` makes rows durable some time; `wall` tells the time."""
         self._jobs = jobs

@@ -5,19 +5,17 @@ The one part of `sources` that the rest of gpud speaks to. Everything that block
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import structlog
 
-from gpud.errors import ModelFileInvalid
+from gpud.errors import GpudError, ModelFileInvalid
 from gpud.models.artifact import ArtifactRefused
 from gpud.models.catalogue import Inspection
 from gpud.models.model import HttpSource, HubSource, Model, Source
@@ -25,32 +23,49 @@ from gpud.models.sources.checksums import Checksums
 from gpud.models.sources.hub import HubFetch, is_whole, read_manifest
 from gpud.models.sources.jobs import Control, Jobs, JobStalled, Manner, NoTurn, Tell
 from gpud.models.sources.refusals import (
+    ChecksumWrong,
     DigestMismatch,
     DiskInsufficient,
     DownloadFailed,
     DownloadRefused,
 )
+from gpud.models.sources.remains import (
+    Begun,
+    files_of,
+    is_ours,
+    removed,
+    size_of,
+    unfinished_removed,
+    unused,
+)
 from gpud.models.sources.rules import folder_of, place_of, stem_of, words_of
 from gpud.models.sources.transfer.download import Got, Terms, Wanted, download
-from gpud.models.sources.transfer.part import SUFFIX
 from gpud.models.sources.transfer.progress import Progress
-from gpud.store import Row
+from gpud.store import Committed, Row
+from gpud.threads import ThreadRefused
 
 log = structlog.get_logger()
 
-# What is written in the folder of downloads but for whole files.
-_UNDONE: Final = (SUFFIX, f"{SUFFIX}.json")
 ROW_KIND: Final = "removal"
 # Of whatever size, a file is gone within a second; a disk that hangs holds nobody up.
 REMOVAL_SECONDS: Final = 60.0
-# Nothing else is ever removed, whatever stands in a record.
-_OURS: Final = re.compile(r"hub/[\w][\w.-]*-[0-9a-f]{12}|sha256-[0-9a-f]{64}\.gguf", re.ASCII)
 
 # A type of event, what model it is about, and why.
 Note = Callable[[str, Model, str], None]
-Keep = Callable[[tuple[Row, ...]], None]
+# None: they cannot be made durable now.
+Keep = Callable[[tuple[Row, ...]], "asyncio.Future[Committed] | None"]
 # Whether an entry is of the files of a stem; called in a thread.
 IsWanted = Callable[[str], bool]
+T = TypeVar("T")
+
+
+class _SourceFailed(Exception):
+    """A download came to nothing, and of which source it was."""
+
+    def __init__(self, source: Source, error: Exception) -> None:
+        super().__init__(str(error))
+        self.source = source
+        self.error = error
 
 
 class Fetching:
@@ -66,11 +81,12 @@ class Fetching:
     ) -> None:
         """`directory` is where downloads come to lie; it is made when the first one comes.
 
-        `keep` makes rows durable some time.
+        `keep` makes rows durable; who need not know when does not wait for it.
         """
         self._directory = directory
         self._keep = keep
         self._due: dict[str, Path] = {}  # to be removed, and the folder that it lies in
+        self._begun: list[Begun] = []  # by an earlier life of the daemon
         self._terms = terms
         self._jobs = jobs
         self._checksums = checksums
@@ -91,18 +107,17 @@ class Fetching:
         if source is None:
             return
 
-        def work(control: Control) -> tuple[Got, ...]:
-            return self._bring(source, control)
-
-        place = self._directory / stem_of(source)
+        begun = await self._begin(source, tell)
         try:
-            brought = await self._jobs.run(f"fetch:{place}", work, tell)
+            brought = await self._joined(source, tell)
             for got in brought:
                 self._checksums.remember(got.status, got.sha256)
             if brought and brought is not self._noted:
                 self._noted = brought
                 size = sum(got.status.st_size for got in brought)
                 self.note("model.downloaded", model, f"{size} bytes of {words_of(source)}")
+            if begun is not None:
+                _ = self._keep((begun.row(is_over=True),))
         except (DownloadFailed, DownloadRefused, DiskInsufficient) as error:
             if error is not self._noted:
                 self._noted = error
@@ -115,6 +130,42 @@ class Fetching:
             raise DownloadFailed(
                 url=words_of(source), problem=problem, attempts=1, kept_bytes=0
             ) from error
+
+    async def _joined(self, source: Source, tell: Tell) -> tuple[Got, ...]:
+        """What the download of these files brought, whichever entry's load began it.
+
+        One file may have several sources: another's that fails is no reason for this one to.
+        """
+
+        def work(control: Control) -> tuple[Got, ...]:
+            try:
+                return self._bring(source, control)
+            except (DownloadRefused, DownloadFailed, DiskInsufficient, DigestMismatch) as error:
+                raise _SourceFailed(source, error) from error
+
+        key = f"fetch:{self._directory / stem_of(source)}"
+        while True:
+            try:
+                return await self._jobs.run(key, work, tell)
+            except _SourceFailed as failed:
+                if failed.source == source:
+                    raise failed.error from failed.error.__cause__
+
+    async def _begin(self, source: Source, tell: Tell) -> Begun | None:
+        """The intent, durable before anything is written; None: all of it is here already.
+
+        As long as it stands, a later life of the daemon knows that what is unfinished is ours.
+        """
+        begun = Begun(directory=str(self._directory), stem=stem_of(source))
+        manner = Manner(kind="look", in_turn=False)
+        key = f"look:{begun.directory}/{begun.stem}"
+        if await self._jobs.run(key, lambda _: self.is_here(source), tell, manner):
+            return None
+        done = self._keep((begun.row(),))
+        with suppress(GpudError):  # a full disk is told when there is no room for the file
+            if done is not None:
+                await asyncio.shield(done)
+        return begun
 
     def _bring(self, source: Source, control: Control) -> tuple[Got, ...]:
         """In a thread: what is not here yet."""
@@ -134,7 +185,10 @@ class Fetching:
     async def check(
         self, model: Model, inspection: Inspection, roots: Sequence[Path], tell: Tell
     ) -> None:
-        """Whether the files have the sums that were promised. Raises ModelFileInvalid."""
+        """Whether the files have the sums that were promised.
+
+        Raises ChecksumWrong, and ModelFileInvalid where a file cannot be read now.
+        """
         promised = self._promised(model)
         for path, seen in zip(inspection.names, inspection.artifacts, strict=True):
             expected = promised.get(path)
@@ -179,21 +233,29 @@ class Fetching:
 
     def here_bytes(self, source: Source) -> int:
         """How much of it lies here, whole or not. Looks at the disk."""
-        return sum(_size(path) for path in _files(self._directory, stem_of(source)))
+        return sum(size_of(path) for path in files_of(self._directory, stem_of(source)))
 
-    def due(self, source: Source, *, removed: bool) -> Row:
-        """The record that its files are to be removed: made durable before that is begun.
+    def due(self, source: Source, *, removed: bool) -> tuple[Row, ...]:
+        """The records that its files are to be removed: made durable before that is begun.
 
-        `removed`: that they are not, any more.
+        `removed`: that they are not, any more, and stay as they are, what is unfinished too.
         """
-        body = None if removed else msgspec.json.encode(str(self._directory))
-        return Row(kind=ROW_KIND, id=stem_of(source), body=body)
+        stem, body = stem_of(source), msgspec.json.encode(str(self._directory))
+        if not removed:
+            return (Row(kind=ROW_KIND, id=stem, body=body),)
+        begun = Begun(directory=str(self._directory), stem=stem)
+        return (Row(kind=ROW_KIND, id=stem, body=None), begun.row(is_over=True))
 
-    def restore(self, rows: Iterable[tuple[str, bytes]]) -> None:
-        """What an earlier life of the daemon was to remove."""
+    def restore(
+        self, rows: Iterable[tuple[str, bytes]], begun: Iterable[tuple[str, bytes]] = ()
+    ) -> None:
+        """What an earlier life of the daemon was to remove, and what it had begun to bring."""
         for stem, body in rows:
             with suppress(msgspec.MsgspecError, ValueError):
                 self._due[stem] = Path(msgspec.json.decode(body, type=str))
+        for _, body in begun:
+            with suppress(msgspec.MsgspecError, ValueError):
+                self._begun.append(msgspec.json.decode(body, type=Begun))
 
     async def remove(self, source: Source, is_wanted: IsWanted) -> int:
         """Remove what was downloaded, and what was begun; its bytes.
@@ -205,64 +267,76 @@ class Fetching:
         return await self._remove(self._directory, stem_of(source), is_wanted)
 
     async def sweep(self, is_wanted: IsWanted) -> None:
-        """Remove what an earlier life could not, as it ended before."""
+        """Remove what an earlier life could not, as it ended before.
+
+        And what it had begun to bring and no entry asks for any more, or not into that folder.
+        What is whole stays though its entry left the configuration, which may come back: of that
+        the log tells.
+        """
         for stem, directory in tuple(self._due.items()):
             await self._remove(directory, stem, is_wanted)
+        for begun in self._begun:
+            await self._sweep_begun(begun, is_wanted)
+        self._begun = []
+        await self._tell_unused(is_wanted)
+
+    async def _tell_unused(self, is_wanted: IsWanted) -> None:
+        directory = self._directory
+        manner = Manner(kind="unused", stall_seconds=REMOVAL_SECONDS, in_turn=False)
+
+        def work(control: Control) -> dict[str, int]:
+            return unused(directory, is_wanted)
+
+        with suppress(OSError, JobStalled, ThreadRefused):
+            found = await self._jobs.run(f"look:{directory}", work, lambda _: None, manner)
+            for stem, size in found.items():
+                log.warning("models.unused", folder=str(directory), files=stem, bytes=size)
+
+    async def _sweep_begun(self, begun: Begun, is_wanted: IsWanted) -> None:
+        directory, stem = Path(begun.directory), begun.stem
+
+        def work(control: Control) -> int | None:
+            is_asked_for = directory == self._directory and is_wanted(stem)
+            if is_asked_for or not is_ours(stem) or not directory.is_absolute():
+                return None
+            return unfinished_removed(directory, stem)
+
+        freed = await self._removal(directory, stem, work)
+        if freed is not None:
+            _ = self._keep((begun.row(is_over=True),))
+            log.info("models.swept", files=stem, freed_bytes=freed)
 
     async def _remove(self, directory: Path, stem: str, is_wanted: IsWanted) -> int:
-        def work(control: Control) -> tuple[int, bool]:
-            if not _OURS.fullmatch(stem) or is_wanted(stem):
-                return 0, True
-            freed = _removed(directory, stem)
-            return freed, not any(True for _ in _files(directory, stem))
+        is_over = Row(kind=ROW_KIND, id=stem, body=None)
+        is_gone = Begun(directory=str(directory), stem=stem).row(is_over=True)
 
-        manner = Manner(kind="remove", stall_seconds=REMOVAL_SECONDS, in_turn=False)
-        try:
-            freed, is_done = await self._jobs.run(
-                f"fetch:{directory / stem}", work, lambda _: None, manner
-            )
-        except (OSError, NoTurn, JobStalled) as error:
-            log.warning("models.not_removed", files=stem, problem=str(error) or "its disk hangs")
-            return 0
-        if is_done:
+        def work(control: Control) -> tuple[int, tuple[Row, ...]]:
+            if not is_ours(stem) or is_wanted(stem):
+                return 0, (is_over,)
+            freed = removed(directory, stem)
+            is_left = any(True for _ in files_of(directory, stem))
+            return freed, () if is_left else (is_gone, is_over)
+
+        freed, rows = await self._removal(directory, stem, work) or (0, ())
+        if rows:
             self._due.pop(stem, None)
-            self._keep((Row(kind=ROW_KIND, id=stem, body=None),))
-        log.info("models.removed", files=stem, freed_bytes=freed)
+            _ = self._keep(rows)
+        if rows or freed:
+            log.info("models.removed", files=stem, freed_bytes=freed)
         return freed
 
-
-def _removed(directory: Path, stem: str) -> int:
-    """The bytes of what is not there any more. Blocks on the disk."""
-    freed = 0
-    for path in list(_files(directory, stem)):
-        size = _size(path)
-        with suppress(OSError):
-            path.unlink()
-            freed += size
-    if stem.startswith("hub/"):
-        shutil.rmtree(directory / stem, ignore_errors=True)
-    return freed
+    async def _removal(self, directory: Path, stem: str, work: Callable[[Control], T]) -> T | None:
+        """Done after whatever fetches it has ended; None: it could not be done now."""
+        manner = Manner(kind="remove", stall_seconds=REMOVAL_SECONDS, in_turn=False)
+        key = f"fetch:{directory / stem}"
+        try:
+            return await self._jobs.run(key, work, lambda _: None, manner)
+        except (OSError, NoTurn, JobStalled, ThreadRefused) as error:
+            log.warning("models.not_removed", files=stem, problem=str(error) or "its disk hangs")
+            return None
 
 
-def _files(directory: Path, stem: str) -> Iterator[Path]:
-    """What is there of it."""
-    place = directory / stem
-    for suffix in ("", *_UNDONE):
-        path = place.with_name(place.name + suffix)
-        if path.is_file():
-            yield path
-    for folder, _, names in os.walk(place):
-        yield from (Path(folder) / name for name in names)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.lstat().st_size
-    except OSError:
-        return 0
-
-
-def _mismatch(model: Model, name: str, expected: str, found: str) -> ModelFileInvalid:
+def _mismatch(model: Model, name: str, expected: str, found: str) -> ChecksumWrong:
     advice = (
         "nothing of it was kept: look at its source, or correct sha256"
         if model.source is not None and not name.startswith("/")
@@ -270,7 +344,7 @@ def _mismatch(model: Model, name: str, expected: str, found: str) -> ModelFileIn
     )
     if model.source is not None and name.startswith("/"):
         advice = "it was changed after it had been downloaded: remove it, a load fetches it anew"
-    return ModelFileInvalid(
+    return ChecksumWrong(
         model=model.name,
         path=name,
         problem=f"its checksum is {found}, promised was {expected}; {advice}",

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from gpud import threads
 from gpud.clock import Clock
 from gpud.units import format_size
 
@@ -220,7 +221,7 @@ class Jobs:
 
         Cancelled, it goes on as long as somebody else waits. Raises what the work raises;
         JobStalled where it tells nothing for too long since it has its turn (a disk may hang for
-        ever), and at once as long as that thread has not ended; NoTurn.
+        ever), and at once as long as that thread has not ended; NoTurn; ThreadRefused.
         """
         while True:
             job = self._jobs.get(key) or self._begin(key, work, manner)
@@ -282,6 +283,6 @@ class Jobs:
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle, result, failure)
 
+        threads.start(run, f"job {key[-40:]}", f"work on {key.partition(':')[2] or key}")
         self._jobs[key] = job
-        threading.Thread(target=run, name=f"job {key[-40:]}", daemon=True).start()
         return job

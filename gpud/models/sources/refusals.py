@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpud.errors import GpudError
+from gpud.errors import GpudError, ModelFileInvalid
 from gpud.units import format_size
 
 
@@ -67,6 +67,10 @@ class DiskInsufficient(GpudError):
             f"{format_size(self.kept_bytes)} stay free for gpud itself; make room, or set "
             "models.download_dir"
         )
+
+
+class ChecksumWrong(ModelFileInvalid):
+    """The whole file was read, and has not the sum that was promised: read again, it would not."""
 
 
 class DigestMismatch(Exception):

@@ -13,19 +13,36 @@ from gpud.models.sources.refusals import SourceInvalid
 
 MAX_URL_CHARACTERS: Final = 2048
 MAX_REDIRECTS: Final = 5
+LINK_LOCAL: Final = (
+    "a link-local address or one of a cloud's metadata, whose servers give secrets to whoever "
+    "asks from this host: no model is fetched from there"
+)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # As the hub has it: at most 96 characters, no two of "--" or ".." in a row, none at the ends.
 _REPOSITORY = re.compile(r"(?:[\w][\w.-]{0,95}/)?[\w][\w.-]{0,95}", re.ASCII)
 _REVISION = re.compile(r"[\w][\w./-]{0,127}", re.ASCII)
 _FILE_PART = re.compile(r"[\w.][\w.+@=,~ -]{0,254}")
 _PRINTABLE_ASCII = re.compile(r"[!-~]+")
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+# Where a cloud's machines ask for their keys, but for 169.254.0.0/16 and fe80::/10: of AWS and of
+# Google by IPv6, of Alibaba, of Azure.
+_METADATA: Final = frozenset(
+    map(
+        ipaddress.ip_address,
+        ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16"),
+    )
+)
+_METADATA_NAMES: Final = frozenset({"metadata.google.internal", "metadata.goog"})
+# An address of IPv4 stands in the last 32 bits of these (RFC 6052).
+_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 
 
 def check_url(url: str, *, allow_http: bool, http_here: bool = True) -> str:
     """The URL itself. Raises SourceInvalid.
 
     https; http where the configuration allows it, or, unless `http_here` is off, to this host.
-    Without a user or a password: a URL is told in logs, and they would be.
+    Without a user or a password: a URL is told in logs, and they would be. Never to a link-local
+    address, whatever the configuration says.
     """
     if not _PRINTABLE_ASCII.fullmatch(url) or len(url) > MAX_URL_CHARACTERS:
         raise SourceInvalid(
@@ -41,6 +58,8 @@ def check_url(url: str, *, allow_http: bool, http_here: bool = True) -> str:
         raise SourceInvalid("is not a URL of the form https://HOST/PATH")
     if "@" in parts.netloc or "\\" in url:
         raise SourceInvalid("may not hold a user, a password or a backslash")
+    if is_link_local(host):
+        raise SourceInvalid(f"leads to {host}, {LINK_LOCAL}")
     if parts.scheme == "http" and not allow_http:
         if not is_loopback(host):
             raise SourceInvalid(
@@ -69,6 +88,18 @@ def check_redirect(before: str, location: str, *, allow_http: bool) -> str:
     return after
 
 
+def check_peer(host: str, address: str) -> None:
+    """Where a host's name has led, before anything is asked there. Raises SourceInvalid.
+
+    A name elsewhere may be made to lead here, where a server may trust whoever reaches it, or to
+    the metadata of this machine.
+    """
+    if is_loopback(address) and not is_loopback(host):
+        raise SourceInvalid(f"leads to this host itself, though {host} is not its name")
+    if is_link_local(address):
+        raise SourceInvalid(f"leads to {address}, {LINK_LOCAL}")
+
+
 def same_place(first: str, second: str) -> bool:
     """Whether two URLs are of one server: what proves who asks is told to that one alone."""
     one, other = urlsplit(first), urlsplit(second)
@@ -84,17 +115,36 @@ def shown_url(url: str) -> str:
 
 def is_loopback(host: str) -> bool:
     """Whether a host's name, or address, leads to this host by its form alone."""
-    name = host.lower().rstrip(".")
-    if name == "localhost":
+    if host.lower().rstrip(".") == "localhost":
         return True
+    address = _address(host)
+    return address is not None and (address.is_loopback or address.is_unspecified)
+
+
+def is_link_local(host: str) -> bool:
+    """Whether a host's name, or address, is one of its link, or of a cloud's metadata service.
+
+    By its form alone: what a name leads to is looked at again once it is connected.
+    """
+    if host.lower().rstrip(".") in _METADATA_NAMES:
+        return True
+    address = _address(host)
+    return address is not None and (address.is_link_local or address in _METADATA)
+
+
+def _address(host: str) -> _Address | None:
+    """The address that a host is written as; of IPv4 also where IPv6 wraps it. None: a name."""
     try:
-        address = ipaddress.ip_address(name)
+        address = ipaddress.ip_address(host.rstrip("."))
     except ValueError:
-        return False
+        return None
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
     # 127.0.0.1 may be written as an address of IPv6, which is no loopback of that.
-    inner = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    address = inner or address
-    return address.is_loopback or address.is_unspecified
+    inner = address.ipv4_mapped or address.sixtofour
+    if inner is None and address in _NAT64:
+        inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return inner or address
 
 
 def check_sha256(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -9,14 +10,14 @@ from gpud.clock import Clock
 from gpud.events import Event
 from gpud.models.catalogue import Catalogue
 from gpud.models.model import Model
-from gpud.models.sources import checksums, fetching, registered
+from gpud.models.sources import checksums, fetching, registered, remains
 from gpud.models.sources.checksums import Checksums
 from gpud.models.sources.entry import Places
 from gpud.models.sources.fetching import Fetching
 from gpud.models.sources.jobs import Jobs
 from gpud.models.sources.registered import Commit, Registry
 from gpud.models.sources.transfer.download import Terms
-from gpud.store import Row
+from gpud.store import Committed, Row
 
 # A disk and a network are shared anyway: more at once would only make each one later.
 DOWNLOADS_AT_ONCE = 4
@@ -55,7 +56,7 @@ class Supplies:
         """What an earlier life of the daemon knew; `read_rows` has the records of a kind."""
         self.registry.restore(read_rows(registered.ROW_KIND))
         self._checksums.restore(read_rows(checksums.ROW_KIND))
-        self.fetching.restore(read_rows(fetching.ROW_KIND))
+        self.fetching.restore(read_rows(fetching.ROW_KIND), read_rows(remains.BEGUN_ROW))
 
     async def sweep(self) -> None:
         """Remove what an earlier life of the daemon was to, and did not come to."""
@@ -68,7 +69,8 @@ class Supplies:
             event = Event(wall=wall, type=type_, subject=model.name, reason=reason)
             _ = self._keeping.commit((event,), (), lambda: None)
 
-    def _keep(self, rows: tuple[Row, ...]) -> None:
+    def _keep(self, rows: tuple[Row, ...]) -> asyncio.Future[Committed] | None:
         """Sums only save time: a full disk keeps its room for releases."""
-        if self._keeping.is_writable():
-            _ = self._keeping.commit((), rows, lambda: None)
+        if not self._keeping.is_writable():
+            return None
+        return self._keeping.commit((), rows, lambda: None)

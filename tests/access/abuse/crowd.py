@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 60.0
 
 
 class Crowd:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from gpud.engines.command.program import Looks, ProgramRefused, check_program
+from gpud.threads import ThreadRefused
+from tests.fakes.threads import none_left
 
 
 @pytest.fixture
@@ -97,3 +99,10 @@ async def test_a_disk_that_hangs_holds_nobody_up_and_takes_one_thread(program: P
     with pytest.raises(ProgramRefused, match="not a regular file"):
         await looks.check(str(program.parent))
     assert len(threads) == 2
+
+
+async def test_where_no_thread_starts_the_next_look_is_made(program: Path) -> None:
+    looks = Looks()
+    with none_left(), pytest.raises(ThreadRefused):
+        await looks.check(str(program))
+    await looks.check(str(program))

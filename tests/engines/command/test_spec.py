@@ -16,6 +16,7 @@ from gpud.engines.command.spec import (
     may_be_set,
     own_environment,
     own_names,
+    shown_argv,
 )
 from gpud.engines.engine import ENVIRONMENT_NAMES, StartRequest
 from gpud.errors import OptionInvalid
@@ -108,6 +109,22 @@ def test_a_refusal_names_the_key(changes: dict[str, object], field: str, told: s
         check_spec(replace(GOOD, **changes))  # type: ignore[arg-type]
     assert refused.value.field == field
     assert told in refused.value.problem
+
+
+@pytest.mark.parametrize(
+    ("argv", "shown"),
+    [
+        (("/x", "--api-key", "s3cret", "--port", "1"), "/x --api-key … --port 1"),
+        (("/x", "--hf-token=s3cret", "-v"), "/x --hf-token=… -v"),
+        (("/x", "--PASSWORD", "--token", "y"), "/x --PASSWORD … y"),
+        (("/x", "--max-tokens", "8", "--key-file", "/k"), "/x --max-tokens 8 --key-file /k"),
+        (("/x", "token", "y", "--token"), "/x token y --token"),
+    ],
+)
+def test_what_stands_behind_a_flag_for_a_secret_is_not_shown(
+    argv: tuple[str, ...], shown: str
+) -> None:
+    assert " ".join(shown_argv(argv)) == shown
 
 
 def test_the_port_may_come_by_the_environment() -> None:

@@ -75,21 +75,6 @@ def test_it_is_known_at_the_worker_s_own_words() -> None:
     assert not output.hopeless(text[:first])
 
 
-def test_a_start_gets_further_line_by_line() -> None:
-    text = lines("start")
-    told = [output.load_fraction(text[: end + 1]) for end in range(len(text))]
-    known = [fraction for fraction in told if fraction is not None]
-    assert told[0] is None
-    assert known == sorted(known)
-    assert known[-1] == 1.0
-    assert len(set(known)) >= 7
-
-
-def test_shards_count_between_the_start_of_the_weights_and_their_end() -> None:
-    line = "Loading safetensors checkpoint shards:  50% Completed | 2/4 [00:01<00:01,  1.9it/s]"
-    assert output.load_fraction((line,)) == pytest.approx(0.65)
-
-
 def test_bytes_of_a_card_are_weights_cache_and_graphs() -> None:
     text = (
         "(APIServer pid=1) INFO non-default args: {'kv_cache_memory_bytes': 1073741824}",

@@ -64,7 +64,7 @@ def as_nobody(what: str, main: Path) -> str:
         [sys.executable, "-c", AS_NOBODY, what, str(main)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=True,
     )
     return ended.stdout.strip()

@@ -19,6 +19,7 @@ from tests.fakes.daemon import FakeDaemon, Refusal
 from tests.gpuctl import samples
 from tests.gpuctl.access.auth_socket import AuthSocket
 from tests.gpuctl.conftest import Gpuctl
+from tests.gpuctl.test_terminal import WAIT_SECONDS
 
 UNKNOWN = Refusal(
     code=grpc.StatusCode.UNAUTHENTICATED,
@@ -130,9 +131,9 @@ def test_a_stream_can_be_cancelled_by_another_thread(client: Client, daemon: Fak
 
     thread = threading.Thread(target=read)
     thread.start()
-    assert daemon.hanging.wait(20)
+    assert daemon.hanging.wait(WAIT_SECONDS)
     stream.cancel()
-    thread.join(20)
+    thread.join(WAIT_SECONDS)
     assert failed[0].code is grpc.StatusCode.CANCELLED
 
 
@@ -232,6 +233,23 @@ def test_a_refused_one_is_replaced_once_for_all_who_brought_it() -> None:
     assert bearer.renewed("t1")
     assert bearer.renewed("t1")
     assert (bearer.token(), source.count) == ("t2", 2)
+
+
+def test_one_of_a_minter_that_is_gone_is_replaced_unasked() -> None:
+    source, minter = Source(seconds=300), [(1, 1)]
+    bearer = Bearer(lambda: source.gives(), lambda: 1000.0, lambda: minter[0] if minter else None)
+    assert bearer.token() == "t1"
+    minter.clear()  # gpud restarts: there is nobody to ask
+    assert bearer.token() == "t1"
+    minter.append((1, 2))
+    assert (bearer.token(), bearer.token()) == ("t2", "t2")
+    # Who does not answer is asked once, not at each call.
+    minter[0], source.gives = (1, 3), source.trouble
+    assert bearer.token() == "t2"
+    source.gives = source.next
+    assert bearer.token() == "t2"
+    assert bearer.renewed("t2")
+    assert bearer.token() == "t3"
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from google.protobuf.duration_pb2 import Duration
 
 from gpud.v1 import node_pb2 as n
 from gpud.v1 import reservations_pb2 as r
@@ -19,10 +18,10 @@ def kept(state: int = r.RESERVATION_STATE_GRANTED, **more: object) -> r.KeepAliv
     return r.KeepAliveResponse(name=NAME, generation=1, state=state, **more)
 
 
-def granted(**changes: object) -> r.Reservation:
-    """Renewed at each 100 ms."""
+def granted(ttl_seconds: float = 60.0, **changes: object) -> r.Reservation:
+    """Renewed at each third of its ttl; an answer that takes longer is told as a fault."""
     made = samples.reservation(**changes)
-    made.ttl.CopyFrom(Duration(nanos=300_000_000))
+    made.ttl.FromNanoseconds(int(ttl_seconds * 1e9))
     return made
 
 

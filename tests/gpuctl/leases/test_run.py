@@ -152,11 +152,15 @@ def test_over_tcp_its_pid_says_nothing_so_its_environment_alone_does(
         assert "AttachProcess" not in far.requests
 
 
-def test_inside_a_reservation_that_stays(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
-    ended = gpuctl("run", "--reservation", "r-4m2k", *shell('test "$GPUD_RESERVATION" = r-4m2k'))
-    assert ended.code == 0
+def test_inside_a_reservation_that_stays(daemon: FakeDaemon, tmp_path: Path) -> None:
+    os.mkfifo(kept := tmp_path / "kept")
+    script = f'test "$GPUD_RESERVATION" = r-4m2k && read -r _ <{kept}'
+    with gpuctl_process(daemon, "run", "--reservation", "r-4m2k", *shell(script)) as process:
+        assert daemon.asked("KeepAlive")[0].name == NAME
+        kept.write_text("it is\n")  # only now does the command end
+        process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == 0
     assert daemon.requests["AttachProcess"][0].name == NAME
-    assert daemon.asked("KeepAlive")[0].name == NAME
     assert "Reserve" not in daemon.requests
     assert "Release" not in daemon.requests
 

@@ -18,6 +18,7 @@ from tests.gpuctl.test_terminal import WAIT_SECONDS
 
 
 def test_the_lease_is_kept_alive_over_a_restart_of_the_daemon(daemon: FakeDaemon) -> None:
+    daemon.answers["Reserve"] = r.ReserveResponse(reservation=granted(ttl_seconds=3.0))
     with gpuctl_process(daemon, "run", "--vram", "4GiB", *LISTEN) as process:
         line_with(process.stdout, "up")
         daemon.asked("KeepAlive", 3)
@@ -36,8 +37,9 @@ def test_the_lease_is_kept_alive_over_a_restart_of_the_daemon(daemon: FakeDaemon
 
 
 def test_a_daemon_that_does_not_answer_is_asked_again(daemon: FakeDaemon) -> None:
+    daemon.answers["Reserve"] = r.ReserveResponse(reservation=granted(ttl_seconds=0.3))
     silent = threading.Event()
-    first = iter([[lambda: silent.wait(20)]])
+    first = iter([[lambda: silent.wait(WAIT_SECONDS)]])
     daemon.answers["KeepAlive"] = lambda _: next(first, kept())
     with gpuctl_process(daemon, "run", "--vram", "4GiB", *LISTEN) as process:
         line_with(process.stderr, "connecting again")
@@ -76,11 +78,11 @@ def test_a_lease_that_is_lost_ends_the_command(told_by: str, daemon: FakeDaemon)
     daemon.answers["GetReservation"] = r.GetReservationResponse(reservation=gone)
     if told_by == "KeepAlive":
         daemon.answers["KeepAlive"] = [
-            lambda: lost.wait(20), kept(state=r.RESERVATION_STATE_REVOKED)
+            lambda: lost.wait(WAIT_SECONDS), kept(state=r.RESERVATION_STATE_REVOKED)
         ]  # fmt: skip
     else:
         daemon.answers["WatchReservation"] = [
-            seen(granted()), lambda: lost.wait(20), seen(gone)
+            seen(granted()), lambda: lost.wait(WAIT_SECONDS), seen(gone)
         ]  # fmt: skip
     with gpuctl_process(daemon, "run", "--vram", "4GiB", *LISTEN) as process:
         line_with(process.stdout, "up")
@@ -97,7 +99,11 @@ def test_a_script_that_ends_leaves_nothing_behind_that_would_keep_the_bytes(
 ) -> None:
     gone = granted(state=r.RESERVATION_STATE_REVOKED)
     lost = threading.Event()
-    daemon.answers["WatchReservation"] = [seen(granted()), lambda: lost.wait(20), seen(gone)]
+    daemon.answers["WatchReservation"] = [
+        seen(granted()),
+        lambda: lost.wait(WAIT_SECONDS),
+        seen(gone),
+    ]
     daemon.answers["KeepAlive"] = [FakeDaemon.HANG]
     # The shell dies of SIGTERM at once; what it started tells of it first, in its own session.
     worker = "trap 'echo worker ended; exit' TERM; echo up; while :; do read -r _ <&3; done"
@@ -115,7 +121,7 @@ def test_a_script_that_ends_leaves_nothing_behind_that_would_keep_the_bytes(
 def test_a_lease_that_gpud_forgot_is_lost(daemon: FakeDaemon) -> None:
     up = threading.Event()
     missing = Refusal(code=grpc.StatusCode.NOT_FOUND, message="cannot find it", reason="X")
-    daemon.answers["KeepAlive"] = [lambda: up.wait(20), missing]
+    daemon.answers["KeepAlive"] = [lambda: up.wait(WAIT_SECONDS), missing]
     with gpuctl_process(daemon, "run", "--vram", "4GiB", *LISTEN) as process:
         line_with(process.stdout, "up")
         up.set()
@@ -146,16 +152,13 @@ def notice(seconds: float) -> r.PreemptionNotice:
 
 def test_a_notice_is_told_and_acted_on_before_the_bytes_are_gone(daemon: FakeDaemon) -> None:
     up = threading.Event()
+    told_then = seen(granted())
 
     def announce() -> None:
-        up.wait(20)
+        up.wait(WAIT_SECONDS)
+        told_then.reservation.preemption_notice.CopyFrom(notice(3.0))
 
-    daemon.answers["WatchReservation"] = [
-        seen(granted()),
-        announce,
-        seen(granted(preemption_notice=notice(1.0))),
-        FakeDaemon.HANG,
-    ]
+    daemon.answers["WatchReservation"] = [seen(granted()), announce, told_then, FakeDaemon.HANG]
     daemon.answers["KeepAlive"] = [FakeDaemon.HANG]
     with gpuctl_process(daemon, "run", "--vram", "4GiB", *LISTEN) as process:
         line_with(process.stdout, "up")
@@ -182,7 +185,7 @@ def test_a_stderr_that_nobody_reads_ends_nothing(daemon: FakeDaemon) -> None:
 
 def test_a_notice_that_is_withdrawn(daemon: FakeDaemon) -> None:
     daemon.answers["WatchReservation"] = [
-        seen(granted(preemption_notice=notice(60))), seen(granted()), FakeDaemon.HANG
+        seen(granted(preemption_notice=notice(600))), seen(granted()), FakeDaemon.HANG
     ]  # fmt: skip
     daemon.answers["KeepAlive"] = [FakeDaemon.HANG]
     with gpuctl_process(daemon, "run", "--vram", "4GiB", *LISTEN) as process:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -15,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from gpuctl.access.context import Context
 from gpuctl.client import Client
 from gpuctl.failures import Failure
+from gpuctl.leases import waiting
 from gpuctl.leases.signals import Caught
 from gpuctl.leases.streams import Inbox
 from gpuctl.leases.telling import Telling
@@ -25,7 +25,7 @@ from tests.gpuctl import samples
 from tests.gpuctl.conftest import Gpuctl
 from tests.gpuctl.leases.conftest import NAME, granted, seen
 from tests.gpuctl.leases.processes import gpuctl_process, line_with, signalled
-from tests.gpuctl.test_terminal import on_a_terminal
+from tests.gpuctl.test_terminal import WAIT_SECONDS, on_a_terminal
 
 WAIT = "reserve --vram 4GiB --wait 20s"
 
@@ -113,7 +113,7 @@ def test_a_daemon_that_stays_away_leaves_it_queued(
     daemon.answers["WatchReservation"] = Refusal(
         code=grpc.StatusCode.UNAVAILABLE, message="Socket closed"
     )
-    client = Client(Context(address=daemon.address), 10)
+    client = Client(Context(address=daemon.address), WAIT_SECONDS)
     telling = Telling(now=lambda: float(samples.NOW))
     request = r.ReserveRequest(bytes=samples.GIB, max_wait=Duration(seconds=20))
     asking = Asking(client, request, Inbox(), telling, reconnect_seconds=0.2)
@@ -137,20 +137,6 @@ def test_a_signal_leaves_the_queue(number: signal.Signals, daemon: FakeDaemon) -
     assert [request.name for request in daemon.requests["Release"]] == [NAME]
 
 
-def test_a_signal_before_the_answer_releases_what_it_brings(daemon: FakeDaemon) -> None:
-    sent = threading.Event()
-    daemon.answers["Reserve"] = [
-        lambda: sent.wait(20), r.ReserveResponse(reservation=samples.queued(2))
-    ]  # fmt: skip
-    with gpuctl_process(daemon, *WAIT.split()) as process:
-        daemon.asked("Reserve")
-        process.send_signal(signal.SIGINT)
-        sent.set()
-        process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert daemon.requests["Release"][0].name == NAME
-
-
 FOR_A_COMMAND = [signal.SIGWINCH, signal.SIGUSR1, signal.SIGUSR2]
 
 
@@ -160,7 +146,7 @@ def came(number: signal.Signals) -> Caught:
 
 @pytest.fixture
 def client(daemon: FakeDaemon) -> Iterator[Client]:
-    with closing(Client(Context(address=daemon.address), 10)) as made:
+    with closing(Client(Context(address=daemon.address), WAIT_SECONDS)) as made:
         yield made
 
 
@@ -181,6 +167,21 @@ def test_a_terminal_that_is_resized_ends_no_wait(
     got = asking(client, inbox).obtain()
     assert got.state == r.RESERVATION_STATE_GRANTED
     assert "Release" not in daemon.requests
+
+
+def test_a_signal_before_the_answer_releases_what_it_brings(
+    client: Client, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "_LAST_ANSWER_SECONDS", WAIT_SECONDS)
+    inbox = Inbox()
+    daemon.answers["Reserve"] = [
+        lambda: inbox.put(came(signal.SIGINT)), r.ReserveResponse(reservation=granted())
+    ]  # fmt: skip
+    with pytest.raises(Failure, match=f"{NAME} is released") as raised:
+        asking(client, inbox).obtain()
+    assert raised.value.exit_code == 128 + signal.SIGINT
+    assert [request.name for request in daemon.requests["Release"]] == [NAME]
+    assert "WatchReservation" not in daemon.requests
 
 
 def test_sigquit_ends_a_wait_where_it_is_caught(client: Client, daemon: FakeDaemon) -> None:

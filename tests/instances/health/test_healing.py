@@ -129,7 +129,8 @@ def test_what_goes_on_not_being_its_doing_is_tried_seldomer_until_it_serves() ->
 
 
 def test_a_loop_over_whatever_time_is_told_as_such() -> None:
-    facts = {"instance": "instances/a", "phase": "LOAD", "output_tail": (), "cause": "it fell"}
+    cause = "cannot keep instances/a: it fell"
+    facts = {"instance": "instances/a", "phase": "LOAD", "output_tail": (), "cause": cause}
     told = RestartLoop(failures=10, window_seconds=None, **facts)  # type: ignore[arg-type]
     assert "its engine failed 10 times in a row, the last time: it fell" in told.summary
 

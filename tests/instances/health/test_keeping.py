@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -13,13 +15,14 @@ import pytest
 
 from gpud.clock import Moment
 from gpud.engines.engine import Pulse
-from gpud.errors import InstanceNotFound, StoreReadOnly, WrongState
+from gpud.errors import EngineExited, InstanceNotFound, StoreReadOnly, WrongState
 from gpud.instances.health.healing import Fault, Healing, failed
 from gpud.instances.health.healing import serving as up
 from gpud.instances.health.oom import Kernel
 from gpud.instances.health.vital import Verdict
 from gpud.instances.instance import Instance, InstanceState, LoadPhase
 from gpud.instances.life import StopOrder
+from gpud.instances.load import Load
 from gpud.instances.terms import LoadTerms
 from gpud.ledger.change import Change
 from gpud.models.catalogue import Catalogue
@@ -58,7 +61,13 @@ async def rounds(place: Town) -> None:
         for _ in range(20):
             await asyncio.sleep(0)
         await place.promises.settled()
-        await asyncio.to_thread(int)
+        await asyncio.to_thread(threads_done)
+
+
+def threads_done() -> None:
+    """Whoever looked at files has told what was found."""
+    while any(each.name.startswith("inspect ") for each in threading.enumerate()):
+        os.sched_yield()
 
 
 async def after(place: Town, seconds: float) -> None:
@@ -513,6 +522,40 @@ async def test_a_reset_that_fails_may_be_repeated(place: Town) -> None:
     place.engine.missing = False
     await place.roster.reset(failed.name, "anna", call())
     await place.until(failed.name, READY)
+
+
+async def test_who_follows_a_reset_that_could_not_be_recorded_is_not_left_waiting(
+    place: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = await given_up(place)
+    done: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
+    monkeypatch.setattr(place.promises, "commit", lambda *_: done)
+    asking = asyncio.ensure_future(place.roster.reset(failed.name, "anna", call()))
+    await asyncio.sleep(0)
+    follow = place.roster.follow(failed.name, from_start=True)
+    following = asyncio.ensure_future(anext(aiter(follow), None))
+    await asyncio.sleep(0)
+    done.set_exception(StoreReadOnly(cause="as told"))
+    with pytest.raises(StoreReadOnly):
+        await asking
+    assert await asyncio.wait_for(following, PATIENCE_SECONDS) is None
+    assert now(place, failed).state is FAILED
+
+
+async def test_an_adopted_engine_that_ends_before_its_turn_is_not_waited_with(
+    place: Town,
+) -> None:
+    made = await serving(place)
+    life = place.roster._lives[made.id]
+    tree = await place.launcher.spawn(place.launcher.trees[-1].spec)
+    await tree.go()
+    async with place.house.turns.take(made.devices, "another", lambda *_: None):
+        going_on = asyncio.ensure_future(Load(life, ON_CARD).go_on(tree))
+        await rounds(place)
+        assert not going_on.done()
+        tree.end(3)
+        with pytest.raises(EngineExited, match="exited with code 3"):
+            await asyncio.wait_for(going_on, PATIENCE_SECONDS)
 
 
 async def test_a_load_that_failed_is_loaded_and_not_reset(place: Town) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
+import os
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -17,15 +19,20 @@ from gpud.engines.engine import EngineProgram
 from gpud.errors import ModelFileInvalid
 from gpud.instances.health.healing import GivenUp
 from gpud.instances.instance import Instance, InstanceState
+from gpud.instances.roster import LoadRequest
+from gpud.instances.tree.launcher import LaunchFailed, LaunchSpec
 from gpud.models.catalogue import Catalogue
 from gpud.models.footprint import DeviceTraits
 from gpud.models.learned import EngineBuild, process_key
+from gpud.models.model import EngineKind, ModelOptions
 from gpud.models.sources.checksums import Checksums
 from gpud.models.sources.fetching import Fetching
 from gpud.models.sources.jobs import Jobs
 from gpud.promises.requests import Call
 from gpud.units import GIB
 from tests.fakes.cards import sample
+from tests.fakes.launcher import FakeTree
+from tests.fakes.threads import none_left
 from tests.instances.health.test_keeping import (
     BACKOFF,
     CARD,
@@ -65,6 +72,15 @@ def changed(model: Path) -> None:
     beside = model.with_name("beside.tmp")
     beside.write_bytes(content)
     beside.rename(model)
+
+
+def rewritten(model: Path, content: bytes) -> None:
+    """In place, and as old as it was: only its content, and its inode's time, are others."""
+    before = model.stat()
+    with model.open("r+b") as file:
+        file.write(content)
+    os.utime(model, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (model.stat().st_ino, model.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 def summed(place: Town, model: Path, directory: Path) -> None:
@@ -154,7 +170,111 @@ async def test_a_file_without_its_promised_sum_is_never_served(
     assert (failed.restarts, len(place.launcher.trees)) == (1, 2)
 
 
+async def test_a_file_rewritten_in_place_is_given_up_though_it_looks_the_same(
+    place: Town, own_model: Path, tmp_path: Path
+) -> None:
+    summed(place, own_model, tmp_path)
+    made = await serving(place)
+    whole = await asyncio.to_thread(own_model.read_bytes)
+    rewritten(own_model, whole[:-1] + bytes([whole[-1] ^ 0xFF]))
+    await fallen(place, made)
+    failed = await gave_up(place, made)
+    assert failed.failure is not None
+    assert failed.failure.reason == "MODEL_FILE_INVALID"
+    assert "its checksum is" in failed.failure.message
+    assert failed.healing.given_up is GivenUp.FILE_REPLACED
+    assert (failed.restarts, len(place.launcher.trees)) == (0, 1)
+    # What is mended, a reset loads.
+    rewritten(own_model, whole)
+    await place.roster.reset(made.name, "anna", Call(method="ResetInstance"))
+    await place.until(made.name, READY)
+
+
+async def test_a_file_that_is_no_model_any_more_is_not_tried_for_ever(
+    place: Town, own_model: Path
+) -> None:
+    made = await serving(place)
+    await asyncio.to_thread(own_model.write_bytes, b"x" * 1000)
+    await fallen(place, made)
+    failed = await gave_up(place, made)
+    assert failed.failure is not None
+    assert failed.healing.given_up is GivenUp.RESTART_LOOP
+    assert "is not a GGUF file" in failed.failure.message
+    assert (failed.restarts, len(place.launcher.trees)) == (0, 1)
+
+
+# The catalogue.
+
+
+async def test_an_entry_that_is_taken_away_is_kept_by_what_serves(place: Town) -> None:
+    made = await serving(place)
+    place.house.catalogue.configure({}, place.house.catalogue.roots)
+    await fallen(place, made)
+    await becomes(place, made, lambda i: i.state is READY and i.restarts == 1)
+
+
+async def test_without_an_entry_nothing_is_tried_and_no_failure_of_the_engine_is_told(
+    tmp_path: Path, own_model: Path
+) -> None:
+    async with town(tmp_path, own_model, (CARD,)) as before:
+        tiny = before.house.catalogue.get("tiny")
+        other = {"other": replace(tiny, id="other")}
+        before.house.catalogue.configure(other, before.house.catalogue.roots)
+        asked = LoadRequest(model="other", options=ModelOptions(), terms=ON_CARD, owner="anna")
+        id_ = await before.roster.load(asked, Call(method="LoadModel"))
+        made = await before.until(id_, READY)
+    # Another life of the daemon, whose configuration has no such model, finds its engine gone.
+    async with town(tmp_path, own_model, (CARD,)) as place:
+        failed = await becomes(place, made, lambda i: i.state is FAILED)
+        assert failed.failure is not None
+        assert failed.failure.reason == "MODEL_GONE"
+        assert "models/other is not in the catalogue any more" in failed.failure.message
+        assert "the engine ended while the daemon was away" in failed.failure.message
+        assert failed.healing.given_up is GivenUp.MODEL_GONE
+        assert len(failed.healing.failures) == 1
+        assert place.launcher.trees == []
+        place.house.catalogue.configure(other, place.house.catalogue.roots)
+        await place.roster.reset(made.name, "anna", Call(method="ResetInstance"))
+        again = await place.until(made.name, READY)
+        assert again.healing.given_up is None
+
+
+async def test_an_entry_for_another_engine_is_none_for_this_one(
+    tmp_path: Path, own_model: Path
+) -> None:
+    async with town(tmp_path, own_model, (CARD,)) as before:
+        made = await serving(before)
+    async with town(tmp_path, own_model, (CARD,), entry_engine=EngineKind.COMMAND) as place:
+        failed = await becomes(place, made, lambda i: i.state is FAILED)
+        assert failed.failure is not None
+        assert failed.failure.reason == "MODEL_GONE"
+        assert "is an entry for command now, not for llama_cpp any more" in failed.failure.message
+        assert failed.healing.given_up is GivenUp.MODEL_GONE
+        assert place.launcher.trees == []
+        # Nor does a reset make a mixture of both.
+        await place.roster.reset(made.name, "anna", Call(method="ResetInstance"))
+        again = await place.until(made.name, FAILED)
+        assert again.failure is not None
+        assert "`gpuctl load tiny` loads what it says now" in again.failure.message
+
+
 # What is not the engine's doing.
+
+
+async def test_a_host_that_lets_no_process_start_does_not_count(place: Town) -> None:
+    made = await serving(place)
+    spawn = place.launcher.spawn
+
+    async def refused(spec: LaunchSpec) -> FakeTree:
+        raise LaunchFailed.by(spec.instance, OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)))
+
+    place.launcher.spawn = refused  # type: ignore[method-assign]
+    await fallen(place, made)
+    down = await becomes(place, made, lambda i: i.healing.put_offs == 3)
+    assert down.healing.in_a_row == 1
+    assert "the host has no more of something: [Errno 11]" in down.healing.cause
+    place.launcher.spawn = spawn  # type: ignore[method-assign]
+    await becomes(place, made, lambda i: i.state is READY)
 
 
 async def test_a_device_that_is_too_hot_is_waited_for(place: Town) -> None:
@@ -246,8 +366,13 @@ async def test_a_file_that_cannot_be_read_now_is_waited_for(place: Town, own_mod
     await becomes(place, made, lambda i: i.state is READY)
 
 
-async def test_a_read_of_the_sum_that_hangs_is_waited_for(place: Town) -> None:
+@pytest.mark.parametrize("is_other", [False, True])
+async def test_a_read_of_the_sum_that_hangs_is_waited_for(
+    place: Town, own_model: Path, *, is_other: bool
+) -> None:
     made = await serving(place)
+    if is_other:
+        changed(own_model)
 
     async def hangs(*_: object) -> None:
         raise ModelFileInvalid(model="tiny", path="tiny.gguf", problem="its disk hangs")
@@ -304,3 +429,18 @@ async def test_what_a_start_warned_of_is_not_why_it_ended(place: Town) -> None:
     down = await fallen(place, made, 1)
     assert down.healing.ooms == 1
     assert "CUDA error: out of memory" in down.exit_meaning
+
+
+async def test_a_host_that_lets_no_thread_start_says_nothing_against_an_engine(
+    tmp_path: Path, own_model: Path
+) -> None:
+    async with town(tmp_path, own_model, (CARD,)) as place:
+        made = await serving(place)
+        with none_left("inspect "):
+            await fallen(place, made)
+            down = await becomes(place, made, lambda i: i.healing.put_offs == 3)
+        assert down.state is BACKOFF
+        assert "start no thread" in down.healing.cause
+        assert len(down.healing.failures) == 1  # the fall itself
+        up = await becomes(place, made, lambda i: i.state is READY)
+        assert up.restarts == 1

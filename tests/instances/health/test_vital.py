@@ -136,6 +136,18 @@ def test_a_sleeping_one_is_left_alone() -> None:
     assert not vital.wants_probe(seen, LIMITS, START + 495.0)
 
 
+@pytest.mark.parametrize(
+    ("wakes", "why"),
+    [
+        (True, "it has let its weights go until somebody asks"),
+        (False, "it has let its weights go until `gpuctl wake` wakes it"),
+    ],
+)
+def test_a_sleeping_one_says_what_wakes_it(wakes: bool, why: str) -> None:
+    seen = after((5.0, replace(IDLE, sleeping=True, wakes_when_asked=wakes)))
+    assert vital.judge(seen, LIMITS, START + 5.0) == (Verdict.SLEEPING, why)
+
+
 def test_its_speed_is_of_when_it_last_gave_any() -> None:
     seen = after((5.0, told(1, 60.0, tokens=100.0)), (10.0, told(1, 70.0, tokens=160.0)))
     assert seen.tokens_per_second == pytest.approx(12.0)

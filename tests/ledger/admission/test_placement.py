@@ -95,7 +95,7 @@ def test_kinds_choose_and_the_host_is_never_meant_by_saying_nothing() -> None:
     ):
         desk.reserve(id_, 8, device_kind=kind)
         assert desk.places(id_) == [chosen]
-    with pytest.raises(VramInsufficient, match="no device") as refusal:
+    with pytest.raises(VramInsufficient, match="no device of the kind mig here") as refusal:
         desk.reserve("m", 8, device_kind=DeviceKind.MIG)
     assert refusal.value.never_fits
     with pytest.raises(VramInsufficient):
@@ -103,6 +103,40 @@ def test_kinds_choose_and_the_host_is_never_meant_by_saying_nothing() -> None:
     # Named devices count alone; the kind beside them says nothing more.
     desk.reserve("named", 8, devices=("U-host",), device_kind=DeviceKind.GPU)
     assert desk.places("named") == ["host"]
+
+
+@pytest.mark.parametrize(
+    ("shown", "asked", "why"),
+    [
+        ((HOST,), {}, "there is no card here; to run it in RAM: --device host"),
+        (
+            (),
+            {},
+            "there is no card here, and the host's RAM is no device here (devices.host is off); "
+            "turn it on to run in RAM",
+        ),
+        (
+            (HOST,),
+            {"device_kind": DeviceKind.MIG},
+            "there is no device of the kind mig here; `gpuctl devices` shows what there is",
+        ),
+        (
+            (sample(0),),
+            {"device_kind": DeviceKind.HOST},
+            "the host's RAM is no device here (devices.host is off); "
+            "ask for a card, or turn it on to use RAM",
+        ),
+    ],
+)
+def test_where_there_is_nothing_to_choose_among_it_says_what_there_is(
+    shown: tuple[Sample, ...], asked: dict[str, Any], why: str
+) -> None:
+    desk = Desk(sample(0))
+    desk.show(*shown)
+    with pytest.raises(VramInsufficient) as refusal:
+        desk.reserve("m", 8, **asked)
+    assert str(refusal.value) == f"cannot promise 8 GiB: {why}"
+    assert (refusal.value.reason, refusal.value.never_fits) == ("VRAM_INSUFFICIENT", True)
 
 
 # Alternatives.

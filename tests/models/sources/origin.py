@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 MODIFIED = "Fri, 20 Nov 2026 10:00:00 GMT"
 
 # What is done with one request instead of serving the file.

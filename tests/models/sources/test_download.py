@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,8 @@ from gpud.models.sources.refusals import (
     DownloadRefused,
 )
 from gpud.models.sources.transfer.download import adopt, download
-from gpud.models.sources.transfer.part import open_part
+from gpud.models.sources.transfer.part import open_part, remove_part
+from gpud.models.sources.transfer.resuming import Kept
 from gpud.models.sources.transfer.room import Room
 from gpud.units import MIB
 from tests.models.sources.downloading import control, fetch, left, terms, wanted
@@ -226,6 +229,50 @@ def test_a_file_that_is_another_is_not_kept(origin: Origin, tmp_path: Path) -> N
     assert len(origin.requests) == 1
 
 
+def without_length(each: Exchange) -> None:
+    """Half of it, and an end that looks like any other."""
+    each.begin(200, ETag=each.origin.etag)
+    each.wfile.write(each.origin.content[:HALF])
+
+
+def chunked(each: Exchange) -> None:
+    """Something else, whose end is told."""
+    each.begin(200, Transfer_Encoding="chunked")
+    each.wfile.write(b"5\r\nother\r\n0\r\n\r\n")
+
+
+def test_a_body_without_a_length_that_was_cut_is_asked_for_once_more(
+    origin: Origin, tmp_path: Path
+) -> None:
+    origin.manners.append(without_length)
+    fetch(origin, tmp_path)
+    assert whole(tmp_path)
+    assert ranges(origin) == ["", ""]
+
+
+def test_one_that_comes_short_each_time_is_asked_for_twice(origin: Origin, tmp_path: Path) -> None:
+    origin.always = without_length
+    with pytest.raises(DigestMismatch):
+        fetch(origin, tmp_path)
+    assert len(origin.requests) == 2
+    assert left(tmp_path) == []
+
+
+def test_a_body_whose_end_is_told_is_not_asked_for_again(origin: Origin, tmp_path: Path) -> None:
+    origin.always = chunked
+    with pytest.raises(DigestMismatch):
+        fetch(origin, tmp_path)
+    assert len(origin.requests) == 1
+
+
+def test_what_ends_before_its_promised_size_goes_on(origin: Origin, tmp_path: Path) -> None:
+    origin.manners.append(without_length)
+    asked = wanted(origin, tmp_path, size_bytes=len(CONTENT))
+    download(asked, terms(), control(), lambda *_: None)
+    assert whole(tmp_path)
+    assert ranges(origin) == ["", f"bytes={HALF}-"]
+
+
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 410, 451, 206, 304])
 def test_a_refusal_is_not_asked_again(origin: Origin, tmp_path: Path, code: int) -> None:
     origin.always = status(code)
@@ -412,6 +459,46 @@ def test_two_daemons_do_not_write_one_part(origin: Origin, tmp_path: Path) -> No
 
 
 # The end of it from without.
+
+
+def test_one_that_was_finished_before_the_lock_came_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened under its first name, it has its own by the time that it is locked."""
+    place, lock = tmp_path / "tiny.gguf", fcntl.flock
+    with ExitStack() as first:
+        part = first.enter_context(open_part(place))
+        part.append(CONTENT)
+
+        def late(descriptor: int, operation: int) -> None:
+            monkeypatch.setattr(fcntl, "flock", lock)
+            part.finish()
+            first.close()
+            lock(descriptor, operation)
+
+        monkeypatch.setattr(fcntl, "flock", late)
+        with open_part(place) as second:
+            assert second.size_bytes == 0
+            second.begin(Kept())
+            assert place.read_bytes() == CONTENT
+    assert whole(tmp_path)
+
+
+def test_one_that_was_removed_before_the_lock_came_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, lock = tmp_path / "tiny.gguf", fcntl.flock
+
+    def late(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        remove_part(place)
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with open_part(place) as part:
+        part.append(CONTENT)
+        part.finish()
+    assert whole(tmp_path)
 
 
 def test_a_stop_ends_it_at_once_and_it_can_be_gone_on_with(origin: Origin, tmp_path: Path) -> None:

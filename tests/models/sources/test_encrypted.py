@@ -67,7 +67,7 @@ def test_it_is_not_led_to_what_is_not_encrypted(origin: Origin, tmp_path: Path) 
 def test_a_stall_and_a_stop_end_it_over_tls_too(origin: Origin, tmp_path: Path) -> None:
     origin.always = held(1000)
     with pytest.raises(DownloadFailed, match="less than 1024 bytes/s"):
-        fetch(origin, tmp_path / "x", stall_seconds=0.2, attempts=1)
+        fetch(origin, tmp_path / "x", stall_seconds=2.0, attempts=1)
     origin.holding.clear()
     made, ended = control(), threading.Event()
     found: list[BaseException] = []

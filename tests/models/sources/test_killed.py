@@ -58,7 +58,7 @@ def origin() -> Iterator[Origin]:
 def child(origin: Origin, folder: Path, number: int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", CHILD, origin.url, origin.sha256, str(folder), str(number)],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def in_small_disk(folder: Path, *command: str) -> subprocess.CompletedProcess[st
     mount = f'mount -t tmpfs -o size={DISK_BYTES} small "$0" && exec "$@"'
     return subprocess.run(
         [*own, "sh", "-c", mount, str(folder), *command],
-        capture_output=True, text=True, check=False, timeout=30,
+        capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
 
 

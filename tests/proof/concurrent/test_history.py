@@ -12,7 +12,7 @@ import pytest
 from tests.proof.concurrent.checker import check
 from tests.proof.concurrent.clients import CLIENTS, Clients
 from tests.proof.concurrent.history import Refused, Reserve, Seen
-from tests.proof.record import PROVING, asked, record
+from tests.proof.record import asked, record
 from tests.running import Gpud
 
 OPERATIONS = asked(2_000, CLIENTS * 20_000)
@@ -20,7 +20,7 @@ SEED = 5
 # Cards that no other test has: a process of theirs would count on ours, and blur the sums.
 CARDS = '[[devices.simulated]]\ncard = "rtx-3080"\ncount = 4\n'
 
-pytestmark = [pytest.mark.proof, pytest.mark.timeout(1200 if PROVING else 120)]
+pytestmark = [pytest.mark.proof, pytest.mark.timeout(1200)]
 
 
 async def test_concurrent_answers_agree_with_the_order_of_commits(

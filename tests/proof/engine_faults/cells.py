@@ -67,6 +67,7 @@ GIVEN_UP = Expected(
 WAITS = Expected(state="BACKOFF", bytes="engine", event="instance.ailing", code="OK")
 GIVEN_UP_OOM = Expected(state="FAILED OOM", bytes="nothing", event="instance.failed", code="OK")
 _MISSING = _failed("ENGINE_MISSING", "FAILED_PRECONDITION")
+_EXHAUSTED = _failed("HOST_EXHAUSTED", "RESOURCE_EXHAUSTED")
 
 _NO_ENGINE = NotApplicable("no engine runs yet")
 _BRIEF = NotApplicable("its start lasts a millisecond: as in the phase loading")
@@ -108,7 +109,7 @@ ROWS: dict[str, tuple[Cell, ...]] = {
         STOPPED, _NOT_ASKED,
     ),
     "cannot be started: fork refused": (
-        _NO_ENGINE, _MISSING, _STARTED, _STARTED, _STARTED, HEALED, _OVER, HEALED,
+        _NO_ENGINE, _EXHAUSTED, _STARTED, _STARTED, _STARTED, HEALED, _OVER, HEALED,
     ),
     "cannot be executed": (
         _NO_ENGINE, _MISSING, _STARTED, _STARTED, _STARTED, HEALED, _OVER, HEALED,

@@ -27,12 +27,13 @@ HELD = {
     reservations_pb2.RESERVATION_STATE_GRANTED,
     reservations_pb2.RESERVATION_STATE_RELEASING,
 }
-# Short spans, so that each verdict comes at once; the breaker after three.
+# Short spans, so that each verdict comes soon, and none on an engine that waits for a processor;
+# a fault in healing comes within one back-off. The breaker after three.
 SETTINGS = (
-    '[health]\nwatch = "50ms"\nhealth = "100ms"\nprobe = "60s"\nstuck = "500ms"\n'
-    'breaker_failures = 3\nbackoff_first = "300ms"\nbackoff_most = "300ms"\n'
+    '[health]\nwatch = "50ms"\nhealth = "100ms"\nprobe = "60s"\nstuck = "5s"\n'
+    'breaker_failures = 3\nbackoff_first = "1500ms"\nbackoff_most = "1500ms"\n'
 )
-STALL = "1s"
+STALL = "10s"
 # What is told of a start that could not begin: it says nothing against the engine.
 BAD_FILE = ("tiny.gguf", "is missing")
 REFUSALS = ("not executable", "temporarily unavailable")
@@ -96,7 +97,7 @@ class Stage:
         if cell.phase == "loading" and cell.fault not in {"exits", "says that memory is out"}:
             manners += ["--hold", str(self.held)]
         if cell.phase == "warming":
-            manners += ["--token-seconds", "0.3"]
+            manners += ["--answer-after", str(self.held)]
         if cell.fault == "ignores SIGTERM" or cell.phase == "stopping":
             manners += ["--ignore-term"]
         self._write_engine(manners, before=LEAVES if "descendant" in cell.fault else "")

@@ -27,7 +27,7 @@ def test_every_cell_is_there() -> None:
 
 
 @pytest.mark.proof
-@pytest.mark.timeout(900 if PROVING else 150)
+@pytest.mark.timeout(900)
 async def test_each_fault_in_each_phase(
     modelled: MakeGpud,  # noqa: F811
     tmp_path: Path,

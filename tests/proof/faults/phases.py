@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-from contextlib import suppress
 
 from gpud.v1 import instances_pb2, node_pb2
 from gpud.v1 import reservations_pb2 as pb
@@ -16,7 +13,7 @@ LEASE_BYTES = GIB
 BLOCKING_BYTES = 8 * GIB
 WAITING_BYTES = 6 * GIB
 ALLOCATED_BYTES = 96 * 1024**2
-VANISHED_SECONDS = 2.0  # what somebody holds who is never heard of again
+VANISHED_SECONDS = 6.0  # what somebody holds who is never heard of again
 
 
 class Phase:
@@ -24,6 +21,8 @@ class Phase:
 
     # The stub engine's.
     manners: tuple[str, ...] = ()
+    # Whether it answers nothing until it is let go.
+    keeps_answers = False
 
     async def bring(self, stage: Stage) -> None:
         """All but the last step, the daemon running."""
@@ -67,14 +66,10 @@ class Loading(Phase):
         stage.calls.append(call)
         async with asyncio.timeout(PATIENCE_SECONDS):
             async for told in call:
-                self.reached(told.instance)
                 if told.instance.state == self.state and told.instance.HasField("pid"):
                     break
         stage.names["engine"] = told.instance.name
         stage.sizes["engine"] = told.instance.footprint.total_bytes
-
-    def reached(self, instance: instances_pb2.Instance) -> None:
-        """The load has come so far."""
 
     async def check(self, stage: Stage) -> None:
         assert (await stage.instance()).state == self.state
@@ -84,23 +79,14 @@ class Loading(Phase):
 
 
 class Warming(Loading):
-    """A load whose engine was stopped between its first tokens."""
+    """A load whose engine keeps its first answer to itself."""
 
     state = instances_pb2.INSTANCE_STATE_WARMING
-    manners = ("--token-seconds", "0.2")
     is_held = False
-
-    def __init__(self) -> None:
-        self._pid = 0
-
-    def reached(self, instance: instances_pb2.Instance) -> None:
-        if instance.state == self.state:
-            self._pid = instance.pid
-            os.kill(self._pid, signal.SIGSTOP)
+    keeps_answers = True
 
     def let_go(self, stage: Stage) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGCONT)
+        stage.answers.touch()
 
 
 class Ready(Loading):
@@ -110,8 +96,9 @@ class Ready(Loading):
     is_held = False
 
     async def bring(self, stage: Stage) -> None:
-        await keep_lease(stage)
+        name = await lease(stage)
         await super().bring(stage)
+        await keep_alive(stage, name)
 
 
 class Stopping(Loading):
@@ -146,18 +133,22 @@ class Draining(Phase):
     """The node is being drained of a lease."""
 
     async def bring(self, stage: Stage) -> None:
-        await keep_lease(stage)
+        await keep_alive(stage, await lease(stage))
 
     async def enter(self, stage: Stage) -> None:
         await stage.api.node.DrainNode(node_pb2.DrainNodeRequest(reason="move", owner="anna"))
 
 
-async def keep_lease(stage: Stage) -> None:
-    """A lease, and a client that said once that it lives."""
+async def lease(stage: Stage) -> str:
+    """A lease that takes part; its name."""
+    return (await stage.reserve("lease", LEASE_BYTES)).name
+
+
+async def keep_alive(stage: Stage, name: str) -> None:
+    """A client that said once that it lives."""
     ttl = span(VANISHED_SECONDS if stage.vanishing else 600)
-    made = await stage.reserve("lease", LEASE_BYTES, ttl=ttl)
     call = stage.guest.reservations.KeepAlive()
-    await call.write(pb.KeepAliveRequest(name=made.name))
+    await call.write(pb.KeepAliveRequest(name=name, ttl=ttl))
     answer = await call.read()
     assert answer.state == pb.RESERVATION_STATE_GRANTED
     stage.calls.append(call)

@@ -35,7 +35,9 @@ def made(directory: Path, phase: Phase) -> Gpud:
     """A daemon with two cards that a scenario scripts, and a stub engine that has to be let go."""
     directory.mkdir()
     write_tiny(directory / "tiny.gguf")
-    held = ("--hold", str(directory / "hold"))
+    held = ["--hold", str(directory / "hold")]
+    if phase.keeps_answers:
+        held += ["--answer-after", str(directory / "answers")]
     stub = write_stub(directory, *held, "--allocate", str(ALLOCATED_BYTES), *phase.manners)
     return Gpud(
         directory=directory,

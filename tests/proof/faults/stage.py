@@ -24,8 +24,8 @@ from tests.proof.faults.world import World
 from tests.proof.witness import ticks
 from tests.running import Api, Gpud, calling, refusal_of
 
-PATIENCE_SECONDS = 25.0
-CALL_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
+CALL_SECONDS = 60.0
 
 
 @dataclass(kw_only=True)
@@ -60,6 +60,11 @@ class Stage:
     def hold(self) -> Path:
         """The stub engine loads until this file is there."""
         return self.gpud.directory / "hold"
+
+    @property
+    def answers(self) -> Path:
+        """In the phase warming it answers nothing until this file is there."""
+        return self.gpud.directory / "answers"
 
     async def start(self) -> None:
         """A life of the daemon, and connections to it."""

@@ -16,7 +16,7 @@ from gpud.benchmarking.benchmarks import Benchmarks
 from gpud.engines.api_key import ApiKey
 from gpud.engines.counting.counters import Counters
 from gpud.engines.engine import Pulse
-from gpud.engines.llama_cpp import LlamaCpp
+from gpud.engines.llama.engine import LlamaCpp
 from gpud.engines.probe import HttpProbe
 from gpud.instances.instance import Instance, InstanceState
 from gpud.instances.terms import LoadTerms

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from gpud import __version__
+from gpud import __version__, threads
 from gpud.models.sources.jobs import Control
 from gpud.models.sources.refusals import SourceInvalid
 from gpud.models.sources.rules import (
     MAX_REDIRECTS,
+    check_peer,
     check_redirect,
-    is_loopback,
     same_place,
 )
 
@@ -80,7 +80,7 @@ class _Watchdog:
         self.fired = False
 
     def __enter__(self) -> _Watchdog:
-        threading.Thread(target=self._watch, name="download watchdog", daemon=True).start()
+        threads.start(self._watch, "download watchdog", "watch a download")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -174,9 +174,7 @@ def _connect(connection: http.client.HTTPConnection, url: str) -> socket.socket:
     except (OSError, http.client.HTTPException, UnicodeError) as error:
         raise ConnectionBroken(f"{host} cannot be reached ({_words(error)})") from error
     connected: socket.socket = connection.sock
-    # A name elsewhere may be made to lead here, where a server may trust whoever reaches it.
-    if not is_loopback(host) and is_loopback(str(connected.getpeername()[0])):
-        raise SourceInvalid(f"leads to this host itself, though {host} is not its name")
+    check_peer(host, str(connected.getpeername()[0]))
     return connected
 
 

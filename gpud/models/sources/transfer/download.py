@@ -175,6 +175,7 @@ class _Download:
         self._url = shown_url(wanted.url)
         self._sums = _Sums(wanted)
         self._was_resumed = part.size_bytes > 0
+        self._may_be_cut = False  # its end was that of the connection, whoever ended that
 
     def run(self) -> Got:
         self._bring()
@@ -183,9 +184,10 @@ class _Download:
         except DigestMismatch:
             self._part.discard()
             self._sums.clear()
-            if not self._was_resumed:
+            if not self._was_resumed and not self._may_be_cut:
                 raise
-            # What lay here may have been at fault, as after a loss of power: once more, all of it.
+            # What lay here may have been at fault, as after a loss of power, or the connection,
+            # where nothing told how long it was to be: once more, all of it.
             self._was_resumed = False
             self._bring()
             self._verify_or_discard()
@@ -254,6 +256,8 @@ class _Download:
                 part.begin(kept_of(self._url, answer.headers, found.total_bytes))
                 self._sums.clear()
                 self._was_resumed = False
+                is_chunked = "transfer-encoding" in answer.headers
+                self._may_be_cut = found.total_bytes is None and not is_chunked
             case Way.APPEND:
                 self._was_resumed = True
                 self._check_total(found.total_bytes, part.size_bytes)
@@ -296,9 +300,10 @@ class _Download:
                 next_look += ROOM_EVERY_BYTES
                 terms.room.check(self._wanted.place, max(0, (total_bytes or 0) - part.size_bytes))
         self._control.check()
-        if total_bytes is not None and part.size_bytes < total_bytes:
+        whole = total_bytes if total_bytes is not None else self._wanted.size_bytes
+        if whole is not None and part.size_bytes < whole:
             raise ConnectionBroken(
-                f"the connection ended after {part.size_bytes} of {total_bytes} bytes"
+                f"the connection ended after {part.size_bytes} of {whole} bytes"
             )
 
     def _append(self, data: bytes) -> None:

@@ -101,13 +101,8 @@ def open_part(place: Path) -> Iterator[Part]:
     Raises OSError, and PartTaken.
     """
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(_part(place), flags, _MODE)
+    descriptor = _locked(_part(place))
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise PartTaken from error
         part = Part(place, descriptor)
         try:
             yield part
@@ -116,6 +111,35 @@ def open_part(place: Path) -> Iterator[Part]:
                 remove_part(place)  # nothing came
     finally:
         os.close(descriptor)
+
+
+def _locked(path: Path) -> int:
+    """A descriptor of what lies there, locked. Raises OSError, and PartTaken.
+
+    Between the opening and the lock another gpud may have finished what lay there, which has its
+    own name since, or removed it: a lock of that keeps nobody off, and it is not ours to write.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    while True:
+        descriptor = os.open(path, flags, _MODE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_there(path, os.fstat(descriptor)):
+                return descriptor
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise PartTaken from error
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _is_there(path: Path, opened: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), opened)
+    except FileNotFoundError:
+        return False
 
 
 def keep_whole(place: Path, content: bytes) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from gpud.engines import llama_cpp
 from gpud.engines.api_key import ApiKey
 from gpud.engines.engine import Readiness, StartRequest, Warmth
-from gpud.engines.llama_cpp import LlamaCpp
-from gpud.engines.llama_output import parse_buffers
+from gpud.engines.llama import engine as llama
+from gpud.engines.llama.engine import LlamaCpp
+from gpud.engines.llama.output import parse_buffers
 from gpud.engines.probe import HttpProbe, ProbeFailed, ProbeFault
 from gpud.errors import EngineMissing
 from gpud.models.model import FootprintWhat, ModelKind, ModelOptions
@@ -98,6 +98,20 @@ async def test_warm_up_that_is_refused_fails_with_what_was_said(request_for: Req
         )
 
 
+@pytest.mark.parametrize(
+    ("warmth", "words"),
+    [
+        ((80.4, 0.1234), "first token after 123 ms, 80 tokens/s"),
+        ((None, 2.5), "first token after 2,500 ms"),
+        ((6565.0, None), "6565 tokens/s"),
+        ((None, None), ""),
+    ],
+)
+def test_the_first_tokens_are_told(warmth: tuple[float | None, float | None], words: str) -> None:
+    speed, first = warmth
+    assert str(Warmth(tokens_per_second=speed, time_to_first_token_seconds=first)) == words
+
+
 async def test_in_flight_is_unknown_without_metrics() -> None:
     assert await LlamaCpp("x", FakeProbe()).in_flight(ENDPOINT) is None
     counted = FakeProbe({"/metrics": said(501, {})})
@@ -168,7 +182,7 @@ def script(directory: Path, text: str, mode: int = 0o755) -> str:
 async def test_what_is_not_a_llama_server_is_said(
     text: str | None, mode: int, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llama_cpp, "HELP_LIMIT_SECONDS", 0.2)
+    monkeypatch.setattr(llama, "HELP_LIMIT_SECONDS", 0.2 if "0.2" in problem else 60.0)
     path = str(tmp_path / "llama-server") if text is None else script(tmp_path, text, mode)
     with pytest.raises(EngineMissing, match=problem) as missing:
         await LlamaCpp(path, FakeProbe()).program()

@@ -12,14 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpud.engines.engine import EngineProgram, StartRequest
-from gpud.engines.llama_command import (
+from gpud.engines.llama.command import (
     arguments,
-    environment,
     lock_flags,
     read_flags,
     read_version,
 )
-from gpud.engines.llama_options import (
+from gpud.engines.llama.options import (
     CHOICES,
     DEFAULTS,
     PLAIN_CACHE_TYPES,
@@ -33,7 +32,7 @@ from gpud.models.model import EngineKind, Model, ModelKind, ModelOptions
 from tests.engines.conftest import Request
 from tests.fakes.stub_engine import HELP as NEWER_HELP
 
-OLDER_HELP = (Path(__file__).parents[1] / "golden" / "llama_server_help_older.txt").read_text()
+OLDER_HELP = (Path(__file__).parents[2] / "golden" / "llama_server_help_older.txt").read_text()
 
 
 def program(help_text: str) -> EngineProgram:
@@ -368,23 +367,6 @@ def test_a_projector_is_named_beside_the_model(request_for: Request) -> None:
 def test_what_is_not_said_has_a_default() -> None:
     assert check_options(ModelOptions()) == DEFAULTS
     assert check_options(ModelOptions(ubatch=64)).ubatch == 64
-
-
-def test_environment_is_made_from_nothing(
-    request_for: Request, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("LLAMA_ARG_CTX_SIZE", "1")
-    own = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
-    base = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
-    host = environment(request_for(), None)
-    assert host == base | own | {"CUDA_VISIBLE_DEVICES": ""}
-    cards = environment(request_for(devices=("GPU-1", "GPU-2")), "/opt/cuda/lib64")
-    assert cards["CUDA_VISIBLE_DEVICES"] == "GPU-1,GPU-2"
-    assert cards["LD_LIBRARY_PATH"] == "/opt/cuda/lib64"
-    # An empty part, or a relative one, is a folder that the engine may write to.
-    mixed = environment(request_for(), ":/opt/cuda/lib64::lib:$ORIGIN:/usr/local/nvidia/lib")
-    assert mixed["LD_LIBRARY_PATH"] == "/opt/cuda/lib64:/usr/local/nvidia/lib"
-    assert "LD_LIBRARY_PATH" not in environment(request_for(), ":lib:\n/x")
 
 
 def test_flags_come_with_their_form() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
+from gpud.engines.engine import Covered
 from gpud.models.model import FootprintWhat
 from gpud.units import MIB
 
@@ -23,12 +25,19 @@ class Buffer:
         return self.where.startswith(("CPU", "AMX")) or self.where.endswith("_Host")
 
 
-# `load_tensors:   CPU_Mapped model buffer size =   153.76 MiB`, with or without a log prefix.
+# `0.00.048.026 I ` before a line, in builds that tell when and how grave it is; older ones do not.
+_PREFIX = r"(?:[0-9.]{5,40} )?(?:[A-Z] )?"
+# `load_tensors:   CPU_Mapped model buffer size =   153.76 MiB`. Only a whole line counts: texts of
+# a model's file are printed too, and may hold anything.
 _BUFFER = re.compile(
-    r"(?:load_tensors|llm_load_tensors|llama_\w+|sched_reserve|\w*init\w*): +"
+    rf"{_PREFIX}(?:load_tensors|llm_load_tensors|llama_\w+|sched_reserve|\w*init\w*): +"
     r"(?P<where>[A-Za-z]\w*) +(?P<kind>model|KV|RS|output|compute) buffer size = +"
-    r"(?P<mib>\d+(?:\.\d+)?) MiB"
+    r"(?P<mib>\d+(?:\.\d+)?) MiB\s*"
 )
+# Lines that tell what stands in the model's file; a text of many lines goes on behind one.
+_OF_THE_FILE = re.compile(rf"{_PREFIX}(?:llama_model_loader: - |print_info:|llm_load_print_meta:)")
+# What the server itself says once its buffers are there: its template of a chat, among others.
+_OF_THE_SERVER = re.compile(rf"{_PREFIX}(?:srv|slot|main|init) ")
 _WHAT = {
     "model": FootprintWhat.WEIGHTS,
     "KV": FootprintWhat.KV_CACHE,
@@ -66,19 +75,24 @@ _MEANINGS = {
 
 
 def parse_buffers(lines: tuple[str, ...]) -> tuple[Buffer, ...]:
-    """Every buffer that the lines tell of, in their order; the server prints them at `-lv 4`."""
-    return tuple(
-        Buffer(
-            where=match["where"],
-            what=_WHAT[match["kind"]],
-            bytes=round(float(match["mib"]) * MIB),
-        )
-        for line in lines
-        if (match := _BUFFER.search(line))
-    )
+    """Every buffer that the lines tell of, in their order; the server prints them at `-lv 4`.
+
+    They come after what the model's file says of itself and before the server speaks: what looks
+    like one elsewhere is a text of the file.
+    """
+    found: list[Buffer] = []
+    for line in lines:
+        if _OF_THE_FILE.match(line):
+            found = []
+        elif match := _BUFFER.fullmatch(line):
+            size = round(float(match["mib"]) * MIB)
+            found.append(Buffer(where=match["where"], what=_WHAT[match["kind"]], bytes=size))
+        elif found and _OF_THE_SERVER.match(line):
+            break
+    return tuple(found)
 
 
-def charged_bytes(buffers: tuple[Buffer, ...]) -> int | None:
+def covered(buffers: tuple[Buffer, ...]) -> Covered | None:
     """What counts against the promise: the buffers of the dearest device, else the host's.
 
     Each of several devices was promised what the dearest of them needs. Matrices that are split by
@@ -86,20 +100,40 @@ def charged_bytes(buffers: tuple[Buffer, ...]) -> int | None:
     Weights that the CPU repacks lie in memory of their own, and the mapped file behind them is
     cache that the kernel may drop: of the two the larger counts. None: no buffers were told.
     """
-    if not buffers:
-        return None
-    devices: dict[str, int] = {}
+    devices: dict[str, list[Buffer]] = {}
     for buffer in buffers:
         if not buffer.on_host:
-            devices[buffer.where] = devices.get(buffer.where, 0) + buffer.bytes
-    by_rows = sum(devices.pop(where) for where in tuple(devices) if where.endswith("_Split"))
-    if devices or by_rows:
-        return max(devices.values(), default=0) + by_rows // max(len(devices), 1)
+            devices.setdefault(buffer.where, []).append(buffer)
+    if not devices:
+        return _covered(_without_mapped(buffers)) if buffers else None
+    by_rows = [each for where in tuple(devices) if _is_split(where) for each in devices.pop(where)]
+    shares = [replace(each, bytes=each.bytes // max(len(devices), 1)) for each in by_rows]
+    return _covered((*max(devices.values(), key=_total, default=[]), *shares))
+
+
+def _is_split(where: str) -> bool:
+    return where.endswith("_Split")
+
+
+def _without_mapped(buffers: tuple[Buffer, ...]) -> tuple[Buffer, ...]:
+    """Those of the host that count: of weights that are mapped and repacked the larger."""
     weights = [buffer for buffer in buffers if buffer.what is FootprintWhat.WEIGHTS]
-    mapped = sum(buffer.bytes for buffer in weights if buffer.where.endswith("_Mapped"))
-    anonymous = sum(buffer.bytes for buffer in weights) - mapped
-    rest = sum(buffer.bytes for buffer in buffers if buffer.what is not FootprintWhat.WEIGHTS)
-    return max(mapped, anonymous) + rest
+    mapped = [buffer for buffer in weights if buffer.where.endswith("_Mapped")]
+    anonymous = [buffer for buffer in weights if buffer not in mapped]
+    smaller = min(mapped, anonymous, key=_total)
+    return tuple(buffer for buffer in buffers if buffer not in smaller)
+
+
+def _covered(buffers: tuple[Buffer, ...]) -> Covered:
+    return Covered(
+        what=frozenset(buffer.what for buffer in buffers),
+        bytes=_total(buffers),
+        weights_bytes=_total(each for each in buffers if each.what is FootprintWhat.WEIGHTS),
+    )
+
+
+def _total(buffers: Iterable[Buffer]) -> int:
+    return sum(buffer.bytes for buffer in buffers)
 
 
 def load_fraction(lines: tuple[str, ...]) -> float | None:
@@ -111,7 +145,11 @@ def load_fraction(lines: tuple[str, ...]) -> float | None:
 
 
 def explain_exit(lines: tuple[str, ...]) -> str:
-    """What the last lines mean, in a few words; empty when they say nothing known."""
+    """What the last lines mean, in a few words; empty when they say nothing known.
+
+    What stands in the model's file means nothing, whatever it says.
+    """
+    lines = tuple(line for line in lines if not _OF_THE_FILE.match(line))
     for pattern, meaning in _MEANINGS.items():
         if any(re.search(pattern, line) for line in lines):
             return meaning

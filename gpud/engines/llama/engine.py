@@ -9,14 +9,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from gpud.engines import llama_command, llama_metrics, llama_options, llama_output
 from gpud.engines.api_key import ApiKey
 from gpud.engines.counting.counters import Counters
-from gpud.engines.engine import Command, EngineProgram, Pulse, Readiness, StartRequest, Warmth
-from gpud.engines.probe import Answer, Probe, ProbeFailed, ProbeFault, checked
+from gpud.engines.engine import (
+    Command,
+    Covered,
+    EngineProgram,
+    LoadStep,
+    Pulse,
+    Readiness,
+    StartRequest,
+    Warmth,
+)
+from gpud.engines.llama import command, metrics, options, output
+from gpud.engines.probe import Probe, ProbeFailed, asked
 from gpud.engines.programs.asking import Asking, ask
+from gpud.engines.programs.environment import bare_environment, server_environment
 from gpud.errors import EngineMissing
 from gpud.models.catalogue import Inspection
 from gpud.models.footprint import DeviceTraits, estimate
@@ -65,47 +73,47 @@ class LlamaCpp:
     async def look(self, model: Model) -> None:
         """Nothing: its program is the engine's, not the entry's."""
 
-    def check_options(self, options: ModelOptions) -> ModelOptions:
+    def check_options(self, options_: ModelOptions) -> ModelOptions:
         """The options with this engine's defaults filled in. Raises OptionInvalid."""
-        return llama_options.check_options(options)
+        return options.check_options(options_)
 
     def command(self, program: EngineProgram, request: StartRequest) -> Command:
         """Argv and environment, every element from the allow-list.
 
         Raises EngineMissing where a key is wanted and this build knows none.
         """
-        if request.key_path is not None and llama_command.KEY_FLAG not in program.flags:
-            problem = f"its --help does not name {llama_command.KEY_FLAG}"
+        if request.key_path is not None and command.KEY_FLAG not in program.flags:
+            problem = f"its --help does not name {command.KEY_FLAG}"
             raise self._missing(program.path, f"{problem}, which {request.model.name} needs")
         return Command(
-            argv=llama_command.arguments(program, request),
-            environment=llama_command.environment(request, os.environ.get("LD_LIBRARY_PATH")),
+            argv=command.arguments(program, request),
+            environment=server_environment(request, os.environ.get("LD_LIBRARY_PATH")),
         )
 
     def can_lock(self, program: EngineProgram) -> bool:
         """Whether this build can lock its model in memory."""
-        return bool(llama_command.lock_flags(program.flags))
+        return bool(command.lock_flags(program.flags))
 
     def estimate(
-        self, inspection: Inspection, options: ModelOptions, device: DeviceTraits
+        self, inspection: Inspection, options_: ModelOptions, device: DeviceTraits
     ) -> Footprint:
         """The bytes that a load needs on each of its devices, the dearest of them.
 
         Raises GgufInvalid where the file does not describe a model.
         """
-        return estimate(inspection.gguf, options, device, projector=inspection.projector)
+        return estimate(inspection.gguf, options_, device, projector=inspection.projector)
 
     def host_bytes(
-        self, inspection: Inspection, options: ModelOptions, device: DeviceTraits
+        self, inspection: Inspection, options_: ModelOptions, device: DeviceTraits
     ) -> int:
         """The RAM that it needs beside a card; 0 on the host itself."""
-        return host_share(inspection.gguf, options, device)
+        return host_share(inspection.gguf, options_, device)
 
-    def devices_needed(self, options: ModelOptions) -> int:
+    def devices_needed(self, options_: ModelOptions) -> int:
         """As many as shares were named; one where none were."""
-        return len(options.tensor_split or ()) or 1
+        return len(options_.tensor_split or ()) or 1
 
-    def contexts_per_device(self, options: ModelOptions) -> int:
+    def contexts_per_device(self, options_: ModelOptions) -> int:
         """One: a server is one process, and all its slots share the device's context."""
         return 1
 
@@ -118,9 +126,8 @@ class LlamaCpp:
         try:
             answer = await self._probe.get(f"{endpoint}/health", HEALTH_LIMIT_SECONDS)
         except ProbeFailed as failure:
-            silent = {ProbeFault.REFUSED: Readiness.REFUSED, ProbeFault.TIMEOUT: Readiness.LOADING}
-            return silent.get(failure.fault, Readiness.BROKEN)
-        said = _object(answer)
+            return Readiness.of_silence(failure)
+        said = answer.object
         if answer.status == 200 and said.get("status") == "ok":
             return Readiness.READY
         if answer.status == 503 and said:
@@ -128,51 +135,39 @@ class LlamaCpp:
         return Readiness.BROKEN
 
     async def warm_up(
-        self, endpoint: str, model: Model, options: ModelOptions, key: ApiKey | None = None
+        self, endpoint: str, model: Model, options_: ModelOptions, key: ApiKey | None = None
     ) -> Warmth:
         """Make it produce first tokens (or an embedding). Raises ProbeFailed."""
-        request = _first_request(model, embedding=bool(options.embedding), tokens=WARM_UP_TOKENS)
-        answer = await self._ask(endpoint, request, WARM_UP_LIMIT_SECONDS, key)
-        return _warmth(_object(answer).get("timings"))
+        request = _first_request(model, embedding=bool(options_.embedding), tokens=WARM_UP_TOKENS)
+        answer = await asked(self._probe, endpoint, request, WARM_UP_LIMIT_SECONDS, key)
+        return _warmth(answer.object.get("timings"))
 
     async def probe(
-        self, endpoint: str, model: Model, options: ModelOptions, key: ApiKey | None = None
+        self, endpoint: str, model: Model, options_: ModelOptions, key: ApiKey | None = None
     ) -> None:
         """Have it produce one token (or an embedding), when it is idle. Raises ProbeFailed."""
-        embedding = bool(options.embedding)
+        embedding = bool(options_.embedding)
         request = _first_request(model, embedding=embedding, tokens=1)
         if request[0].endswith("/completions"):
             # The first token of its vocabulary, without a template around it.
             request = "/completion", {"prompt": [0], "n_predict": 1, "cache_prompt": False}
-        await self._ask(endpoint, request, PROBE_LIMIT_SECONDS, key)
-
-    async def _ask(
-        self,
-        endpoint: str,
-        request: tuple[str, dict[str, Any]],
-        limit_seconds: float,
-        key: ApiKey | None,
-    ) -> Answer:
-        path, body = request
-        url = endpoint + path
-        return checked(url, await self._probe.post_json(url, body, limit_seconds, key))
+        await asked(self._probe, endpoint, request, PROBE_LIMIT_SECONDS, key)
 
     async def pulse(self, endpoint: str, key: ApiKey | None = None) -> Pulse | None:
         """What its counters say; asking for them does not wake a server that sleeps."""
         try:
-            told = llama_metrics.pulse(await self._metrics(endpoint, key))
+            told = metrics.pulse(await self._metrics(endpoint, key))
         except ProbeFailed:
             return None
         return replace(told, sleeping=not told.running and await self._is_sleeping(endpoint, key))
 
     async def counters(self, endpoint: str, key: ApiKey | None = None) -> Counters:
         """All that it counts; asking does not wake a server that sleeps. Raises ProbeFailed."""
-        return llama_metrics.counters(await self._metrics(endpoint, key))
+        return metrics.counters(await self._metrics(endpoint, key))
 
     async def _metrics(self, endpoint: str, key: ApiKey | None) -> str:
         url = f"{endpoint}/metrics"
-        answer = checked(url, await self._probe.get(url, HEALTH_LIMIT_SECONDS, key))
-        return answer.body.decode(errors="replace")
+        return (await self._probe.get(url, HEALTH_LIMIT_SECONDS, key)).granted(url).text
 
     async def _is_sleeping(self, endpoint: str, key: ApiKey | None) -> bool:
         """Whether it has let its weights go; builds that cannot do not tell. Wakes nobody."""
@@ -180,24 +175,27 @@ class LlamaCpp:
             answer = await self._probe.get(f"{endpoint}/props", HEALTH_LIMIT_SECONDS, key)
         except ProbeFailed:
             return False
-        return _object(answer).get("is_sleeping") is True
+        return answer.object.get("is_sleeping") is True
 
     async def in_flight(self, endpoint: str, key: ApiKey | None = None) -> int | None:
         """Requests being served or waiting for a slot; None: it does not tell. Never raises."""
         try:
-            told = await self.counters(endpoint, key)
+            return metrics.pulse(await self._metrics(endpoint, key)).in_flight
         except ProbeFailed:
             return None
-        known = [each for each in (told.running, told.waiting) if each is not None]
-        return sum(known) if known else None
 
-    def measured_bytes(self, output: tuple[str, ...]) -> int | None:
+    def measured_bytes(self, output_: tuple[str, ...]) -> int | None:
         """What the engine says that it allocated; None: its output does not tell."""
-        return llama_output.charged_bytes(llama_output.parse_buffers(output))
+        told = self.covered(output_)
+        return None if told is None else told.bytes
 
-    def load_fraction(self, output_tail: tuple[str, ...]) -> float | None:
-        """How far the load is, 0..1, from the engine's last output; None: it does not tell."""
-        return llama_output.load_fraction(output_tail)
+    def covered(self, output_: tuple[str, ...]) -> Covered | None:
+        """The items whose lines came: a build may word one otherwise, a full disk drop it."""
+        return output.covered(output.parse_buffers(output_))
+
+    def load_step(self, output_tail: tuple[str, ...]) -> LoadStep:
+        """How far the load is, by its last output; in words its readiness tells it."""
+        return LoadStep(fraction=output.load_fraction(output_tail))
 
     def hopeless(self, output_tail: tuple[str, ...]) -> str:
         """Nothing: one that cannot load ends."""
@@ -205,7 +203,7 @@ class LlamaCpp:
 
     def explain_exit(self, output_tail: tuple[str, ...]) -> str:
         """What the last lines mean, in a few words; empty when they say nothing known."""
-        return llama_output.explain_exit(output_tail)
+        return output.explain_exit(output_tail)
 
     def _find(self) -> _Fingerprint:
         try:
@@ -229,19 +227,19 @@ class LlamaCpp:
         )
 
     async def _examine(self, path: str) -> EngineProgram:
-        flags = llama_command.read_flags(await self._output_of(path, "--help"))
-        lacking = [flag for flag in llama_command.NEEDED_FLAGS if flag not in flags]
+        flags = command.read_flags(await self._output_of(path, "--help"))
+        lacking = [flag for flag in command.NEEDED_FLAGS if flag not in flags]
         if lacking:
             raise self._missing(
                 path, f"not a llama-server: its --help does not name {', '.join(lacking)}"
             )
-        version = llama_command.read_version(await self._output_of(path, "--version"))
+        version = command.read_version(await self._output_of(path, "--version"))
         return EngineProgram(kind=self.kind, path=path, version=version, flags=flags)
 
     async def _output_of(self, path: str, question: str) -> str:
         """What it prints when asked, stderr too. Raises EngineMissing: it hangs, or cannot run."""
         asking = Asking(
-            environment=llama_command.bare_environment(os.environ.get("LD_LIBRARY_PATH")),
+            environment=bare_environment(os.environ.get("LD_LIBRARY_PATH")),
             limit_seconds=HELP_LIMIT_SECONDS,
             limit_bytes=HELP_LIMIT_BYTES,
             with_stderr=True,
@@ -282,12 +280,3 @@ def _warmth(timings: Any) -> Warmth:
         tokens_per_second=float(speed) if counted and isinstance(speed, int | float) else None,
         time_to_first_token_seconds=prompt / 1000 if isinstance(prompt, int | float) else None,
     )
-
-
-def _object(answer: Answer) -> dict[str, Any]:
-    """The JSON object of an answer; empty when it is none."""
-    try:
-        said = msgspec.json.decode(answer.body)
-    except msgspec.DecodeError:
-        return {}
-    return said if isinstance(said, dict) else {}

@@ -1,4 +1,4 @@
-"""Pure: llama-server's command line: its --help read, argv and environment made.
+"""Pure: llama-server's command line: its --help read, argv made.
 
 Builds differ: flags come and go, change their form and their default. So a flag is passed only
 where --help names it, in the form that --help gives it, and nothing is left to a default that
@@ -14,7 +14,7 @@ from itertools import takewhile
 from typing import Final
 
 from gpud.engines.engine import EngineProgram, StartRequest
-from gpud.engines.llama_options import QUANTIZED_CACHE_TYPES
+from gpud.engines.llama.options import QUANTIZED_CACHE_TYPES
 from gpud.engines.options.extra_args import check_build
 from gpud.errors import OptionInvalid
 from gpud.models.model import ModelKind, ModelOptions
@@ -26,8 +26,6 @@ ALL_LAYERS = 9999  # a number, because old builds know no "all"
 
 _LONG_FLAG = re.compile(r"--[a-z0-9][a-z0-9-]*")
 _VERSION = re.compile(r"^version: (.+)$", re.MULTILINE)
-# An empty part of a library path would be the engine's own folder, which it may write to.
-_FOLDER = re.compile(r"/[\w.+@=,~/ -]*")
 
 
 def read_flags(help_text: str) -> dict[str, str]:
@@ -266,27 +264,3 @@ def _house_rules(build: _Build, options: ModelOptions) -> list[str]:
         # request, without any prompt. Builds without that level tell them by default.
         rules += ["--verbosity", "4"]
     return rules
-
-
-def bare_environment(library_path: str | None) -> dict[str, str]:
-    """What every run of the program gets, and all it gets: no LLAMA_ARG_* is inherited.
-
-    `library_path` (LD_LIBRARY_PATH) is where a CUDA build may find its libraries; what in it is
-    not an absolute folder is left out.
-    """
-    environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
-    folders = [part for part in (library_path or "").split(":") if _FOLDER.fullmatch(part)]
-    if folders:
-        environment["LD_LIBRARY_PATH"] = ":".join(folders)
-    return environment
-
-
-def environment(request: StartRequest, library_path: str | None) -> dict[str, str]:
-    """The server's whole environment; its own folder is all that it may write to."""
-    own = str(request.directory)
-    return {
-        **bare_environment(library_path),
-        "HOME": own,
-        "TMPDIR": own,
-        "CUDA_VISIBLE_DEVICES": ",".join(request.visible_devices),
-    }

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from gpud.engines.counting.counters import Counters, given_between
-from gpud.engines.llama_metrics import counters, pulse
+from gpud.engines.llama.metrics import counters, pulse
 
-GOLDEN = Path(__file__).parents[1] / "golden/llama_server_metrics.txt"
+GOLDEN = Path(__file__).parents[2] / "golden/llama_server_metrics.txt"
 
 
 def test_of_the_present_build_all_is_read() -> None:

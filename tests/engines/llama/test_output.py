@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gpud.engines.llama_output import (
+from gpud.engines.llama.output import (
     Buffer,
-    charged_bytes,
+    covered,
     explain_exit,
     load_fraction,
     parse_buffers,
@@ -35,6 +35,11 @@ OLDER_LINES = (
     "llama_kv_cache_init:        CPU KV buffer size =   512.00 MiB",
     "llama_new_context_with_model:        CPU compute buffer size =   100.00 MiB",
 )
+
+
+def charged_bytes(buffers: tuple[Buffer, ...]) -> int | None:
+    told = covered(buffers)
+    return None if told is None else told.bytes
 
 
 def test_buffers_are_read() -> None:
@@ -84,6 +89,52 @@ def test_repacked_weights_are_not_charged_twice() -> None:
         (*HOST_LINES, "load_tensors:   CPU_REPACK model buffer size =   160.00 MiB")
     )
     assert charged_bytes(repacked) == int((160 + 0.25 + 48 + 30.5) * MIB)
+
+
+BUFFER = "load_tensors:   CPU_Mapped model buffer size =   9999.00 MiB"
+# As build 11669 prints a name, a template of a chat and its own end.
+TEXTS_OF_A_FILE = (
+    f"0.00.044.222 I llama_model_loader: - kv   1:  general.url str  = {BUFFER}",
+    "0.00.020.011 I print_info: general.name          = A name",
+    f"0.00.020.011 I {BUFFER}",
+    BUFFER,
+    "0.00.045.144 I print_info: max token length      = 9",
+)
+TEXTS_OF_THE_SERVER = (
+    "0.01.549.408 I srv          init: init: chat template, example_format: '<|system|>You",
+    f"0.01.549.500 I {BUFFER}",
+    BUFFER,
+    "0.01.549.530 I srv  llama_server: model loaded",
+)
+
+
+def test_texts_of_the_model_are_no_buffers() -> None:
+    told = (*TEXTS_OF_A_FILE, *HOST_LINES, *TEXTS_OF_THE_SERVER)
+    assert parse_buffers(told) == parse_buffers(HOST_LINES)
+    assert parse_buffers((f"0.00.044.222 I print_info: {BUFFER}",)) == ()
+    assert parse_buffers((f"{BUFFER} and more", f"say {BUFFER}")) == ()
+
+
+def test_texts_of_the_model_explain_nothing() -> None:
+    text = "CUDA error: out of memory, invalid magic"
+    lines = (
+        f"0.00.044.222 I llama_model_loader: - kv   1:  general.url str  = {text}",
+        f"0.00.020.011 I print_info: general.name          = {text}",
+        f"llm_load_print_meta: general.name = {text}",
+    )
+    assert explain_exit(lines) == ""
+    assert explain_exit((*lines, "E llama_model_load: error loading model: x")) != ""
+
+
+def test_what_was_told_is_what_was_covered() -> None:
+    told = covered(parse_buffers(CUDA_LINES))
+    assert told is not None
+    assert {each.value for each in told.what} == {"weights", "kv_cache", "state", "compute"}
+    assert told.weights_bytes == 4095 * MIB
+    without = tuple(line.replace("KV buffer", "K+V buffer") for line in CUDA_LINES)
+    told = covered(parse_buffers(without))
+    assert told is not None
+    assert FootprintWhat.KV_CACHE not in told.what
 
 
 def test_without_buffers_nothing_is_known() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from gpud.engines.options.limits import check_choices, check_ranges
 from gpud.engines.options.ownership import refuse_others
 from gpud.errors import OptionInvalid
 from gpud.models.model import EngineKind, ModelOptions
@@ -50,21 +51,11 @@ def check_options(options: ModelOptions) -> ModelOptions:
     """The options with the defaults filled in. Raises OptionInvalid naming the field."""
     refuse_others(options, EngineKind.LLAMA_CPP)
     checked = options.over(DEFAULTS)
-    for field, (least, most) in RANGES.items():
-        value = getattr(checked, field)
-        if value is not None and not least <= value <= most:
-            raise OptionInvalid(field=field, problem=f"{value} is not between {least} and {most}")
-    for field, choices in CHOICES.items():
-        _check_choice(checked, field, choices)
+    check_ranges(checked, RANGES)
+    check_choices(checked, CHOICES)
     _check_together(checked)
     _check_split(checked)
     return checked
-
-
-def _check_choice(options: ModelOptions, field: str, choices: tuple[str, ...]) -> None:
-    value = getattr(options, field)
-    if value is not None and value not in choices:
-        raise OptionInvalid(field=field, problem=f"{value!r} is not one of {', '.join(choices)}")
 
 
 def _check_together(options: ModelOptions) -> None:

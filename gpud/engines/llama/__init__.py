@@ -1,0 +1,1 @@
+"""How to speak to llama.cpp: options, command line, output, server."""
