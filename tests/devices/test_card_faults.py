@@ -14,7 +14,8 @@ import pytest
 
 from gpud.clock import SystemClock
 from gpud.devices.sampling.frames import SamplerSettings
-from gpud.devices.sampling.sampler import Limits, Sampler
+from gpud.devices.sampling.limits import Limits
+from gpud.devices.sampling.sampler import Sampler
 from gpud.devices.snapshot import Action, Health, Snapshot
 from tests.devices.watching import QUICK, Watcher, health, helpers, running, sample
 
@@ -153,3 +154,17 @@ async def test_a_driver_that_hangs_as_a_whole_is_left_alone_until_it_answers(
         assert len(helpers()) <= 2
         site.befall("")
         await watcher.until(lambda s: all(x.health is Health.HEALTHY for x in s.samples))
+
+
+async def test_a_card_that_hangs_from_the_start_keeps_no_other_away(site: Site) -> None:
+    watcher = site.watcher
+    site.befall("hang 3")
+    async with running(site.sampler(replace(QUICK, opening=1.0, probe_start=1.0))):
+        others = await watcher.until(lambda s: len(s.samples) == 8)
+        assert {each.info.alias for each in others.samples} >= {"gpu0", "gpu6", "host"}
+        assert all(each.health is Health.HEALTHY for each in others.samples)
+        (warning,) = others.warnings
+        assert "did not answer when it was first asked" in warning
+        site.befall("")
+        whole = await watcher.until(lambda s: len(s.samples) == 9 and not s.warnings)
+        assert all(each.health is Health.HEALTHY for each in whole.samples)

@@ -62,7 +62,7 @@ class Floor:
         )
         fleet = Fleet(
             orders,
-            {"nvml": nvml, "simulated": lambda: self.simulated},
+            {"nvml": lambda _: nvml(), "simulated": lambda _: self.simulated},
             set(skipped),
             self.clock,
             self.sent.append,

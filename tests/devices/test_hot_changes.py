@@ -22,7 +22,8 @@ from gpud.devices.sampling.frames import (
     TickBegan,
     TickEnded,
 )
-from gpud.devices.sampling.sampler import Limits, Sampler
+from gpud.devices.sampling.limits import Limits
+from gpud.devices.sampling.sampler import Sampler
 from gpud.devices.snapshot import DeviceKind, Health, HostReadings, Readings, Snapshot
 from tests.devices.standin import NvmlChild
 from tests.devices.sysfs import bind, unbind

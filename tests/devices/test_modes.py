@@ -11,8 +11,9 @@ from gpud.clock import SystemClock
 from gpud.devices.driver import ModeOutcome, ModeRefusal
 from gpud.devices.sampling.frames import ModeAnswer, SamplerSettings
 from gpud.devices.sampling.helper import obey
+from gpud.devices.sampling.limits import Limits
 from gpud.devices.sampling.mode_setter import ModeSetter
-from gpud.devices.sampling.sampler import Limits, Sampler
+from gpud.devices.sampling.sampler import Sampler
 from gpud.devices.snapshot import Health
 from tests.devices.test_helper import Floor, wait_until
 from tests.devices.test_nvml import befall, trigger

@@ -12,7 +12,8 @@ from gpud.clock import SystemClock
 from gpud.devices.driver import DeviceLost, DriverUnavailable, ListRefused
 from gpud.devices.nvidia.card import RETRY_REFUSED_AFTER_READS
 from gpud.devices.sampling.frames import SamplerSettings
-from gpud.devices.sampling.sampler import Limits, Sampler
+from gpud.devices.sampling.limits import Limits
+from gpud.devices.sampling.sampler import Sampler
 from gpud.devices.snapshot import DeviceKind, Health, ProcessKind, Readings, Snapshot
 from tests.devices.standin import NvmlChild
 from tests.devices.sysfs import slot, two_nodes

@@ -10,7 +10,8 @@ import pytest
 
 from gpud.clock import SystemClock
 from gpud.devices.sampling.frames import Orders, SamplerSettings, TickBegan, Unanswered
-from gpud.devices.sampling.sampler import Limits, Sampler
+from gpud.devices.sampling.limits import Limits
+from gpud.devices.sampling.sampler import Sampler
 from gpud.devices.snapshot import Health, Snapshot
 from tests.devices.test_nvml import befall, trigger
 from tests.devices.test_sampler import answer, begin, full_tick

@@ -22,7 +22,8 @@ from gpud.devices.sampling.frames import (
     TickEnded,
     Unanswered,
 )
-from gpud.devices.sampling.sampler import Limits, Sampler
+from gpud.devices.sampling.limits import Limits
+from gpud.devices.sampling.sampler import Sampler
 from gpud.devices.snapshot import (
     DeviceInfo,
     DeviceKind,

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from gpud.devices.sampling.sampler import Limits, Sampler
+from gpud.devices.sampling.limits import Limits
+from gpud.devices.sampling.sampler import Sampler
 from gpud.devices.snapshot import Health, Sample, Snapshot
 
 # Only to end a hang: a host may be slow, and busy.

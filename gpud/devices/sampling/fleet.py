@@ -17,6 +17,7 @@ from gpud.devices.driver import (
     Driver,
     DriverUnavailable,
     driver_name,
+    unheard,
 )
 from gpud.devices.host import HostDriver
 from gpud.devices.processes import ProcessTable
@@ -42,7 +43,8 @@ class Opening:
     other devices are sampled.
     """
 
-    def __init__(self, open_driver: Callable[[], Driver]) -> None:
+    def __init__(self, open_driver: Callable[[Asking], Driver]) -> None:
+        self.asks = ""  # the card that it waits for
         self._open_driver = open_driver
         self._outcome: Driver | DriverUnavailable | None = None
         self._thread = threading.Thread(target=self._run, name="opening", daemon=True)
@@ -55,12 +57,16 @@ class Opening:
 
     def _run(self) -> None:
         try:
-            self._outcome = self._open_driver()
+            self._outcome = self._open_driver(self._ask)
         except DriverUnavailable as unavailable:
             self._outcome = unavailable
 
+    def _ask(self, uuid: str) -> None:
+        self.asks = uuid
 
-Openers = Mapping[str, Callable[[], Driver]]
+
+# Each tells whom it asks, as in Driver.
+Openers = Mapping[str, Callable[[Asking], Driver]]
 
 
 def standard_openers(
@@ -69,13 +75,19 @@ def standard_openers(
     """How each driver that is asked for is opened, by its name; `skipped` as in Fleet."""
     settings = orders.settings
     aliases = Aliases(orders.numbers)
-    openers: dict[str, Callable[[], Driver]] = {}
+    openers: dict[str, Callable[[Asking], Driver]] = {}
     if settings.nvml != "off":
-        openers[NVML] = lambda: _open_nvml(table, aliases, orders, skipped)
+
+        def open_nvml(asking: Asking) -> Driver:
+            driver = _open_nvml(table, aliases, orders, skipped)
+            driver.devices(asking)  # the first touch of each card is slow as well
+            return driver
+
+        openers[NVML] = open_nvml
     if settings.host:
-        openers[HOST] = lambda: HostDriver(orders.host_uuid, table, clock)
+        openers[HOST] = lambda _: HostDriver(orders.host_uuid, table, clock)
     if settings.simulated:
-        openers[SIMULATED] = lambda: _open_simulated(orders, table, aliases, clock, tell)
+        openers[SIMULATED] = lambda _: _open_simulated(orders, table, aliases, clock, tell)
     return openers
 
 
@@ -106,7 +118,6 @@ def _open_nvml(table: ProcessTable, aliases: Aliases, orders: Orders, skipped: S
 
     driver = NvmlDriver(table, aliases, orders.known, skipped)
     driver.rare_every = _rare_every(orders.settings)
-    driver.devices()  # the first touch of each card is slow as well
     return driver
 
 
@@ -114,6 +125,13 @@ def _rare_every(settings: SamplerSettings) -> int:
     """In how many ticks rare readings are read once."""
     least = math.ceil(RARE_SECONDS / settings.interval_seconds) if settings.interval_seconds else 1
     return max(settings.processes_every, least)
+
+
+def _unseen_text(uuid: str) -> str:
+    return (
+        f"cannot use {uuid}: it did not answer when it was first asked; the other devices are "
+        "used, and it is tried again until it answers"
+    )
 
 
 class Fleet:
@@ -175,11 +193,13 @@ class Fleet:
                 driver.close()
                 self._give_up(name, unavailable)
         waited_for = self._opening is not None or NVML in self.skipped
+        unseen = self.skipped - {NVML} - {info.uuid for info in (*found, *self._orders.known)}
         return Inventory(
             devices=tuple(found),
             opening=(NVML,) if waited_for else (),
+            opening_asks=self._opening.asks if self._opening is not None else "",
             unavailable=dict(self._unavailable),
-            warnings=tuple(self._warnings.values()),
+            warnings=(*self._warnings.values(), *map(_unseen_text, sorted(unseen))),
         )
 
     @property
@@ -194,7 +214,7 @@ class Fleet:
     def _open_all(self) -> None:
         # A probe has nothing to do but wait; else the other devices must not.
         self.settle(REOPEN_SECONDS if self._orders.only else OPENING_GRACE_SECONDS)
-        others = {name: open_() for name, open_ in self._openers.items() if name != NVML}
+        others = {name: open_(unheard) for name, open_ in self._openers.items() if name != NVML}
         # They are read first: so they are fresh whatever a card does.
         self._drivers = others | self._drivers
 

@@ -92,11 +92,13 @@ class Inventory(Frame, frozen=True, tag="inventory"):
     """All devices of the drivers that are open.
 
     `opening`: drivers still being opened, or left alone for now. `unavailable`: drivers that are
-    not here, each with the reason. `warnings`: what people have to know of these.
+    not here, each with the reason. `warnings`: what people have to know of these. `opening_asks`:
+    the card that the opening of a driver waits for, "" for none.
     """
 
     devices: tuple[DeviceInfo, ...]
     opening: tuple[str, ...] = ()
+    opening_asks: str = ""
     unavailable: dict[str, str] = {}
     warnings: tuple[str, ...] = ()
 

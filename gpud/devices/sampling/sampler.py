@@ -41,6 +41,7 @@ from gpud.devices.sampling.frames import (
     TickEnded,
     Unanswered,
 )
+from gpud.devices.sampling.limits import Limits
 from gpud.devices.sampling.mode_orders import ModeOrders
 from gpud.devices.snapshot import HostReadings, Snapshot, Squeeze
 
@@ -51,26 +52,6 @@ REAP_LIMIT_SECONDS = 1.0
 # Most are gone in a moment; for one that is stuck a look every second is enough.
 REAP_RECHECK_SECONDS = 0.01
 REAP_RECHECK_LONGEST_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How long things may take, in seconds. Calls of a healthy driver stay far below one second.
-
-    `start`: from the spawn to the first tick, with a slow interpreter on a busy machine.
-    `opening`: initialising eight cards that nothing else holds open takes up to half a minute; a
-    probe waits for that before it asks (`probe_start`). Retries double from `first` to `longest`.
-    """
-
-    device: float = 2.0
-    start: float = 20.0
-    opening: float = 30.0
-    probe_start: float = 65.0
-    probe_first: float = 1.0
-    probe_longest: float = 60.0
-    restart_first: float = 0.1
-    restart_longest: float = 10.0
-    crashes_tolerated: int = 3
 
 
 @dataclass(slots=True)
@@ -113,8 +94,9 @@ class Sampler:
         self._abandoned: list[Child] = []
         self._stuck: dict[str, _Stuck] = {}
         self._got_stuck = asyncio.Event()
-        # What the live process waits for beside its other work, and since when (loop time).
+        # Whom the live process waits for beside its other work, and until when (loop time).
         self._unanswered: dict[str, float] = {}
+        self._opening_asks = ""  # of them, the card that keeps a driver from being open
         self._attachments = AttachmentTable()
         self._mode_orders = ModeOrders()
         self._crashes_opening = 0
@@ -175,6 +157,7 @@ class Sampler:
                 xids=self._board.xids,
             )
             self._unanswered.clear()
+            self._opening_asks = ""
             try:
                 child = self._live = self._spawn(orders, self._receive)
             except OSError as problem:
@@ -217,8 +200,13 @@ class Sampler:
             limit = self._limits.device
         deadline = child.busy_since + limit
         if child is self._live and self._unanswered:
-            return min(deadline, min(self._unanswered.values()) + self._limits.device)
+            return min(deadline, *self._unanswered.values())
         return deadline
+
+    @staticmethod
+    def _in(seconds: float) -> float:
+        """Loop time then."""
+        return asyncio.get_running_loop().time() + seconds
 
     async def _pause(self) -> None:
         await self._clock.sleep(self._restart_seconds)
@@ -251,7 +239,7 @@ class Sampler:
             case Inventory():
                 self._take_inventory(frame)
             case Unanswered():
-                self._unanswered[frame.uuid] = asyncio.get_running_loop().time()
+                self._unanswered[frame.uuid] = self._in(self._limits.device)
             case Alarm() | Remark() | ModeAnswer():
                 self._take_other(frame)
 
@@ -267,9 +255,13 @@ class Sampler:
     def _take_inventory(self, inventory: Inventory) -> None:
         earlier = {info.uuid for info in self._board.known}
         self._board.take_inventory(inventory, self._tick)
-        open_for = asyncio.get_running_loop().time() - self._live_since
-        if inventory.opening and open_for > self._limits.opening:
+        if inventory.opening and self._in(-self._limits.opening) > self._live_since:
             self._board.stop_awaiting(self._tick)
+        if inventory.opening_asks != self._opening_asks:
+            self._unanswered.pop(self._opening_asks, None)
+            self._opening_asks = inventory.opening_asks
+            if self._opening_asks:
+                self._unanswered[self._opening_asks] = self._in(self._limits.opening)
         for info in self._board.known:
             if info.uuid not in earlier:
                 log.info(
@@ -304,17 +296,18 @@ class Sampler:
 
     def _explain_silence(self, child: Child) -> None:
         """It told whom it waits for; cards that hang together shall not cost a process each."""
-        waits = dict(self._unanswered)
+        limits, due = self._limits, dict(self._unanswered)
         at = child.busy_with
         if at == NVML:
             # Looking for its devices it asks each card: one that hangs leaves out itself alone.
             at = child.asked_last or NVML
         if at:
-            waits[at] = child.busy_since
-        half_way = asyncio.get_running_loop().time() - self._limits.device / 2
-        culprits = [name for name, since in waits.items() if since <= half_way]
+            due[at] = child.busy_since + limits.device
+        half_way = self._in(limits.device / 2)
+        culprits = [name for name, end in due.items() if end <= half_way]
         for culprit in culprits:
-            self._leave_out(culprit, f"no answer within {self._limits.device:g} s")
+            waited = limits.opening if culprit == self._opening_asks else limits.device
+            self._leave_out(culprit, f"no answer within {waited:g} s")
         if not culprits:
             log.warning("sampler.silent", starting=child.busy_with is None)
         self._publish(self._clock.now())
