@@ -17,8 +17,6 @@ import structlog
 from gpud import __version__, assembly
 from gpud.clock import Clock
 from gpud.config import default_socket
-from gpud.devices.crossings import crossings, missing
-from gpud.devices.host_pressure import squeeze_events
 from gpud.devices.sampling.sampler import Sampler
 from gpud.devices.snapshot import Snapshot
 from gpud.devices.topology import nodes
@@ -46,6 +44,7 @@ from gpud.models.model import CommandSpec, EngineKind
 from gpud.models.sources.supplies import Keeping, Supplies
 from gpud.notify import Notifier
 from gpud.preloading import Preloader
+from gpud.promises.device_news import DeviceNews
 from gpud.promises.promises import Promises, note
 from gpud.reloading import Reloaded, Reloader
 from gpud.rpc.node import NodeFacts
@@ -89,6 +88,8 @@ class Daemon:
         self._promises = Promises(ledger, self._store, clock)
         self._standing = assembly.standing(config)
         self._told_missing: dict[str, list[str]] = {}
+        self._news = DeviceNews(self._promises, lambda: not self._store.read_only_cause)
+        self._untold: list[Event] = []  # of the node, while the store could not be written
         # Of commands that run, as they were started, where their entries may have changed since.
         self._commands: dict[str, CommandSpec] = {}
         self._snapshots: Feed[Snapshot] = Feed()
@@ -192,6 +193,8 @@ class Daemon:
                 running.append(tasks.create_task(work))  # noqa: PERF401
             await self._stop.wait()
             log.info("daemon.stopping")
+            wall = self._clock.now().wall
+            self._tell(Event(wall=wall, type="node.stopping", subject="node"))
             # In reverse: nobody may ask for what is about to end.
             await self._rpc.stop()
             for task in running:
@@ -209,7 +212,7 @@ class Daemon:
         self._guard.see(snapshot)
         self._promises.observe(snapshot)
         self._stand(snapshot)
-        self._tell_devices(snapshot)
+        self._news.see(snapshot)
         self._snapshots.publish(snapshot)
         self._seeing.see(snapshot)
         if self._promises.ledger.wants_list():
@@ -225,23 +228,6 @@ class Daemon:
         if missing != self._told_missing and not self._store.read_only_cause:
             self._told_missing = missing
             self._promises.post(Change(events=standing_events(missing, snapshot.wall)))
-
-    def _tell_devices(self, snapshot: Snapshot) -> None:
-        """What happened to devices, and to the host's memory, since the last snapshot."""
-        before, books = self._snapshots.latest, self._promises.durable
-        events = crossings(before, snapshot, lambda uuid: books.device(uuid).holders)
-        if snapshot.complete and not (before and before.complete):
-            promised = {uuid: book.holders for uuid, book in books.devices().items()}
-            events += missing(snapshot, promised)
-        for event in events:
-            uuid = event.subject.removeprefix("devices/")
-            self._promises.watchers.wake(tuple(books.device(uuid).holders))
-        events += squeeze_events(snapshot)
-        if events and not self._store.read_only_cause:
-            self._promises.post(Change(events=events))
-            return
-        for event in events:  # a full disk keeps its room for releases
-            log.warning(event.type, subject=event.subject, reason=event.reason)
 
     def _rebuild(self, cause: str) -> None:
         """A commit failed: what was decided on top of it is void."""
@@ -361,8 +347,10 @@ class Daemon:
         )
         # An order to drain was told with who gave it; here only that it still holds.
         is_known = name == "DRAINING" and before not in _NOT_SERVING
-        if not is_known and not self._store.read_only_cause:
-            self._promises.post(note(event))
+        if not is_known:
+            self._untold.append(event)
+        while self._untold and not self._store.read_only_cause:
+            self._promises.post(note(self._untold.pop(0)))
 
     # Parts.
 

@@ -15,6 +15,7 @@ from gpud.devices.snapshot import Snapshot
 from gpud.events import Event, Journal
 from gpud.instances.life import House
 from gpud.instances.roster import Roster
+from gpud.ledger.outsiders import Outsiders
 from gpud.settings import Config
 from gpud.store import Committed, SqliteStore
 from gpud.telemetry.alerts.alerts import Alerts, AlertSeams
@@ -58,6 +59,7 @@ class Seeing:
             self._alert_seams(sights), terms_of(sights.config.alerts, self._clock)
         )
         self._events = EventCounts()
+        self._outsiders = Outsiders()
         self.seen = Seen(
             events=self._events,
             alerts=self._alerts,
@@ -71,7 +73,10 @@ class Seeing:
         """A snapshot, once the ledger has seen it."""
         # By its newest decisions: those it has just reckoned with, and nobody is answered by them.
         ledger = self._house.promises.ledger
-        self._history.see(snapshot, ledger.charges(ledger.books))
+        charges = ledger.charges(ledger.books)
+        self._history.see(snapshot, charges)
+        for event in self._outsiders.see(snapshot, charges):
+            self._post(event)
 
     def works(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """What goes on until it is cancelled, one task each; asked for once, on the loop."""

@@ -41,6 +41,16 @@ def parse_span(text: str) -> float:
     return sum(float(number) * _SPAN_UNITS[unit] for number, unit in parts)
 
 
+def format_span(seconds: float) -> str:
+    """`1m`, `1h30m`, `7d`, `0.25s`: to the nanosecond, and as parse_span reads it."""
+    text, left = ("-" if seconds < 0 else ""), round(abs(seconds), 9)
+    for unit in "dhm":
+        count, left = divmod(left, _SPAN_UNITS[unit])
+        text += f"{count:.0f}{unit}" if count else ""
+    rest = f"{left:.9f}".rstrip("0").rstrip(".")
+    return f"{text}{rest}s" if rest != "0" or not text.lstrip("-") else text
+
+
 def format_size(count: int) -> str:
     """`5.25 GiB`, `512 MiB`, `17 B`: for messages that people read."""
     sign, size = ("−" if count < 0 else ""), abs(count)

@@ -60,15 +60,27 @@ class EventMethods:
         """Every event after the sequence, or from the moment, asked for; else only new ones."""
         after = self._journal.last_sequence
         if request.HasField("after_sequence"):
-            if request.after_sequence < 0:
-                raise OptionInvalid(field="after_sequence", problem="below 0")
             after = request.after_sequence
+            await self._check_reached(after)
         elif request.HasField("since"):
             after = 0
         followed = self._journal.follow(Filter(**_narrowed(request)), after)
         async with aclosing(followed) as events:
             async for each in events:
                 yield self._bytes(each)
+
+    async def _check_reached(self, sequence: int) -> None:
+        """Raises OptionInvalid for a number that no event has had."""
+        if sequence < 0:
+            raise OptionInvalid(field="after_sequence", problem="below 0")
+        if sequence <= self._journal.last_sequence:
+            return
+        # Who has just listed it may know of one more than followers do: the store says.
+        newest = await self._journal.page(Filter(), None, 1)
+        last = newest[0].sequence if newest else 0
+        if sequence > last:
+            problem = f"{sequence} is beyond the newest event, {last}; begin with {last} at most"
+            raise OptionInvalid(field="after_sequence", problem=problem)
 
     def _bytes(self, event: Event) -> Any:
         """A WatchEventsResponse in bytes, made once for all who follow at about the same time."""

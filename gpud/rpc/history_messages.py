@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from gpud.devices.snapshot import Snapshot
 from gpud.errors import DeviceNotFound, OptionInvalid
-from gpud.rpc.messages import checked_span, checked_text, span
+from gpud.rpc.messages import checked_span, checked_text, span, stamp
 from gpud.telemetry.history.asking import Answer, Asked, HistoryMissing, Series
 from gpud.telemetry.history.fields import named
 from gpud.telemetry.history.history import HOST
@@ -41,18 +41,21 @@ def asked(
     if step is not None and step != math.floor(step):
         raise OptionInvalid(field="step", problem=f"{step:g} s is no whole number of seconds")
     end = _end(request, now)
+    subjects = tuple(_subjects(request, known, snapshot))
     return Asked(
-        subjects=tuple(_subjects(request, known, snapshot)),
-        fields=named(tuple(checked_text("fields", name) for name in request.fields)),
+        subjects=subjects,
+        fields=named(tuple(checked_text("fields", name) for name in request.fields), subjects),
         begin=end - window,
         end=end,
         step=None if step is None else int(step),
     )
 
 
-def answer(found: Answer, known: Mapping[str, str]) -> history_pb2.QueryHistoryResponse:
-    """What was found; `known` has the aliases."""
-    told = history_pb2.QueryHistoryResponse(step=span(found.step))
+def answer(
+    found: Answer, known: Mapping[str, str], end: float
+) -> history_pb2.QueryHistoryResponse:
+    """What was found up to a moment (wall seconds); `known` has the aliases."""
+    told = history_pb2.QueryHistoryResponse(step=span(found.step), end_time=stamp(end))
     if found.oldest is not None:
         told.oldest_time.seconds = found.oldest
     for each in found.series:

@@ -19,6 +19,7 @@ from gpud.instances.instance import Instance, InstanceState
 from gpud.ledger.charge import Charge
 from gpud.models.model import Footprint, ModelOptions
 from gpud.rpc import reading_messages
+from gpud.units import format_span
 from gpud.v1 import (
     devices_pb2,
     instances_pb2,
@@ -87,9 +88,8 @@ def checked_span(field: str, message: Message, low: float, high: float) -> float
             "and there are fewer than 1e9 ns",
         )
     if not low <= seconds <= high:
-        raise OptionInvalid(
-            field=field, problem=f"{seconds:.12g} s is not within {low:g} … {high:.12g} s"
-        )
+        told, least, most = format_span(seconds), format_span(low), format_span(high)
+        raise OptionInvalid(field=field, problem=f"{told} is not within {least} … {most}")
     return seconds
 
 

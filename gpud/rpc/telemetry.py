@@ -67,7 +67,7 @@ class Telemetry(AlertMethods, telemetry_pb2_grpc.TelemetryServiceServicer):
         asked = history_messages.asked(request, known, latest, self._view.clock.now().wall)
         found = await history.query(asked)
         # Tens of thousands of points: not on the loop.
-        return await asyncio.to_thread(history_messages.answer, found, known)
+        return await asyncio.to_thread(history_messages.answer, found, known, asked.end)
 
     async def GetForecast(
         self, request: forecast_pb2.GetForecastRequest, context: Any

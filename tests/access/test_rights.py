@@ -37,7 +37,17 @@ METHODS = {
 }
 # The same messages, under the name that clients ask for first.
 METHODS.add("grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
-READS = ("Get", "List", "Watch", "Explain", "Estimate", "Tail", "Check", "ServerReflectionInfo")
+READS = (
+    "Get",
+    "List",
+    "Watch",
+    "Explain",
+    "Estimate",
+    "Tail",
+    "Query",
+    "Check",
+    "ServerReflectionInfo",
+)
 
 
 def test_every_method_of_the_contract_is_in_the_table_and_no_other() -> None:

@@ -82,4 +82,6 @@ def test_events_and_snapshots_go_on_over_another_life_of_the_daemon(
         for process in (watch, events):
             process.send_signal(signal.SIGINT)
             _, said = process.communicate(timeout=WAIT_SECONDS)
-            assert (process.returncode, said.strip()) == (130, "")
+            assert process.returncode == 130
+            told_of_gap = "what it showed meanwhile was not seen"  # where it took long
+            assert all(told_of_gap in line for line in said.strip().splitlines()[-1:])

@@ -33,6 +33,7 @@ def history() -> h.QueryHistoryResponse:
         ],
         step=Duration(seconds=60),
         oldest_time=moment(-30 * 60),
+        end_time=moment(),
     )
 
 

@@ -15,12 +15,10 @@ from gpud.errors import GpudError
 from gpud.instances.instance import Instance, InstanceState
 from gpud.instances.progress import Progress
 from gpud.instances.terms import LoadTerms
-from gpud.ledger.reservation import Enforcement, Reservation
-from gpud.rpc.instances import Instances
-from gpud.rpc.view import View
 from gpud.v1 import instances_pb2 as pb
 from tests.fakes.cards import sample
 from tests.fakes.store import CrampedStore
+from tests.instances.asking import service
 from tests.instances.town import PATIENCE_SECONDS, Town, town
 
 ADMIN = Caller(name="anna", role=Role.ADMIN, proof=Proof.USER, origin="a test")
@@ -36,22 +34,6 @@ async def place(tmp_path: Path, tiny_model: Path) -> AsyncIterator[Town]:
 async def busy(endpoint: str, key: ApiKey | None = None) -> int | None:
     """As an engine says that works on a request without end."""
     return 1
-
-
-async def unenforced(_: Reservation) -> Enforcement:
-    raise AssertionError("nothing here is exclusive")
-
-
-def service(place: Town) -> Instances:
-    view = View(
-        snapshots=place.feed,
-        promises=place.promises,
-        clock=place.clock,
-        enforce=unenforced,
-        places=place.house.places,
-        signs=place.roster.signs,
-    )
-    return Instances(view, place.roster, place.house)
 
 
 async def draining(place: Town) -> Instance:

@@ -12,13 +12,12 @@ from gpud.access.identity import CALLER, DEED, Caller, Deed, Proof, Role
 from gpud.errors import InstanceNotFound, ModelNotFound
 from gpud.instances.instance import Instance, InstanceState
 from gpud.instances.terms import LoadTerms
-from gpud.ledger.reservation import Enforcement, Reservation
 from gpud.rpc.instances import Instances
-from gpud.rpc.view import View
 from gpud.units import MIB
 from gpud.v1 import instances_pb2 as pb
 from gpud.v1.benchmarks_pb2 import BenchmarkModelRequest
 from tests.fakes.cards import process, sample
+from tests.instances import asking
 from tests.instances.town import Town, town
 
 ADMIN = Caller(name="anna", role=Role.ADMIN, proof=Proof.USER, origin="a test")
@@ -30,22 +29,10 @@ async def place(tmp_path: Path, tiny_model: Path) -> AsyncIterator[Town]:
         yield made
 
 
-async def unenforced(_: Reservation) -> Enforcement:
-    raise AssertionError("nothing here is exclusive")
-
-
 def service(place: Town) -> Instances:
     CALLER.set(ADMIN)
     DEED.set(Deed())
-    view = View(
-        snapshots=place.feed,
-        promises=place.promises,
-        clock=place.clock,
-        enforce=unenforced,
-        places=place.house.places,
-        signs=place.roster.signs,
-    )
-    return Instances(view, place.roster, place.house)
+    return asking.service(place)
 
 
 async def told(place: Town, made: Instance) -> pb.Instance:

@@ -193,3 +193,29 @@ def test_the_host_beside_its_devices() -> None:
     assert not host.HasField("io_some_percent")
     assert (host.nodes[0].node, host.nodes[0].free_bytes) == (1, 3)
     assert (host.disks[0].what, host.disks[0].path, host.disks[0].free_bytes) == ("state", "/s", 1)
+
+
+async def test_growth_without_a_promise_is_told_within_two_samples(rig: Rig) -> None:
+    promise = pb.ReserveRequest(bytes=2 * GIB, devices=["gpu0"])
+    await rig.api.reservations.Reserve(promise)
+    seen: dict[int, int] = {}  # bytes in use, by when they were
+    told: asyncio.Future[node_pb2.Event] = asyncio.get_running_loop().create_future()
+
+    async def look() -> None:
+        request = telemetry_pb2.WatchSnapshotsRequest(devices=["gpu0"])
+        async for answer in rig.api.telemetry.WatchSnapshots(request):
+            at = answer.snapshot.time.ToNanoseconds()
+            if not seen:
+                rig.script(gpu0={"foreign": [{"pid": 4242, "bytes": GIB}]})
+            seen[at] = answer.snapshot.devices[0].sample.memory_used_bytes
+            if told.done() and at > told.result().time.ToNanoseconds():
+                return
+
+    async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as tasks:
+        tasks.create_task(look())
+        told.set_result(await rig.event("device.foreign"))
+    event = told.result()
+    assert (event.subject, event.details["pids"]) == (f"devices/{CARD}", "4242")
+    assert event.details["grown_bytes"] == str(GIB)
+    grown = [at for at, used in seen.items() if used >= GIB]
+    assert 1 <= sum(at <= event.time.ToNanoseconds() for at in grown) <= 2

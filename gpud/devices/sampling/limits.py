@@ -19,7 +19,7 @@ class Limits:
     opening: float = 30.0
     probe_start: float = 65.0
     probe_first: float = 1.0
-    probe_longest: float = 60.0
+    probe_longest: float = 10.0
     restart_first: float = 0.1
     restart_longest: float = 10.0
     crashes_tolerated: int = 3

@@ -127,6 +127,8 @@ ENGINE: Final = _fields(
 )
 BY_NAME: Final = {field.name: field for field in (*DEVICE, *HOST, *ENGINE)}
 BY_NUMBER: Final = {field.number: field for field in BY_NAME.values()}
+# Every one of them, where a name is asked.
+ALL: Final = "all"
 # What is told of a subject where nobody says which.
 USUAL: Final = tuple(
     BY_NAME[name]
@@ -144,13 +146,18 @@ USUAL: Final = tuple(
 )
 
 
-def named(names: tuple[str, ...]) -> tuple[Field, ...]:
-    """The fields of these names, the usual ones for none. Raises OptionInvalid."""
-    found = []
+def named(names: tuple[str, ...], subjects: tuple[str, ...] = ()) -> tuple[Field, ...]:
+    """The fields of these names, the usual ones for none, every one for `all`.
+
+    Raises OptionInvalid, with the names that there are of such subjects.
+    """
+    if names == (ALL,):
+        return tuple(BY_NAME.values())
+    found: list[Field] = []
     for name in names:
         field = BY_NAME.get(name)
         if field is None:
-            raise OptionInvalid(field="fields", problem=f"there is no {name!r}; {_hint(name)}")
+            raise OptionInvalid(field="fields", problem=_missing(name, subjects))
         if field in found:
             raise OptionInvalid(field="fields", problem=f"{name} is named twice")
         found.append(field)
@@ -164,8 +171,13 @@ def fields_for(subject: str, fields: tuple[Field, ...]) -> tuple[Field, ...]:
     return tuple(field for field in fields if field in kept)
 
 
-def _hint(name: str) -> str:
-    near = difflib.get_close_matches(name, BY_NAME, n=3, cutoff=0.5)
+def _missing(name: str, subjects: tuple[str, ...]) -> str:
+    if name == ALL:
+        return f"{ALL!r} has each of them already; name it alone"
+    # Nearer than the words that most names share, _bytes and _seconds.
+    near = difflib.get_close_matches(name, BY_NAME, n=3, cutoff=0.7)
     if near:
-        return f"did you mean {' or '.join(near)}?"
-    return f"there are {', '.join(field.name for field in USUAL)} and {len(BY_NAME)} in all"
+        return f"there is no {name!r}; did you mean {' or '.join(near)}?"
+    every = tuple(BY_NAME.values())
+    kept = {f.name: None for subject in subjects for f in fields_for(subject, every)} or BY_NAME
+    return f"there is no {name!r}; there are {', '.join(kept)}; {ALL!r} is every one"

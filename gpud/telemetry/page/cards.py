@@ -6,11 +6,21 @@ A card here is every device but the host's memory, of which the page tells by `g
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import lru_cache
 from operator import attrgetter
 
-from gpud.devices.snapshot import DeviceInfo, DeviceKind, Readings, Sample
+from gpud.devices.snapshot import (
+    DeviceInfo,
+    DeviceKind,
+    Health,
+    Pressure,
+    Readings,
+    Sample,
+    Thermal,
+)
 from gpud.devices.verdict.throttling import NAMES, is_throttled
+from gpud.ledger.charge import is_stale
 from gpud.telemetry.page.table import (
     Column,
     Family,
@@ -128,6 +138,8 @@ _STEADY: tuple[Column, ...] = (
 _plain: Callable[[Readings], Row] = attrgetter(*(name for name, _ in _PLAIN))
 _percent: Callable[[Readings], Row] = attrgetter(*(name for name, _ in _PERCENT))
 _NOT_TOLD: Row = (None,) * (1 + len(_REASONS))
+_NO_ANSWER = (Health.LOST, Health.UNRESPONSIVE)
+_TOTALS = tuple(name for name, column in _PLAIN if column.family.kind == "counter")
 
 
 class Cards:
@@ -158,6 +170,29 @@ class Cards:
                 ),
             )
         )
+
+
+def devices_now(samples: Iterable[Sample], now_boottime: float) -> tuple[Sample, ...]:
+    """All of them; one that does not answer, or is stale, with what outlasts its moment alone.
+
+    These are its totals, and that it was last seen too full or too hot for anything to start.
+    """
+    return tuple(
+        _outlasting(each)
+        if each.health in _NO_ANSWER or is_stale(each, now_boottime)
+        else each
+        for each in samples
+    )
+
+
+def _outlasting(sample: Sample) -> Sample:
+    return replace(
+        sample,
+        readings=Readings(**{name: getattr(sample.readings, name) for name in _TOTALS}),
+        processes=None,
+        pressure=sample.pressure if sample.pressure is Pressure.CRITICAL else None,
+        thermal=sample.thermal if sample.thermal is Thermal.CRITICAL else None,
+    )
 
 
 def labels_of(info: DeviceInfo) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from operator import attrgetter
 
 from gpud.devices.snapshot import DeviceInfo, DeviceKind, Sample
+from gpud.telemetry.page.cards import devices_now
 from gpud.telemetry.page.table import Row, Table, counter, gauge, labelled
 from gpud.units import MIB
 
@@ -80,9 +81,10 @@ class DcgmPage:
         self._table = Table(_COLUMNS)
         self._host = (hostname_label, hostname)
 
-    def render(self, samples: Iterable[Sample]) -> str:
+    def render(self, samples: Iterable[Sample], now_boottime: float) -> str:
         """Of cards; slices of one are named by their card's number, as DCGM does."""
-        cards = [each for each in samples if each.info.kind is not DeviceKind.HOST]
+        shown = devices_now(samples, now_boottime)
+        cards = [each for each in shown if each.info.kind is not DeviceKind.HOST]
         numbers = {each.info.uuid: each.info.index for each in cards}
         labels = tuple(
             _labels(each.info, numbers.get(each.info.parent_uuid or ""), self._host)
@@ -95,14 +97,15 @@ def _labels(info: DeviceInfo, parent: int | None, host: tuple[str, str]) -> str:
     number = info.index if parent is None else parent
     told = "" if number is None else str(number)
     name, hostname = host
-    slice_ = info.alias if info.kind is DeviceKind.MIG else ""
+    # NVML calls a slice by its card and its profile: NVIDIA A100-SXM4-40GB MIG 1g.5gb.
+    model, _, profile = info.model_name.partition(" MIG ")
     return labelled(
         gpu=told or info.alias,
         UUID=info.uuid,
         pci_bus_id=info.pci_bus_id or "",
         device=f"nvidia{told}",
-        modelName=info.model_name,
-        GPU_I_ID=slice_,
+        modelName=model,
+        GPU_I_PROFILE=profile,
         **{name: hostname},
         DCGM_FI_DRIVER_VERSION=info.driver_version or "",
     )

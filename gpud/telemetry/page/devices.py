@@ -118,7 +118,7 @@ def _charged(sample: Sample, promised: Promised) -> Row:
         return (sample.info.memory_total_bytes, *_NO_CHARGE)
     standing = promised.books.device(uuid).standing_bytes
     of_instances = promised.of_instances.get(uuid, 0)
-    known = sample.health is Health.HEALTHY
+    known = sample.health is Health.HEALTHY and sample.readings.memory_used_bytes is not None
     seen: tuple[Number, ...] = (None, None, None)
     if known:
         seen = (charge.foreign_bytes, charge.unattributed_bytes, charge.grantable_bytes)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from operator import attrgetter
+from typing import Any
 
 from gpud.instances.instance import Instance, InstanceState
 from gpud.telemetry.engines.reading import EngineReading, Latency
@@ -75,6 +77,11 @@ _RECORDED = (
 )
 _plain = attrgetter(*(name for name, _ in _PLAIN))
 _NOT_READ: Row = (None,) * len(_PLAIN)
+# All but totals, and when these were read, is of the moment in which it was read.
+_OF_A_MOMENT: dict[str, Any] = dict.fromkeys(
+    [name for name, column in _PLAIN if column.family.kind == "gauge" and name != "wall"]
+    + [name for name, _ in _LATENCIES]
+)
 
 
 class Engines:
@@ -106,7 +113,7 @@ class Engines:
         for each in instances:
             states[each.state] += 1
             if not each.ended:
-                seen = readings.get(each.id)
+                seen = engine_now(readings.get(each.id))
                 live.append((_labels(each, _service(seen, label)), each, seen))
         latencies = [part for labels, _, seen in live for part in _latencies(labels, seen)]
         return "".join(
@@ -121,6 +128,11 @@ class Engines:
                 ),
             )
         )
+
+
+def engine_now(seen: EngineReading | None) -> EngineReading | None:
+    """The same; of an engine that could not be read again, only what outlasts its moment."""
+    return replace(seen, **_OF_A_MOMENT) if seen is not None and seen.problem else seen
 
 
 _STATE_LABELS = tuple(labelled(state=state.value) for state in _STATES)
@@ -153,7 +165,8 @@ def _recorded(instance: Instance) -> Row:
 
 def _read(seen: EngineReading | None) -> Row:
     row: Row = _plain(seen) if seen is not None else _NOT_READ
-    return row
+    # Of one that told nothing yet, the wall is when it was asked.
+    return row if any(each is not None for each in row[:-1]) else _NOT_READ
 
 
 def _latencies(labels: str, seen: EngineReading | None) -> list[tuple[str, Row]]:

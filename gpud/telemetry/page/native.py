@@ -11,7 +11,7 @@ from gpud.devices.snapshot import Snapshot
 from gpud.instances.instance import Instance
 from gpud.telemetry.engines.reading import EngineReading
 from gpud.telemetry.page.calls import CallsPart
-from gpud.telemetry.page.cards import Cards
+from gpud.telemetry.page.cards import Cards, devices_now
 from gpud.telemetry.page.devices import Devices, Promised
 from gpud.telemetry.page.engines import Engines
 from gpud.telemetry.page.host import Host
@@ -47,7 +47,7 @@ class NativePage:
         """The whole page; of devices nothing before the first snapshot."""
         parts = [self._node.render(sight.node)]
         if sight.snapshot is not None:
-            samples = sight.snapshot.samples
+            samples = devices_now(sight.snapshot.samples, sight.now.boottime)
             parts += (
                 self._devices.render(samples, sight.promised),
                 self._cards.render(samples),

@@ -83,7 +83,13 @@ class NodePart:
             [counter("gpud_events_total", "Events of the journal since the start, by type.")]
         )
         self._alerts = Table(
-            [gauge("gpud_alerts", "Alerts that hold now, by rule, severity and state.")]
+            [
+                gauge(
+                    "gpud_alerts",
+                    "Alerts by rule, severity and state; those that are pending do not hold for "
+                    "long enough yet, those that are resolved hold no more.",
+                )
+            ]
         )
 
     def render(self, node: Node) -> str:

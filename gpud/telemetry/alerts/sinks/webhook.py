@@ -1,15 +1,16 @@
 """A sink that is posted JSON: one connection for each, bounded in time and size.
 
 No redirect is followed and no proxy is used. What the URL holds beyond its host may be a secret,
-and is told nowhere.
+and is told nowhere. So of an answer its status alone is told: many servers repeat the path, and
+some the headers, in what they say to no.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from contextlib import suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -19,9 +20,9 @@ from gpud import __version__
 from gpud.engines.api_key import KeyRefused, read_key
 from gpud.telemetry.alerts.sinks.sink import SinkFailed
 
-# Of an answer that says no, as much as is told of it.
-_SAID_BYTES: Final = 200
-_HEAD_LIMIT_BYTES: Final = 16 * 1024
+# Of an answer's head: the most of one line, and of all of them.
+_LINE_BYTES: Final = 16 * 1024
+_MOST_LINES: Final = 100
 # It was not the message that was wrong: another try may do.
 _PASSING: Final = frozenset({408, 425, 429})
 
@@ -40,7 +41,7 @@ class Webhook:
         """POST it; anything but 2xx is a failure. Raises SinkFailed."""
         try:
             async with asyncio.timeout(self.timeout_seconds):
-                status, said = await self._post(msgspec.json.encode(body))
+                status = await self._post(msgspec.json.encode(body))
         except TimeoutError:
             problem = f"no answer within {self.timeout_seconds:g} s"
             raise SinkFailed(sink=self.name, problem=problem) from None
@@ -51,11 +52,11 @@ class Webhook:
             raise SinkFailed(sink=self.name, problem=self._words(error)) from error
         if not 200 <= status < 300:
             raise SinkFailed(
-                sink=self.name, problem=_refusal(status, said), is_final=_is_final(status)
+                sink=self.name, problem=_refusal(status), is_final=_is_final(status)
             )
 
-    async def _post(self, body: bytes) -> tuple[int, bytes]:
-        """Status, and the beginning of what was said. Raises OSError, ValueError, EOFError."""
+    async def _post(self, body: bytes) -> int:
+        """The status of the answer. Raises OSError, ValueError, EOFError, LimitOverrunError."""
         target = urlsplit(self.url)
         secret = await self._secret()
         context = await asyncio.to_thread(_context) if target.scheme == "https" else None
@@ -63,7 +64,7 @@ class Webhook:
             target.hostname,
             target.port or (443 if context else 80),
             ssl=context,
-            limit=_HEAD_LIMIT_BYTES,
+            limit=_LINE_BYTES,
         )
         try:
             path = (target.path or "/") + (f"?{target.query}" if target.query else "")
@@ -101,25 +102,23 @@ class Webhook:
         return (text or str(error) or type(error).__name__).lower()
 
 
-async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+async def _answer(reader: asyncio.StreamReader) -> int:
     first = (await reader.readuntil(b"\n")).split(maxsplit=2)
     if len(first) < 2 or not first[0].startswith(b"HTTP/1.") or not first[1].isdigit():
         raise ValueError("it does not speak HTTP")
-    # The headers are of no interest, but stand before what it says.
-    while (await reader.readuntil(b"\n")).strip():
-        pass
-    status, said = int(first[1]), b""
-    if status >= 300:
-        with suppress(OSError):
-            said = await reader.read(_SAID_BYTES)
-    return status, said
+    # The headers are of no interest, but an answer is one once they are whole.
+    for _ in range(_MOST_LINES):
+        if not (await reader.readuntil(b"\n")).strip():
+            return int(first[1])
+    raise ValueError(f"its answer has more than {_MOST_LINES} headers")
 
 
-def _refusal(status: int, said: bytes) -> str:
+def _refusal(status: int) -> str:
+    """In our own words."""
     if 300 <= status < 400:
         return f"it answers {status}, a redirect, which is not followed"
-    text = "".join(c if c.isprintable() else " " for c in said.decode(errors="replace")).strip()
-    return f"it answers {status}: {text}" if text else f"it answers {status}"
+    known = status in set(HTTPStatus)
+    return f"it answers {status} ({HTTPStatus(status).phrase})" if known else f"it answers {status}"
 
 
 def _is_final(status: int) -> bool:

@@ -1,0 +1,116 @@
+"""Pure: memory that grows on a device without a promise, told as it grows.
+
+A process list names whose bytes are whose. Between two lists they are unattributed, and may turn
+out to be of a promise: so growth counts at once where a list shows it, else at the second sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gpud.devices.snapshot import DeviceKind, Sample, Snapshot
+from gpud.events import Event
+from gpud.ledger.charge import Charge
+from gpud.units import MIB, format_size
+
+# What a promise may be exceeded by before that is told, is no news from others either.
+STEP_BYTES = 64 * MIB
+# The host's memory is everybody's: there only what could matter to a load is news.
+HOST_SHARE = 1 / 16
+# Of what goes on growing the first is told at once, the rest so often; what was freed only for a
+# moment is no news when it comes again.
+PAUSE_SECONDS = 10.0
+SETTLED_SECONDS = 60.0
+MAX_PROCESSES_TOLD = 4
+
+
+@dataclass(slots=True)
+class _Level:
+    """What is known of a device: the bytes told last, and how it stands since."""
+
+    told_bytes: int
+    newest_bytes: int
+    told_boottime: float = float("-inf")
+    low_since: float | None = None
+    low_bytes: int = 0  # the most since then
+
+
+class Outsiders:
+    """How many bytes of each device others hold, and which growth of them was told."""
+
+    def __init__(self) -> None:
+        self._levels: dict[str, _Level] = {}
+
+    def see(self, snapshot: Snapshot, charges: Mapping[str, Charge]) -> tuple[Event, ...]:
+        """What to tell of a snapshot; `charges` by UUID, made from it."""
+        told = (
+            self._look(sample, charge, snapshot)
+            for sample in snapshot.samples
+            if (charge := charges.get(sample.info.uuid)) is not None
+        )
+        return tuple(event for event in told if event is not None)
+
+    def _look(self, sample: Sample, charge: Charge, at: Snapshot) -> Event | None:
+        listed, loose = charge.foreign_bytes, charge.unattributed_bytes
+        if listed is None or loose is None:
+            return None
+        now = listed + loose
+        level = self._levels.get(charge.uuid)
+        if level is None:
+            self._levels[charge.uuid] = _Level(told_bytes=now, newest_bytes=now)
+            return None
+        before, level.newest_bytes = level.newest_bytes, now
+        least = level.told_bytes + _step(sample)
+        if now < least:
+            _settle(level, now, least, at.boottime)
+            return None
+        level.low_since = None
+        is_sure = listed >= least or before >= least
+        if not is_sure or at.boottime < level.told_boottime + PAUSE_SECONDS:
+            return None
+        grown, level.told_bytes, level.told_boottime = now - level.told_bytes, now, at.boottime
+        return _event(sample, charge, grown, at.wall)
+
+
+def _step(sample: Sample) -> int:
+    total = sample.info.memory_total_bytes or 0
+    return int(total * HOST_SHARE) if sample.info.kind is DeviceKind.HOST else STEP_BYTES
+
+
+def _settle(level: _Level, now: int, least: int, boottime: float) -> None:
+    """Go down with what was freed, once it has stayed so."""
+    step = least - level.told_bytes
+    if now > level.told_bytes - step:
+        level.low_since = None
+    elif level.low_since is None:
+        level.low_since, level.low_bytes = boottime, now
+    else:
+        level.low_bytes = max(level.low_bytes, now)
+        if boottime - level.low_since >= SETTLED_SECONDS:
+            level.told_bytes, level.low_since = level.low_bytes, None
+
+
+def _event(sample: Sample, charge: Charge, grown: int, wall: float) -> Event:
+    others = [each for each in sample.processes or () if each.claim not in charge.observed_bytes]
+    others.sort(key=lambda each: -(each.used_bytes or 0))
+    names = [
+        f"{each.process_name} ({each.pid}) with {format_size(each.used_bytes or 0)}"
+        for each in others[:MAX_PROCESSES_TOLD]
+    ]
+    held = (charge.foreign_bytes or 0) + (charge.unattributed_bytes or 0)
+    who = f": {', '.join(names)}" if names else ""
+    return Event(
+        wall=wall,
+        type="device.foreign",
+        subject=f"devices/{charge.uuid}",
+        reason=(
+            f"memory that no promise has grew by {format_size(grown)} to {format_size(held)}{who}"
+        ),
+        details={
+            "alias": charge.alias,
+            "bytes": str(held),
+            "grown_bytes": str(grown),
+            "pids": ",".join(str(each.pid) for each in others[:MAX_PROCESSES_TOLD]),
+        },
+    )
