@@ -21,8 +21,8 @@ from gpud.feed import WOKEN_PER_TURN, Feed
 DELIVERIES_PER_SECOND = 6000.0
 SHARE_OF_TIME = 0.5
 LONGEST_BUDGET_SECONDS = 1.0
-# The sampler's ticks come a little early and a little late; a follower that asks for their very
-# interval gets each of them.
+# Ticks come a little early and a little late, and who asks for their very interval gets each of
+# them: so much of the time between two is forgiven, however long the asked interval is.
 JITTER = 0.1
 
 
@@ -37,11 +37,11 @@ class Follower:
     _due_boottime: float = 0.0  # from when on the next one is due
     _turn: asyncio.Future[None] | None = None  # while it waits
 
-    def see(self, snapshot: Snapshot) -> bool:
+    def see(self, snapshot: Snapshot, jitter_seconds: float) -> bool:
         """Whether a newly published snapshot makes it wait for its turn now."""
-        if snapshot.boottime < self._due_boottime:
+        if snapshot.boottime < self._due_boottime - jitter_seconds:
             return False
-        self._due_boottime = snapshot.boottime + self.interval_seconds * (1 - JITTER)
+        self._due_boottime = snapshot.boottime + self.interval_seconds
         if self.is_due:
             self.dropped_count += 1
             return False
@@ -51,7 +51,7 @@ class Follower:
     def take(self, snapshot: Snapshot) -> Snapshot:
         """The newest is sent now."""
         self.is_due = False
-        self._due_boottime = snapshot.boottime + self.interval_seconds * (1 - JITTER)
+        self._due_boottime = snapshot.boottime + self.interval_seconds
         return snapshot
 
     async def wait(self) -> None:
@@ -112,7 +112,8 @@ class Delivery:
             self._interval_seconds = min(LONGEST_BUDGET_SECONDS, passed)
         self._budget = max(WOKEN_PER_TURN, int(DELIVERIES_PER_SECOND * self._interval_seconds))
         self._until_boottime = 0.0
-        self._queue.extend(each for each in self._followers if each.see(snapshot))
+        jitter = JITTER * self._interval_seconds
+        self._queue.extend(each for each in self._followers if each.see(snapshot, jitter))
         self._begin_round()
 
     def _begin_round(self) -> None:

@@ -9,10 +9,14 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Open:
-    """How often a number came since somebody last said that it is dealt with, and when last."""
+    """How often a number came since somebody last said that it is dealt with, and when last.
+
+    `total` counts on over that: no two errors of a device have the same.
+    """
 
     count: int
     boottime: float
+    total: int
 
 
 class Tally:
@@ -33,7 +37,7 @@ class Tally:
         for number in numbers:
             counts[number] = counts.get(number, 0) + 1
             before = still[number].count if number in still else 0
-            still[number] = Open(count=before + 1, boottime=boottime)
+            still[number] = Open(count=before + 1, boottime=boottime, total=counts[number])
 
     def settle(self, uuid: str) -> None:
         """What came so far is dealt with: it stays counted, and speaks against it no more."""

@@ -84,7 +84,7 @@ def _of_xids(
             if is_recent:
                 yield Verdict(action=Action.RESTART_APP, reason=reason)
             continue
-        yield _sign(known.action, reason, f"xid {number} #{still.count}")
+        yield _sign(known.action, reason, f"xid {number} #{still.total}")
 
 
 def _of_health(health: Health | None) -> Iterator[Verdict]:

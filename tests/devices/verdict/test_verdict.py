@@ -13,7 +13,7 @@ NOW = 5000.0
 
 
 def of_xid(number: int, readings: Readings | None = None, *, ago: float = 1.0) -> Verdict:
-    xids = {number: Open(count=1, boottime=NOW - ago)}
+    xids = {number: Open(count=1, boottime=NOW - ago, total=1)}
     return judge(Health.HEALTHY, readings or Readings(), xids, NOW)
 
 
@@ -64,7 +64,7 @@ def test_the_driver_knows_better_than_the_table_whether_a_reset_is_needed() -> N
     assert (contained.action, contained.is_fatal) == (Action.RESTART_APP, False)
     # Nothing brings a card back that has left the bus; a lost one's last word is an old one.
     assert of_xid(79, Readings(recovery_action="none")).action is Action.REBOOT
-    xids = {95: Open(count=1, boottime=NOW)}
+    xids = {95: Open(count=1, boottime=NOW, total=1)}
     lost = judge(Health.LOST, Readings(recovery_action="none"), xids, NOW)
     assert lost.is_fatal
 
@@ -107,7 +107,7 @@ def test_errors_count_where_nothing_better_is_told() -> None:
 
 
 def test_the_worst_is_told_and_every_fatal_sign_kept() -> None:
-    xids = {31: Open(count=4, boottime=NOW), 79: Open(count=1, boottime=NOW)}
+    xids = {31: Open(count=4, boottime=NOW, total=4), 79: Open(count=1, boottime=NOW, total=1)}
     verdict = judge(Health.HEALTHY, Readings(remap_failed=True, remap_pending=True), xids, NOW)
     assert (verdict.action, verdict.signs) == (Action.INSPECT, ("remap failed", "xid 79 #1"))
     apps = judge(Health.HEALTHY, Readings(), {31: xids[31]}, NOW)
@@ -133,5 +133,16 @@ def test_the_tally_counts_on_and_forgets_what_is_settled() -> None:
     tally.take("a", (79,), 3.0)
     assert shown == {31: 2, 79: 1}  # a snapshot keeps what it was given
     assert tally.counts("a") == {31: 2, 79: 2}
-    assert tally.still_open("a") == {79: Open(count=1, boottime=3.0)}
+    assert tally.still_open("a") == {79: Open(count=1, boottime=3.0, total=2)}
     assert tally.all_counts() == {"a": {31: 2, 79: 2}, "b": {13: 1}}
+
+
+def test_an_error_after_it_was_dealt_with_is_another_sign() -> None:
+    """So that it is acted on, however soon it comes again."""
+    tally, seen = Tally(), set[str]()
+    for _ in range(3):
+        tally.take("a", (79,), NOW)
+        (sign,) = judge(Health.LOST, Readings(), tally.still_open("a"), NOW).signs
+        assert sign not in seen
+        seen.add(sign)
+        tally.settle("a")
