@@ -48,6 +48,10 @@ class DriverOutdated(DriverError):
         return f"the {self.driver} driver must be opened anew to see {', '.join(self.added)}"
 
 
+# A reason of DeviceLost, after which it is not gone for good.
+NEEDS_RESET = "it needs a reset before it can be read again"
+
+
 @dataclass(kw_only=True, eq=False)
 class DeviceLost(DriverError):
     """The driver says that the device is gone."""

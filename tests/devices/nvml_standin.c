@@ -6,7 +6,7 @@
  *   mig       one card in MIG mode with two slices
  *   sullen    one card that tells its name and refuses everything else
  *   mismatch  the library and the kernel driver differ: nvmlInit fails
- * NVML_STANDIN_TRIGGER names a file. While it exists and holds "lost N", "hang N" or "crash N",
+ * NVML_STANDIN_TRIGGER names a file. While it exists and holds "lost N", "reset N", "hang N" or "crash N",
  * card N is off the bus, does not come back from its calls, or takes the process down. With
  * "freeze 0" no call comes back, and "upgrade 0" is a kernel driver that was replaced: nvmlInit
  * fails from then on, whoever has it open goes on. With
@@ -31,7 +31,7 @@
 typedef int nvmlReturn_t;
 enum {
     SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4,
-    NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, TIMEOUT = 10, GPU_IS_LOST = 15, VERSION_MISMATCH = 18, UNKNOWN = 999,
+    NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, TIMEOUT = 10, GPU_IS_LOST = 15, RESET_REQUIRED = 16, VERSION_MISMATCH = 18, UNKNOWN = 999,
 };
 
 typedef struct { int number; int slice; } Device; /* slice 0: the card itself */
@@ -105,6 +105,7 @@ static nvmlReturn_t enter(const Device *device) {
     freeze();
     while (triggered("hang") == device->number) usleep(20000);
     if (triggered("crash") == device->number) abort();
+    if (triggered("reset") == device->number) return RESET_REQUIRED;
     return triggered("lost") == device->number ? GPU_IS_LOST : SUCCESS;
 }
 

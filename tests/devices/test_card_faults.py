@@ -168,3 +168,21 @@ async def test_a_card_that_hangs_from_the_start_keeps_no_other_away(site: Site) 
         site.befall("")
         whole = await watcher.until(lambda s: len(s.samples) == 9 and not s.warnings)
         assert all(each.health is Health.HEALTHY for each in whole.samples)
+
+
+async def test_a_card_that_waits_for_a_reset_says_so(site: Site) -> None:
+    watcher = site.watcher
+    async with running(site.sampler()):
+        await watcher.until(lambda s: s.complete)
+        site.befall("reset 2")
+        waits = sample(await watcher.until(health("gpu2", Health.LOST)), "gpu2")
+        assert waits.health_reason == "it needs a reset before it can be read again"
+        assert (waits.verdict.action, waits.verdict.is_fatal) == (Action.RESET, True)
+        site.befall("lost 2")
+        gone = await watcher.until(
+            lambda s: sample(s, "gpu2").health_reason != waits.health_reason
+        )
+        assert sample(gone, "gpu2").verdict.action is Action.REBOOT
+        site.befall("")
+        back = sample(await watcher.until(health("gpu2", Health.HEALTHY)), "gpu2")
+        assert back.verdict.action is Action.NONE

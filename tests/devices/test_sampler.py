@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import signal
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -424,6 +426,21 @@ async def test_an_unanswered_device_has_its_own_deadline_and_may_answer_late() -
         assert second.orders.skipped == ("GPU-a",)
         assert health("gpu0", Health.UNRESPONSIVE)(watcher.snapshots[-1])
         assert health("gpu1", Health.HEALTHY)(watcher.snapshots[-1])
+
+
+async def test_a_daemon_that_stood_still_blames_nobody() -> None:
+    sampler, spawner = fake_sampler(Watcher(), replace(QUICK, device=1.0))
+    async with running(sampler):
+        first = await spawner.next(1)
+        full_tick(first)
+        begin(first, "GPU-a")
+        await asyncio.sleep(0)
+        time.sleep(2.0)  # noqa: ASYNC251 — the loop itself is what stands still
+        for _ in range(5):  # its timers are due before anything is read
+            await asyncio.sleep(0)
+        assert not first.is_abandoned
+        first.say(answer("GPU-a"))
+        full_tick(first)
 
 
 async def test_a_driver_that_kills_the_process_as_it_opens_is_left_out() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pynvml
 
-from gpud.devices.driver import DeviceLost, ListRefused
+from gpud.devices.driver import NEEDS_RESET, DeviceLost, ListRefused
 from gpud.devices.snapshot import ProcessKind
 
 # A refusal that may pass is tried again after so many reads; old cards refuse half of the calls.
@@ -30,6 +30,7 @@ LOST = frozenset(
         pynvml.NVML_ERROR_RESET_REQUIRED,
     }
 )
+
 # Newest call first: v3 came with driver 510, v2 with 450. A process is named after the first kind
 # that lists it, because one that computes and draws is in both lists with all its memory.
 PROCESS_LISTS: tuple[tuple[ProcessKind, tuple[Callable[..., Any], ...]], ...] = (
@@ -64,6 +65,13 @@ _VITAL = frozenset(
 Question = tuple[Any, ...]
 
 
+def lost_reason(code: int) -> str:
+    """Why a card is lost, by the code (of LOST) that a call gave."""
+    if code == pynvml.NVML_ERROR_RESET_REQUIRED:
+        return NEEDS_RESET
+    return str(pynvml.NVMLError(code))
+
+
 @dataclass(slots=True)
 class Card:
     """One handle, and what it will not answer: the question → the read from which to ask again."""
@@ -84,7 +92,7 @@ class Card:
             return function(self.handle, *arguments)
         except pynvml.NVMLError as error:
             if error.value in LOST:
-                raise DeviceLost(uuid=self.uuid, reason=str(error)) from error
+                raise DeviceLost(uuid=self.uuid, reason=lost_reason(error.value)) from error
             self.refuse((function, *arguments), error.value)
             return None
 

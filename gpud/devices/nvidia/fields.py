@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pynvml
 
 from gpud.devices.driver import DeviceLost
-from gpud.devices.nvidia.card import LOST, Card
+from gpud.devices.nvidia.card import LOST, Card, lost_reason
 
 # nvmlFieldValue_t (nvml.h): field, scope, micros, latency, type, outcome, value. Read from its
 # bytes: the binding looks each part of each value up by name, which takes thirty times as long.
@@ -47,7 +47,7 @@ def read_fields(card: Card, ids: Iterable[int]) -> dict[int, Field]:
         if outcome == pynvml.NVML_SUCCESS:
             told[id_] = Field(_number(type_, bits), micros)
         elif outcome in LOST:
-            raise DeviceLost(uuid=card.uuid, reason=str(pynvml.NVMLError(outcome)))
+            raise DeviceLost(uuid=card.uuid, reason=lost_reason(outcome))
         else:
             is_unknown = outcome == pynvml.NVML_ERROR_INVALID_ARGUMENT
             card.refuse((call, id_), pynvml.NVML_ERROR_NOT_SUPPORTED if is_unknown else outcome)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gpud.devices.bands import Bands, Standing
-from gpud.devices.driver import NO_LONGER_LISTED, driver_name
+from gpud.devices.driver import NEEDS_RESET, NO_LONGER_LISTED, driver_name
 from gpud.devices.sampling.frames import Answer, Inventory
 from gpud.devices.snapshot import (
     DeviceInfo,
@@ -256,14 +256,19 @@ class Board:
         if last is None:
             last = Sample(info=info, boottime=at.boottime, wall=at.wall, readings=Readings())
         pressure, thermal = self._judge_bands(info, Readings(), at.boottime)
+        readings = last.readings
+        if health is Health.LOST:  # all that is known of it now is why
+            action = "reset" if reason == NEEDS_RESET else None
+            readings = readings.changed(recovery_action=action)
         self._samples[info.uuid] = replace(
             last,
+            readings=readings,
             health=health,
             health_reason=reason,
             pressure=pressure,
             thermal=thermal,
             vanished_boottime=self._vanished.get(info.uuid),
-            verdict=self._verdict(info, health, last.readings, at.boottime),
+            verdict=self._verdict(info, health, readings, at.boottime),
             xids=self._xids_of(info),
         )
 

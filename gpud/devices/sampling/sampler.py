@@ -51,6 +51,8 @@ log = structlog.get_logger()
 REAP_LIMIT_SECONDS = 1.0
 # Most are gone in a moment; for one that is stuck a look every second is enough.
 REAP_RECHECK_SECONDS = 0.01
+# Later than this the loop wakes only where the whole daemon was stopped, or starved.
+LATE_SECONDS = 0.5
 REAP_RECHECK_LONGEST_SECONDS = 1.0
 
 
@@ -183,12 +185,21 @@ class Sampler:
             if remaining <= 0:
                 return True
             # It may turn to something with a shorter limit meanwhile, but none is shorter.
+            until = loop.time() + min(remaining, self._limits.device)
             try:
-                async with asyncio.timeout(min(remaining, self._limits.device)):
+                async with asyncio.timeout_at(until):
                     await child.ended.wait()
             except TimeoutError:
+                self._excuse(child, loop.time() - until)
                 continue
             return False
+
+    def _excuse(self, child: Child, late_seconds: float) -> None:
+        """While the daemon stood still it heard nothing: what was said meanwhile is read first."""
+        if late_seconds > LATE_SECONDS:
+            child.busy_since += late_seconds
+            for name in self._unanswered:
+                self._unanswered[name] += late_seconds
 
     def _deadline(self, child: Child, start_limit_seconds: float) -> float:
         """Until when (loop time) its present silence, and that of its devices, may last."""

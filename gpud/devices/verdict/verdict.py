@@ -39,14 +39,15 @@ def judge(
 ) -> Verdict:
     """The worst of all signs, at `boottime` seconds; `xids` are those not dealt with yet.
 
-    A device that is gone is judged by its Xids and by that it is gone, not by what it last told.
+    A device that is gone is judged by its Xids and by that it is gone, not by what it last told;
+    one that is only silent by what it told before.
     `health` None: its driver lists it no more, on purpose for all that is known.
     """
     answers = health in (Health.HEALTHY, Health.UNKNOWN)
     if answers and not xids and is_quiet(readings):
         return CLEAN
-    found = [*_of_xids(xids, boottime, health, readings), *_of_health(health)]
-    if answers:
+    found = [*_of_xids(xids, boottime, health, readings), *_of_health(health, readings)]
+    if answers or health is Health.UNRESPONSIVE:
         found += (each for tell in _OWN_SIGNS for each in tell(readings))
     if not found:
         return CLEAN
@@ -87,10 +88,13 @@ def _of_xids(
         yield _sign(known.action, reason, f"xid {number} #{still.total}")
 
 
-def _of_health(health: Health | None) -> Iterator[Verdict]:
-    # It is granted nothing while it is gone, and may come back: no cordon.
-    if health is Health.LOST:
-        yield Verdict(action=Action.REBOOT, reason="its driver says that it is gone")
+def _of_health(health: Health | None, readings: Readings) -> Iterator[Verdict]:
+    if health is not Health.LOST:
+        return
+    # It is granted nothing while it is gone, and may come back: no cordon. One that waits for a
+    # reset will not by itself.
+    gone = Verdict(action=Action.REBOOT, reason="its driver says that it is gone")
+    yield from tuple(_of_recovery(readings)) or (gone,)
 
 
 def _of_recovery(readings: Readings) -> Iterator[Verdict]:

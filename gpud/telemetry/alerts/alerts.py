@@ -133,8 +133,11 @@ class Alerts:
 
     async def _look_by_itself(self) -> None:
         while True:
+            before = self._clock.now().boottime
             await self._clock.sleep(LOOK_SECONDS)
-            if self._clock.now().boottime - self._looked >= LOOK_SECONDS:
+            now = self._clock.now().boottime
+            # After a stall of gpud itself what was sampled meanwhile comes first.
+            if now - before < 2 * LOOK_SECONDS and now - self._looked >= LOOK_SECONDS:
                 self._look_safely()
 
     def _look_safely(self) -> None:

@@ -118,7 +118,12 @@ def test_a_device_that_is_gone_is_judged_by_that() -> None:
     last = Readings(remap_failed=True)
     assert judge(Health.LOST, last, {}, NOW).action is Action.REBOOT
     assert not judge(Health.LOST, last, {}, NOW).is_fatal  # it may come back
-    assert judge(Health.UNRESPONSIVE, last, {}, NOW) == CLEAN
+    # One that is only silent is what it was.
+    assert judge(Health.UNRESPONSIVE, last, {}, NOW) == judge(Health.HEALTHY, last, {}, NOW)
+    assert judge(Health.UNRESPONSIVE, Readings(), {}, NOW) == CLEAN
+    # One that waits for a reset does not come back by itself.
+    waits = judge(Health.LOST, Readings(recovery_action="reset"), {}, NOW)
+    assert (waits.action, waits.is_fatal) == (Action.RESET, True)
     # Its driver lists it no more: somebody took it out.
     assert judge(None, last, {}, NOW) == CLEAN
 
