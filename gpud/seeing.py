@@ -15,7 +15,6 @@ from gpud.devices.snapshot import Snapshot
 from gpud.events import Event, Journal
 from gpud.instances.life import House
 from gpud.instances.roster import Roster
-from gpud.ledger.outsiders import Outsiders
 from gpud.settings import Config
 from gpud.store import Committed, SqliteStore
 from gpud.telemetry.alerts.alerts import Alerts, AlertSeams
@@ -24,6 +23,7 @@ from gpud.telemetry.counting import EventCounts
 from gpud.telemetry.engines.metrics import EngineMetrics
 from gpud.telemetry.forecast.forecasts import Forecasts
 from gpud.telemetry.history.history import History
+from gpud.telemetry.outsiders import Outsiders
 from gpud.telemetry.seen import Seen
 
 

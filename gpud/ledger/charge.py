@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import msgspec
 
-from gpud.devices.snapshot import DeviceKind, Sample
+from gpud.devices.snapshot import DeviceKind, Health, Sample
 from gpud.ledger.books import DeviceBook
 
 # A sample older than this says nothing about now.
 STALE_SECONDS = 10.0
+_NO_ANSWER = (Health.LOST, Health.UNRESPONSIVE)
 
 
 class Charge(msgspec.Struct, frozen=True, kw_only=True):
@@ -219,3 +220,8 @@ def _promised_residue(book: DeviceBook, seen: _Seen) -> int:
 def is_stale(sample: Sample, now_boottime: float) -> bool:
     """Whether the sample is too old to decide on."""
     return now_boottime - sample.boottime > STALE_SECONDS
+
+
+def is_current(sample: Sample, now_boottime: float) -> bool:
+    """Whether its readings are what the device shows now: it answers, and has done so lately."""
+    return sample.health not in _NO_ANSWER and not is_stale(sample, now_boottime)

@@ -6,7 +6,7 @@ from gpud.devices.snapshot import DeviceKind, ProcessUse, Sample
 from gpud.events import Event
 from gpud.ledger.books import DeviceBook
 from gpud.ledger.charge import Reserves, charge
-from gpud.ledger.outsiders import PAUSE_SECONDS, SETTLED_SECONDS, STEP_BYTES, Outsiders
+from gpud.telemetry.outsiders import PAUSE_SECONDS, SETTLED_SECONDS, STEP_BYTES, Outsiders
 from gpud.units import GIB, MIB
 from tests.fakes.cards import later, process, sample, snapshot
 
