@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -35,21 +35,34 @@ def span(text: str) -> float:
 
 
 def moment(option: str, text: str, now: float) -> Timestamp:
-    """The moment of a span before `now`, or of an RFC 3339 time. Raises Failure: it is neither."""
+    """The moment of a span before `now`, of an RFC 3339 time, or of a local time or day.
+
+    Raises Failure: it is none of them.
+    """
+    for read in (lambda text: timestamp(now - parse_span(text)), _rfc_3339, _local):
+        # Too far away: OverflowError.
+        with suppress(ValueError, OverflowError):
+            return read(text)
+    raise usage(
+        f"{option} {text!r} is neither a span nor a moment; write 10m, 2026-11-20T21:00 or "
+        "2026-11-20 in your own time zone, or 2026-11-20T21:00:00Z"
+    )
+
+
+def _rfc_3339(text: str) -> Timestamp:
+    """To the nanosecond. Raises ValueError."""
     from google.protobuf.timestamp_pb2 import Timestamp
 
-    try:
-        return timestamp(now - parse_span(text))
-    except ValueError:
-        pass
     told = Timestamp()
-    try:
-        told.FromJsonString(text)
-    except ValueError:
-        raise usage(
-            f"{option} {text!r} is neither a span nor a moment; write 10m or 2026-11-20T21:00:00Z"
-        ) from None
+    told.FromJsonString(text)
     return told
+
+
+def _local(text: str) -> Timestamp:
+    """Of a moment as tables show it, in the reader's own time zone. Raises ValueError."""
+    from datetime import datetime
+
+    return timestamp(datetime.fromisoformat(text).timestamp())
 
 
 def label(text: str) -> tuple[str, str]:

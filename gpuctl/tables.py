@@ -7,9 +7,10 @@ passes through `clean`: no text can move the cursor, rename the window or hide a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from gpuctl.units import UNKNOWN
@@ -29,13 +30,24 @@ _CLEANED: dict[int, str] = {
     **dict.fromkeys(map(ord, "\n\t"), " "),
 }
 
-_GAP = "  "
+GAP = "  "  # between two columns
 _SHORTEST_SHRUNK = 6
+_SHORTEST_WRAPPED = 20
 _DROPPED = -1
 _TONES = {
     "green": frozenset({"READY", "HEALTHY", "GRANTED"}),
     "red": frozenset(
-        {"FAILED", "LOST", "DEGRADED", "UNRESPONSIVE", "REVOKED", "EXPIRED", "CRITICAL"}
+        {
+            "FAILED",
+            "LOST",
+            "DEGRADED",
+            "UNRESPONSIVE",
+            "REVOKED",
+            "EXPIRED",
+            "CRITICAL",
+            "HOT",
+            "THROTTLING",
+        }
     ),
     "yellow": frozenset(
         {
@@ -47,7 +59,7 @@ _TONES = {
             "BACKOFF",
             "QUEUED",
             "CORDONED",
-            "HOT",
+            "WARM",
             "WARNING",
         }
     ),
@@ -86,7 +98,8 @@ class Column(Generic[Row]):
     """One column: how a row's cell reads.
 
     `wide` columns show with `-o wide` alone. Where a width is to be kept, those that `drop` go
-    first, then those that `shrink` are cut, at their beginning where the end says more.
+    first, then those that `shrink` are cut, at their beginning where the end says more, and
+    sentences that `wrap` go on in lines of their own.
     """
 
     header: str
@@ -95,11 +108,15 @@ class Column(Generic[Row]):
     wide: bool = False
     shrinks: bool = False
     drops: bool = False
+    wraps: bool = False
     keeps_end: bool = False
 
 
 class Table(Generic[Row]):
-    """Aligned columns. Widths only grow, so rows drawn later stand under the same headers."""
+    """Aligned columns. Rows drawn later stand under the same headers.
+
+    Widths only grow, and which columns drop is settled when headers are drawn.
+    """
 
     def __init__(
         self,
@@ -113,6 +130,7 @@ class Table(Generic[Row]):
         self._width = width
         self._color = color
         self._widths = [len(column.header) for column in self._columns]
+        self._dropped: set[int] = set()
 
     def lines(self, rows: Sequence[Row], *, header: bool = True) -> list[str]:
         """The rows drawn, under the headers unless told otherwise."""
@@ -121,27 +139,48 @@ class Table(Generic[Row]):
             self._widths = [
                 max(old, len(cell)) for old, cell in zip(self._widths, line, strict=True)
             ]
-        widths = self._fitted()
-        drawn = [self._line(line, widths, color=self._color) for line in cells]
+        widths = self._fitted(settled=not header)
+        wrapped = (row for line in cells for row in self._wrapped(line, widths))
+        drawn = [self._line(row, widths, color=self._color) for row in wrapped]
         if not header:
             return drawn
         return [self._line([c.header for c in self._columns], widths, color=False), *drawn]
 
-    def _fitted(self) -> list[int]:
+    def _fitted(self, *, settled: bool) -> list[int]:
         widths = list(self._widths)
         if self._width is None:
             return widths
-        excess = sum(widths) + len(_GAP) * (len(widths) - 1) - self._width
+        excess = sum(widths) + len(GAP) * (len(widths) - 1) - self._width
         for index, column in enumerate(self._columns):
-            if column.drops and excess > 0:
-                excess -= widths[index] + len(_GAP)
+            drops = index in self._dropped if settled else column.drops and excess > 0
+            if drops:
+                self._dropped.add(index)
+                excess -= widths[index] + len(GAP)
                 widths[index] = _DROPPED
         for index, column in enumerate(self._columns):
-            if column.shrinks and excess > 0:
-                shrunk = max(_SHORTEST_SHRUNK, widths[index] - excess)
+            if (column.shrinks or column.wraps) and excess > 0:
+                least = _SHORTEST_WRAPPED if column.wraps else _SHORTEST_SHRUNK
+                shrunk = min(widths[index], max(least, widths[index] - excess))
                 excess -= widths[index] - shrunk
                 widths[index] = shrunk
         return widths
+
+    def _wrapped(self, cells: list[str], widths: Sequence[int]) -> Iterator[list[str]]:
+        """The row, and below it what of its sentences did not fit."""
+        rest = [
+            column.wraps and len(cell) > width > 0
+            for column, cell, width in zip(self._columns, cells, widths, strict=True)
+        ]
+        if not any(rest):
+            yield cells
+            return
+        import textwrap
+
+        parts = [
+            textwrap.wrap(cell, width) if is_long else [cell]
+            for cell, width, is_long in zip(cells, widths, rest, strict=True)
+        ]
+        yield from map(list, zip_longest(*parts, fillvalue=""))
 
     def _line(self, cells: Sequence[str], widths: Sequence[int], *, color: bool) -> str:
         parts = []
@@ -151,7 +190,7 @@ class Table(Generic[Row]):
             short = _cut(cell, width, keeps_end=column.keeps_end)
             padded = short.rjust(width) if column.right else short.ljust(width)
             parts.append(paint(padded) if color else padded)
-        return _GAP.join(parts).rstrip()
+        return GAP.join(parts).rstrip()
 
 
 def _cut(cell: str, width: int, *, keeps_end: bool) -> str:

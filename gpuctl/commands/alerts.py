@@ -10,13 +10,14 @@ from typing import Any
 import click
 
 from gpuctl.client import PAGE_SIZE
-from gpuctl.commands.node import EVENT_COLUMNS
+from gpuctl.commands.devices import device_aliases
+from gpuctl.commands.events import event_columns, follow_events
 from gpuctl.failures import Failure, repeatable, usage
-from gpuctl.following import following
-from gpuctl.messages import duration, enum_word, seconds_of, to_plain, word
+from gpuctl.glance.trouble import OK, UNKNOWN, alert_subject, gravity, is_calm, is_open
+from gpuctl.messages import duration, seconds_of, to_plain, word
 from gpuctl.options import command, enum_choice, enum_number, qualified, span
 from gpuctl.session import Session, request_id
-from gpuctl.tables import Column, Table, clean, moment_text
+from gpuctl.tables import Column, clean, moment_text
 from gpuctl.units import span_text
 from gpud.v1.alerts_pb2 import (
     AcknowledgeAlertRequest,
@@ -27,19 +28,13 @@ from gpud.v1.alerts_pb2 import (
     Silence,
     SilenceAlertsRequest,
 )
-from gpud.v1.node_pb2 import Event, ListEventsRequest, WatchEventsRequest
+from gpud.v1.node_pb2 import GetNodeRequest, ListEventsRequest, Node, WatchEventsRequest
 
-# Of a check, as monitoring plugins have it.
-OK, WARNING, CRITICAL, UNKNOWN = 0, 1, 2, 3
-_CHECK_WORDS = {OK: "OK", WARNING: "WARNING", CRITICAL: "CRITICAL"}
+_CHECK_WORDS = ("OK", "WARNING", "CRITICAL")
 _MOST_TOLD = 5
 _FAMILY = "alert"  # of events
 
 _FIRES = AlertState.ALERT_STATE_FIRING
-_SEVERITIES = {
-    AlertSeverity.ALERT_SEVERITY_WARNING: WARNING,
-    AlertSeverity.ALERT_SEVERITY_CRITICAL: CRITICAL,
-}
 
 
 def _id(alert: Alert) -> str:
@@ -71,11 +66,11 @@ def alert_columns(now: float) -> tuple[Column[Alert], ...]:
         return span_text(max(0.0, now - seconds_of(alert.since)))
 
     return (
-        Column(header="ALERT", cell=_id),
         Column(header="SEVERITY", cell=lambda a: word(a, "severity")),
         Column(header="STATE", cell=_state),
-        Column(header="SINCE", cell=since, right=True, drops=True),
-        Column(header="WHAT", cell=lambda a: a.summary, shrinks=True),
+        Column(header="SINCE", cell=since, right=True),
+        Column(header="WHAT", cell=lambda a: a.summary, wraps=True),
+        Column(header="ALERT", cell=_id, drops=True),
         Column(header="DO", cell=lambda a: a.remedy, wide=True),
         Column(header="BY", cell=lambda a: a.acknowledged_by, wide=True),
         Column(header="COMMENT", cell=lambda a: a.acknowledge_comment, wide=True),
@@ -114,7 +109,7 @@ def _alerts(ctx: click.Context, /, **_options: Any) -> None:
 
     With --check it ends with 0 for nothing (or only INFO), 1 where the gravest is a WARNING, 2
     where it is CRITICAL, and 3 where gpud does not tell. What is acknowledged or silenced does
-    not count.
+    not count; a node that is not READY does.
     """
     if ctx.invoked_subcommand is None:
         _list.invoke(ctx)
@@ -163,57 +158,84 @@ def _newest_sequence(session: Session) -> int:
 
 
 def _follow(session: Session, after: int) -> None:
-    client, output = session.client, session.output
+    """What changes, as events: it may be over before anybody could list it."""
+    output = session.output
+    aliases = device_aliases(session) if output.is_table else {}
+    table = output.table(event_columns(aliases), width=output.room)
     request = WatchEventsRequest(type=_FAMILY, after_sequence=after)
-    table: Table[Event] = output.table(EVENT_COLUMNS)
-    with following(client, client.node.WatchEvents, lambda: request) as answers:
-        for answer in answers:
-            if output.is_table:
-                output.lines(table.lines([answer.event], header=False))
-            else:
-                output.streamed(answer.event)
-            request.after_sequence = answer.event.sequence
+    follow_events(session, table, request, header=True)
 
 
 def _check(session: Session, request: ListAlertsRequest) -> None:
     """One line that says all, and the exit code."""
+    client = session.client
     try:
         found, _ = _listed(session, request)
+        node = client.call(client.node.GetNode, GetNodeRequest()).node
     except Failure as failure:
         print(f"UNKNOWN - {clean(failure.message)}")
         raise replace(failure, exit_code=UNKNOWN) from failure
-    counted = [each for each in found if _state(each) == "FIRING"]
-    code = max((_SEVERITIES.get(each.severity, OK) for each in counted), default=OK)
+    code = gravity(node, found)
     if session.output.is_table:
-        print(_check_line(code, [each for each in counted if each.severity in _SEVERITIES]))
+        says = "; ".join(filter(None, (_node_text(node), _open_text(found)))) or _calm_text(found)
+        print(f"{_CHECK_WORDS[code]} - {says}")
     else:
-        plain = [to_plain(each) for each in counted]
+        plain = [to_plain(each) for each in found if is_open(each)]
         session.output.document({"status": _CHECK_WORDS[code], "alerts": plain})
     sys.stdout.flush()
-    if code:
+    if code != OK:
         raise click.exceptions.Exit(code)
 
 
-def _check_line(code: int, grave: Sequence[Alert]) -> str:
+def _node_text(node: Node) -> str:
+    """Empty for one that is as it should be."""
+    if is_calm(node):
+        return ""
+    why = f" ({clean(node.state_reason)})" if node.state_reason else ""
+    return f"the node is {word(node, 'state')}{why}"
+
+
+def _open_text(found: Sequence[Alert]) -> str:
+    """How many are open and which, the gravest first; empty for none."""
+    grave = [each for each in found if is_open(each)]
     if not grave:
-        return "OK - nothing is wrong"
-    enum = AlertSeverity.DESCRIPTOR
-    words = [enum_word(enum, each.severity).lower() for each in grave]
+        return ""
+    words = [word(each, "severity").lower() for each in grave]
     counts = [f"{words.count(name)} {name}" for name in ("critical", "warning") if name in words]
     told = "; ".join(clean(each.summary) for each in grave[:_MOST_TOLD])
     more = f"; and {len(grave) - _MOST_TOLD} more" if len(grave) > _MOST_TOLD else ""
-    return f"{_CHECK_WORDS[code]} - {', '.join(counts)}: {told}{more}"
+    return f"{', '.join(counts)}: {told}{more}"
+
+
+def _calm_text(found: Sequence[Alert]) -> str:
+    """That nothing is wrong, or nothing that nobody knows of."""
+    states = [_state(each) for each in found]
+    known = [
+        f"{states.count(state)} {state.lower()}"
+        for state in ("ACKNOWLEDGED", "SILENCED")
+        if state in states
+    ]
+    return f"nothing new ({', '.join(known)})" if known else "nothing is wrong"
+
+
+def _named(session: Session, name: str) -> str:
+    """An alert by its id, or by its rule or what it is about. Raises Failure for several."""
+    found, _ = _listed(session, ListAlertsRequest(page_size=PAGE_SIZE))
+    meant = [each.name for each in found if name in {_id(each), each.rule, alert_subject(each)}]
+    if len(meant) > 1:
+        raise usage(f"{name!r} is said of several: write {' or '.join(meant)}")
+    return meant[0] if meant else qualified("alerts", name)
 
 
 @command()
-@click.argument("name")
+@click.argument("name", metavar="ALERT|RULE|SUBJECT")
 @click.option("-m", "--message", "comment", default="", help="Shown with it, and in the journal.")
 @click.option("--request-id", "given_id", metavar="ID", help="The same id, the same answer.")
 def ack(session: Session, name: str, comment: str, given_id: str | None) -> None:
     """Say that you know: nobody is sent it again while it lasts, unless it becomes graver."""
     request = AcknowledgeAlertRequest(
         request_id=given_id or request_id(),
-        name=qualified("alerts", name),
+        name=_named(session, name),
         comment=comment,
         owner=session.owner(),
     )

@@ -14,7 +14,7 @@ from gpuctl.client import PAGE_SIZE
 from gpuctl.commands.status import DEVICE_COLUMNS
 from gpuctl.failures import Failure, usage
 from gpuctl.following import following
-from gpuctl.glance.words import device_why, is_healthy, reading
+from gpuctl.glance.words import answers, device_why, reading
 from gpuctl.messages import duration, known, word
 from gpuctl.options import COUNT, command, span
 from gpuctl.render import terminal_height
@@ -38,7 +38,7 @@ def _optional_text(device: Device, field: str) -> str:
 
 def _throttled(device: Device) -> str:
     """By what power, heat or the board hold its clocks down; `-` where it does not tell."""
-    if not is_healthy(device) or not device.sample.HasField("throttled"):
+    if not answers(device) or not device.sample.HasField("throttled"):
         return "-"
     return ",".join(device.sample.throttle_reasons) if device.sample.throttled else "no"
 
@@ -166,16 +166,24 @@ class _Reading:
     device: Device
 
 
+# Not read from the device: these give way first.
+_SUMS = {"GRANTED", "FOREIGN"}
+
+
 def _of_reading(column: Column[Device]) -> Column[_Reading]:
     return Column(
-        header=column.header, cell=lambda row: column.cell(row.device), right=column.right
+        header=column.header,
+        cell=lambda row: column.cell(row.device),
+        right=column.right,
+        drops=column.header in _SUMS,
     )
 
 
 _WATCH_COLUMNS: tuple[Column[_Reading], ...] = (
     Column(header="TIME", cell=lambda r: clock_text(r.time)),
     *(_of_reading(c) for c in (DEVICE_COLUMNS[0], *DEVICE_COLUMNS[2:-1], _POWER)),
-    _of_reading(DEVICE_COLUMNS[-1]),
+    # Cut where a word longer than those before it comes between headers.
+    replace(_of_reading(DEVICE_COLUMNS[-1]), shrinks=True),
 )
 
 
@@ -216,7 +224,7 @@ def watch(
         interval=duration(interval), devices=device_names, include_processes=processes
     )
     client, output = session.client, session.output
-    table = output.table(_WATCH_COLUMNS)
+    table = output.table(_WATCH_COLUMNS, width=output.room)
     headers = _Headers(terminal_height(sys.stdout))
     watched = client.telemetry.WatchSnapshots
     with following(client, watched, lambda: request, _note) as answers:

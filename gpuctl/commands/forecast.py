@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 
 import click
@@ -20,7 +21,7 @@ _WHAT = {"memory_used_bytes": "memory", "temperature_celsius": "heat"}
 
 @command(named=False, fans_out=True)
 @click.argument("devices", nargs=-1, metavar="[DEVICE]...")
-@click.option("--horizon", type=span, default="1h", help="How far ahead (default: 1h).")
+@click.option("--horizon", type=span, default="1h", help="How far ahead: 1m … 1d (default: 1h).")
 def forecast(session: Session, devices: tuple[str, ...], horizon: float) -> None:
     """Tell what devices are expected to show at the end of a horizon, and how sure that is.
 
@@ -50,9 +51,12 @@ def _lines(session: Session, answer: GetForecastResponse) -> Iterator[str]:
         yield ""
     now = seconds_of(answer.time)
     for each in answer.forecasts:
-        yield clean(f"{_name(each)} {_sentence(each, now, seconds_of(answer.horizon))}")
-        for change in each.known:
-            yield clean(f"  {clock_text(change.time)[:8]}  {_change(change)}")
+        yield from _news(each, now)
+    for line in _calm(answer):
+        width = session.output.room or len(line)
+        yield from textwrap.wrap(
+            clean(line), width, subsequent_indent="  ", break_on_hyphens=False
+        )
 
 
 _COLUMNS: tuple[Column[Forecast], ...] = (
@@ -70,18 +74,34 @@ _COLUMNS: tuple[Column[Forecast], ...] = (
 )
 
 
-def _sentence(value: Forecast, now: float, horizon: float) -> str:
-    what = _WHAT.get(value.field, value.field)
-    limit = seconds_of(value.reaches_limit_time) if value.HasField("reaches_limit_time") else None
-    is_memory = value.field == "memory_used_bytes"
-    if limit is not None:
-        left = limit - now
-        reached = "is full" if is_memory else "is critically hot"
-        return f"{reached} now" if left < 1 else f"{reached} in {span_text(left)} at this pace"
-    if value.refusal:
-        return f"{what}: {value.refusal}"
-    stays = "is not full" if is_memory else "is not critically hot"
-    return f"{stays} within {span_text(horizon)}, as far as can be told"
+def _news(value: Forecast, now: float) -> Iterator[str]:
+    """What its device comes to, and what is known to come."""
+    if value.HasField("reaches_limit_time"):
+        left = seconds_of(value.reaches_limit_time) - now
+        when = "now" if left < 1 else f"in {span_text(left)} at this pace"
+        yield clean(f"{_name(value)} is {_edge(value)} {when}")
+    elif value.known:
+        yield clean(f"{_name(value)} is known to change")
+    for change in value.known:
+        yield clean(f"  {clock_text(change.time)[:8]}  {_change(change)}")
+
+
+def _calm(answer: GetForecastResponse) -> Iterator[str]:
+    """Of those that come to no limit: what is the same of many is said once."""
+    within = f"within {span_text(seconds_of(answer.horizon))}, as far as can be told"
+    same: dict[str, dict[str, list[str]]] = {}
+    for each in answer.forecasts:
+        if each.HasField("reaches_limit_time"):
+            continue
+        said = each.refusal or f"not {_edge(each)} {within}"
+        of = f"{_WHAT.get(each.field, each.field)} of " if each.refusal else ""
+        same.setdefault(said, {}).setdefault(of, []).append(_name(each))
+    for said, names in same.items():
+        yield f"{said}: {'; '.join(of + ', '.join(those) for of, those in names.items())}"
+
+
+def _edge(value: Forecast) -> str:
+    return "full" if value.field == "memory_used_bytes" else "critically hot"
 
 
 def _change(value: KnownChange) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,17 +13,19 @@ import click
 from gpuctl.messages import duration, seconds_of, timestamp, to_plain
 from gpuctl.options import command, moment, span
 from gpuctl.plotting.braille import COLUMNS, plot
-from gpuctl.plotting.grid import Points, cells, filled
+from gpuctl.plotting.grid import Points, apart, cells, filled
 from gpuctl.plotting.sparkline import sparkline
 from gpuctl.plotting.values import value_text
-from gpuctl.render import FORMATS, terminal_width
+from gpuctl.render import FORMATS, knows_unicode, terminal_width
 from gpuctl.session import Session
-from gpuctl.tables import Column, Table, clean, moment_text
+from gpuctl.tables import GAP, Column, Table, clean, moment_text
 from gpuctl.units import span_text
 from gpud.v1.history_pb2 import QueryHistoryRequest, QueryHistoryResponse, Series
 
 _PLOT_HEIGHT = 8
+# Of a sparkline. It gives way before names do, but for so much.
 _SPARK_WIDTH = 20
+_LEAST_SPARK = 6
 _HEADER = ("subject", "alias", "field", "unit", "time", "min", "mean", "max", "last", "count")
 
 
@@ -35,10 +37,10 @@ def _output(ctx: click.Context, _param: click.Parameter, value: str | None) -> s
 
 @command(named=False)
 @click.argument("subjects", nargs=-1, metavar="[SUBJECT]...")
-@click.option("--field", "fields", multiple=True, help="power_watts, … (default: the usual ones).")
+@click.option("--field", "fields", multiple=True, help="power_watts, …, or all (default: some).")
 @click.option("--window", type=span, default="1h", help="How far back (default: 1h).")
 @click.option("--step", type=span, help="Of how long a point is (default: as fine as is kept).")
-@click.option("--end", metavar="TIME", help="Until when: 10m ago, or 2026-11-20T21:00:00Z.")
+@click.option("--end", metavar="TIME", help="Until when: 10m ago, or 2026-11-20T21:00.")
 @click.option("--plot", "plotted", is_flag=True, help="A plot for each series.")
 @click.option(
     "-o",
@@ -62,7 +64,7 @@ def history(session: Session, output: str | None, plotted: bool, **asked: Any) -
     elif not answer.series:
         print("no history", file=sys.stderr)
     else:
-        end = seconds_of(request.end_time) if request.HasField("end_time") else session.now()
+        end = seconds_of(answer.end_time)
         span_told = _Span(begin=end - asked["window"], end=end)
         session.output.lines(_lines(session, answer, span_told, plotted=plotted))
 
@@ -111,35 +113,47 @@ def _lines(
 ) -> Iterator[str]:
     step = seconds_of(answer.step)
     yield f"{span_text(told.end - told.begin)} until {_moment(told.end)}, step {span_text(step)}"
-    if answer.oldest_time.seconds > told.begin + step:
-        yield f"what is kept begins {moment_text(answer.oldest_time)}"
-    plain = not _is_unicode()
+    first = min((_points(series) for series in answer.series), key=lambda points: points[0])
+    if first[0][0] > told.begin + max(step, apart(first)):
+        yield f"first reading {_moment(first[0][0])}"
+    plain = not knows_unicode(sys.stdout)
     if plotted:
         for series in answer.series:
             yield ""
             yield from _plotted(series, told, step, plain=plain)
         return
-    columns = _columns(told, step, plain=plain)
-    table: Table[Series] = Table(columns, width=session.output.room, color=False)
+    room = session.output.room
+    width = _SPARK_WIDTH if room is None else _spark_width(answer.series, room)
+
+    def drawn(series: Series) -> str:
+        return sparkline(_cells(series, told, step, width), plain=plain)
+
+    spark: Column[Series] = Column(header="", cell=drawn)
+    table: Table[Series] = Table((*_NAMES, spark, *_VALUES), width=room)
     yield from table.lines(answer.series)
 
 
-def _columns(told: _Span, step: float, *, plain: bool) -> tuple[Column[Series], ...]:
-    def drawn(series: Series) -> str:
-        return sparkline(_cells(series, told, step, _SPARK_WIDTH), plain=plain)
+def _spark_width(series: Sequence[Series], room: int) -> int:
+    """What the other columns leave of a line."""
+    table: Table[Series] = Table((*_NAMES, *_VALUES))
+    left = room - max(map(len, table.lines(series))) - len(GAP)
+    return max(_LEAST_SPARK, min(_SPARK_WIDTH, left))
 
-    def value(series: Series, number: float) -> str:
-        return value_text(number, series.unit)
 
-    return (
-        Column(header="SUBJECT", cell=_name, shrinks=True),
-        Column(header="FIELD", cell=lambda s: s.field.removesuffix(f"_{s.unit}"), shrinks=True),
-        Column(header="", cell=drawn),
-        Column(header="MIN", cell=lambda s: value(s, min(p.min for p in s.points)), right=True),
-        Column(header="MEAN", cell=lambda s: value(s, _mean(s)), right=True),
-        Column(header="MAX", cell=lambda s: value(s, max(p.max for p in s.points)), right=True),
-        Column(header="LAST", cell=lambda s: value(s, s.points[-1].last), right=True),
-    )
+def _value(series: Series, number: float) -> str:
+    return value_text(number, series.unit)
+
+
+_NAMES: tuple[Column[Series], ...] = (
+    Column(header="SUBJECT", cell=lambda s: _name(s), shrinks=True),
+    Column(header="FIELD", cell=lambda s: s.field, shrinks=True),
+)
+_VALUES: tuple[Column[Series], ...] = (
+    Column(header="MIN", cell=lambda s: _value(s, min(p.min for p in s.points)), right=True),
+    Column(header="MEAN", cell=lambda s: _value(s, _mean(s)), right=True),
+    Column(header="MAX", cell=lambda s: _value(s, max(p.max for p in s.points)), right=True),
+    Column(header="LAST", cell=lambda s: _value(s, s.points[-1].last), right=True),
+)
 
 
 def _plotted(series: Series, told: _Span, step: float, *, plain: bool) -> Iterator[str]:
@@ -159,10 +173,16 @@ def _plotted(series: Series, told: _Span, step: float, *, plain: bool) -> Iterat
 
 
 def _cells(series: Series, told: _Span, step: float, count: int) -> list[float | None]:
-    points: Points = [(seconds_of(p.time), p.mean, p.count) for p in series.points]
+    points = _points(series)
     cell = (told.end - told.begin) / count
-    # A step lasts for as many cells as it is long; what is longer without a point is a gap.
-    return filled(cells(points, told.begin, told.end, count), int(step / cell) + (step > cell))
+    # A reading lasts until the next is due, be it that steps are long or that an engine is read
+    # every few seconds; what is longer without a point is a gap.
+    lasts = max(step, apart(points))
+    return filled(cells(points, told.begin, told.end, count), int(lasts / cell) + (lasts > cell))
+
+
+def _points(series: Series) -> Points:
+    return [(seconds_of(p.time), p.mean, p.count) for p in series.points]
 
 
 def _mean(series: Series) -> float:
@@ -176,7 +196,3 @@ def _name(series: Series) -> str:
 
 def _moment(seconds: float) -> str:
     return moment_text(timestamp(seconds))
-
-
-def _is_unicode() -> bool:
-    return (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from gpuctl.messages import known
+from gpuctl.tables import clean
 from gpuctl.units import compact_size, used_of
 
 if TYPE_CHECKING:
@@ -21,6 +24,15 @@ _WORTH_TELLING_PERCENT = 10.0
 
 def host_lines(host: HostReadings) -> list[str]:
     """CPUs, RAM and swap, what tasks wait for, and how full the disks of gpud's folders are."""
+    parts = [*host_parts(host), waits_text(host)]
+    lines = [f"host: {'  '.join(filter(None, parts))}"]
+    if host.disks:
+        lines.append(f"disk: {'  '.join(_disks(host.disks))}")
+    return lines
+
+
+def host_parts(host: HostReadings) -> list[str]:
+    """How busy its CPUs are, and how full RAM and swap."""
     parts = [f"cpu {_percent(known(host, 'cpu_percent'))}"]
     load = known(host, "load_average")
     if load is not None:
@@ -28,17 +40,17 @@ def host_lines(host: HostReadings) -> list[str]:
     parts.append(f"ram {_used(host, 'memory')}")
     if known(host, "swap_total_bytes"):
         parts.append(f"swap {_used(host, 'swap')}")
+    return parts
+
+
+def waits_text(host: HostReadings) -> str:
+    """What tasks wait for; empty while it is nothing worth telling."""
     waits = [
         f"{what} {value:.0f}%"
         for field, what in _STALLS
         if (value := known(host, field)) is not None and value >= _WORTH_TELLING_PERCENT
     ]
-    if waits:
-        parts.append(f"waiting for {', '.join(waits)}")
-    lines = [f"host: {'  '.join(parts)}"]
-    if host.disks:
-        lines.append(f"disk: {'  '.join(_disk(disk) for disk in host.disks)}")
-    return lines
+    return f"waiting for {', '.join(waits)}" if waits else ""
 
 
 def _percent(value: float | None) -> str:
@@ -54,5 +66,13 @@ def _used(host: HostReadings, what: str) -> str:
     return used_of(used, total)
 
 
-def _disk(disk: Disk) -> str:
-    return f"{disk.what} {compact_size(disk.free_bytes)} free of {compact_size(disk.total_bytes)}"
+def _disks(disks: Iterable[Disk]) -> list[str]:
+    """Folders of one kind on one disk are told once; of several disks each by its path."""
+    # Two disks of the same size have hardly the same bytes free.
+    told = {(each.what, each.total_bytes, each.free_bytes): each for each in disks}
+    kinds = Counter(what for what, _, _ in told)
+    return [
+        f"{each.what if kinds[each.what] == 1 else clean(each.path)} "
+        f"{compact_size(each.free_bytes)} free of {compact_size(each.total_bytes)}"
+        for each in told.values()
+    ]

@@ -27,7 +27,7 @@ _REMEMBERED_LINES = 1000
 @click.option("--lines", type=LINES, help="How many of the last (default: 50; all with --since).")
 @click.option("-f", "--follow", is_flag=True, help="Go on with those to come, until Ctrl-C.")
 @click.option(
-    "--since", metavar="SPAN|TIME", help="Only the last 5m, or from an RFC 3339 time on."
+    "--since", metavar="SPAN|TIME", help="Only the last 5m, or from 2026-11-20T21:00 on."
 )
 def logs(session: Session, name: str, lines: int | None, follow: bool, since: str | None) -> None:
     """Print what an engine wrote, without its control characters.

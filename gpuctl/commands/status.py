@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from gpuctl.client import PAGE_SIZE
 from gpuctl.commands.host import host_lines
 from gpuctl.failures import Failure
+from gpuctl.glance.screen import shortened, spaced
 from gpuctl.glance.split import bar_text, device_bar
 from gpuctl.glance.trouble import gravity, troubles
 from gpuctl.glance.words import (
@@ -25,7 +26,7 @@ from gpuctl.glance.words import (
     used_text,
 )
 from gpuctl.messages import known, seconds_of, to_plain, word
-from gpuctl.render import knows_unicode
+from gpuctl.render import knows_unicode, terminal_height
 from gpuctl.tables import Column, Table, clean, paint, toned
 from gpuctl.units import compact_size, span_text
 from gpud.v1.alerts_pb2 import Alert, ListAlertsRequest
@@ -47,9 +48,11 @@ LIVE_RESERVATIONS = (
     ReservationState.RESERVATION_STATE_GRANTED,
     ReservationState.RESERVATION_STATE_RELEASING,
 )
-# What a screen holds. Before it is full blank lines go; of many troubles the worst are told.
+# Of a screen that does not tell. Before it is full blank lines go, then the disks, which are
+# alerts when they fill up; of many troubles the worst are told, so many lines at least.
 _SCREEN_LINES = 24
-_MOST_TROUBLES = 6
+_LEAST_TROUBLES = 2
+_LEAST_INSTANCES = 3  # with the headers
 _BAR_WIDTHS = (6, 12)
 
 DEVICE_COLUMNS: tuple[Column[Device], ...] = (
@@ -132,13 +135,12 @@ class Status:
         self._instances = instances
         self._reservations = reservations
         self._alerts = alerts
-        self._troubles = troubles(devices, instances, alerts)
         self.host: HostReadings | None = None
 
     @property
     def gravity(self) -> int:
         """0 for nothing, 1 for what somebody has to look at, 2 for what is critical."""
-        return gravity(self._node, self._troubles)
+        return gravity(self._node, self._alerts)
 
     def plain(self) -> dict[str, object]:
         """For JSON and YAML: the messages as they came."""
@@ -153,28 +155,34 @@ class Status:
     def lines(self, session: Session) -> list[str]:
         """For people; fits the terminal: 80 columns and 24 lines do for eight cards."""
         width = session.output.room
-        devices, bands = self._device_lines(session), bands_text(self._devices)
-        host = self._host(width)
-        told = [_cut(bands, width)] if bands else []
-        rest = [
-            [_cut(self._reservation_line(session.now()), width)],
-            self._instance_lines(session),
-        ]
-        parts = [self._head(session), [*devices, *told, *host], *rest]
-        if sum(map(len, parts)) >= _SCREEN_LINES:  # disks that fill up are alerts
-            parts[1] = [*devices, *told, *host[:1]]
-        return _spaced([part for part in parts if part])
+        head, wrong = self._head(session), self._wrong(session)
+        devices, host, instances = self._shown(session), self._host(width), self._ran(session)
+        promised = _cut(self._reservation_line(session.now()), width)
+        rows = _rows() if width is not None else None
+        if rows is not None:
+            left = rows - len([*head, *devices, promised])
+            if left < len([*wrong, *host, *instances]):
+                host = host[:1]
+            left -= len(host)
+            where = "`gpuctl alerts`, `devices`"
+            wrong = shortened(wrong, left - len(instances), _LEAST_TROUBLES, where)
+            ran = "`gpuctl instances`"
+            instances = shortened(instances, left - len(wrong), _LEAST_INSTANCES, ran)
+        parts = [[*head, *wrong], [*devices, *host], [promised], instances]
+        return spaced([part for part in parts if part], rows)
 
     def _head(self, session: Session) -> list[str]:
-        """The node and what is wrong, which is what is looked for first."""
+        """The node, and what there is to say of itself."""
         now, colored = session.now(), session.output.color
+        told = self._notices(now, session.output.room)
+        return [self._node_line(now, color=colored), *_painted(told, colored=colored)]
+
+    def _wrong(self, session: Session) -> list[str]:
+        """What is wrong, which is what is looked for first."""
         width = session.output.room
-        told = [(self._node_line(now, color=colored), ""), *self._notices(now, width)]
-        most = _MOST_TROUBLES if len(self._troubles) > _MOST_TROUBLES + 1 else None
-        told += [(_cut(each.line, width), each.tone) for each in self._troubles[:most]]
-        if most is not None:
-            told.append((f"and {len(self._troubles) - most} more: `gpuctl alerts`, `devices`", ""))
-        return [toned(line, tone) if colored and tone else line for line, tone in told]
+        found = troubles(self._devices, self._instances, self._alerts)
+        told = [(_cut(each.line, width), each.tone) for each in found]
+        return _painted(told, colored=session.output.color)
 
     def _notices(self, now: float, width: int | None) -> list[tuple[str, str]]:
         """Of TLS and of the node itself, each with its tone."""
@@ -202,8 +210,11 @@ class Status:
         fits = lines and (width is None or len(both) <= width)
         return [both] if fits else [_cut(line, width) for line in lines]
 
-    def _device_lines(self, session: Session) -> list[str]:
-        return self._device_table(session) if self._devices else ["no devices"]
+    def _shown(self, session: Session) -> list[str]:
+        """The devices, and who is full or hot."""
+        devices = self._device_table(session) if self._devices else ["no devices"]
+        bands = bands_text(self._devices)
+        return [*devices, *([_cut(bands, session.output.room)] if bands else [])]
 
     def _device_table(self, session: Session) -> list[str]:
         """The bar takes what room the rest leaves."""
@@ -215,7 +226,7 @@ class Status:
         columns = bar_columns(bar, plain=plain)
         return session.output.table(columns, width=width).lines(self._devices)
 
-    def _instance_lines(self, session: Session) -> list[str]:
+    def _ran(self, session: Session) -> list[str]:
         if not self._instances:
             return []
         columns = (*INSTANCE_COLUMNS[:4], _TOKENS, *INSTANCE_COLUMNS[4:])
@@ -239,14 +250,13 @@ class Status:
         return f"{line}; next {name}, for {since}: {first.wait_reason or '-'}"
 
 
-def _spaced(parts: list[list[str]]) -> list[str]:
-    """With blank lines between, as far as a screen holds them: the first and the last longest."""
-    lines = [line for part in parts for line in part]
-    room = _SCREEN_LINES - 1 - len(lines)  # a prompt comes after it
-    gaps = sorted(range(1, len(parts)), key=lambda at: (at != 1, -at))[: max(0, room)]
-    for at in sorted(gaps, reverse=True):
-        lines.insert(sum(map(len, parts[:at])), "")
-    return lines
+def _rows() -> int:
+    """What the terminal holds above a prompt."""
+    return (terminal_height(sys.stdout) or _SCREEN_LINES) - 1
+
+
+def _painted(lines: list[tuple[str, str]], *, colored: bool) -> list[str]:
+    return [toned(line, tone) if colored and tone else line for line, tone in lines]
 
 
 def _cut(line: str, width: int | None) -> str:

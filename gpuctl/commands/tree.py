@@ -34,7 +34,7 @@ _FILES = {
     "logs": "logs",
     "bench": "bench",
     "show": "show",
-    "events": "node",
+    "events": "events",
     "alerts": "alerts",
     "forecast": "forecast",
     "history": "history",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TypeAlias
 
 Cells: TypeAlias = Sequence[float | None]
@@ -24,6 +25,13 @@ def cells(points: Points, begin: float, end: float, count: int) -> list[float | 
     return [
         total / weight if weight else None for total, weight in zip(sums, weights, strict=True)
     ]
+
+
+def apart(points: Points) -> float:
+    """How far apart readings usually are, in seconds: the median; 0 where there are too few."""
+    times = [time for time, _, _ in points]
+    gaps = sorted(after - before for before, after in pairwise(times))
+    return gaps[len(gaps) // 2] if gaps else 0.0
 
 
 def filled(values: Cells, longest: int) -> list[float | None]:

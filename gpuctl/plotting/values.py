@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from gpuctl.units import UNKNOWN, compact_size, span_text
 
-_SHORT = {"percent": "%", "celsius": "C", "watts": "W", "MHz": "MHz"}
+_SHORT = {"percent": "%", "celsius": "°C", "watts": "W", "MHz": "MHz"}
 
 
 def value_text(value: float | None, unit: str) -> str:
-    """`4.5G`, `62C`, `250ms`, `33%`, `1200`: at most four digits that matter. None is unknown."""
+    """`4.5G`, `62°C`, `250ms`, `33%`, `1200`: at most four digits that matter. None is unknown."""
     if value is None:
         return UNKNOWN
     if unit.startswith("bytes"):

@@ -98,6 +98,7 @@ class Collector:
             reservations=reservations,
             instance_devices={each.id: each.devices for each in running},
             samples=snapshot.samples if snapshot is not None else (),
+            now_boottime=of.house.clock.now().boottime,
             memory_pressure_events=snapshot.host.memory_pressure_events if snapshot else 0,
             oom_events=sum(each.healing.ooms for each in running),
         )

@@ -85,8 +85,8 @@ class Pages:
         return self._native.render(self._collector.sight())
 
     def _dcgm_metrics(self) -> str:
-        snapshot = self._collector.snapshot
-        return self._dcgm.render(snapshot.samples) if snapshot is not None else ""
+        snapshot, now = self._collector.snapshot, self._clock.now().boottime
+        return self._dcgm.render(snapshot.samples, now) if snapshot is not None else ""
 
     def _service(self, name: str) -> Answer:
         service = self._collector.service(name)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpud.clock import Clock
-from gpud.devices.snapshot import Sample, Snapshot
+from gpud.devices.snapshot import Readings, Sample, Snapshot
 from gpud.enforcement.relations import excess_bytes, relations, slices_of
 from gpud.feed import Feed
 from gpud.instances.health.vital import Signs
 from gpud.instances.instance import Instance, InstanceState
-from gpud.ledger.charge import Charge
+from gpud.ledger.charge import Charge, is_current
 from gpud.ledger.reservation import Enforcement, Reservation
 from gpud.promises.places import Places
 from gpud.promises.promises import Promises
@@ -53,14 +53,16 @@ class View:
         return latest.warnings if latest is not None else ()
 
     def devices(self, samples: Iterable[Sample], *, processes: bool) -> list[devices_pb2.Device]:
-        """Devices as told."""
+        """Devices as told; of one that does not answer the readings are unknown."""
         terms, durable, present = self.charges(), self.promises.durable, self.samples()
+        now = self.clock.now().boottime
         told = []
         for sample in samples:
             uuid = sample.info.uuid
             slices = slices_of(sample, present) if processes else frozenset()
             related = relations(sample, durable, slices) if processes else ()
-            message = messages.device(sample, terms.get(uuid), related)
+            shown = sample if is_current(sample, now) else replace(sample, readings=Readings())
+            message = messages.device(shown, terms.get(uuid), related)
             cordon = self.promises.durable.cordons.get(uuid)
             message.cordoned = cordon is not None
             message.cordon_reason = cordon.reason if cordon is not None else ""

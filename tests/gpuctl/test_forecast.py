@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+import pytest
+
 from tests.fakes.daemon import FakeDaemon
 from tests.gpuctl import past
 from tests.gpuctl.conftest import Gpuctl
@@ -10,6 +12,7 @@ from tests.gpuctl.conftest import Gpuctl
 Golden = Callable[[str, str], None]
 
 
+@pytest.mark.usefixtures("terminal")
 def test_forecast(gpuctl: Gpuctl, daemon: FakeDaemon, golden: Golden) -> None:
     daemon.answers["GetForecast"] = past.forecast()
     ended = gpuctl("forecast gpu0 gpu1 --horizon 90m")
@@ -35,6 +38,29 @@ def test_forecast_for_programs(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
     assert "expected" not in last
     assert last["refusal"].startswith("not enough history")
     assert len(gpuctl("forecast -o jsonl").out.splitlines()) == 3
+
+
+@pytest.mark.usefixtures("terminal")
+def test_what_is_the_same_of_many_is_said_once(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    answer = past.forecast()
+    _, calm, young = answer.forecasts
+    answer.ClearField("forecasts")
+    for at in range(8):
+        for field in ("memory_used_bytes", "temperature_celsius"):
+            each = answer.forecasts.add()
+            each.CopyFrom(young)
+            each.alias, each.field = f"gpu{at}", field
+    for at in (8, 9):
+        answer.forecasts.add().CopyFrom(calm)
+        answer.forecasts[-1].alias = f"gpu{at}"
+    daemon.answers["GetForecast"] = answer
+    out = gpuctl("forecast").out
+    assert all(len(line) <= 80 for line in out.splitlines())
+    eight = ", ".join(f"gpu{at}" for at in range(8))
+    told = " ".join(out.split())
+    assert told.count("not enough history: have 42m, need 5h") == 1
+    assert f"ask later: memory of {eight}; heat of {eight}" in told
+    assert "not critically hot within 1h, as far as can be told: gpu8, gpu9" in told
 
 
 def test_what_is_full_is_said_so(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:

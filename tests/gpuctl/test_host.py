@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gpuctl.commands.host import host_lines
 from gpud.v1 import devices_pb2, node_pb2, telemetry_pb2
 from tests.fakes.daemon import FakeDaemon
@@ -44,6 +46,7 @@ def test_swap_stalls_and_disks_are_told_where_there_are() -> None:
     ]
 
 
+@pytest.mark.usefixtures("terminal")
 def test_status_tells_the_host_and_warnings(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
     node = samples.node()
     node.warnings.append("cannot use the nvml driver: " + "its library is another's " * 6)

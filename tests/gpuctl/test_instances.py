@@ -395,7 +395,7 @@ def test_one_that_holds_more_than_it_was_promised_is_marked(
     assert gpuctl("instances -o wide").out.splitlines()[1].endswith(why)
     shown = gpuctl("status").out
     assert "READY OVERUSE" in shown
-    assert f"tiny-7f3k: {why}" in shown.splitlines()
+    assert f"WARNING tiny-7f3k: {why}" in shown.splitlines()
     greedy.health.verdict = instances_pb2.HEALTH_VERDICT_DEGRADED
     greedy.health.reason = "it runs on the CPU"
     daemon.answers["ListInstances"] = ListInstancesResponse(instances=[greedy])

@@ -100,6 +100,23 @@ def test_a_span_that_is_read_can_be_written(seconds: float) -> None:
     assert again == pytest.approx(seconds, rel=0.05, abs=0.001)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (60, "1m"),
+        (86400, "1d"),
+        (604800, "7d"),
+        (5400, "1h30m"),
+        (0, "0s"),
+        (0.25, "0.25s"),
+        (86400.000001, "1d0.000001s"),
+        (-61, "-1m1s"),
+    ],
+)
+def test_spans_in_what_gpud_refuses(seconds: float, text: str) -> None:
+    assert daemon_units.format_span(seconds) == text
+
+
 @given(st.integers(min_value=0, max_value=2**60))
 def test_a_size_that_is_read_can_be_written(count: int) -> None:
     again = units.parse_size(units.compact_size(count))

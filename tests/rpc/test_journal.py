@@ -64,6 +64,19 @@ async def test_what_is_gone_is_refused_with_where_the_journal_begins(small: Api)
     assert answer.events[-1].time == answer.oldest_time
 
 
+async def test_what_is_beyond_the_newest_is_refused_and_not_waited_for(api: Api) -> None:
+    newest = (await listed(api, page_size=1)).events[0].sequence
+    beyond = pb.WatchEventsRequest(after_sequence=newest + 1000)
+    refusal = await refused_stream(api.node.WatchEvents(beyond))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "OPTION_INVALID")
+    assert f"{newest + 1000} is beyond the newest event, {newest}" in refusal.message
+    # The newest itself is where most begin.
+    stream = api.node.WatchEvents(pb.WatchEventsRequest(after_sequence=newest))
+    await cordon_and_back(api)
+    assert (await stream.read()).event.sequence == newest + 1
+    stream.cancel()
+
+
 async def test_moments_part_what_was_from_what_came(api: Api) -> None:
     await cordon_and_back(api)
     newest, before = (await listed(api, page_size=2)).events

@@ -95,8 +95,9 @@ class Verdict:
     method: int
     low: float
     high: float
-    past_error: float  # median of how far it was off
-    past_coverage: float | None  # None: too few cases were judged
+    # Of the method that was the best by then; None: too few cases were judged.
+    past_error: float | None  # median of how far it was off
+    past_coverage: float | None
     cases: int
 
 
@@ -105,6 +106,7 @@ def judged(cases: Sequence[Case], methods: int, steps: int, confidence: float) -
     judge = Judge(methods, steps, 1 - confidence)
     waiting: list[tuple[Case, bool | None]] = []
     held: list[bool] = []
+    off: list[float] = []
     for case in cases:
         # Known by now is what came of the cases of a horizon ago.
         while waiting and waiting[0][0].index + steps <= case.index:
@@ -116,6 +118,7 @@ def judged(cases: Sequence[Case], methods: int, steps: int, confidence: float) -
             low, high = judge.interval(best)
             missed = not told + low <= case.came <= told + high
             held.append(not missed)
+            off.append(abs(case.came - told))
         waiting.append((case, missed))
     for settled in waiting:
         _settle(judge, *settled)
@@ -123,13 +126,13 @@ def judged(cases: Sequence[Case], methods: int, steps: int, confidence: float) -
     if best is None:
         return None
     low, high = judge.interval(best)
-    off = sorted(map(abs, judge.errors[best]))
+    is_enough = len(held) >= LEAST_ERRORS
     return Verdict(
         method=best,
         low=low,
         high=high,
-        past_error=off[len(off) // 2],
-        past_coverage=sum(held) / len(held) if len(held) >= LEAST_ERRORS else None,
+        past_error=sorted(off)[len(off) // 2] if is_enough else None,
+        past_coverage=sum(held) / len(held) if is_enough else None,
         cases=len(held),
     )
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -13,6 +12,7 @@ from gpud.devices.snapshot import Readings, Sample
 from gpud.instances.life import House
 from gpud.instances.roster import Roster
 from gpud.ledger.charge import Charge, is_stale
+from gpud.telemetry.forecast.even import Told, lined_up
 from gpud.telemetry.forecast.forecast import (
     Edge,
     Forecast,
@@ -22,7 +22,7 @@ from gpud.telemetry.forecast.forecast import (
 )
 from gpud.telemetry.forecast.known import Known, Plans, known_changes
 from gpud.telemetry.forecast.outlook import PAST_HORIZONS, STEPS, Past
-from gpud.telemetry.history.asking import Answer, Asked
+from gpud.telemetry.history.asking import Asked
 from gpud.telemetry.history.fields import BY_NAME
 from gpud.telemetry.history.history import History
 
@@ -38,29 +38,14 @@ _FIELDS: Final = tuple(
 )
 
 
+# Of the history, in each of a forecast's steps.
+_FINER: Final = 10
 # Where more than one step in so many has no process list, nothing is known of whose the bytes are.
 _MISSING: Final = 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Told:
-    """A device's past by field, in equal steps up to now."""
-
-    step: int
-    values: Mapping[str, Sequence[float | None]]
-
-    def past(self, field: str, now: float | None) -> Past:
-        """One field's; the newest step as it is now, if that is known."""
-        return Past(step=self.step, values=self.ended(field, now))
-
-    def ended(self, field: str, now: float | None) -> Sequence[float | None]:
-        """As above, the values alone."""
-        values = self.values[field]
-        return values if now is None or not values else [*values[:-1], now]
-
-
 class Forecasts:
-    """Makes forecasts; one at a time, in a thread: a device takes some 30 ms."""
+    """Makes forecasts; one at a time, in a thread: a device takes some 80 ms."""
 
     def __init__(self, history: History, house: House, roster: Roster) -> None:
         self._history = history
@@ -79,8 +64,8 @@ class Forecasts:
             plans = self._plans()
             found: list[Forecast] = []
             for sample in samples:
-                told = await self._told(sample, horizon_seconds)
-                work = self._work(sample, told, plans, horizon_seconds)
+                line_up = await self._seen(sample, horizon_seconds)
+                work = self._work(sample, line_up, plans, horizon_seconds)
                 found += await asyncio.to_thread(work)
             return tuple(found)
 
@@ -99,19 +84,20 @@ class Forecasts:
                 return Plans(idle=idle, next=None if moment is None else (entry, moment))
         return Plans(idle=idle)
 
-    async def _told(self, sample: Sample, horizon: float) -> _Told:
+    async def _seen(self, sample: Sample, horizon: float) -> Callable[[], Told]:
+        """The past up to now, to be lined up in the thread."""
         end = self._house.clock.now().wall
         asked = Asked(
             subjects=(f"devices/{sample.info.uuid}",),
             fields=_FIELDS,
             begin=end - PAST_HORIZONS * horizon,
             end=end,
-            step=max(1, round(horizon / STEPS)),
+            step=max(1, round(horizon / STEPS / _FINER)),
         )
-        return _lined_up(await self._history.query(asked), end)
+        return partial(lined_up, await self._history.query(asked), _FIELDS, end, horizon)
 
     def _work(
-        self, sample: Sample, told: _Told, plans: Plans, horizon: float
+        self, sample: Sample, line_up: Callable[[], Told], plans: Plans, horizon: float
     ) -> Callable[[], list[Forecast]]:
         """What is reckoned in the thread, with all that it needs."""
         promises, now = self._house.promises, self._house.clock.now()
@@ -123,8 +109,6 @@ class Forecasts:
             device=uuid,
             alias=sample.info.alias,
             now_wall=now.wall,
-            steps=max(2, math.ceil(horizon / told.step)),
-            step=float(told.step),
         )
         critical = self._house.policy.thermal_celsius[-1]
         # What a stale sample shows is not now.
@@ -132,17 +116,19 @@ class Forecasts:
         heat = shown.temperature_celsius
 
         def work() -> list[Forecast]:
-            memory = _memory(subject(now=shown.memory_used_bytes), told, terms, known)
+            told = line_up()
+            of = partial(subject, steps=told.steps, step=told.step)
+            memory = _memory(of(now=shown.memory_used_bytes), told, terms, known)
             if heat is None and not any(told.values["temperature_celsius"]):
                 return [memory]
             past = told.past("temperature_celsius", heat)
-            return [memory, temperature_forecast(subject(now=heat), past, critical)]
+            return [memory, temperature_forecast(of(now=heat), past, critical)]
 
         return work
 
 
 def _memory(
-    subject: Subject, told: _Told, terms: Charge | None, known: Sequence[Known]
+    subject: Subject, told: Told, terms: Charge | None, known: Sequence[Known]
 ) -> Forecast:
     used = told.past("memory_used_bytes", subject.now)
     if terms is None or terms.total_bytes is None:
@@ -161,21 +147,3 @@ def _memory(
     )
     edge = Edge(total_bytes=terms.total_bytes, taken=taken, room_bytes=room)
     return memory_forecast(subject, used, edge, known)
-
-
-def _lined_up(answer: Answer, end: float) -> _Told:
-    """The last value of each step, from the first one that was seen to the one that is now."""
-    step = answer.step
-    last = int(end // step)
-    points = {
-        series.field.name: {point.time // step: point.last for point in series.points}
-        for series in answer.series
-    }
-    first = min((at for seen in points.values() for at in seen), default=last + 1)
-    return _Told(
-        step=step,
-        values={
-            field.name: [points.get(field.name, {}).get(at) for at in range(first, last + 1)]
-            for field in _FIELDS
-        },
-    )

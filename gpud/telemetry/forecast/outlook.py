@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -39,7 +40,7 @@ class Outlook:
     low: float
     high: float
     method: str
-    past_error: float
+    past_error: float | None
     past_coverage: float | None
     past_seconds: float
     cases: int
@@ -149,5 +150,5 @@ def _cases(run: _Run, told: list[list[list[float] | None]], steps: int) -> Itera
 
 def _day(step: float) -> int | None:
     """How many steps a day has; None: no whole number."""
-    day = _DAY_SECONDS / step
-    return int(day) if day >= 2 and day == int(day) else None
+    day = round(_DAY_SECONDS / step)
+    return day if day >= 2 and math.isclose(day * step, _DAY_SECONDS) else None

@@ -10,17 +10,9 @@ from dataclasses import replace
 from functools import lru_cache
 from operator import attrgetter
 
-from gpud.devices.snapshot import (
-    DeviceInfo,
-    DeviceKind,
-    Health,
-    Pressure,
-    Readings,
-    Sample,
-    Thermal,
-)
+from gpud.devices.snapshot import DeviceInfo, DeviceKind, Pressure, Readings, Sample, Thermal
 from gpud.devices.verdict.throttling import NAMES, is_throttled
-from gpud.ledger.charge import is_stale
+from gpud.ledger.charge import is_current
 from gpud.telemetry.page.table import (
     Column,
     Family,
@@ -138,7 +130,6 @@ _STEADY: tuple[Column, ...] = (
 _plain: Callable[[Readings], Row] = attrgetter(*(name for name, _ in _PLAIN))
 _percent: Callable[[Readings], Row] = attrgetter(*(name for name, _ in _PERCENT))
 _NOT_TOLD: Row = (None,) * (1 + len(_REASONS))
-_NO_ANSWER = (Health.LOST, Health.UNRESPONSIVE)
 _TOTALS = tuple(name for name, column in _PLAIN if column.family.kind == "counter")
 
 
@@ -177,12 +168,7 @@ def devices_now(samples: Iterable[Sample], now_boottime: float) -> tuple[Sample,
 
     These are its totals, and that it was last seen too full or too hot for anything to start.
     """
-    return tuple(
-        _outlasting(each)
-        if each.health in _NO_ANSWER or is_stale(each, now_boottime)
-        else each
-        for each in samples
-    )
+    return tuple(each if is_current(each, now_boottime) else _outlasting(each) for each in samples)
 
 
 def _outlasting(sample: Sample) -> Sample:

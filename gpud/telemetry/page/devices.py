@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from gpud.devices.snapshot import DeviceInfo, Health, Sample
 from gpud.ledger.books import Books
-from gpud.ledger.charge import Charge
+from gpud.ledger.charge import Charge, is_stale
 from gpud.telemetry.page.cards import labels_of
 from gpud.telemetry.page.table import Column, Family, Labels, Number, Row, Table, gauge, labelled
 
@@ -69,14 +69,16 @@ class Devices:
         )
         self._infos = Table([gauge("gpud_device_info", "What does not change of a device.")])
 
-    def render(self, samples: tuple[Sample, ...], promised: Promised) -> str:
+    def render(self, samples: tuple[Sample, ...], promised: Promised, now_boottime: float) -> str:
         """Of all devices, the host's memory among them."""
         infos = tuple([each.info for each in samples])
         labels = self._labels.of(infos)
         return "".join(
             (
                 self._infos.render(self._long_labels.of(infos), [(1,)] * len(infos)),
-                self._table.render(labels, [_row(each, promised) for each in samples]),
+                self._table.render(
+                    labels, [_row(each, promised, now_boottime) for each in samples]
+                ),
                 self._walls.render(labels, [(round(each.wall, 3),) for each in samples]),
             )
         )
@@ -95,11 +97,11 @@ def _info(info: DeviceInfo) -> str:
     )
 
 
-def _row(sample: Sample, promised: Promised) -> Row:
+def _row(sample: Sample, promised: Promised, now_boottime: float) -> Row:
     uuid, books = sample.info.uuid, promised.books
     processes, health = sample.processes, sample.health
     return (
-        *_charged(sample, promised),
+        *_charged(sample, promised, now_boottime),
         *(_HEALTHY if health is Health.HEALTHY else [health is each for each in _HEALTHS]),
         sample.pressure,
         sample.thermal,
@@ -110,7 +112,7 @@ def _row(sample: Sample, promised: Promised) -> Row:
     )
 
 
-def _charged(sample: Sample, promised: Promised) -> Row:
+def _charged(sample: Sample, promised: Promised, now_boottime: float) -> Row:
     """As Device messages tell it: what follows from readings only while these can be believed."""
     uuid = sample.info.uuid
     charge = promised.charges.get(uuid)
@@ -118,7 +120,7 @@ def _charged(sample: Sample, promised: Promised) -> Row:
         return (sample.info.memory_total_bytes, *_NO_CHARGE)
     standing = promised.books.device(uuid).standing_bytes
     of_instances = promised.of_instances.get(uuid, 0)
-    known = sample.health is Health.HEALTHY and sample.readings.memory_used_bytes is not None
+    known = sample.health is Health.HEALTHY and not is_stale(sample, now_boottime)
     seen: tuple[Number, ...] = (None, None, None)
     if known:
         seen = (charge.foreign_bytes, charge.unattributed_bytes, charge.grantable_bytes)

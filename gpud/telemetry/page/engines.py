@@ -70,7 +70,7 @@ _PLAIN = (
 )
 _RECORDED = (
     gauge("gpud_model_ready", "Whether the instance serves.", form="%d"),
-    gauge("gpud_model_sleeping", "Whether it was sent to sleep.", form="%d"),
+    gauge("gpud_model_sleeping", "Whether it sleeps, sent or by itself.", form="%d"),
     gauge("gpud_model_load_duration_seconds", "From the load's start until it served."),
     counter("gpud_model_restarts_total", "How often its engine was started again."),
     gauge("gpud_model_footprint_bytes", "Bytes that it was promised."),
@@ -108,12 +108,13 @@ class Engines:
         self, instances: Iterable[Instance], readings: Mapping[str, EngineReading], label: str
     ) -> str:
         """Of each that has not ended. `label`: which label says what service one is for."""
+        known = {id_: engine_now(each) for id_, each in readings.items()}
         states: Counter[InstanceState] = Counter()
         live: list[tuple[str, Instance, EngineReading | None]] = []
         for each in instances:
             states[each.state] += 1
             if not each.ended:
-                seen = engine_now(readings.get(each.id))
+                seen = known.get(each.id)
                 live.append((_labels(each, _service(seen, label)), each, seen))
         latencies = [part for labels, _, seen in live for part in _latencies(labels, seen)]
         return "".join(
@@ -121,7 +122,7 @@ class Engines:
                 self._states.render(_STATE_LABELS, [(states[state],) for state in _STATES]),
                 self._table.render(
                     tuple(labels for labels, _, _ in live),
-                    [(*_recorded(each), *_read(seen)) for _, each, seen in live],
+                    [(*_recorded(each, seen), *_read(seen)) for _, each, seen in live],
                 ),
                 self._latencies.render(
                     tuple(labels for labels, _ in latencies), [row for _, row in latencies]
@@ -130,9 +131,9 @@ class Engines:
         )
 
 
-def engine_now(seen: EngineReading | None) -> EngineReading | None:
+def engine_now(seen: EngineReading) -> EngineReading:
     """The same; of an engine that could not be read again, only what outlasts its moment."""
-    return replace(seen, **_OF_A_MOMENT) if seen is not None and seen.problem else seen
+    return replace(seen, **_OF_A_MOMENT) if seen.problem else seen
 
 
 _STATE_LABELS = tuple(labelled(state=state.value) for state in _STATES)
@@ -152,11 +153,11 @@ def _labels_of(id_: str, model: str, engine: str, service: str) -> str:
     return labelled(instance_id=id_, model=model, engine=engine, service=service)
 
 
-def _recorded(instance: Instance) -> Row:
+def _recorded(instance: Instance, seen: EngineReading | None) -> Row:
     footprint = instance.footprint
     return (
         instance.state is InstanceState.READY,
-        instance.sleep is not None,
+        instance.sleep is not None or (seen is not None and seen.sleeping),
         instance.load_seconds,
         instance.restarts,
         footprint.total_bytes if footprint is not None else None,

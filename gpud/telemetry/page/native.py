@@ -47,9 +47,10 @@ class NativePage:
         """The whole page; of devices nothing before the first snapshot."""
         parts = [self._node.render(sight.node)]
         if sight.snapshot is not None:
-            samples = devices_now(sight.snapshot.samples, sight.now.boottime)
+            now = sight.now.boottime
+            samples = devices_now(sight.snapshot.samples, now)
             parts += (
-                self._devices.render(samples, sight.promised),
+                self._devices.render(samples, sight.promised, now),
                 self._cards.render(samples),
                 self._host.render(sight.snapshot.host),
             )

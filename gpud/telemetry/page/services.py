@@ -6,8 +6,9 @@ with the label), and the cards where that is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 from gpud.devices.snapshot import DeviceKind, Sample
 from gpud.devices.verdict.throttling import is_throttled
@@ -53,6 +54,9 @@ _CARD = (
     gauge("gpu_power_watts", "Power drawn now."),
     gauge("is_throttled", "Whether power, heat or the board hold clocks down.", form="%d"),
 )
+_counted: Callable[[EngineReading], Row] = attrgetter(
+    "generated_tokens_total", "requests_total", "restarts"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +93,11 @@ class ServicePage:
             (
                 Table(_SERVICE).render((label,), [_service(service, told)]),
                 Table(_ENGINE).render(
-                    tuple(f"{label},{labelled(instance_id=each.instance)}" for each in engines),
-                    [_counted(each) for each in engines],
+                    tuple(
+                        f"{label},{labelled(instance_id=each.instance)}"
+                        for each in service.engines
+                    ),
+                    [_counted(each) for each in service.engines],
                 ),
                 Table(_LATENCY).render(tuple(spans), list(spans.values())),
                 Table(_CARD).render(names, [_card(each) for each in cards]),
@@ -110,7 +117,9 @@ def engines_of(
 def _together(service: Service) -> ServiceReading | None:
     """Its engines as one, whatever made them its own."""
     label = "service"
-    engines = [replace(each, services={label: service.name}) for each in service.engines]
+    engines = [
+        replace(engine_now(each), services={label: service.name}) for each in service.engines
+    ]
     return by_service(engines, label).get(service.name)
 
 

@@ -46,7 +46,8 @@ def _node() -> dict[str, Method]:
     }
 
     def after() -> Values:
-        return values.number("after_sequence", 0, INT64_MAX, most=INT64_MAX)
+        # No journal gets so far.
+        return values.number("after_sequence", 0, 2**62, most=INT64_MAX)
 
     return {
         "GetNode": Method(request=node_pb2.GetNodeRequest),

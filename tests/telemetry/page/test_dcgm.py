@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from gpud.devices.snapshot import DeviceKind, Readings, Sample
+from gpud.devices.snapshot import DeviceKind, Health, Readings, Sample
+from gpud.ledger.charge import STALE_SECONDS
 from gpud.telemetry.page.dcgm import DcgmPage
 from tests.telemetry.page.exposition import read, value
-from tests.telemetry.page.moment import info, snapshot
+from tests.telemetry.page.moment import NOW, info, snapshot
 
 # What its own dashboard (grafana.com 12239) asks for, but for the tensor cores, which NVML does
 # not tell of.
@@ -33,7 +35,7 @@ def cards(**changes: object) -> tuple[Sample, ...]:
 @pytest.mark.parametrize("name", OF_THE_DASHBOARD)
 @pytest.mark.parametrize("label", ["Hostname", "hostname"])
 def test_its_dashboard_finds_its_series_and_labels(name: str, label: str) -> None:
-    made = DcgmPage("node1", label).render(cards())
+    made = DcgmPage("node1", label).render(cards(), NOW.boottime)
     of = {
         "gpu": "1",
         "UUID": info(1).uuid,
@@ -53,7 +55,9 @@ def test_units_are_those_of_dcgm() -> None:
         sm_clock_mhz=1410,
         energy_joules=1.5,
     )
-    made = DcgmPage("n", "Hostname").render(cards(readings=told, xids={31: 1, 79: 1})[:1])
+    made = DcgmPage("n", "Hostname").render(
+        cards(readings=told, xids={31: 1, 79: 1})[:1], NOW.boottime
+    )
     assert value(made, "DCGM_FI_DEV_FB_USED") == 3072
     assert value(made, "DCGM_FI_DEV_FB_FREE") == (128 - 4) * 1024
     assert value(made, "DCGM_FI_DEV_FB_RESERVED") == 1024
@@ -70,16 +74,48 @@ def test_units_are_those_of_dcgm() -> None:
 def test_the_hosts_memory_is_no_card_and_a_slice_has_its_cards_number() -> None:
     whole, other = cards()
     mig = replace(
-        other.info, kind=DeviceKind.MIG, uuid="MIG-1", alias="gpu0:0", index=None,
-        parent_uuid=whole.info.uuid,
+        other.info, kind=DeviceKind.MIG, uuid="MIG-1", alias="gpu1", index=1,
+        model_name="NVIDIA H200 MIG 1g.18gb", parent_uuid=whole.info.uuid,
     )  # fmt: skip
     host = replace(other.info, kind=DeviceKind.HOST, uuid="HOST", alias="host")
     made = DcgmPage("n", "Hostname").render(
-        (whole, replace(other, info=mig), replace(other, info=host))
+        (whole, replace(other, info=mig), replace(other, info=host)), NOW.boottime
     )
-    assert value(made, "DCGM_FI_DEV_FB_USED", UUID="MIG-1", gpu="0", GPU_I_ID="gpu0:0") is not None
+    of = {
+        "UUID": "MIG-1", "gpu": "0", "modelName": "NVIDIA H200", "GPU_I_PROFILE": "1g.18gb"
+    }  # fmt: skip
+    assert value(made, "DCGM_FI_DEV_FB_USED", **of) is not None
+    (card,) = [
+        dict(labels) for name, labels in read(made)
+        if name == "DCGM_FI_DEV_FB_USED" and ("UUID", whole.info.uuid) in labels
+    ]  # fmt: skip
+    assert "GPU_I_PROFILE" not in card
     assert not any(("UUID", "HOST") in labels for _, labels in read(made))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"health": Health.LOST},
+        {"health": Health.UNRESPONSIVE},
+        {"boottime": NOW.boottime - STALE_SECONDS - 0.1},
+    ],
+    ids=["lost", "unresponsive", "stale"],
+)
+def test_a_card_that_does_not_answer_has_its_totals_left(changes: dict[str, Any]) -> None:
+    gone, _ = cards(**changes)
+    made = DcgmPage("n", "Hostname").render((gone,), NOW.boottime)
+    assert {name for name, _ in read(made)} == {
+        "DCGM_FI_DEV_FB_TOTAL",
+        "DCGM_FI_DEV_XID_ERRORS",
+        "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION_total",
+        "DCGM_FI_DEV_PCIE_REPLAY_COUNTER_total",
+        "DCGM_FI_DEV_ECC_SBE_VOL_TOTAL_total",
+        "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL_total",
+        "DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS_total",
+        "DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS_total",
+    }
+
+
 def test_without_cards_it_is_empty() -> None:
-    assert DcgmPage("n", "Hostname").render(()) == ""
+    assert DcgmPage("n", "Hostname").render((), NOW.boottime) == ""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from msgspec import structs
 
+from gpud.devices.snapshot import Health
 from gpud.instances.health.healing import Healing
 from gpud.instances.instance import Instance, InstanceState, Sleep
 from gpud.ledger.reservation import Grant, Reservation, ReservationState, ReserveRequest
@@ -20,9 +21,10 @@ from gpud.telemetry.page.services import Service, ServicePage, engines_of
 from gpud.telemetry.page.targets import targets
 from tests.fakes.clock import FakeClock
 from tests.telemetry.page.exposition import read, value
-from tests.telemetry.page.moment import info, sight, snapshot
+from tests.telemetry.page.moment import NOW, info, sight, snapshot
 
 OWN = Latency(p50_seconds=0.1, p99_seconds=0.9, source="engine")
+SPANS = ("time_to_first_token", "inter_token", "request", "queue", "prefill", "decode")
 MEASURED = Latency(p50_seconds=0.2, p99_seconds=None, source="benchmark")
 
 
@@ -53,6 +55,13 @@ def page(instances: list[Instance], readings: list[EngineReading]) -> str:
     return NativePage(COMMIT_BOUNDS_SECONDS).render(seen)
 
 
+def test_one_that_fell_asleep_by_itself_sleeps() -> None:
+    """As a llama-server does that nobody asks."""
+    for sleeping in (True, False):
+        made = page([instance()], [reading(sleeping=sleeping)])
+        assert value(made, "gpud_model_sleeping", instance_id="i-1") == sleeping
+
+
 def test_an_instance_with_what_its_engine_tells() -> None:
     told = reading(
         service="voice",
@@ -78,6 +87,41 @@ def test_an_instance_with_what_its_engine_tells() -> None:
     assert value(made, first, source="benchmark") is None
     assert value(made, "gpud_model_request_p99_seconds") is None
     assert value(made, "gpud_model_requests_waiting") is None
+
+
+def test_of_an_engine_that_cannot_be_read_again_only_totals_are_told() -> None:
+    of: dict[str, Any] = {
+        each.name: 1
+        for each in fields(EngineReading)
+        if each.type in ("float | None", "int | None")
+    }
+    of |= {"slots_full": True, **dict.fromkeys(SPANS, OWN)}
+    made = page([instance()], [reading(**of, problem="it does not answer")])
+    whole = page([instance()], [reading(**of)])
+    gone = {name for name, _ in read(whole)} - {name for name, _ in read(made)}
+    assert {each.removeprefix("gpud_model_") for each in gone} == {
+        "requests_running",
+        "requests_waiting",
+        "slots",
+        "slots_full",
+        "slots_busy",
+        "kv_cache_used_ratio",
+        "generated_tokens_per_second",
+        "prompt_tokens_per_second",
+        "requests_per_second",
+        "error_ratio",
+        "cache_hit_ratio",
+        "request_tokens_per_second",
+        *(f"{span}_{quantile}_seconds" for span in SPANS for quantile in ("p50", "p99")),
+    }
+    assert value(made, "gpud_model_generated_tokens_total") == 1
+    assert value(made, "gpud_model_read_timestamp_seconds") == 1.7e9
+
+
+def test_an_engine_that_told_nothing_yet_was_never_read() -> None:
+    made = page([instance()], [reading(problem="it does not answer")])
+    assert value(made, "gpud_model_ready") == 1
+    assert value(made, "gpud_model_read_timestamp_seconds") is None
 
 
 def test_instances_by_state_and_those_that_ended_no_more_than_that() -> None:
@@ -120,6 +164,7 @@ def service(**told: Any) -> Service:
         "reservations": (),
         "instance_devices": {},
         "samples": snapshot([info(0), info(1)], 1, random.Random(3)).samples,
+        "now_boottime": NOW.boottime,
         "memory_pressure_events": 4,
         "oom_events": 1,
     }
@@ -166,6 +211,53 @@ def test_a_service_that_runs_its_own_programs_has_its_promises_there() -> None:
     assert value(made, "reserved_bytes") == 7
     assert value(made, "gpu_power_watts", device="gpu0") is not None
     assert value(made, "tokens_per_second") is None
+
+
+def test_no_counter_of_a_service_falls_when_one_of_its_engines_is_unloaded() -> None:
+    old = reading("a", generated_tokens_total=1000.0, requests_total=10.0, restarts=2)
+    new = reading("b", generated_tokens_total=50000.0, requests_total=500.0)
+    before = ServicePage().render(service(engines=(old, new)))
+    after = ServicePage().render(service(engines=(new,)))
+    counted = {
+        (name, dict(labels)["instance_id"]): number
+        for (name, labels), number in read(before).items()
+        if name.endswith("_total")
+    }
+    assert counted == {
+        ("generated_tokens_total", "a"): 1000,
+        ("generated_tokens_total", "b"): 50000,
+        ("requests_total", "a"): 10,
+        ("requests_total", "b"): 500,
+        ("restarts_total", "a"): 2,
+        ("restarts_total", "b"): 0,
+    }
+    left = {series: number for series, number in read(after).items() if "_total" in series[0]}
+    # A series ends, or goes on where it was: none goes on lower.
+    assert len(left) == 3
+    assert left.items() <= read(before).items()
+
+
+def test_what_is_not_known_now_is_not_told_of_a_service() -> None:
+    of = {"generated_tokens_per_second": 5.0, "waiting": 1}
+    silent = reading("a", problem="it does not answer", generated_tokens_total=9.0, **of)
+    lost = [
+        replace(each, health=Health.LOST)
+        for each in snapshot([info(0)], 1, random.Random(3)).samples
+    ]
+    made = ServicePage().render(
+        service(
+            engines=(silent, reading("b", **of)),
+            samples=lost,
+            instance_devices={"a": (info(0).uuid,)},
+        )
+    )
+    assert value(made, "tokens_per_second") == 5
+    assert value(made, "batch_queue_size") == 1
+    assert value(made, "instances") == 2
+    assert value(made, "generated_tokens_total", instance_id="a") == 9
+    assert value(made, "gpu_memory_total_bytes") is not None
+    for name in ("gpu_utilization_percent", "gpu_memory_used_bytes", "is_throttled"):
+        assert value(made, name) is None
 
 
 def test_targets_are_those_that_serve_and_have_metrics() -> None:

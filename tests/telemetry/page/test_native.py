@@ -6,6 +6,7 @@ import random
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,9 +18,11 @@ from gpud.devices.snapshot import (
     HostReadings,
     Readings,
     Snapshot,
+    Thermal,
     Verdict,
 )
 from gpud.ledger.books import Books, Cordon
+from gpud.ledger.charge import STALE_SECONDS
 from gpud.ledger.reservation import (
     Deadline,
     Grant,
@@ -110,6 +113,44 @@ def test_a_device_that_is_lost_tells_no_bytes_that_follow_from_readings() -> Non
     assert value(made, "gpud_device_grantable_bytes") is None
     assert value(made, "gpud_device_foreign_bytes") is None
     assert value(made, "gpud_device_reserve_bytes") == 1 << 29
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"health": Health.LOST},
+        {"health": Health.UNRESPONSIVE},
+        {"boottime": NOW.boottime - STALE_SECONDS - 0.1},
+    ],
+    ids=["lost", "unresponsive", "stale"],
+)
+def test_of_a_device_that_does_not_answer_only_what_outlasts_the_moment_is_told(
+    changes: dict[str, Any],
+) -> None:
+    gone = first(seen(1), **changes)
+    made = page(sight(gone))
+    told = {name for name, _ in read(made) if name.startswith("gpud_gpu_")}
+    assert told == {
+        "gpud_gpu_memory_total_bytes",
+        "gpud_gpu_xid_errors_total",
+        "gpud_gpu_energy_joules_total",
+        "gpud_gpu_ecc_errors_total",
+        "gpud_gpu_remapped_rows_total",
+        "gpud_gpu_retired_pages_total",
+        "gpud_gpu_pcie_replays_total",
+        "gpud_gpu_nvlink_errors_total",
+    }
+    assert value(made, "gpud_device_sample_timestamp_seconds") == gone.samples[0].wall
+    for name in ("thermal", "pressure", "processes", "observed_bytes", "grantable_bytes"):
+        assert value(made, f"gpud_device_{name}") is None, name
+    # It is not forgotten that it was too hot.
+    hot = page(sight(first(gone, thermal=Thermal.CRITICAL)))
+    assert value(hot, "gpud_device_thermal") == Thermal.CRITICAL
+
+
+def test_a_sample_that_is_not_yet_stale_is_told_whole() -> None:
+    late = first(seen(1), boottime=NOW.boottime - STALE_SECONDS)
+    assert page(sight(late)) == page(sight(seen(1)))
 
 
 def test_before_the_first_snapshot_the_daemon_still_tells_of_itself() -> None:
