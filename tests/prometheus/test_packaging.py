@@ -77,7 +77,6 @@ def test_each_alert_is_seen_firing_by_a_test() -> None:
 
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
 def test_what_an_alert_advises_can_be_done(rule: dict[str, Any]) -> None:
-    assert rule["labels"]["severity"] in {"info", "warning", "critical"}
     advised = re.findall(r"gpuctl ([a-z]+)", rule["annotations"]["remedy"])
     known = gpuctl.list_commands(click.Context(gpuctl))
     assert set(advised) <= set(known)

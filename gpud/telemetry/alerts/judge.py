@@ -119,9 +119,7 @@ class Judge:
     def _forget(self, now: Moment) -> Iterator[Turn]:
         """What is over, of rules that are gone."""
         for key, case in list(self.cases.items()):
-            if key[0] not in self.rules and now.boottime - (case.clear or 0.0) >= (
-                machine.LISTED_SECONDS
-            ):
+            if key[0] not in self.rules and not machine.is_listed(case, now):
                 yield self._put(key, None)
 
     def _observations(self, rule: Rule, sight: Sight) -> Iterator[Observation]:

@@ -11,14 +11,16 @@ from typing import Final
 from gpud.clock import Moment
 from gpud.telemetry.alerts.alert import Alert, AlertState
 from gpud.telemetry.alerts.rules.rule import Observation, Rule
+from gpud.telemetry.alerts.silences import MAX_SECONDS
 
 # A subject that is not told of any more may be on its way back: an engine that is started again.
 GONE_SECONDS: Final = 60.0
 # Who fires again within so long has returned; and from so many returns on it comes and goes.
 RETURN_SECONDS: Final = 300.0
 MOST_RETURNS: Final = 3
-# What is over stays listed for so long.
+# What is over stays listed for so long, and until who knows of it was told: a silence may last.
 LISTED_SECONDS: Final = 3600.0
+UNTOLD_SECONDS: Final = MAX_SECONDS + LISTED_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +96,16 @@ def over(case: Case, now: Moment) -> Case:
     assert case.alert is not None  # noqa: S101 — it fires
     alert = replace(case.alert, state=AlertState.RESOLVED, resolve_wall=now.wall)
     return replace(case, alert=alert, pending=None, clear=now.boottime)
+
+
+def is_listed(case: Case, now: Moment) -> bool:
+    """Whether what is over is kept for a while yet."""
+    alert = case.alert
+    waits = alert is not None and (
+        alert.sent is not None or any(each.is_waiting for each in alert.deliveries)
+    )
+    over_for = 0.0 if case.clear is None else now.boottime - case.clear
+    return over_for < (UNTOLD_SECONDS if waits else LISTED_SECONDS)
 
 
 def acknowledged(alert: Alert, by: str, comment: str) -> Alert:
@@ -185,8 +197,7 @@ def _cleared(case: Case, terms: Terms, now: Moment) -> Case | None:
     if case.alert is None:
         return None
     if not case.alert.holds:
-        is_listed = now.boottime - (case.clear or now.boottime) < LISTED_SECONDS
-        return case if is_listed else None
+        return case if is_listed(case, now) else None
     clear = now.boottime if case.clear is None else case.clear
     if now.boottime - clear >= terms.quiet_seconds:
         return over(case, now)

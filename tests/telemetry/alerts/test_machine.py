@@ -8,18 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpud.telemetry.alerts.alert import AlertState, Severity
+from gpud.telemetry.alerts.alert import AlertState, Delivery, Severity
 from gpud.telemetry.alerts.machine import (
     GONE_SECONDS,
     LISTED_SECONDS,
     MOST_RETURNS,
     RETURN_SECONDS,
+    UNTOLD_SECONDS,
     Case,
     Terms,
     acknowledged,
     restored,
     step,
 )
+from gpud.telemetry.alerts.silences import MAX_SECONDS
 from tests.telemetry.alerts.scenes import START, WALL, alert, now, rule, seen
 
 QUIET = 10.0
@@ -163,6 +165,25 @@ def test_a_restart_takes_up_what_fires_and_what_is_over() -> None:
     # A wall clock that was set back makes nothing over that is yet to be.
     ahead = restored(alert(state=R, resolve_wall=WALL + 9000), at)
     assert ahead.clear == START + 5
+
+
+ON_ITS_WAY = Delivery(sink="hook", wall=WALL, told=R)
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds"),
+    [
+        ({"deliveries": (replace(ON_ITS_WAY, is_waiting=False),)}, LISTED_SECONDS),
+        ({"deliveries": (ON_ITS_WAY,)}, UNTOLD_SECONDS),
+        ({"sent": Severity.WARNING}, UNTOLD_SECONDS),
+    ],
+)
+def test_what_is_over_is_kept_until_who_knows_of_it_was_told(fields, seconds) -> None:
+    """A silence may keep that for long."""
+    assert UNTOLD_SECONDS > MAX_SECONDS
+    case = Case(seen=START, clear=START, alert=alert(state=R, resolve_wall=WALL, **fields))
+    assert step(case, NO, "x", terms(), now(START + seconds - 1)) is not None
+    assert step(case, NO, "x", terms(), now(START + seconds)) is None
 
 
 LOOKS = st.lists(

@@ -8,8 +8,9 @@ import pytest
 
 from gpud.instances.instance import InstanceState, Sleep
 from gpud.telemetry.alerts.rules.levels import DROP, LOW_USE
-from gpud.telemetry.alerts.rules.trends import BUSY_SECONDS, KNOWN_SECONDS, USE_SECONDS, Trends
+from gpud.telemetry.alerts.rules.trends import KNOWN_SECONDS, USE_SECONDS, Trends
 from gpud.telemetry.engines.reading import EngineReading
+from gpud.telemetry.engines.series import WINDOW_SECONDS
 from tests.telemetry.alerts.scenes import START, WALL, card, instance, reading, sight
 
 DEVICE, INSTANCE = "devices/U-gpu0", "instances/i-1"
@@ -93,7 +94,7 @@ def idle(at: float) -> EngineReading:
     return reading(at=at, running=0, generated_tokens_per_second=0.0)
 
 
-LONG = BUSY_SECONDS + KNOWN_SECONDS + 60
+LONG = WINDOW_SECONDS + KNOWN_SECONDS + 60
 
 
 def test_a_fall_under_the_same_load_is_told() -> None:
@@ -109,12 +110,39 @@ def test_fewer_requests_are_no_fall() -> None:
     assert engine.run(300, idle) is None
 
 
+def wavy(tokens: float, *running: int) -> Callable[[float], EngineReading]:
+    """Requests come and go, from one reading to the next."""
+    return lambda at: busy(tokens, running[int(at / 5) % len(running)])(at)
+
+
+def test_a_slow_engine_has_more_requests_and_is_compared_with_itself_at_fewer() -> None:
+    """Traffic as it is: the number of requests is never the same for long."""
+    engine = Engine()
+    assert engine.run(LONG, wavy(300, 2, 5, 3, 6, 0, 4)) is None  # it had none in each minute
+    assert engine.run(120, wavy(200, 8, 7, 8)) == pytest.approx(33, abs=5)
+
+
+def test_within_a_minute_the_fewest_requests_count() -> None:
+    """With fewer than were ever known, less may be given."""
+    engine = Engine()
+    engine.run(LONG, wavy(300, 4, 5, 6))
+    assert engine.run(120, wavy(100, 5, 9, 9)) is None
+    assert engine.run(120, wavy(100, 6, 9, 9)) == pytest.approx(66, abs=5)
+
+
+def test_a_fall_that_stays_is_usual_at_fewer_requests_too() -> None:
+    engine = Engine()
+    engine.run(LONG, busy(100, running=2))
+    engine.run(4 * 3600, busy(50, running=8))
+    assert engine.run(120, busy(50, running=2)) == pytest.approx(0, abs=5)
+
+
 def test_after_a_pause_a_minute_of_work_is_waited_for() -> None:
     """The rate of the last minute is low while a part of that minute was idle."""
     engine = Engine()
     engine.run(LONG, busy(100))
     engine.run(600, idle)
-    assert engine.run(BUSY_SECONDS, busy(30)) is None
+    assert engine.run(WINDOW_SECONDS, busy(30)) is None
     assert engine.run(10, busy(100)) == pytest.approx(0.0, abs=1.0)
 
 

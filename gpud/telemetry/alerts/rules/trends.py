@@ -2,12 +2,15 @@
 
 A device with models loaded and nobody asking is idle, not badly used, and an engine gives fewer
 tokens when fewer are asked of it. So a device counts while an engine on it has requests, and an
-engine is compared with itself at the same number of requests, after a minute of nothing else.
+engine is compared with itself at as many requests or fewer: more never give fewer tokens. Traffic
+goes up and down within the minute that a rate is of. So what is usual is learned for the most
+requests of its minute, and a minute is compared by the fewest that it had.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -17,6 +20,7 @@ from gpud.instances.instance import InstanceState
 from gpud.telemetry.alerts.rules.levels import DROP, LOW_USE
 from gpud.telemetry.alerts.rules.rule import Sight
 from gpud.telemetry.engines.reading import EngineReading
+from gpud.telemetry.engines.series import WINDOW_SECONDS
 
 # Of the mean of a device's utilization, and how long it has to have served before that is told;
 # an engine's rates are over its last minute themselves.
@@ -24,7 +28,8 @@ USE_SECONDS: Final = 60.0
 # Of the mean that an engine is compared with, and how much of it has to be known.
 USUAL_SECONDS: Final = 3600.0
 KNOWN_SECONDS: Final = 300.0
-BUSY_SECONDS: Final = 60.0
+# Where an engine is read less often than each minute, its rates are over some of the pauses.
+_PAUSES: Final = 3.0
 
 
 @dataclass(slots=True)
@@ -38,19 +43,23 @@ class _Use:
 
 @dataclass(slots=True)
 class _Usual:
-    """The mean rate at one number of requests."""
+    """The mean rate of the minutes that had at most one number of requests."""
 
     mean: float
     seconds: float = 0.0
 
+    def learn(self, rate: float, passed: float) -> None:
+        """It was this for so long."""
+        self.seconds += passed
+        self.mean += (rate - self.mean) * min(1.0, passed / min(USUAL_SECONDS, self.seconds))
+
 
 @dataclass(slots=True)
 class _Pace:
-    """Of one engine: how many requests it has had without a break, and what was usual then."""
+    """Of one engine: its requests in the last minute, and what was usual at how many."""
 
     read: float
-    load: int = 0
-    since: float = 0.0
+    loads: deque[tuple[float, int]] = field(default_factory=deque)  # boottime, requests in work
     usual: dict[int, _Usual] = field(default_factory=dict)
     drop: float | None = None
     is_told: bool = False
@@ -104,7 +113,8 @@ class Trends:
             if pace is None:
                 pace = self._pace[id_] = _Pace(read=reading.boottime)
             if reading.problem:
-                pace.load, pace.drop = 0, None
+                pace.drop = None
+                pace.loads.clear()
             elif reading.boottime > pace.read:
                 self._keep_pace(pace, reading)
             if reading.problem and pace.is_told:
@@ -115,20 +125,26 @@ class Trends:
                     yield f"instances/{id_}", pace.drop
 
     def _keep_pace(self, pace: _Pace, reading: EngineReading) -> None:
-        now, passed = reading.boottime, reading.boottime - pace.read
-        pace.read = now
-        # 1, 2, 3-4, 5-8, … requests at once: each has a usual rate of its own.
-        load = math.ceil(math.log2(reading.running)) + 1 if reading.running else 0
-        if load != pace.load:
-            pace.load, pace.since, pace.drop = load, now, None
+        now, passed, loads = reading.boottime, reading.boottime - pace.read, pace.loads
+        pace.read, pace.drop = now, None
+        loads.append((now, reading.running or 0))
+        begin = now - max(WINDOW_SECONDS, _PAUSES * passed)
+        while len(loads) > 1 and loads[1][0] <= begin:
+            loads.popleft()
         rate = reading.generated_tokens_per_second or reading.requests_per_second
-        if not load or rate is None or now - pace.since < BUSY_SECONDS:
+        if not reading.running or rate is None or loads[0][0] > begin:
             return
-        usual = pace.usual.setdefault(load, _Usual(mean=rate))
-        if usual.seconds >= KNOWN_SECONDS and usual.mean > 0:
-            pace.drop = max(0.0, (1 - rate / usual.mean) * 100)
-        usual.seconds += passed
-        usual.mean += (rate - usual.mean) * min(1.0, passed / min(USUAL_SECONDS, usual.seconds))
+        least, most = min(load for _, load in loads), max(load for _, load in loads)
+        lighter = [usual for load, usual in pace.usual.items() if load <= least]
+        known = [usual.mean for usual in lighter if usual.seconds >= KNOWN_SECONDS]
+        if (expected := max(known, default=0.0)) > 0:
+            pace.drop = max(0.0, (1 - rate / expected) * 100)
+        own = pace.usual.setdefault(most, _Usual(mean=rate))
+        own.learn(rate, passed)
+        # Who gives no more with more requests gives no more with fewer either, by now.
+        for usual in lighter:
+            if usual is not own and usual.mean > rate:
+                usual.learn(rate, passed)
 
 
 def _serving(sight: Sight) -> frozenset[str]:

@@ -8,6 +8,7 @@ some the headers, in what they say to no.
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -23,6 +24,8 @@ from gpud.telemetry.alerts.sinks.sink import SinkFailed
 # Of an answer's head: the most of one line, and of all of them.
 _LINE_BYTES: Final = 16 * 1024
 _MOST_LINES: Final = 100
+_FIRST_LINE: Final = re.compile(rb"HTTP/1\.\d (\d{3})\b")
+_PHRASES: Final = {each.value: each.phrase for each in HTTPStatus}
 # It was not the message that was wrong: another try may do.
 _PASSING: Final = frozenset({408, 425, 429})
 
@@ -51,9 +54,7 @@ class Webhook:
         except (OSError, ValueError, EOFError, asyncio.LimitOverrunError) as error:
             raise SinkFailed(sink=self.name, problem=self._words(error)) from error
         if not 200 <= status < 300:
-            raise SinkFailed(
-                sink=self.name, problem=_refusal(status), is_final=_is_final(status)
-            )
+            raise SinkFailed(sink=self.name, problem=_refusal(status), is_final=_is_final(status))
 
     async def _post(self, body: bytes) -> int:
         """The status of the answer. Raises OSError, ValueError, EOFError, LimitOverrunError."""
@@ -103,8 +104,8 @@ class Webhook:
 
 
 async def _answer(reader: asyncio.StreamReader) -> int:
-    first = (await reader.readuntil(b"\n")).split(maxsplit=2)
-    if len(first) < 2 or not first[0].startswith(b"HTTP/1.") or not first[1].isdigit():
+    first = _FIRST_LINE.match(await reader.readuntil(b"\n"))
+    if first is None:
         raise ValueError("it does not speak HTTP")
     # The headers are of no interest, but an answer is one once they are whole.
     for _ in range(_MOST_LINES):
@@ -117,8 +118,7 @@ def _refusal(status: int) -> str:
     """In our own words."""
     if 300 <= status < 400:
         return f"it answers {status}, a redirect, which is not followed"
-    known = status in set(HTTPStatus)
-    return f"it answers {status} ({HTTPStatus(status).phrase})" if known else f"it answers {status}"
+    return f"it answers {status} {_PHRASES.get(status, '')}".rstrip()
 
 
 def _is_final(status: int) -> bool:

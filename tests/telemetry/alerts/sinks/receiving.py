@@ -49,15 +49,18 @@ def receiving(port: int = 0) -> Iterator[Receiver]:
     receiver = Receiver()
 
     class Handler(BaseHTTPRequestHandler):
+        wbufsize = -1  # one write: who asked leaves after the head
+
         def do_POST(self) -> None:
             length = int(self.headers["Content-Length"])
             headers = {name.lower(): value for name, value in self.headers.items()}
             status = receiver.take(self.path, headers, self.rfile.read(length))
-            self.send_response(status)
+            self.send_response(status, f"Cannot POST {self.path}")
             if 300 <= status < 400:
                 self.send_header("Location", f"{receiver.url}/elsewhere")
             self.end_headers()
-            self.wfile.write(b"so it is\n\x1b[31m")
+            # As servers do: what they were sent.
+            self.wfile.write(f"Cannot POST {self.path}\n\x1b[31m{self.headers}".encode())
 
         def log_message(self, *_: object) -> None:
             pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,25 @@ async def test_what_it_leaves_running_is_ended(tmp_path: Path) -> None:
     text = f"setsid sleep 1000 2>/dev/null & echo $! > {tmp_path}/child; exit 0"
     await command(tmp_path, text).send(BODY)
     await gone(int((tmp_path / "child").read_text()))
+
+
+async def test_its_own_end_counts_whoever_holds_its_pipes(tmp_path: Path) -> None:
+    """And what it said is still read where it failed."""
+    text = f"sleep 1000 & echo $! > {tmp_path}/child; exit 0"
+    await command(tmp_path, text).send(BODY)
+    await gone(int((tmp_path / "child").read_text()))
+    refused = await failed(command(tmp_path, "sleep 1000 & echo no way >&2; exit 3"))
+    assert refused.problem == "it ended with code 3: no way"
+
+
+async def test_who_is_not_found_again_holds_nothing_up(tmp_path: Path) -> None:
+    """It has left the group and its environment, and its end is not waited for."""
+    text = (
+        f"env -i setsid sleep 1000 & echo $! > {tmp_path}/child\n"
+        "until read name < /proc/$!/comm && [ $name = sleep ]; do :; done; exit 0"
+    )
+    await command(tmp_path, text).send(BODY)
+    os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
 
 
 async def test_who_leaves_takes_all_of_it_along(tmp_path: Path) -> None:

@@ -67,24 +67,23 @@ async def test_a_key_is_shown_in_a_header(
 @pytest.mark.parametrize(
     ("status", "is_final", "words"),
     [
-        (500, False, "it answers 500: so it is"),
-        (503, False, "it answers 503"),
-        (429, False, "it answers 429"),
-        (400, True, "it answers 400: so it is"),
-        (404, True, "it answers 404"),
+        (500, False, "it answers 500 Internal Server Error"),
+        (503, False, "it answers 503 Service Unavailable"),
+        (599, False, "it answers 599"),
+        (429, False, "it answers 429 Too Many Requests"),
+        (400, True, "it answers 400 Bad Request"),
+        (404, True, "it answers 404 Not Found"),
         (302, True, "it answers 302, a redirect, which is not followed"),
-        (308, True, "a redirect"),
+        (308, True, "it answers 308, a redirect, which is not followed"),
     ],
 )
 async def test_what_is_no_success(
     receiver: Receiver, status: int, is_final: bool, words: str
 ) -> None:
+    """The status alone is told: what the server says has the path in it, a secret of many."""
     receiver.answers = [status]
-    refused = await failed(webhook(f"{receiver.url}/secret-part"))
-    assert refused.is_final is is_final
-    assert words in refused.problem
-    assert "\x1b" not in refused.problem
-    assert "secret-part" not in str(refused)
+    refused = await failed(webhook(f"{receiver.url}/services/SECRET?token=SECRET"))
+    assert (refused.problem, refused.is_final) == (words, is_final)
     assert len(receiver.got) == 1
 
 
@@ -107,6 +106,7 @@ async def test_one_that_does_not_answer_is_left_in_time(receiver: Receiver) -> N
         (b"", "closed before an answer"),
         (b"SSH-2.0-OpenSSH\r\n", "does not speak http"),
         (b"HTTP/1.1 abc\r\n\r\n", "does not speak http"),
+        (b"HTTP/1.1 2000 OK\r\n\r\n", "does not speak http"),
         (b"HTTP/1.1 200 OK\r\nX: y\r\n", "closed before an answer"),
         (b"x" * 100_000, "chunk"),
     ],
@@ -125,12 +125,15 @@ async def test_garbage_is_no_answer(said: bytes, words: str) -> None:
     assert not refused.is_final
 
 
-async def test_an_endless_answer_is_left_in_time() -> None:
+@pytest.mark.parametrize(
+    ("line", "words"), [(b"a:\n", "more than 100 headers"), (b"a: b ", "chunk")]
+)
+async def test_of_an_endless_answer_little_is_read(line: bytes, words: str) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n")
         try:
             while True:
-                writer.write(b"X-Again: and again\r\n" * 1000)
+                writer.write(line * 1000)
                 await writer.drain()
         except ConnectionError:
             writer.close()
@@ -138,8 +141,9 @@ async def test_an_endless_answer_is_left_in_time() -> None:
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        refused = await failed(webhook(f"http://127.0.0.1:{port}/", timeout_seconds=0.3))
-    assert "no answer within" in refused.problem
+        refused = await failed(webhook(f"http://127.0.0.1:{port}/"))
+    assert words in refused.problem
+    assert not refused.is_final
 
 
 async def test_https_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
