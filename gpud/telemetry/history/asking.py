@@ -12,10 +12,12 @@ from gpud.telemetry.history.blocks import (
     FINE,
     SPANS,
     Block,
+    laid,
     readable,
     rolled,
     start_of,
     uncovered,
+    within,
 )
 from gpud.telemetry.history.fields import Field, fields_for
 
@@ -138,11 +140,16 @@ def series_of(
     packed: Mapping[tuple[int, int], bytes],
     unpacked: Block | None,
 ) -> Iterator[Series]:
-    """What is known of a subject; `packed` are blocks by their steps and beginnings."""
+    """What is known of a subject.
+
+    `packed` are blocks by their steps and beginnings, in the order they were written; `unpacked`
+    is what is seen now: where something tells of a later time, the clock was set back since.
+    """
     numbers = {field.number for field in asked.fields}
-    blocks = list(_in_order(_read(packed, numbers)))
-    if unpacked is not None and (not blocks or blocks[-1].times[-1] < unpacked.times[0]):
-        blocks.append(unpacked)
+    blocks = laid(_read(packed, numbers))
+    if unpacked is not None:
+        now = unpacked.times[0]
+        blocks = [*(within(block, -math.inf, now) for block in blocks), unpacked]
     if not blocks:
         return
     told = rolled(blocks, step, numbers)
@@ -162,15 +169,6 @@ def series_of(
 def _read(packed: Mapping[tuple[int, int], bytes], numbers: set[int]) -> Iterator[Block]:
     for step, start in uncovered(packed):
         yield from readable(step, [packed[step, start]], numbers)
-
-
-def _in_order(blocks: Iterable[Block]) -> Iterator[Block]:
-    """Those that follow one another: where a clock was set back, two may tell of one moment."""
-    newest = -math.inf
-    for block in blocks:
-        if block.times and block.times[0] > newest:
-            newest = block.times[-1]
-            yield block
 
 
 def _points(rows: Iterable[Sequence[float | None]], after: float, until: float) -> Iterator[Point]:

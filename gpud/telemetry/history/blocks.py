@@ -7,6 +7,7 @@ written once, so that a card that idles takes a few bytes.
 
 from __future__ import annotations
 
+import math
 import zlib
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -257,29 +258,47 @@ def _long(short: Value | list[Value], length: int) -> list[Value]:
     return short if isinstance(short, list) else [short] * length
 
 
-def uncovered(blocks: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """(step, start) of the blocks that tell something that no coarser one tells, the oldest first.
+def uncovered(written: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """(step, start) of the blocks that tell something that no later one tells; as they come.
 
-    A block of a coarser step is made once all within it is over, so it tells all of that.
+    They come in the order they were written: a coarser block is made of all that is within it by
+    then, and knows nothing of what came after, as it does where a clock was wrong for a while.
     """
-    found = sorted(set(blocks), key=lambda each: (each[1], -each[0]))
-    have = set(found)
-    for step, start in found:
-        if not any((wider, start_of(wider, start)) in have for wider in SPANS if wider > step):
+    order = {block: at for at, block in enumerate(written)}
+    for (step, start), at in order.items():
+        wider = ((each, start_of(each, start)) for each in SPANS if each > step)
+        if all(order.get(each, -1) < at for each in wider):
             yield step, start
 
 
-def until(block: Block, moment: float) -> Block:
-    """What of a block is from before a moment."""
-    length = bisect_left(block.times, moment)
+def laid(written: Iterable[Block]) -> list[Block]:
+    """Blocks in the order they were written, as ones that follow one another in time.
+
+    From its first to its last step each tells alone, whatever older ones tell of that.
+    """
+    told: list[Block] = []
+    for new in written:
+        if not new.times:
+            continue
+        begin, end = new.times[0], new.times[-1] + new.step
+        first = bisect_left(told, begin, key=lambda block: block.times[-1])
+        beyond = bisect_left(told, end, lo=first, key=lambda block: block.times[0])
+        before = [within(old, -math.inf, begin) for old in told[first:beyond][:1]]
+        after = [within(old, end, math.inf) for old in told[first:beyond][-1:]]
+        told[first:beyond] = [part for part in (*before, new, *after) if part.times]
+    return told
+
+
+def within(block: Block, begin: float, end: float) -> Block:
+    """The steps of a block that begin in [begin, end)."""
+    part = slice(bisect_left(block.times, begin), bisect_left(block.times, end))
+    times = block.times[part]
+    if len(times) == len(block.times):
+        return block
     columns = {
         number: Column(
-            each.counts[:length],
-            each.mins[:length],
-            each.means[:length],
-            each.maxs[:length],
-            each.lasts[:length],
+            each.counts[part], each.mins[part], each.means[part], each.maxs[part], each.lasts[part]
         )
         for number, each in block.columns.items()
     }
-    return Block(block.step, block.times[:length], columns if length else {})
+    return Block(block.step, times, columns if times else {})

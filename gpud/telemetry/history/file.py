@@ -25,13 +25,15 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 SCHEMA_VERSION: Final = 1
-# The write-ahead log grows to so much before it is folded into the file.
+# The write-ahead log and its index take so much at most: the log is folded into the file once it
+# is half of that, and a transaction adds an eighth, or of the coarsest blocks a few.
 _LOG_BYTES: Final = 1 * MIB
-# What of its room it fills before the oldest goes, and what one transaction adds at most: half of
-# what is left then, for the index and the coarser blocks come on top.
+_FOLDED_BYTES: Final = _LOG_BYTES // 2
+_PART_BYTES: Final = _LOG_BYTES // 8
+# What of its room it fills before the oldest goes.
 _FULL_SHARE: Final = 0.8
-_PART_SHARE: Final = 0.1
 _CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_TABLES: Final = frozenset({"subjects", "blocks"})
 _SCHEMA = """
 CREATE TABLE subjects (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, alias TEXT NOT NULL);
 CREATE TABLE blocks (
@@ -83,17 +85,16 @@ class HistoryFile:
                 f"{format_size(free)} of its disk are left, and {format_size(kept)} are kept for "
                 "the store"
             )
-        for part in _parts(blocks, self._room_bytes * _PART_SHARE):
+        for part in _parts(blocks, _PART_BYTES):
             self._with(partial(self._write, part, aliases))
 
     def roll_up(self, now: float) -> None:
         """Make the coarser blocks that are due."""
-        self._with(lambda connection: _in_one(connection, upkeep.roll_up, now))
+        self._with(lambda connection: upkeep.roll_up(connection, now, self._full_bytes))
 
     def age(self, now: float) -> None:
         """Let go what is older than it is to be kept."""
-        spans = self.keep.spans
-        self._with(lambda connection: _in_one(connection, upkeep.age, spans, now))
+        self._with(lambda connection: upkeep.age(connection, self.keep.spans, now))
 
     def contents(self) -> Contents:
         """What there is in it."""
@@ -102,18 +103,22 @@ class HistoryFile:
     def read(
         self, subject: str, steps: Iterable[int], begin: float, end: float
     ) -> list[tuple[int, int, bytes]]:
-        """(step, beginning, bytes) of the blocks that reach into a span."""
-        return self._with(
-            lambda connection: [
-                (step, start, body)
+        """(step, beginning, bytes) of the blocks that reach into a span, as they were written."""
+
+        def found(connection: sqlite3.Connection) -> list[tuple[int, int, bytes]]:
+            id_ = self._subjects.get(subject, (0,))[0]
+            rows = [
+                row
                 for step in steps
-                for start, body in connection.execute(
-                    "SELECT start, body FROM blocks "
+                for row in connection.execute(
+                    "SELECT id, step, start, body FROM blocks "
                     "WHERE step = ? AND subject = ? AND start > ? AND start < ?",
-                    (step, self._subjects.get(subject, (0,))[0], begin - SPANS[step], end),
+                    (step, id_, begin - SPANS[step], end),
                 )
             ]
-        )
+            return [row[1:] for row in sorted(rows)]
+
+        return self._with(found)
 
     def used_bytes(self) -> int:
         """Of the file, without what is free in it."""
@@ -157,26 +162,32 @@ class HistoryFile:
         def pragma(name: str) -> int:
             return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
 
+        version = pragma("user_version")
+        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        tables = {name for (name,) in names}
+        # Before anything of it is changed: another program may want it back.
+        if tables and not (version == SCHEMA_VERSION and tables >= _TABLES):
+            raise _OfAnother(version, tables)
         # Before the first page is written, or it has no effect.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL").fetchone()
         connection.execute("PRAGMA journal_mode = WAL").fetchone()
         connection.execute("PRAGMA synchronous = NORMAL").fetchone()
         page_bytes = pragma("page_size")
-        # The log takes its part of the room.
-        pragma(f"journal_size_limit = {_LOG_BYTES}")
-        pragma(f"wal_autocheckpoint = {_LOG_BYTES // page_bytes}")
+        pragma(f"journal_size_limit = {_FOLDED_BYTES}")
+        pragma(f"wal_autocheckpoint = {_FOLDED_BYTES // page_bytes}")
         pragma(f"max_page_count = {self._room_bytes // page_bytes}")
-        version = pragma("user_version")
-        if version == 0:
+        if not tables:
             connection.executescript(
                 f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT"
             )
-        elif version != SCHEMA_VERSION:
-            raise _OfAnotherVersion(version)
 
     @property
     def _room_bytes(self) -> int:
         return max(_LOG_BYTES, self.keep.max_bytes - _LOG_BYTES)
+
+    @property
+    def _full_bytes(self) -> float:
+        return self._room_bytes * _FULL_SHARE
 
     def _move_aside(self, cause: str) -> None:
         self.close()
@@ -193,8 +204,8 @@ class HistoryFile:
         self, blocks: Sequence[Packed], aliases: Mapping[str, str], connection: sqlite3.Connection
     ) -> None:
         added: dict[str, tuple[int, str]] = {}
+        upkeep.make_room(connection, self._full_bytes)
         with Transaction(connection):
-            upkeep.make_room(connection, self._room_bytes * _FULL_SHARE)
             for subject, start, body in blocks:
                 alias = aliases.get(subject, "")
                 known = added.get(subject) or self._subjects.get(subject)
@@ -202,7 +213,7 @@ class HistoryFile:
                     known = added[subject] = (upkeep.named(connection, subject, alias), alias)
                 upkeep.put(connection, (FINE, known[0], start), body)
         self._subjects |= added
-        connection.execute("PRAGMA incremental_vacuum").fetchall()
+        upkeep.give_back(connection, self._room_bytes)
 
     def _contents(self, connection: sqlite3.Connection) -> Contents:
         # Ageing takes some away.
@@ -214,13 +225,16 @@ class HistoryFile:
         )
 
 
-class _OfAnotherVersion(sqlite3.DatabaseError):
-    """Written by another version of gpud: as good as unreadable."""
+class _OfAnother(sqlite3.DatabaseError):
+    """Written by another program, or by another version of gpud: as good as unreadable."""
 
     sqlite_errorcode = sqlite3.SQLITE_NOTADB
 
-    def __init__(self, version: int) -> None:
-        super().__init__(f"its format is {version}, and this gpud knows {SCHEMA_VERSION}")
+    def __init__(self, version: int, tables: set[str]) -> None:
+        super().__init__(
+            f"its format is {version} and it has the tables {', '.join(sorted(tables))}; this "
+            f"gpud knows format {SCHEMA_VERSION} of {' and '.join(sorted(_TABLES))}"
+        )
 
 
 def _parts(blocks: Sequence[Packed], most_bytes: float) -> Iterator[list[Packed]]:
@@ -235,11 +249,6 @@ def _parts(blocks: Sequence[Packed], most_bytes: float) -> Iterator[list[Packed]
         size += len(block[2])
     if part:
         yield part
-
-
-def _in_one(connection: sqlite3.Connection, work: Callable[..., None], *terms: object) -> None:
-    with Transaction(connection):
-        work(connection, *terms)
 
 
 def _is_corrupt(error: sqlite3.Error) -> bool:

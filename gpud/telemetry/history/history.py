@@ -181,7 +181,9 @@ class History:
         for subject in asked.subjects:
             kept = await self._kept(subject, asked, step) if contents.oldest else {}
             mine = remembered[subject]
-            packed = {**{(FINE, start): body for start, body in mine.packed}, **kept}
+            # What the file no longer has, or never took, is taken for older than what it has.
+            alone = {(FINE, start): body for start, body in mine.packed}
+            packed = {key: body for key, body in alone.items() if key not in kept} | kept
             # A thread: a month of minutes takes a tenth of a second to unpack.
             told = await asyncio.to_thread(_told, subject, asked, step, (packed, mine.unpacked))
             found.extend(told)

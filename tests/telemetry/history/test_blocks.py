@@ -21,11 +21,12 @@ from gpud.telemetry.history.blocks import (
     Row,
     decoded,
     encoded,
+    laid,
     of_rows,
     rolled,
     start_of,
     uncovered,
-    until,
+    within,
 )
 
 NUMBERS = (1, 2, 7)
@@ -81,7 +82,8 @@ def test_two_blocks_come_to_what_one_would(rows: list[tuple[int, Row]], cut: int
     blocks = [of_rows(FINE, NUMBERS, part) for part in parts if part]
     assert told(rolled(blocks, MIDDLE)) == reckoned(rows, MIDDLE)
     whole = of_rows(FINE, NUMBERS, rows)
-    assert told(until(whole, cut)) == reckoned(parts[0], FINE)
+    assert told(within(whole, 0, cut)) == reckoned(parts[0], FINE)
+    assert told(within(whole, cut, 999)) == reckoned(parts[1], FINE)
 
 
 @given(rows=ROWS, step=st.sampled_from([FINE, MIDDLE, COARSE]))
@@ -130,16 +132,42 @@ def test_a_mean_lies_between_the_least_and_the_greatest() -> None:
     assert mean == 0.1
 
 
-def test_a_coarse_block_tells_all_of_its_span() -> None:
+def test_a_coarse_block_tells_all_that_was_written_before_it() -> None:
     hour = SPANS[COARSE]
     blocks = [
         (FINE, hour),  # within the five minutes and the hour
         (MIDDLE, hour),
+        (FINE, hour + 600),
         (COARSE, hour),
+        (FINE, hour + 300),  # the clock was set back, or had been ahead
+        (FINE, 2 * hour + 30),
         (MIDDLE, 2 * hour),
         (FINE, 2 * hour + 300),
-        (FINE, 2 * hour + 30),
     ]
     told_of = list(uncovered(blocks))
-    assert told_of == [(COARSE, hour), (MIDDLE, 2 * hour), (FINE, 2 * hour + 300)]
+    assert told_of == [
+        (COARSE, hour),
+        (FINE, hour + 300),
+        (MIDDLE, 2 * hour),
+        (FINE, 2 * hour + 300),
+    ]
     assert start_of(MIDDLE, 2 * hour + 299.9) == 2 * hour
+
+
+@given(st.lists(st.tuples(st.sampled_from([FINE, MIDDLE]), ROWS), max_size=6))
+def test_the_newer_block_tells_what_two_tell(
+    written: list[tuple[int, list[tuple[int, Row]]]],
+) -> None:
+    blocks = [rolled([of_rows(FINE, NUMBERS, rows)], step) for step, rows in written]
+    expected: Told = {}
+    for block in blocks:
+        begin, end = block.times[0], block.times[-1] + block.step
+        for times in expected.values():
+            for time in [each for each in times if begin <= each < end]:
+                del times[time]
+        for number, times in told(block).items():
+            expected.setdefault(number, {}).update(times)
+    found = laid(blocks)
+    starts = [time for block in found for time in block.times]
+    assert starts == sorted(set(starts))
+    assert told(rolled(found, FINE)) == {n: times for n, times in expected.items() if times}

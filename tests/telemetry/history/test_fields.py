@@ -116,8 +116,27 @@ def test_what_is_no_reading_is_unknown() -> None:
 def test_a_misspelt_field_gets_a_suggestion() -> None:
     with pytest.raises(OptionInvalid, match="did you mean temperature_celsius"):
         named(("temprature_celsius",))
-    with pytest.raises(OptionInvalid, match="there are memory_used_bytes, "):
-        named(("qqqqqq",))
+    with pytest.raises(OptionInvalid, match="did you mean memory_used_bytes"):
+        named(("memory_used",))
+
+
+def test_what_is_no_field_gets_those_of_what_was_asked() -> None:
+    with pytest.raises(OptionInvalid) as refused:
+        named(("nonsense",), ("host",))
+    names = ", ".join(field.name for field in HOST)
+    assert str(refused.value) == (
+        f"cannot accept fields: there is no 'nonsense'; there are {names}; 'all' is every one"
+    )
+    with pytest.raises(OptionInvalid, match=r"are memory_used_bytes, .*decode_p99_seconds;"):
+        named(("nonsense",), ("devices/GPU-1", "models/m"))
+    with pytest.raises(OptionInvalid, match=r"are memory_used_bytes, .*cpu_percent"):
+        named(("nonsense",))
+
+
+def test_every_field_has_one_name() -> None:
+    assert named(("all",)) == tuple(BY_NAME.values())
+    with pytest.raises(OptionInvalid, match="name it alone"):
+        named(("all", "power_watts"))
 
 
 def test_usual_fields_are_those_of_each_kind() -> None:

@@ -88,6 +88,60 @@ async def test_it_outlives_a_restart_and_the_time_between_is_a_gap(record: Recor
     assert dict(await record.history.subjects()) == {"devices/U-gpu0": "gpu0", "host": ""}
 
 
+class Wrong:
+    """A clock that is put right or wrong while a card is watched, each second."""
+
+    def __init__(self, record: Record) -> None:
+        self.record, self.boot = record, 0
+
+    async def shows(self, begin: int, seconds: int, used: int) -> None:
+        """It goes so long from so long after T0, and the card holds so much."""
+        for second in range(begin, begin + seconds):
+            self.boot += 1
+            self.record.see(second, card(self.boot, used))
+            if second % 20 == 0:
+                await self.record.history.subjects()  # the thread keeps up
+
+    async def told(self, begin: int, end: int, step: int) -> tuple[int, list[float]]:
+        """How many readings of a span are told, and what the card held in each step."""
+        asked = Asked(
+            subjects=("devices/U-gpu0",), fields=(USED,), begin=T0 + begin, end=T0 + end, step=step
+        )
+        (series,) = (await self.record.history.query(asked)).series
+        return sum(point.count for point in series.points), [p.last for p in series.points]
+
+
+@pytest.mark.parametrize("ahead", [900, 7200])
+async def test_a_clock_that_was_ahead_for_a_while_costs_nothing(
+    record: Record, ahead: int
+) -> None:
+    record.history.start()
+    clock = Wrong(record)
+    await clock.shows(0, 125, 1)
+    await clock.shows(ahead + 125, 40, 2)
+    await clock.shows(165, 700, 3)
+    assert await clock.told(0, 865, 60) == (825, [1, 1, 3, *[3] * 12])  # the hour goes on
+    await clock.shows(865, 3600 - 865 + 400, 3)
+    for step in (10, 60):
+        assert (await clock.told(0, 3600, step))[0] == 3560
+
+
+async def test_where_a_clock_was_set_back_the_newest_is_told(record: Record) -> None:
+    record.history.start()
+    clock = Wrong(record)
+    await clock.shows(0, 3700, 1)
+    await clock.shows(1800, 215, 2)
+    for step, first, newest in ((10, 2, 22), (60, 2, 4)):
+        # Nor is anything told of after now.
+        assert (await clock.told(1800 - first * step + 1, 2015, step))[1] == [1] * first + [
+            2
+        ] * newest
+    await clock.shows(2015, 1700, 2)
+    for step in (10, 60):
+        assert (await clock.told(1800, 3600, step)) == (1800, [2] * (1800 // step))
+        assert set((await clock.told(0, 1800, step))[1]) == {1}
+
+
 async def test_a_card_that_shows_nothing_new_has_a_gap(record: Record) -> None:
     record.history.start()
     hung = card(1, 7)
