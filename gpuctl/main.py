@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from gpuctl.failures import EXIT_INTERRUPTED, EXIT_OTHER, EXIT_USAGE, Failure, usage
-from gpuctl.render import terminal_width
+from gpuctl.render import IN_ASCII, terminal_width
 from gpuctl.session import Session
 from gpuctl.tables import clean, clean_line
 
@@ -33,8 +33,8 @@ def run(arguments: Sequence[str], now: Callable[[], float] = time.time) -> int:
     session = Session(now, arguments)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            # A terminal that knows no "…" shows a "?", rather than ending the command.
-            stream.reconfigure(errors="replace")
+            # A terminal that knows no "…" shows a "~", rather than ending the command.
+            stream.reconfigure(errors=IN_ASCII)
     try:
         code = _dispatch(session, arguments)
         sys.stdout.flush()

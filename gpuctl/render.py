@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -37,6 +38,22 @@ def terminal_height(stream: TextIO) -> int | None:
         return os.get_terminal_size(stream.fileno()).lines or None if stream.isatty() else None
     except (OSError, ValueError):
         return None
+
+
+# For a stream that takes ASCII alone: as wide as what it stands for, so that columns stay columns.
+_ALIKE = {"…": "~", "°": " ", "×": "x", "→": ">", "−": "-", "–": "-", "µ": "u"}
+
+
+def in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """An error handler for encodings: the like of what cannot be written, or `?`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lost = error.object[error.start : error.end]
+    return "".join(_ALIKE.get(each, "?") for each in lost), error.end
+
+
+IN_ASCII = "gpuctl.in_ascii"  # its name
+codecs.register_error(IN_ASCII, in_ascii)
 
 
 def knows_unicode(stream: TextIO) -> bool:

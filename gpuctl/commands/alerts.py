@@ -242,7 +242,8 @@ def ack(session: Session, name: str, comment: str, given_id: str | None) -> None
     client = session.client
     with repeatable(request.request_id):
         answer = client.call(client.telemetry.AcknowledgeAlert, request)
-    session.output.one(answer.alert, alert_columns(session.now()))
+    columns = alert_columns(session.now())
+    session.output.one(answer.alert, columns, width=session.output.room)
 
 
 @command(named=False)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
 
-from gpuctl.glance.words import device_why, instance_why, is_healthy
+from gpuctl.glance.words import answers, device_why, instance_why, is_healthy
 from gpuctl.messages import word
 from gpud.v1.alerts_pb2 import Alert, AlertSeverity, AlertState
 from gpud.v1.devices_pb2 import Device
@@ -15,11 +15,10 @@ from gpud.v1.node_pb2 import Node, NodeState
 
 
 class Trouble(NamedTuple):
-    """One of it. `is_wrong`: somebody has to look; a card that was cordoned is merely told."""
+    """One of it."""
 
-    severity: str  # CRITICAL or WARNING; empty where nobody judged it
+    severity: str  # CRITICAL or WARNING; empty for a card that was cordoned
     text: str
-    is_wrong: bool = True
 
     @property
     def tone(self) -> str:
@@ -34,16 +33,25 @@ class Trouble(NamedTuple):
 
 # Alerts that say what a device or an instance tells of itself, with more words.
 _SAME: Final = {"lost", "stale", "unknown", "verdict", "restart_loop"}
+_HOLDS: Final = {AlertState.ALERT_STATE_FIRING, AlertState.ALERT_STATE_ACKNOWLEDGED}
+# Of a check, as monitoring plugins have it.
+OK, WARNING, CRITICAL, UNKNOWN = 0, 1, 2, 3
+_CODES: Final = {
+    AlertSeverity.ALERT_SEVERITY_WARNING: WARNING,
+    AlertSeverity.ALERT_SEVERITY_CRITICAL: CRITICAL,
+}
 
 
 def troubles(
     devices: Sequence[Device], instances: Sequence[Instance], alerts: Sequence[Alert]
 ) -> list[Trouble]:
-    """Alerts that fire and that nobody has taken on, then what devices and instances tell."""
-    firing = [alert for alert in alerts if _is_open(alert)]
-    told = {alert.subject for alert in firing if alert.rule in _SAME}
+    """Alerts that are open, then what devices and instances tell that no alert has told of.
+
+    What somebody has acknowledged or silenced is not told in other words either.
+    """
+    told = {each.subject for each in alerts if each.state in _HOLDS and each.rule in _SAME}
     found = [
-        *_of_alerts(firing),
+        *_of_alerts([alert for alert in alerts if is_open(alert)]),
         *_of_devices(device for device in devices if device.name not in told),
         *_of_instances(instance for instance in instances if instance.name not in told),
     ]
@@ -51,19 +59,26 @@ def troubles(
     return sorted(found, key=lambda each: order.index(each.severity))
 
 
-def gravity(node: Node, found: Iterable[Trouble]) -> int:
-    """What a script asks: 0 for nothing that somebody has to look at, 1 for it, 2 for CRITICAL."""
-    severities = {each.severity for each in found if each.is_wrong}
-    if node.state == NodeState.NODE_STATE_DEGRADED or "CRITICAL" in severities:
-        return 2
-    calm = node.state in {NodeState.NODE_STATE_READY, NodeState.NODE_STATE_DRAINING}
-    return 1 if severities or not calm else 0
+def gravity(node: Node, alerts: Iterable[Alert]) -> int:
+    """What a check asks: OK, or how grave what somebody has to look at is.
+
+    That is for the alerts to say, which wait until they are sure, and for the node.
+    """
+    worst = max((_CODES[each.severity] for each in alerts if is_open(each)), default=OK)
+    if is_calm(node):
+        return worst
+    return CRITICAL if node.state == NodeState.NODE_STATE_DEGRADED else max(WARNING, worst)
 
 
-def _is_open(alert: Alert) -> bool:
+def is_calm(node: Node) -> bool:
+    """Whether it is as it should be, or as somebody wants it."""
+    return node.state in {NodeState.NODE_STATE_READY, NodeState.NODE_STATE_DRAINING}
+
+
+def is_open(alert: Alert) -> bool:
+    """Whether it fires, is more than a note, and nobody has acknowledged or silenced it."""
     fires = alert.state == AlertState.ALERT_STATE_FIRING
-    matters = alert.severity >= AlertSeverity.ALERT_SEVERITY_WARNING
-    return fires and matters and not alert.HasField("silenced_until")
+    return fires and alert.severity in _CODES and not alert.HasField("silenced_until")
 
 
 def alert_subject(alert: Alert) -> str:
@@ -95,9 +110,11 @@ def _of_devices(devices: Iterable[Device]) -> Iterable[Trouble]:
     for device in devices:
         why = device_why(device)
         if not is_healthy(device):
-            yield Trouble("CRITICAL", f"{device.alias}: {why or word(device, 'health')}")
+            # As the rules `unknown`, and `lost` and `stale`, judge it once they are sure.
+            severity = "WARNING" if answers(device) else "CRITICAL"
+            yield Trouble(severity, f"{device.alias}: {why or word(device, 'health')}")
         elif device.cordoned:
-            yield Trouble("", f"{device.alias}: {why}", is_wrong=False)
+            yield Trouble("", f"{device.alias}: {why}")
         elif why:
             yield Trouble("WARNING", f"{device.alias}: {why}")
 

@@ -21,6 +21,7 @@ _ACTIONS = {
     SuggestedAction.SUGGESTED_ACTION_REBOOT: "reboot the host",
     SuggestedAction.SUGGESTED_ACTION_INSPECT: "have it looked at",
 }
+_SILENT = {DeviceHealth.DEVICE_HEALTH_LOST, DeviceHealth.DEVICE_HEALTH_UNRESPONSIVE}
 _ENDED = {InstanceState.INSTANCE_STATE_STOPPED, InstanceState.INSTANCE_STATE_FAILED}
 _UNWELL = {HealthVerdict.HEALTH_VERDICT_DEGRADED, HealthVerdict.HEALTH_VERDICT_STUCK}
 # Bands that are worth a word, the worst first.
@@ -29,13 +30,18 @@ _THERMALS = tuple(_HEAT)
 
 
 def is_healthy(device: Device) -> bool:
-    """Whether it answers; the sample of one that does not is an old one."""
+    """Whether it answers, with all that grants need."""
     return device.health == DeviceHealth.DEVICE_HEALTH_HEALTHY
+
+
+def answers(device: Device) -> bool:
+    """Whether what it showed last is what it shows now; it may still refuse what grants need."""
+    return device.health not in _SILENT
 
 
 def reading_now(device: Device, field: str) -> Any:
     """A reading of its sample, or None where it is unknown, or no longer what it shows."""
-    return known(device.sample, field) if is_healthy(device) else None
+    return known(device.sample, field) if answers(device) else None
 
 
 def reading(device: Device, field: str, unit: str = "") -> str:
@@ -163,10 +169,9 @@ def instance_state(instance: Instance) -> str:
 
 
 def tokens_now(instance: Instance) -> float | None:
-    """Tokens a second of the last minute; before that was read, as it was measured last."""
+    """Tokens a second of the last minute; None before the first reading, and while none serves."""
     now: float | None = known(instance.metrics, "generated_tokens_per_second")
-    measured: float | None = known(instance, "tokens_per_second")
-    return measured if now is None else now
+    return now
 
 
 def tokens_text(instance: Instance) -> str:

@@ -71,8 +71,10 @@ def answer(*alerts: a.Alert, silences: tuple[a.Silence, ...] = ()) -> a.ListAler
     return a.ListAlertsResponse(alerts=alerts, silences=silences)
 
 
+@pytest.mark.usefixtures("terminal")
 def test_alerts(gpuctl: Gpuctl, daemon: FakeDaemon, golden: Golden) -> None:
-    daemon.answers["ListAlerts"] = answer(alert(), KNOWN, LOW, silences=(SILENCE,))
+    long = alert(summary="gpu7: " + "it goes on " * 6)
+    daemon.answers["ListAlerts"] = answer(alert(), KNOWN, LOW, long, silences=(SILENCE,))
     ended = gpuctl("alerts")
     assert (ended.code, ended.err) == (0, "")
     assert all(len(line) <= 80 for line in ended.out.splitlines()[:-1])
@@ -111,7 +113,8 @@ def test_no_alerts(gpuctl: Gpuctl) -> None:
     [
         ((), 0, "OK - nothing is wrong"),
         ((NOTE,), 0, "OK - nothing is wrong"),
-        ((KNOWN, LOW), 0, "OK - nothing is wrong"),
+        ((KNOWN, LOW), 0, "OK - nothing new (1 acknowledged, 1 silenced)"),
+        ((KNOWN, KNOWN), 0, "OK - nothing new (2 acknowledged)"),
         (
             (alert(severity="ALERT_SEVERITY_WARNING", summary="gpu1: 93 %"), NOTE),
             1,
@@ -137,6 +140,27 @@ def test_a_check(
     daemon.answers["ListAlerts"] = answer(*alerts)
     ended = gpuctl("alerts --check")
     assert (ended.code, ended.out, ended.err) == (code, f"{line}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "line"),
+    [
+        ("READY", 1, "WARNING - 1 warning: gpu1: 93 %"),
+        ("DRAINING", 1, "WARNING - 1 warning: gpu1: 93 %"),
+        ("RECONCILING", 1, "WARNING - the node is RECONCILING (x); 1 warning: gpu1: 93 %"),
+        ("DEGRADED", 2, "CRITICAL - the node is DEGRADED (x); 1 warning: gpu1: 93 %"),
+    ],
+)
+def test_a_check_is_of_the_node_too(
+    gpuctl: Gpuctl, daemon: FakeDaemon, state: str, code: int, line: str
+) -> None:
+    low = alert(severity="ALERT_SEVERITY_WARNING", summary="gpu1: 93 %")
+    daemon.answers["ListAlerts"] = answer(low)
+    node = samples.node(state=f"NODE_STATE_{state}", state_reason="x")
+    daemon.answers["GetNode"] = node_pb2.GetNodeResponse(node=node)
+    ended = gpuctl("alerts --check")
+    assert (ended.code, ended.out) == (code, f"{line}\n")
+    assert gpuctl("status --check").code == code
 
 
 def test_a_check_for_programs(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
@@ -167,7 +191,11 @@ def test_following(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
     ]
     ended = gpuctl("alerts -f")
     assert ended.code == 0
-    assert len(ended.out.splitlines()) == 4
+    listed, row, header, *events = ended.out.splitlines()
+    assert listed.startswith("SEVERITY")
+    assert row.startswith("CRITICAL")
+    assert header.split() == ["TIME", "TYPE", "SUBJECT", "ACTOR", "REASON"]
+    assert len(events) == 2
     (asked,) = daemon.requests["ListEvents"]
     assert (asked.type, asked.page_size) == ("alert", 1)
     (watched,) = daemon.requests["WatchEvents"]
@@ -187,6 +215,22 @@ def test_acknowledging(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
     assert again.name == "alerts/lost-2"
     assert again.request_id
     assert gpuctl("alerts ack devices/x").code == 2
+
+
+@pytest.mark.parametrize("name", ["thermal-80a86cc3", "thermal", "gpu0"])
+def test_an_alert_is_named_by_its_rule_or_by_what_it_is_about_as_well(
+    gpuctl: Gpuctl, daemon: FakeDaemon, name: str
+) -> None:
+    low = alert(name="alerts/x-1", rule="high_memory", alias="gpu1")
+    daemon.answers["ListAlerts"] = answer(alert(), low)
+    daemon.answers["AcknowledgeAlert"] = a.AcknowledgeAlertResponse(alert=KNOWN)
+    assert gpuctl(f"alerts ack {name}").code == 0
+    (asked,) = daemon.requests["AcknowledgeAlert"]
+    assert asked.name == "alerts/thermal-80a86cc3"
+    daemon.answers["ListAlerts"] = answer(alert(), alert(name="alerts/thermal-2"))
+    several = gpuctl("alerts ack thermal")
+    assert several.code == 2
+    assert "write alerts/thermal-80a86cc3 or alerts/thermal-2" in several.err
 
 
 def test_silencing(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:

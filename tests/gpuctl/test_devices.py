@@ -87,6 +87,20 @@ def test_watch_ends_after_the_count(gpuctl: Gpuctl, golden: Golden, daemon: Fake
     assert daemon.ended["WatchSnapshots"].wait(10)  # the stream was ended, not left behind
 
 
+@pytest.mark.usefixtures("terminal")
+def test_watch_fits_80_columns(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    first, last = samples.snapshot(1), samples.snapshot(2)
+    last.devices.append(samples.silent_card())
+    daemon.answers["WatchSnapshots"] = [
+        WatchSnapshotsResponse(snapshot=each) for each in (first, last)
+    ]
+    lines = gpuctl("watch --count 2").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert {"UTIL", "TEMP", "POWER", "HEALTH"} < set(lines[0].split())
+    assert lines[1].endswith("HEALTHY")
+    assert "UNRESPON" in lines[-1]
+
+
 def test_watch_as_lines_is_a_bare_snapshot_each(gpuctl: Gpuctl) -> None:
     lines = gpuctl("watch", "--count", "2", "-o", "jsonl").out.splitlines()
     snapshots = [json.loads(line) for line in lines]

@@ -21,6 +21,86 @@ def test_events_are_told_downwards(gpuctl: Gpuctl, golden: Golden) -> None:
     assert [json.loads(line)["sequence"] for line in lines] == [8, 9]
 
 
+def about(subject: str, type_: str = "device.thermal", reason: str = "hot") -> node_pb2.Event:
+    told = samples.event(9)
+    told.subject, told.type, told.reason = subject, type_, reason
+    return told
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_line_has_the_alias_and_fits(daemon: FakeDaemon, gpuctl: Gpuctl) -> None:
+    reason = "released; its bytes stay booked until the device shows them back"
+    daemon.answers["ListEvents"] = node_pb2.ListEventsResponse(
+        events=[about("devices/SIM-0000", reason=reason), about("devices/SIM-gone")]
+    )
+    header, gone, *card = gpuctl("events").out.splitlines()
+    assert header.split() == ["TIME", "TYPE", "SUBJECT", "REASON"]
+    assert gone.split()[3:] == ["SIM-gone", "hot"]
+    assert card[0].split()[3] == "gpu0"
+    assert " ".join(line[header.index("REASON") :] for line in card) == reason
+    assert max(map(len, card)) <= 80
+    wide = gpuctl("events -o wide").out
+    assert "devices/SIM-0000" in wide
+    assert reason in wide
+
+
+@pytest.mark.parametrize(
+    ("named", "subject"),
+    [
+        ("gpu0", "devices/SIM-0000"),
+        ("devices/gpu0", "devices/SIM-0000"),
+        ("SIM-0000", "devices/SIM-0000"),
+        ("devices/SIM-gone", "devices/SIM-gone"),
+        ("node", "node"),
+        ("r-4m2k", "reservations/r-4m2k"),  # of an event: it need not be there any more
+    ],
+)
+@pytest.mark.parametrize("form", ["table", "jsonl"])
+def test_a_subject_is_named_as_elsewhere(
+    named: str, subject: str, form: str, daemon: FakeDaemon, gpuctl: Gpuctl
+) -> None:
+    assert gpuctl(f"events --subject {named} -o {form}").code == 0
+    assert daemon.requests["ListEvents"][-1].subject == subject
+
+
+def test_what_nothing_is_called_is_refused(daemon: FakeDaemon, gpuctl: Gpuctl) -> None:
+    ended = gpuctl("events --subject nope")
+    assert ended.code == 2
+    assert "'nope' names no device" in ended.err
+    both = [about("models/tiny"), about("instances/tiny")]
+    daemon.answers["ListEvents"] = node_pb2.ListEventsResponse(events=both)
+    ended = gpuctl("events --subject tiny")
+    assert ended.code == 2
+    assert "write instances/tiny or models/tiny" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent", "told"),
+    [
+        ("xid", "xid", "no event of type xid of late; there is device.xid"),
+        ("nonsense", "nonsense", "of late; there is device, reservation"),
+        ("device.", "device", ""),
+        ("device.*", "device", ""),
+        ("reservation.granted", "reservation.granted", ""),
+    ],
+)
+def test_a_type_that_there_has_not_been_is_told_with_those_there_are(
+    asked: str, sent: str, told: str, daemon: FakeDaemon, gpuctl: Gpuctl
+) -> None:
+    kept = [about("x/y", "device.xid"), about("x/y", "reservation.granted")]
+
+    def listed(request: node_pb2.ListEventsRequest) -> node_pb2.ListEventsResponse:
+        return node_pb2.ListEventsResponse(events=[] if request.type else kept)
+
+    daemon.answers["ListEvents"] = listed
+    ended = gpuctl("events", "--type", asked)
+    assert (ended.code, ended.out) == (0, "")
+    assert daemon.requests["ListEvents"][0].type == sent
+    assert told in ended.err
+    assert ended.err.endswith("no events\n")
+    assert len(ended.err.splitlines()) == (2 if told else 1)
+
+
 def test_events_as_a_document_are_gpud_s_own_answer(gpuctl: Gpuctl) -> None:
     plain = json.loads(gpuctl("events", "-o", "json").out)
     assert [event["sequence"] for event in plain["events"]] == [9, 8]

@@ -46,6 +46,18 @@ def test_swap_stalls_and_disks_are_told_where_there_are() -> None:
     ]
 
 
+def test_folders_on_one_disk_are_told_once_and_those_on_several_by_their_paths() -> None:
+    def models(path: str, free: int) -> telemetry_pb2.Disk:
+        return telemetry_pb2.Disk(
+            what="models", path=path, total_bytes=90 * GIB, free_bytes=free * GIB
+        )
+
+    same = host(disks=[models("/a", 62), models("/b", 62)])
+    assert host_lines(same)[1] == "disk: models 62G free of 90G"
+    several = host(disks=[models("/a", 62), models("/b", 5)])
+    assert host_lines(several)[1] == "disk: /a 62G free of 90G  /b 5G free of 90G"
+
+
 @pytest.mark.usefixtures("terminal")
 def test_status_tells_the_host_and_warnings(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
     node = samples.node()

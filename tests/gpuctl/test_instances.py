@@ -401,7 +401,7 @@ def test_one_that_holds_more_than_it_was_promised_is_marked(
     daemon.answers["ListInstances"] = ListInstancesResponse(instances=[greedy])
     shown = gpuctl("status").out
     assert "READY DEGRADED OVERUSE" in shown
-    assert f"tiny-7f3k: {why}; it runs on the CPU" in shown.splitlines()
+    assert f"WARNING tiny-7f3k: {why}; it runs on the CPU" in shown.splitlines()
 
 
 def test_one_that_waits_to_be_started_again_says_why(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:

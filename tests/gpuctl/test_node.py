@@ -175,7 +175,6 @@ def test_a_pipe_gets_every_word(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
         assert words in shown
 
 
-@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize(
     ("count", "told"),
     [(9, "9 orphans: see `gpuctl orphans`"), (1, "1 orphan: see `gpuctl orphans`"), (0, WORST)],

@@ -11,7 +11,7 @@ from typing import TextIO
 import pytest
 
 from gpuctl.leases.telling import Telling
-from gpuctl.render import terminal_width
+from gpuctl.render import IN_ASCII, terminal_width
 from tests.gpuctl import samples
 
 COLUMNS = 50
@@ -34,6 +34,10 @@ def test_the_width_is_of_the_stream_that_is_written_to(
     assert terminal_width(terminal[1]) == COLUMNS
     monkeypatch.setenv("COLUMNS", "130")
     assert terminal_width(terminal[1]) == 130
+
+
+def test_what_ascii_lacks_is_told_as_wide_by_its_like() -> None:
+    assert "91 °C … 2×→é│".encode("ascii", IN_ASCII) == b"91  C ~ 2x>??"
 
 
 def test_what_is_no_terminal_is_80_wide(

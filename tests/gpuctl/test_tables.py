@@ -73,7 +73,35 @@ def test_the_column_that_may_shrinks_to_fit() -> None:
     assert lines == ["NAME      SIZE", "a-very-…     1"]
 
 
+SENTENCES: tuple[Column[tuple[str, str, str]], ...] = (
+    Column(header="AT", cell=lambda row: row[0]),
+    Column(header="WHY", cell=lambda row: row[1], wraps=True),
+    Column(header="MORE", cell=lambda row: row[2], drops=True),
+)
+
+
+def test_a_sentence_that_does_not_fit_goes_on_below_itself() -> None:
+    told = ("1", "the engine ended with code 1", "more")
+    assert Table(SENTENCES, width=26).lines([told, ("2", "", "")]) == [
+        "AT  WHY",
+        "1   the engine ended with",
+        "    code 1",
+        "2   -",
+    ]
+    assert Table(SENTENCES).lines([told])[1] == "1   the engine ended with code 1  more"
+
+
+def test_rows_drawn_later_have_the_columns_of_the_headers() -> None:
+    table = Table(SENTENCES, width=30)
+    assert table.lines([("1", "fits", "more")]) == ["AT  WHY   MORE", "1   fits  more"]
+    later = table.lines([("2", "does not fit beside the last", "more")], header=False)
+    assert later[0] == "2   does not fit beside   more"
+    assert table.lines([("3", "fits", "more")])[0] == "AT  WHY"
+
+
 def test_states_are_painted_and_nothing_else() -> None:
     assert paint("READY ") == "\x1b[32mREADY \x1b[0m"
+    assert paint("WARM") == "\x1b[33mWARM\x1b[0m"
+    assert paint("THROTTLING") == "\x1b[31mTHROTTLING\x1b[0m"
     assert paint("FAILED") == "\x1b[31mFAILED\x1b[0m"
     assert paint("ready-made") == "ready-made"

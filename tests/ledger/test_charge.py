@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gpud.devices.snapshot import DeviceKind
+from gpud.devices.snapshot import DeviceKind, Health
 from gpud.ledger.books import DeviceBook
-from gpud.ledger.charge import Reserves, charge
+from gpud.ledger.charge import STALE_SECONDS, Reserves, charge, is_current
 from gpud.units import GIB, MIB
 from tests.fakes.cards import later, process, sample
 
@@ -121,3 +121,19 @@ def test_on_the_host_the_rest_of_the_system_is_foreign() -> None:
     terms = charge(host, book(A=2 * GIB), RESERVES, 0)
     assert (terms.foreign_bytes, terms.unattributed_bytes) == (4 * GIB, 0)
     assert terms.grantable_bytes == (16 - 2 - 2 - 4) * GIB
+
+
+@pytest.mark.parametrize(
+    ("health", "age", "current"),
+    [
+        (Health.HEALTHY, STALE_SECONDS, True),
+        (Health.HEALTHY, STALE_SECONDS + 0.1, False),
+        (Health.UNKNOWN, 0.0, True),  # it answers
+        (Health.UNRESPONSIVE, 0.0, False),
+        (Health.LOST, 0.0, False),
+    ],
+)
+def test_readings_are_current_while_a_card_answers(
+    health: Health, age: float, current: bool
+) -> None:
+    assert is_current(sample(health=health, boottime=1000.0), 1000.0 + age) is current

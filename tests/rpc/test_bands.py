@@ -138,6 +138,10 @@ async def test_a_vanished_card_tells_its_leases_which_end_as_they_should(rig: Ri
     rig.script(gpu0={"absent": True})
     gone = await rig.until(lambda device: device.health == devices_pb2.DEVICE_HEALTH_LOST)
     assert (gone.alias, gone.granted_bytes) == ("gpu0", GIB)
+    # What it showed last is nothing that it shows now.
+    assert gone.sample.HasField("time")
+    assert not gone.sample.HasField("memory_used_bytes")
+    assert not gone.HasField("free_bytes")
     told = await rig.event("device.vanished")
     assert told.reason.endswith(f"1 promise lies on it: {name} (1 GiB)")
     assert told.details["reservations"] == name

@@ -17,6 +17,7 @@ from tests.gpuctl import samples
 from tests.gpuctl.conftest import Gpuctl
 
 GIB = samples.GIB
+pytestmark = pytest.mark.usefixtures("terminal")
 
 
 def alert(rule: str = "high_memory", index: int = 0, **changes: object) -> a.Alert:
@@ -164,8 +165,101 @@ def test_more_troubles_than_a_screen_takes_are_counted(
 ) -> None:
     tell(daemon, *(alert(f"rule_{index}", index) for index in range(9)))
     lines = gpuctl("status").out.splitlines()
-    assert sum(line.startswith("WARNING") for line in lines) == 6
-    assert "and 3 more: `gpuctl alerts`, `devices`" in lines
+    assert sum(line.startswith("WARNING") for line in lines) == 3
+    assert "and 6 more: `gpuctl alerts`, `devices`" in lines
+    assert len(lines) == 23
+
+
+@pytest.mark.parametrize(("running", "told"), [(2, 7), (6, 6), (20, 6)])
+def test_the_most_trouble_still_leaves_the_first_line_on_the_screen(
+    running: int, told: int, daemon: FakeDaemon, rig: list[d.Device], gpuctl: Gpuctl
+) -> None:
+    rig[0].pressure = d.PRESSURE_HIGH
+    daemon.answers.update(
+        ListDevices=d.ListDevicesResponse(devices=rig),
+        ListInstances=i.ListInstancesResponse(instances=[instance(n) for n in range(running)]),
+    )
+    tell(daemon, *(alert(f"rule_{index}", index) for index in range(told)))
+    lines = gpuctl("status").out.splitlines()
+    assert len(lines) == 23
+    shown = sum(line.startswith("WARNING") for line in lines)
+    more = [line for line in lines if line.startswith("and ")]
+    assert f"and {told - shown} more: `gpuctl alerts`, `devices`" in more
+    listed = sum("http://127.0.0.1:4123" in line for line in lines)
+    assert (listed == running) is (len(more) == 1)
+    if running == 20:
+        assert more[-1] == f"and {running - listed} more: `gpuctl instances`"
+    assert shown >= 1
+    assert listed >= 2
+
+
+def test_a_tall_screen_holds_more(
+    daemon: FakeDaemon, rig: list[d.Device], gpuctl: Gpuctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpuctl.commands.status.terminal_height", lambda _: 50)
+    tell(daemon, *(alert(f"rule_{index}", index) for index in range(9)))
+    lines = gpuctl("status").out.splitlines()
+    assert sum(line.startswith("WARNING") for line in lines) == 9
+    assert lines.count("") == 3
+
+
+@pytest.mark.parametrize(
+    "known", [{"state": a.ALERT_STATE_ACKNOWLEDGED}, {"silenced_until": samples.moment(60)}]
+)
+def test_what_somebody_knows_is_not_told_in_other_words(
+    known: dict[str, object], daemon: FakeDaemon, rig: list[d.Device], gpuctl: Gpuctl
+) -> None:
+    rig[0].health, rig[0].health_reason = d.DEVICE_HEALTH_LOST, "the driver lost it"
+    daemon.answers["ListDevices"] = d.ListDevicesResponse(devices=rig)
+    critical = a.ALERT_SEVERITY_CRITICAL
+    tell(daemon, alert("lost", severity=critical, **known))
+    assert gpuctl("status").out.splitlines()[1] == ""
+    assert gpuctl("status --check").code == gpuctl("alerts --check").code == 0
+    tell(daemon, alert("lost", severity=critical))
+    assert gpuctl("status --check").code == gpuctl("alerts --check").code == 2
+
+
+@pytest.mark.parametrize(
+    ("health", "told"),
+    [
+        (d.DEVICE_HEALTH_LOST, "CRITICAL gpu0: it says why"),
+        (d.DEVICE_HEALTH_UNRESPONSIVE, "CRITICAL gpu0: it says why"),
+        (d.DEVICE_HEALTH_UNKNOWN, "WARNING gpu0: it says why"),
+    ],
+)
+def test_until_its_rule_is_sure_a_card_is_told_as_gravely_and_fails_no_check(
+    health: int, told: str, daemon: FakeDaemon, rig: list[d.Device], gpuctl: Gpuctl
+) -> None:
+    rig[0].health, rig[0].health_reason = health, "it says why"
+    daemon.answers["ListDevices"] = d.ListDevicesResponse(devices=rig)
+    assert gpuctl("status").out.splitlines()[1] == told
+    assert gpuctl("status --check").code == gpuctl("alerts --check").code == 0
+
+
+def test_a_check_of_what_cannot_be_reached_is_unknown(daemon: FakeDaemon, gpuctl: Gpuctl) -> None:
+    daemon.stop()
+    assert gpuctl("status --check").code == gpuctl("alerts --check").code == 3
+    assert gpuctl("status --no-color").code not in (0, 3)
+
+
+def test_a_card_that_refuses_its_memory_still_shows_its_heat(
+    daemon: FakeDaemon, rig: list[d.Device], gpuctl: Gpuctl
+) -> None:
+    rig[0].health = d.DEVICE_HEALTH_UNKNOWN
+    rig[0].sample.ClearField("memory_used_bytes")
+    daemon.answers["ListDevices"] = d.ListDevicesResponse(devices=rig)
+    (row,) = [line for line in gpuctl("status").out.splitlines() if line.startswith("gpu0 ")]
+    assert "61°C  UNKNOWN" in row
+
+
+def test_tokens_are_unknown_before_the_first_reading(
+    daemon: FakeDaemon, rig: list[d.Device], gpuctl: Gpuctl
+) -> None:
+    fresh = instance(0)
+    fresh.ClearField("metrics")
+    daemon.answers["ListInstances"] = i.ListInstancesResponse(instances=[fresh])
+    (row,) = [line for line in gpuctl("status").out.splitlines() if "4123" in line]
+    assert row.split()[-2:] == ["-", fresh.endpoint]
 
 
 def test_bands_above_normal_are_named(
