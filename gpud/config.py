@@ -77,6 +77,8 @@ _TABLES: dict[str, Any] = {
     "sockets": RoleSocket,
     "tokens": Token,
     "identities": RoleName,
+    "alerts.rules": AlertRule,
+    "alerts.sinks": AlertSink,
 }
 # Where an unknown key may stand, as msgspec tells it.
 _SECTIONS: dict[str, Any] = {
@@ -84,8 +86,6 @@ _SECTIONS: dict[str, Any] = {
     "devices.simulated[...]": SimulatedCards,
     "engines.llama_cpp": LlamaCpp,
     "limits.default": Limits,
-    "alerts.rules[...]": AlertRule,
-    "alerts.sinks[...]": AlertSink,
     "models[...].limits": Limits,
     **{f"{table}[...]": kind for table, kind in _TABLES.items() if kind is not RoleName},
 }
@@ -244,7 +244,7 @@ def _told(tree: dict[str, Any], text: str) -> str:
     """What msgspec says of a value, with the key that it stands under and what may stand there."""
     text = re.sub(r"^Invalid enum value ('.*') - at `key` in `\$\.sockets`$", _NO_SOCKET, text)
     text = text.replace("$.models.entries[...]", "$.models[...]")
-    table = re.search(r"`\$\.([a-z]+)\[\.\.\.\]", text)
+    table = re.search(r"`\$\.([a-z.]+)\[\.\.\.\]", text)
     place = re.search(r"at `\$\.?([^`]*)`", text)
     advice = _advice(text, place[1] if place else "")
     if table is not None and table[1] in _TABLES:
@@ -259,7 +259,10 @@ def _told(tree: dict[str, Any], text: str) -> str:
 
 def _first_bad(tree: dict[str, Any], table: str) -> str:
     """The name of the first entry of a table of tables that is none of its kind."""
-    entries = tree[table]["entries"] if table == "models" else tree[table]
+    path = ("models", "entries") if table == "models" else table.split(".")
+    entries: Any = tree
+    for key in path:
+        entries = entries[key]
     for name, entry in entries.items():
         try:
             msgspec.convert(entry, _TABLES[table], dec_hook=_decode)

@@ -25,8 +25,8 @@ _WHAT = {"memory_used_bytes": "memory", "temperature_celsius": "heat"}
 def forecast(session: Session, devices: tuple[str, ...], horizon: float) -> None:
     """Tell what devices are expected to show at the end of a horizon, and how sure that is.
 
-    Of four cases in five the truth is to lie between LOW and HIGH; -o wide tells how often it did
-    in the past.
+    Of four cases in five the truth is to lie between LOW and HIGH. Where it did so less often in
+    the past, a line says it; -o wide tells of all how often it did.
     """
     client = session.client
     request = GetForecastRequest(devices=devices, horizon=duration(horizon))
@@ -48,11 +48,16 @@ def _lines(session: Session, answer: GetForecastResponse) -> Iterator[str]:
         )
         yield f"in {span_text(seconds_of(answer.horizon))}:"
         yield from table.lines(told)
+        yield from _wrapped(session, _missed(told))
         yield ""
     now = seconds_of(answer.time)
     for each in answer.forecasts:
         yield from _news(each, now)
-    for line in _calm(answer):
+    yield from _wrapped(session, _calm(answer))
+
+
+def _wrapped(session: Session, lines: Iterator[str]) -> Iterator[str]:
+    for line in lines:
         width = session.output.room or len(line)
         yield from textwrap.wrap(
             clean(line), width, subsequent_indent="  ", break_on_hyphens=False
@@ -72,6 +77,18 @@ _COLUMNS: tuple[Column[Forecast], ...] = (
     Column(header="METHOD", cell=lambda f: f.method, shrinks=True),
     Column(header="BASIS", cell=lambda f: f.basis, wide=True),
 )
+
+
+def _missed(told: list[Forecast]) -> Iterator[str]:
+    """Whose interval held the truth less often than it claims, as far as the shares are shown."""
+    short = [
+        f"{_WHAT.get(each.field, each.field)} of {_name(each)} {held:.0%} of {each.confidence:.0%}"
+        for each in told
+        if (held := known(each, "past_coverage")) is not None
+        and round(held, 2) < round(each.confidence, 2)
+    ]
+    if short:
+        yield f"LOW and HIGH held the truth less often than claimed: {', '.join(short)}"
 
 
 def _news(value: Forecast, now: float) -> Iterator[str]:

@@ -247,6 +247,9 @@ def _crossing(reading: _Reading, sample: Sample, wall: float) -> Event | None:
         reason = f"{value_before}{reading.unit} -> {value}: stays {now} until it is read again"
     elif reading.was is None:
         reason = f"{value}{reading.unit}: {now}"
+    elif reading.now is not None and reading.now < reading.was:
+        # A band is left late: the reading before was as low already.
+        reason = f"back to {value}{reading.unit}: {was} -> {now}"
     else:
         reason = f"{value_before} -> {value}{reading.unit}: {was} -> {now}"
     return Event(

@@ -63,6 +63,21 @@ def test_what_is_the_same_of_many_is_said_once(gpuctl: Gpuctl, daemon: FakeDaemo
     assert "not critically hot within 1h, as far as can be told: gpu8, gpu9" in told
 
 
+@pytest.mark.usefixtures("terminal")
+def test_what_held_less_often_than_claimed_is_said_so(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    answer = past.forecast()
+    words = "LOW and HIGH held the truth less often than claimed"
+    answer.forecasts[0].past_coverage = 0.797  # shown as 80 %, which is what is claimed
+    daemon.answers["GetForecast"] = answer
+    assert words not in gpuctl("forecast").out
+    answer.forecasts[0].past_coverage = 0.69
+    answer.forecasts[1].past_coverage = 0.75
+    out = gpuctl("forecast").out
+    assert all(len(line) <= 80 for line in out.splitlines())
+    expected = f"{words}: memory of gpu0 69% of 80%, heat of gpu0 75% of 80%"
+    assert expected in " ".join(out.split())
+
+
 def test_what_is_full_is_said_so(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
     answer = past.forecast()
     answer.forecasts[0].reaches_limit_time.CopyFrom(answer.time)

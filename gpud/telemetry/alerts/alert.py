@@ -85,6 +85,11 @@ class Alert:
         """Its subject as people know it."""
         return self.alias or self.subject
 
+    @property
+    def words(self) -> str:
+        """The summary without its subject."""
+        return self.summary.removeprefix(f"{self.who}: ")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Silence:

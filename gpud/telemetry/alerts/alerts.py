@@ -11,6 +11,7 @@ import structlog
 
 from gpud.access.reloading import CertificateState
 from gpud.clock import Moment
+from gpud.devices.snapshot import Snapshot
 from gpud.errors import OptionInvalid, StoreReadOnly, WrongState
 from gpud.events import Event, event_of
 from gpud.instances.instance import Instance
@@ -34,8 +35,8 @@ from gpud.telemetry.engines.reading import EngineReading
 
 log = structlog.get_logger()
 
-# Where no snapshot comes, it is looked all the same: that is when something is wrong.
-LOOK_SECONDS: Final = 1.0
+# Where no snapshot comes for so long it is looked all the same: that is when something is wrong.
+LOOK_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +78,7 @@ class Alerts:
         self._telling = Telling()
         self._sent: dict[str, float] = {}  # boottime of the last notice, by id
         self._looked = 0.0
+        self._is_watching = False
         self._take(terms)
 
     def _take(self, terms: AlertTerms) -> None:
@@ -108,10 +110,15 @@ class Alerts:
     async def run(self) -> None:
         """Watch and tell until cancelled."""
         self._restore()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow(), name="alerts")
-            tasks.create_task(self._look_by_itself(), name="alerts without snapshots")
-            tasks.create_task(self._outbox.run(), name="alerts' sinks")
+        self._look_safely()
+        self._is_watching = True
+        self._seams.house.snapshots.heed(self._saw)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._look_by_itself(), name="alerts without snapshots")
+                tasks.create_task(self._outbox.run(), name="alerts' sinks")
+        finally:
+            self._is_watching = False
 
     def _restore(self) -> None:
         now = self._clock.now()
@@ -127,17 +134,18 @@ class Alerts:
                         Notice(sink=each.sink, alert=alert, told=each.told, wall=each.wall)
                     )
 
-    async def _follow(self) -> None:
-        async for _ in self._seams.house.snapshots.follow():
+    def _saw(self, _: Snapshot) -> None:
+        """Not a task that follows: at rest, waking one is dearer than the look."""
+        if self._is_watching:
             self._look_safely()
 
     async def _look_by_itself(self) -> None:
         while True:
-            before = self._clock.now().boottime
+            looked, before = self._looked, self._clock.now().boottime
             await self._clock.sleep(LOOK_SECONDS)
-            now = self._clock.now().boottime
             # After a stall of gpud itself what was sampled meanwhile comes first.
-            if now - before < 2 * LOOK_SECONDS and now - self._looked >= LOOK_SECONDS:
+            has_stalled = self._clock.now().boottime - before >= 2 * LOOK_SECONDS
+            if self._looked == looked and not has_stalled:
                 self._look_safely()
 
     def _look_safely(self) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 from gpud.clock import Moment
 from gpud.telemetry.alerts.alert import Alert, AlertState
 from gpud.telemetry.alerts.rules.rule import Observation, Rule
+from gpud.telemetry.alerts.rules.words import span
 from gpud.telemetry.alerts.silences import MAX_SECONDS
 
 # A subject that is not told of any more may be on its way back: an engine that is started again.
@@ -87,14 +88,21 @@ def step(
     if seen is None and not terms.absence_clears:
         if case.fires and now.boottime - case.seen < GONE_SECONDS:
             return case
-        return over(case, now) if case.fires else _cleared(case, terms, now)
-    return _cleared(replace(case, seen=now.boottime), terms, now)
+        return over(case, now) if case.fires else _cleared(case, seen, terms, now)
+    return _cleared(replace(case, seen=now.boottime), seen, terms, now)
 
 
-def over(case: Case, now: Moment) -> Case:
-    """It has ended, whatever its subject shows: its rule is gone, or its subject."""
-    assert case.alert is not None  # noqa: S101 — it fires
-    alert = replace(case.alert, state=AlertState.RESOLVED, resolve_wall=now.wall)
+def over(case: Case, now: Moment, seen: Observation | None = None) -> Case:
+    """It has ended; `seen` tells how it is now, None: its rule or its subject is gone."""
+    alert = case.alert
+    assert alert is not None  # noqa: S101 — it fires
+    if seen is not None and seen.words:
+        quiet = 0.0 if case.clear is None else now.boottime - case.clear
+        lasting = f", for {span(round(quiet))}" if quiet >= 1 else ""
+        alert = replace(alert, value=seen.value, summary=f"{alert.who}: {seen.words}{lasting}")
+    else:
+        alert = replace(alert, summary=f"{alert.who}: over; it was: {alert.words}")
+    alert = replace(alert, state=AlertState.RESOLVED, resolve_wall=now.wall)
     return replace(case, alert=alert, pending=None, clear=now.boottime)
 
 
@@ -191,7 +199,7 @@ def _goes_on(case: Case, seen: Observation, terms: Terms, now: Moment) -> Case:
     return Case(seen=now.boottime, alert=alert)
 
 
-def _cleared(case: Case, terms: Terms, now: Moment) -> Case | None:
+def _cleared(case: Case, seen: Observation | None, terms: Terms, now: Moment) -> Case | None:
     """It holds no more: what was pending is dropped, what fires is over once that has lasted."""
     case = replace(case, pending=None)
     if case.alert is None:
@@ -200,19 +208,21 @@ def _cleared(case: Case, terms: Terms, now: Moment) -> Case | None:
         return case if is_listed(case, now) else None
     clear = now.boottime if case.clear is None else case.clear
     if now.boottime - clear >= terms.quiet_seconds:
-        return over(case, now)
+        return over(replace(case, clear=clear), now, seen)
     return replace(case, clear=clear)
 
 
 def _told(alert: Alert, seen: Observation, rule: Rule) -> Alert:
     """With what is seen now."""
     alias = seen.alias or alert.alias
+    who = alias or alert.subject
+    names_it = seen.words.startswith(f"{who} ")
     return replace(
         alert,
         alias=alias,
         value=seen.value,
         threshold=seen.threshold,
         unit=seen.unit,
-        summary=f"{alias or alert.subject}: {seen.words}",
-        remedy=rule.remedy,
+        summary=seen.words if names_it else f"{who}: {seen.words}",
+        remedy=seen.remedy or rule.remedy,
     )

@@ -140,12 +140,23 @@ def _told(run: _Run, methods: Sequence[Method], steps: int) -> list[list[list[fl
 def _cases(run: _Run, told: list[list[list[float] | None]], steps: int) -> Iterator[Case]:
     begin = run.end - len(run.values)
     for at in range(len(run.values) - steps):
-        paths = [paths[at] for paths in told]
+        came = run.values[at + steps]
         yield Case(
-            [None if path is None else path[-1] for path in paths],
-            run.values[at + steps],
-            begin + at,
+            told=[None if (path := paths[at]) is None else path[-1] for paths in told],
+            off=[_off(paths[at : at + steps], came) for paths in told],
+            came=came,
+            index=begin + at,
         )
+
+
+def _off(paths: Sequence[Sequence[float] | None], came: float) -> float | None:
+    """By how much a horizon's paths, the one from its begin first, were off of what came then."""
+    far = 0.0
+    for at, path in enumerate(paths, start=1):
+        if path is None:
+            return None
+        far += abs(path[-at] - came)
+    return far / len(paths)
 
 
 def _day(step: float) -> int | None:

@@ -44,6 +44,23 @@ def device_row(sample: Sample, charge: Charge | None) -> Row:
     return (*_read(sample.readings), *judged, *promised, *_charged(charge))
 
 
+def rests(before: Sample, sample: Sample) -> bool:
+    """Whether a sample shows what the one before did, as far as that is told at a glance.
+
+    What is made of either alone, but for its age, is then the same; so is the row.
+    """
+    return (
+        sample.readings is before.readings
+        and sample.health is before.health
+        and sample.verdict is before.verdict
+        and sample.pressure is before.pressure
+        and sample.thermal is before.thermal
+        and sample.xids is before.xids
+        and (sample.processes is None) is (before.processes is None)
+        and sample.info is before.info
+    )
+
+
 def host_row(host: HostReadings) -> Row:
     """The host beside its devices; of several folders of models the disk with the least room."""
     free = (

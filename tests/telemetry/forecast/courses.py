@@ -79,6 +79,44 @@ MADE_UP: dict[str, Callable[[Random, int], list[float]]] = {
 }
 
 
+# These change their ways so many horizons before now; the last `horizon` steps are yet to come.
+_LONG_AGO, _LATELY = 6.0, 1.0
+
+
+def _changed(luck: Random, count: int, horizon: int) -> int:
+    return count - horizon - round(horizon * luck.uniform(_LATELY, _LONG_AGO))
+
+
+def flat_then_ramp(luck: Random, count: int, horizon: int) -> list[float]:
+    """Nothing moves, and then it grows."""
+    begin, slope = _changed(luck, count, horizon), luck.uniform(0.1, 3)
+    noise = luck.choice((0.0, 0.05)) * slope
+    return [40 + slope * max(0, at - begin) + luck.gauss(0, noise) for at in range(count)]
+
+
+def ramp_then_flat(luck: Random, count: int, horizon: int) -> list[float]:
+    """It grows, and then nothing moves."""
+    end, slope = _changed(luck, count, horizon), luck.uniform(0.1, 3)
+    noise = luck.choice((0.0, 0.05)) * slope
+    return [40 + slope * min(at, end) + luck.gauss(0, noise) for at in range(count)]
+
+
+def flat_then_loads(luck: Random, count: int, horizon: int) -> list[float]:
+    """Nothing moves, and then models are loaded and unloaded, within some steps each."""
+    begin = _changed(luck, count, 4 * horizon) + 3 * horizon
+    values, aim = [4.0], 4.0
+    for at in range(1, count):
+        if at >= begin and luck.random() < 1 / horizon:
+            aim = luck.choice((0.0, 4.0, 8.0, 12.0, 16.0))
+        values.append(values[-1] + min(max(aim - values[-1], -16.0), 4.0))
+    return values
+
+
+CHANGING: dict[str, Callable[[Random, int, int], list[float]]] = {
+    made.__name__: made for made in (flat_then_ramp, ramp_then_flat, flat_then_loads)
+}
+
+
 def recorded() -> list[float]:
     """A host's used memory in bytes, every 10 s, while tests and builds ran on it."""
     values: list[float] = json.loads(GOLDEN.read_text())["memory_used_bytes"]

@@ -16,7 +16,7 @@ from gpud.telemetry.forecast.outlook import (
     TooLittle,
     outlook,
 )
-from tests.telemetry.forecast.courses import MADE_UP, recorded
+from tests.telemetry.forecast.courses import CHANGING, MADE_UP, recorded
 
 # Ten minutes a step, so that a day is 144: the default horizon of an hour.
 STEP = 600.0
@@ -41,6 +41,23 @@ def held(values: Sequence[float], step: float = STEP) -> bool:
 def test_it_covers_what_it_claims(course: str) -> None:
     told = [held(MADE_UP[course](Random(seed), 120 + STEPS)) for seed in range(COURSES)]
     assert sum(told) / COURSES >= CONFIDENCE - TOLERANCE
+
+
+@pytest.mark.parametrize("course", CHANGING)
+def test_it_covers_what_changed_its_ways(course: str) -> None:
+    told = [held(CHANGING[course](Random(seed), 180, STEPS)) for seed in range(COURSES // 3)]
+    assert sum(told) / len(told) >= CONFIDENCE - TOLERANCE
+
+
+@pytest.mark.parametrize("age", range(STEPS, 5 * STEPS))
+def test_growth_that_began_a_horizon_ago_is_followed(age: int) -> None:
+    """Its interval is never without width before two horizons, and no wider than its moves."""
+    values = [300.0] * 150 + [300.0 + 200 * at for at in range(1, age + 1)]
+    told = foretold(values)
+    assert told.method == "drift"
+    assert told.path[-1] == pytest.approx(values[-1] + 200 * STEPS)
+    assert told.low <= told.path[-1] <= told.high <= told.path[-1] + 200 * STEPS + 1e-6
+    assert told.high > told.low or age >= 2 * STEPS
 
 
 @pytest.mark.parametrize("course", MADE_UP)

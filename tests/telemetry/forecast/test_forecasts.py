@@ -23,7 +23,7 @@ from gpud.telemetry.forecast.outlook import CONFIDENCE
 from gpud.telemetry.history.history import History
 from tests.fakes import cards
 from tests.ledger.desk import Desk
-from tests.telemetry.forecast.courses import MADE_UP
+from tests.telemetry.forecast.courses import CHANGING, MADE_UP
 from tests.telemetry.history.seeding import seed
 
 MIB = 2**20
@@ -113,16 +113,43 @@ async def test_what_was_loaded_just_now_counts_whole(growing: Path) -> None:
         assert told.expected >= now
 
 
+async def test_growth_that_began_a_minute_ago_lies_in_the_interval(tmp_path: Path) -> None:
+    """It took 20 MiB in each second after an hour in which nothing moved."""
+
+    def shown(second: int) -> float:
+        return (300 + 20 * max(0, second)) * MIB
+
+    past(tmp_path, 1, 1, shown)
+    async with asking(tmp_path) as ask:
+        for moment in (60, 100, 130, 160, 300, 600):
+            (told,) = await ask.memory(moment, 60, shown(moment))
+            assert told.low is not None
+            assert told.high is not None
+            assert told.low <= shown(moment + 60) <= told.high
+            assert told.high - told.low <= 2 * 60 * 20 * MIB
+        for moment in (150, 200):
+            (told,) = await ask.memory(moment, 300, shown(moment))
+            assert told.method != "last value"
+            assert told.high is not None
+            assert told.high >= shown(moment + 300)
+
+
 # Hours of past, seconds between two readings, and how many of each course there are.
 HOURS, EVERY, COUNT = 12, 20, 12
 
 
-@pytest.mark.parametrize("course", ["ramp", "leak", "noise", "wander"])
+def made(course: str, luck: int) -> list[float]:
+    length = (HOURS * HOUR + LAST + HOUR) // EVERY
+    if course in CHANGING:
+        return CHANGING[course](Random(luck), length, HOUR // EVERY)
+    return MADE_UP[course](Random(luck), length)
+
+
+@pytest.mark.parametrize("course", ["ramp", "leak", "noise", "wander", *CHANGING])
 async def test_the_interval_holds_the_truth_whenever_it_is_asked(
     tmp_path: Path, course: str
 ) -> None:
-    length = (HOURS * HOUR + LAST + HOUR) // EVERY
-    courses = [MADE_UP[course](Random(luck), length) for luck in range(COUNT)]
+    courses = [made(course, luck) for luck in range(COUNT)]
 
     def shown(values: Sequence[float]) -> Shown:
         return lambda second: values[(HOURS * HOUR + second) // EVERY]

@@ -245,6 +245,7 @@ _HAPPENINGS: Final = (
         what=Happening(
             type="device.xid", hold_seconds=600.0, key=("xid",), severity_of=xid_severity
         ),
+        within="verdict",
         remedy="`gpuctl show DEVICE` says what is to be done about it",
     ),
     Rule(

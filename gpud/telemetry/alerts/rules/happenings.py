@@ -81,10 +81,21 @@ class Happenings:
                 self._open.setdefault(rule.name, {})[(alert.subject,)] = _Occurrence(
                     subject=alert.subject,
                     alias=alert.alias,
-                    words=alert.summary.removeprefix(f"{alert.who}: "),
+                    words=alert.words,
                     severity=alert.severity,
                     until=now.boottime + left,
                 )
+
+    @property
+    def go_on(self) -> bool:
+        """Whether anything does, or did when it was last looked at."""
+        return any(self._open.values())
+
+    def settle(self, rule: Rule, subject: str) -> None:
+        """What goes on of a subject is over: somebody else has told of it."""
+        found = self._open.get(rule.name, {})
+        for key in [key for key, one in found.items() if one.subject == subject]:
+            del found[key]
 
     def look(self, rule: Rule, now: Moment) -> Iterator[Observation]:
         """Of each subject the gravest that goes on, and how many there are."""

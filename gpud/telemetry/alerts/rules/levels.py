@@ -107,18 +107,22 @@ def observed(level: Level, sight: Sight, fires: Callable[[str], bool]) -> Iterat
             subject=subject,
             alias=alias,
             holds=holds,
-            words=_words(level, value) if holds and value is not None else "",
+            words="" if value is None else _words(level, value, holds=bool(holds)),
             value=value,
             threshold=level.threshold,
             unit=level.unit,
         )
 
 
-def _words(level: Level, value: float) -> str:
-    """`memory in use is 93.4 %, above 90 %`."""
+def _words(level: Level, value: float, *, holds: bool) -> str:
+    """`memory in use is 93.4 %, above 90 %`; that a count is above 0 goes without saying."""
+    said = f"{level.words} {number(value, level.unit)}"
+    if not holds:
+        return f"{said} again"
+    if level.above == 0:
+        return said
     side = "above" if level.above is not None else "below"
-    edge = number(level.threshold, level.unit)
-    return f"{level.words} {number(value, level.unit)}, {side} {edge}"
+    return f"{said}, {side} {number(level.threshold, level.unit)}"
 
 
 def values(level: Level, sight: Sight) -> Iterator[Value]:
@@ -138,20 +142,24 @@ def values(level: Level, sight: Sight) -> Iterator[Value]:
 def _of_devices(field: str, sight: Sight) -> Iterator[Value]:
     for sample in sight.snapshot.samples:
         uuid = sample.info.uuid
-        value: float | None = None
-        # What does not answer shows an old reading.
-        if sample.health not in (Health.LOST, Health.UNRESPONSIVE):
-            if field == "memory_used_percent":
-                value = _used(sample)
-            else:
-                value = _of_device(field, sample, sight.charges.get(uuid))
+        value = _of_device(field, sample, sight.charges.get(uuid))
         yield f"devices/{uuid}", sample.info.alias, value
+
+
+def is_beyond(level: Level, sample: Sample, charge: Charge | None) -> bool:
+    """Whether a level of devices holds of this one; not for LOW_USE, which Trends tells."""
+    value = _of_device(level.field, sample, charge)
+    return value is not None and level.holds(value, fires=False)
 
 
 def _of_device(field: str, sample: Sample, charge: Charge | None) -> float | None:
     """As in history's row; most of what is watched has a shorter way than the whole of it."""
     value: float | None
-    if field in _CHARGED:
+    if sample.health in (Health.LOST, Health.UNRESPONSIVE):
+        value = None  # it shows an old reading
+    elif field == "memory_used_percent":
+        value = _used(sample)
+    elif field in _CHARGED:
         value = getattr(charge, field, None)
     elif field in _READ:
         value = getattr(sample.readings, field)
@@ -173,6 +181,8 @@ def _of_node(field: str, sight: Sight) -> Iterator[Value]:
         disks = [disk for disk in host.disks if disk.what == "state"]
         free = [disk.free_bytes / max(1, disk.total_bytes) * 100 for disk in disks]
         yield NODE, "", min(free, default=None)
+    elif hasattr(host, field):
+        yield NODE, "", getattr(host, field)
     else:
         yield NODE, "", host_row(host)[_HOST_AT[field]]
 

@@ -43,7 +43,8 @@ class Sight:
 class Observation:
     """What a rule sees of one subject. `holds` None: that cannot be told now.
 
-    `words` say what is, with its numbers; `severity` None is the rule's own.
+    `words` say what is, with its numbers, also of one that holds no more; `severity` None and
+    `remedy` "" are the rule's own.
     """
 
     subject: str
@@ -54,6 +55,7 @@ class Observation:
     threshold: float | None = None
     unit: str = ""
     severity: Severity | None = None
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +123,8 @@ What: TypeAlias = Level | Sign | Happening
 class Rule:
     """What is watched, how long it has to hold, and who is told; sinks None: all of them.
 
-    `severity` None: as the observation says, WARNING where it says nothing.
+    `severity` None: as the observation says, WARNING where it says nothing. `within`: the rule
+    that tells of the same with more words; while that fires of a subject, this one does not.
     """
 
     name: str
@@ -130,6 +133,7 @@ class Rule:
     severity: Severity | None = None
     for_seconds: float = 0.0
     sinks: tuple[str, ...] | None = None
+    within: str = ""
 
     def severity_of(self, seen: Observation) -> Severity:
         """How much it matters now."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from gpud.devices.snapshot import Action, DeviceKind, Health, Pressure, Sample, Thermal
 from gpud.devices.verdict.telling import advice
 from gpud.devices.verdict.throttling import is_by_heat
 from gpud.instances.instance import Instance, InstanceState
-from gpud.ledger.charge import STALE_SECONDS, is_stale
+from gpud.ledger.charge import STALE_SECONDS, Charge, is_stale
 from gpud.telemetry.alerts.alert import Severity
 from gpud.telemetry.alerts.rules.rule import Observation, Sight
 from gpud.telemetry.alerts.rules.words import number, span
@@ -40,6 +41,9 @@ def thermal(sight: Sight) -> Iterator[Observation]:
             edge = sight.policy.thermal_celsius[band - Thermal.WARNING]
             words = _band(value, edge, "celsius", band.name)
             yield _of(sample, True, words, _HEAT[band], (value, edge, "celsius"))
+        else:
+            words = f"{number(value, 'celsius')} again"
+            yield _of(sample, False, words, None, (value, None, "celsius"))
 
 
 def pressure(sight: Sight) -> Iterator[Observation]:
@@ -48,8 +52,12 @@ def pressure(sight: Sight) -> Iterator[Observation]:
         used, total = sample.readings.memory_used_bytes, sample.info.memory_total_bytes
         if sample.health in _NO_ANSWER or sample.pressure is None or used is None or not total:
             yield _of(sample, None)
-        elif sample.pressure is Pressure.CRITICAL:
-            percent, edge = used / total * 100, sight.policy.pressure_percent[-1]
+            continue
+        percent, edge = used / total * 100, sight.policy.pressure_percent[-1]
+        if sample.pressure is not Pressure.CRITICAL:
+            words = f"memory in use: {number(percent, 'percent')} again"
+            yield _of(sample, False, words, None, (percent, None, "percent"))
+        else:
             words = f"memory in use: {_band(percent, edge, 'percent', 'CRITICAL')}"
             yield _of(sample, True, words, Severity.INFO, (percent, edge, "percent"))
 
@@ -98,7 +106,8 @@ def verdict(sight: Sight) -> Iterator[Observation]:
         if found.action is Action.NONE or sample.info.kind is DeviceKind.MIG or is_told:
             continue
         severity = Severity.CRITICAL if found.is_fatal else Severity.WARNING
-        yield _of(sample, True, f"{advice(found)}: {found.reason}", severity)
+        told = _of(sample, True, f"{advice(found)}: {found.reason}", severity)
+        yield told if found.is_fatal else replace(told, remedy=_remedy(found.action))
 
 
 def overcommit(sight: Sight) -> Iterator[Observation]:
@@ -109,7 +118,7 @@ def overcommit(sight: Sight) -> Iterator[Observation]:
         if charge is None or sample.health in _NO_ANSWER or foreign is None:
             yield _of(sample, None)
             continue
-        short = charge.granted_bytes - charge.room_bytes
+        short = _short_bytes(charge)
         if short > SLACK_BYTES and charge.total_bytes is not None:
             others = foreign + (charge.unattributed_bytes or 0)
             words = (
@@ -117,6 +126,23 @@ def overcommit(sight: Sight) -> Iterator[Observation]:
                 f"promised are not there: others use {format_size(others)}"
             )
             yield _of(sample, True, words, None, (float(short), float(SLACK_BYTES), "bytes"))
+
+
+# Those of devices: none of them holds of one that is calm.
+OF_DEVICES: Final = (thermal, pressure, throttled, lost, stale, unknown, verdict, overcommit)
+
+
+def is_calm(sample: Sample, charge: Charge | None, now_boottime: float) -> bool:
+    """What is to be seen at a glance of nearly every device: that no sign holds of it."""
+    return (
+        sample.health is Health.HEALTHY
+        and sample.verdict.action is Action.NONE
+        and (sample.thermal is None or sample.thermal is Thermal.NORMAL)
+        and sample.pressure is not Pressure.CRITICAL
+        and not is_by_heat(sample.readings.throttle_reasons)
+        and not is_stale(sample, now_boottime)
+        and (charge is None or _short_bytes(charge) <= SLACK_BYTES)
+    )
 
 
 def restart_loop(sight: Sight) -> Iterator[Observation]:
@@ -140,6 +166,18 @@ def store(sight: Sight) -> Iterator[Observation]:
     if sight.store_problem:
         words = f"nothing new is promised: the store is read-only ({sight.store_problem})"
         yield Observation(subject="node", holds=True, words=words)
+
+
+def _short_bytes(charge: Charge) -> int:
+    """What is promised and not there."""
+    return charge.granted_bytes - charge.room_bytes
+
+
+def _remedy(action: Action) -> str:
+    """What helps with a device that is given out as before."""
+    if action is Action.RESTART_APP:
+        return "`gpuctl show DEVICE` names what runs on it; unload that, and load it again"
+    return "until it is done, `gpuctl cordon DEVICE` keeps new work off it"
 
 
 def _band(value: float, edge: float, unit: str, name: str) -> str:

@@ -72,6 +72,11 @@ class Trends:
         self._use: dict[str, _Use] = {}
         self._pace: dict[str, _Pace] = {}
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether anything is known that a sight without engines ends."""
+        return bool(self._use or self._pace)
+
     def see(self, sight: Sight) -> Mapping[str, Mapping[str, float | None]]:
         """By field and subject, as of this sight."""
         return {LOW_USE: self._see_devices(sight), DROP: dict(self._see_engines(sight))}
@@ -79,7 +84,7 @@ class Trends:
     # Devices.
 
     def _see_devices(self, sight: Sight) -> dict[str, float | None]:
-        serving, told = _serving(sight), {}
+        serving, told = serving_devices(sight), {}
         for sample in sight.snapshot.samples:
             uuid = sample.info.uuid
             if uuid not in serving or sample.info.kind is DeviceKind.HOST:
@@ -147,8 +152,10 @@ class Trends:
                 usual.learn(rate, passed)
 
 
-def _serving(sight: Sight) -> frozenset[str]:
+def serving_devices(sight: Sight) -> frozenset[str]:
     """Devices (UUIDs) on which an engine has requests, as far as engines tell."""
+    if not sight.engines:
+        return frozenset()
     return frozenset(
         uuid
         for each in sight.instances
