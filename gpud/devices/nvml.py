@@ -6,6 +6,7 @@ A card in MIG mode is listed with its slices: it still has heat and power of its
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -46,6 +47,10 @@ _UNAVAILABLE = {
         "reboot, or reload the kernel modules"
     ),
 }
+# nvmlMemory_v2_t, nvmlUtilization_t (nvml.h). Read from their bytes: the binding looks each part
+# up by name, which takes longer than the call.
+_MEMORY_V2 = struct.Struct("@IQQQQ")
+_UTILIZATION = struct.Struct("@II")
 _COMPUTE_MODES = {
     pynvml.NVML_COMPUTEMODE_DEFAULT: "default",
     pynvml.NVML_COMPUTEMODE_EXCLUSIVE_THREAD: "exclusive_thread",
@@ -147,12 +152,13 @@ class NvmlDriver:
         if is_due:
             rare.refresh()
         utilization = card.ask(pynvml.nvmlDeviceGetUtilizationRates)
+        gpu, memory_bus = _UTILIZATION.unpack(bytes(utilization)) if utilization else (None, None)
         throttling = card.ask_first(_THROTTLE_CALLS)
         return Readings(
             memory_used_bytes=used,
             memory_driver_reserved_bytes=reserved,
-            utilization_percent=float(utilization.gpu) if utilization else None,
-            memory_utilization_percent=float(utilization.memory) if utilization else None,
+            utilization_percent=scaled(gpu),
+            memory_utilization_percent=scaled(memory_bus),
             temperature_celsius=scaled(
                 card.ask(pynvml.nvmlDeviceGetTemperature, pynvml.NVML_TEMPERATURE_GPU)
             ),
@@ -324,8 +330,11 @@ def _read_memory(card: Card) -> _Memory | None:
     for version in (pynvml.nvmlMemory_v2, None):
         arguments = (version,) if version else ()
         figures = card.ask(pynvml.nvmlDeviceGetMemoryInfo, *arguments)
+        if figures and version:
+            _, total, reserved, _, used = _MEMORY_V2.unpack(bytes(figures))
+            return _Memory(total, used, reserved)
         if figures:
-            return _Memory(figures.total, figures.used, figures.reserved if version else None)
+            return _Memory(figures.total, figures.used, None)
     return None
 
 

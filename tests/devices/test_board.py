@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gpud.devices.bands import Bands, Law
 from gpud.devices.driver import NO_LONGER_LISTED, Aliases
@@ -285,3 +287,68 @@ def test_a_card_that_was_never_seen_to_list_does_not_in_the_end(table: Table) ->
         ask(table, refused=True)
         table.read(CARD)
     assert told(table) == (None, None, True)
+
+
+# Samples that rest.
+
+STEPS = (
+    *("same", "same", "same", "hotter", "colder", "listed"),
+    *("silent", "xid", "settle", "bands", "info"),
+)
+TIGHT = Bands(pressure=Law(edges=(5.0, 6.0, 7.0), hysteresis=1.0, hold_seconds=HOLD_SECONDS))
+
+
+@given(st.lists(st.sampled_from(STEPS), max_size=40))
+def test_the_very_same_readings_come_to_what_equal_ones_do(steps: list[str]) -> None:
+    """A board that is handed the same object is quicker, and shows nothing else."""
+    one, other = Table(), Table()
+    for table in (one, other):
+        table.list(CARD)
+    celsius, kept = 50.0, reading(50.0)
+    for step in steps:
+        celsius += {"hotter": 20.0, "colder": -20.0}.get(step, 0.0)
+        if kept.temperature_celsius != celsius:
+            kept = reading(celsius)
+        for table in (one, other):
+            table.wait(4)
+            do(table, step, kept if table is one else reading(celsius))
+        assert one.shown() == other.shown()
+
+
+def reading(celsius: float) -> Readings:
+    return Readings(memory_used_bytes=10 * GIB, temperature_celsius=celsius)
+
+
+def do(table: Table, step: str, readings: Readings) -> None:
+    match step:
+        case "silent":
+            table.board.mark_unresponsive(CARD.uuid, "no answer", table.at)
+        case "xid":
+            table.board.take_xids(CARD.uuid, (79,), table.at)
+        case "settle":
+            table.board.settle(CARD.uuid, table.at)
+        case "bands":
+            table.board.bands = TIGHT
+        case "info":
+            table.list(replace(CARD, model_name=f"{CARD.model_name} at {table.at.boottime}"))
+        case _:
+            table.board.take_answer(
+                Answer(
+                    uuid=CARD.uuid,
+                    boottime=table.at.boottime,
+                    wall=0.0,
+                    readings=readings,
+                    listed=step == "listed",
+                    processes=() if step == "listed" else None,
+                )
+            )
+
+
+def test_a_device_that_is_listed_again_as_it_was_keeps_its_facts(table: Table) -> None:
+    before = table.shown()[CARD.uuid].info
+    table.list(replace(CARD), replace(OTHER, model_name="another"))
+    table.read(CARD)
+    table.read(OTHER)
+    shown = table.shown()
+    assert shown[CARD.uuid].info is before
+    assert shown[OTHER.uuid].info.model_name == "another"

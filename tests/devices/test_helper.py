@@ -23,6 +23,7 @@ from gpud.devices.sampling.frames import (
     Alarm,
     Answer,
     AnyFrame,
+    FrameEncoder,
     FrameParser,
     Inventory,
     Orders,
@@ -31,7 +32,6 @@ from gpud.devices.sampling.frames import (
     TickBegan,
     TickEnded,
     Unanswered,
-    encode_frame,
 )
 from gpud.devices.sampling.helper import FrameWriter, Helper, Schedule, obey
 from gpud.devices.sampling.reader import Reader
@@ -344,7 +344,8 @@ def test_frames_survive_being_cut_anywhere() -> None:
         then="GPU-b",
     )
     frames = [answer, TickEnded(host=HostReadings(load_average=0.5)), answer]
-    stream = b"".join(map(encode_frame, frames))
+    encoder = FrameEncoder()
+    stream = encoder.encode(frames[:1]) + encoder.encode(frames[1:])
     parser = FrameParser()
     parsed = [frame for byte in stream for frame in parser.feed(bytes([byte]))]
     assert parsed == frames
@@ -352,7 +353,7 @@ def test_frames_survive_being_cut_anywhere() -> None:
 
 
 def test_garbage_is_no_frame() -> None:
-    with pytest.raises(ValueError, match="a frame of"):
+    with pytest.raises(ValueError, match="a batch of"):
         list(FrameParser().feed((MAX_FRAME_BYTES + 1).to_bytes(4, "little")))
     with pytest.raises(msgspec.MsgspecError):
         list(FrameParser().feed(b"\x03\0\0\0abc"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from collections.abc import Iterable
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import pynvml
 
@@ -37,9 +39,8 @@ def read_fields(card: Card, ids: Iterable[int]) -> dict[int, Field]:
     A number that the driver does not know yet is refused for good, like one that the card lacks.
     """
     call, refused = pynvml.nvmlDeviceGetFieldValues, card.refused
-    # With a scope, which none of these has: the binding is slow at finding out that there is none.
-    asked = tuple((id_, 0) for id_ in ids if refused.get((call, id_), 0) <= card.reads)
-    values = card.ask(call, asked) if asked else None
+    asked = tuple(id_ for id_ in ids if refused.get((call, id_), 0) <= card.reads)
+    values = card.ask(_values_of, asked) if asked else None
     if values is None:
         return {}
     told: dict[int, Field] = {}
@@ -52,6 +53,19 @@ def read_fields(card: Card, ids: Iterable[int]) -> dict[int, Field]:
             is_unknown = outcome == pynvml.NVML_ERROR_INVALID_ARGUMENT
             card.refuse((call, id_), pynvml.NVML_ERROR_NOT_SUPPORTED if is_unknown else outcome)
     return told
+
+
+def _values_of(handle: Any, ids: tuple[int, ...]) -> Any:
+    """As pynvml.nvmlDeviceGetFieldValues, which takes three times as long to write the numbers."""
+    values = (pynvml.c_nvmlFieldValue_t * len(ids)).from_buffer_copy(_unfilled(ids))
+    call = pynvml._nvmlGetFunctionPointer("nvmlDeviceGetFieldValues")  # noqa: SLF001
+    pynvml._nvmlCheckReturn(call(handle, len(ids), ctypes.byref(values)))  # noqa: SLF001
+    return values
+
+
+@lru_cache(maxsize=64)
+def _unfilled(ids: tuple[int, ...]) -> bytes:
+    return b"".join(_VALUE.pack(id_, 0, 0, 0, 0, 0, 0) for id_ in ids)
 
 
 def _number(type_: int, bits: int) -> float:

@@ -75,6 +75,8 @@ class Board:
         self._ordered: tuple[DeviceInfo, ...] | None = None
         self._samples: dict[str, Sample] = {}
         self._standings: dict[str, Standing] = {}
+        # Samples that only moved on, by UUID: the same readings move them on again.
+        self._resting: dict[str, tuple[Sample, Bands]] = {}
         # Since when a device has vanished, and when it was last needed there (boottime seconds).
         self._vanished: dict[str, float] = {}
         self._needed: dict[str, float] = {}
@@ -126,7 +128,10 @@ class Board:
         listed = {info.uuid for info in inventory.devices}
         self._ordered = None
         for info in inventory.devices:
-            self._infos[info.uuid] = info
+            if (
+                self._infos.get(info.uuid) != info
+            ):  # else the very same, as who compares them hopes
+                self._infos[info.uuid] = info
             self._number(info)
             self._needed.pop(info.uuid, None)
             if self._vanished.pop(info.uuid, None) is not None:
@@ -149,6 +154,7 @@ class Board:
                 self._ordered = None
                 self._samples.pop(uuid, None)
                 self._standings.pop(uuid, None)
+                self._resting.pop(uuid, None)
                 self._needed.pop(uuid, None)
                 self._refusals.pop(uuid, None)
 
@@ -169,8 +175,9 @@ class Board:
             self._mark(info, Health.LOST, answer.lost_reason, answer)
             return
         before = self._samples.get(answer.uuid)
-        if before is not None and self._goes_on(before, answer):
-            self._samples[answer.uuid] = _moved_on(before, answer)
+        if before is not None and (self._rests(before, answer) or self._goes_on(before, answer)):
+            moved = self._samples[answer.uuid] = _moved_on(before, answer)
+            self._resting[answer.uuid] = moved, self.bands
             return
         health, reason = _judge(info, answer.readings)
         last = self._list_of(answer)
@@ -225,6 +232,17 @@ class Board:
             host=host,
             complete=self._is_complete,
             warnings=self._warnings,
+        )
+
+    def _rests(self, before: Sample, answer: Answer) -> bool:
+        """Whether not even readings differ from a sample that went on: nothing is to be judged."""
+        sample, bands = self._resting.get(answer.uuid, (None, None))
+        return (
+            sample is before
+            and before.readings is answer.readings
+            and bands is self.bands
+            and before.info is self._infos[answer.uuid]
+            and not answer.listed
         )
 
     def _goes_on(self, before: Sample, answer: Answer) -> bool:

@@ -3,8 +3,9 @@
 Daemon to sampling process, on its stdin: one line of JSON (Orders), then command lines `list`
 (read process lists at the next tick), `tick` (which is now), `take NAME` (what was skipped is
 wanted again), `attach JSON` (an AttachmentTable, in place of the one before) and `mode NUMBER UUID
-MODE` (set a compute mode; answered by ModeAnswer). Back, on its stdout: frames, each a 4-byte
-little-endian length and a msgpack body.
+MODE` (set a compute mode; answered by ModeAnswer). Back, on its stdout: batches of frames, each a
+4-byte little-endian length and a msgpack array. An ordinary tick is one batch, in which a device
+that shows what it showed before is told without its readings (Again).
 
 Silence and death need a culprit. Frames say in `then` what the sampling process does next that may
 never end: ask a driver for its devices (the driver's name), or, in a probe, read a device (its
@@ -14,7 +15,7 @@ and the UUID of whom it asks stands in a file that outlives it (Mark).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import msgspec
@@ -25,7 +26,7 @@ from gpud.devices.driver import ModeOutcome
 from gpud.devices.snapshot import DeviceInfo, HostReadings, ProcessUse, Readings
 
 LENGTH_BYTES = 4
-# A list of 4096 processes is under 1 MiB; more is not a frame of ours.
+# A list of 4096 processes is under 1 MiB; more is no batch of ours.
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 COMMAND_LIST = "list"
 COMMAND_TICK = "tick"
@@ -120,6 +121,17 @@ class Answer(Frame, frozen=True, tag="answer"):
     processes: tuple[ProcessUse, ...] | None = None
 
 
+class Again(Frame, frozen=True, tag="again"):
+    """One device was read and shows what its last Answer showed; its list was not asked for.
+
+    On the wire alone: FrameEncoder makes it of an Answer, and FrameParser an Answer of it.
+    """
+
+    uuid: str
+    boottime: float
+    wall: float
+
+
 class Unanswered(Frame, frozen=True, kw_only=True, tag="unanswered"):
     """The call to a device has not come back yet; its Answer may still come, at any time."""
 
@@ -161,34 +173,66 @@ class ModeAnswer(Frame, frozen=True, kw_only=True, tag="mode"):
 AnyFrame = TickBegan | Inventory | Answer | Unanswered | Alarm | TickEnded | Remark | ModeAnswer
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(AnyFrame)
+_decoder = msgspec.msgpack.Decoder(list[AnyFrame | Again])
 
 
-def encode_frame(frame: AnyFrame) -> bytes:
-    """Length and body."""
-    body = _encoder.encode(frame)
-    return len(body).to_bytes(LENGTH_BYTES, "little") + body
+class FrameEncoder:
+    """Makes batches of frames, all for one FrameParser."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, Readings] = {}  # by UUID, as the parser has them
+
+    def encode(self, frames: Iterable[AnyFrame]) -> bytes:
+        """Length and body."""
+        told = [self._shortest(each) if isinstance(each, Answer) else each for each in frames]
+        body = _encoder.encode(told)
+        return len(body).to_bytes(LENGTH_BYTES, "little") + body
+
+    def _shortest(self, answer: Answer) -> Answer | Again:
+        uuid, readings = answer.uuid, answer.readings
+        is_plain = not (answer.listed or answer.refused or answer.lost_reason)
+        if is_plain and answer.processes is None and self._told.get(uuid) == readings:
+            return Again(uuid=uuid, boottime=answer.boottime, wall=answer.wall, then=answer.then)
+        self._told[uuid] = readings
+        return answer
 
 
 class FrameParser:
-    """Cuts a stream of bytes into frames."""
+    """Cuts a stream of bytes into frames; what a device shows again is the very same Readings."""
 
     def __init__(self) -> None:
         self._pending = b""
+        self._told: dict[str, Readings] = {}
 
     def feed(self, received: bytes) -> Iterator[AnyFrame]:
         """The frames completed by these bytes. Raises ValueError on what is not a frame."""
         pending = self._pending + received if self._pending else received
         self._pending = b""
-        at, length, view = 0, len(pending), memoryview(pending)
+        at, length = 0, len(pending)
         while length - at >= LENGTH_BYTES:
-            size = int.from_bytes(view[at : at + LENGTH_BYTES], "little")
+            begin = at + LENGTH_BYTES
+            size = int.from_bytes(pending[at:begin], "little")
             if size > MAX_FRAME_BYTES:
-                raise ValueError(f"a frame of {size} bytes")
-            end = at + LENGTH_BYTES + size
-            if length < end:
+                raise ValueError(f"a batch of {size} bytes")
+            if length < begin + size:
                 break
-            frame = _decoder.decode(view[at + LENGTH_BYTES : end])
-            at = end
-            yield frame
+            at = begin + size
+            for frame in _decoder.decode(pending[begin:at]):
+                yield self._whole(frame)
         self._pending = pending[at:]
+
+    def _whole(self, frame: AnyFrame | Again) -> AnyFrame:
+        if isinstance(frame, Answer):
+            self._told[frame.uuid] = frame.readings
+        elif isinstance(frame, Again):
+            readings = self._told.get(frame.uuid)
+            if readings is None:
+                raise ValueError(f"{frame.uuid} again, which was not told before")
+            return Answer(
+                uuid=frame.uuid,
+                boottime=frame.boottime,
+                wall=frame.wall,
+                readings=readings,
+                then=frame.then,
+            )
+        return frame

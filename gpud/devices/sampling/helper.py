@@ -34,11 +34,11 @@ from gpud.devices.sampling.frames import (
     Alarm,
     Answer,
     AnyFrame,
+    FrameEncoder,
     Orders,
     Remark,
     TickBegan,
     TickEnded,
-    encode_frame,
 )
 from gpud.devices.sampling.mode_setter import ModeSetter
 from gpud.devices.sampling.reader import Mark, Reader
@@ -47,6 +47,8 @@ from gpud.devices.snapshot import DeviceInfo, Readings
 MIN_INTERVAL_SECONDS = 0.01
 # A call to a healthy device takes far less, and one that hangs is waited for only once.
 PATIENCE_SECONDS = 0.05
+# A longer list leaves at once: some more, and a batch were no batch any more (MAX_FRAME_BYTES).
+MANY_PROCESSES = 256
 
 
 class Helper:
@@ -183,20 +185,29 @@ class FrameWriter:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._pending = bytearray()
+        self._encoder = FrameEncoder()
+        self._pending: list[AnyFrame] = []
         self._lock = threading.Lock()
 
     def send(self, frame: AnyFrame) -> None:
         """Blocks while the daemon does not read; when it is gone, ends this process."""
         with self._lock:
-            self._pending += encode_frame(frame)
-            if frame.then == "" and not isinstance(frame, TickEnded):
+            self._pending.append(frame)
+            if frame.then == "" and not _ends_batch(frame):
                 return
+            unwritten = self._encoder.encode(self._pending)
+            self._pending.clear()
             try:
-                while self._pending:
-                    del self._pending[: os.write(self._descriptor, self._pending)]
+                while unwritten:
+                    unwritten = unwritten[os.write(self._descriptor, unwritten) :]
             except BrokenPipeError:
                 os._exit(0)
+
+
+def _ends_batch(frame: AnyFrame) -> bool:
+    if isinstance(frame, Answer):
+        return frame.processes is not None and len(frame.processes) > MANY_PROCESSES
+    return isinstance(frame, TickEnded)
 
 
 class Schedule:

@@ -123,10 +123,14 @@ class Mark:
         os.ftruncate(descriptor, MARK_BYTES)
         # Mapped, for it is written twice for each device at each tick.
         self._memory = mmap.mmap(descriptor, MARK_BYTES)
+        self._padded: dict[str, bytes] = {}
 
     def write(self, uuid: str) -> None:
         """Say that a device is asked; "" for none."""
-        self._memory[:] = uuid.encode().ljust(MARK_BYTES, b"\0")
+        padded = self._padded.get(uuid)
+        if padded is None:
+            padded = self._padded[uuid] = uuid.encode().ljust(MARK_BYTES, b"\0")
+        self._memory[:] = padded
 
     def read(self) -> str:
         """What was written last."""

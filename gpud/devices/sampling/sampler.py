@@ -292,7 +292,8 @@ class Sampler:
 
     def _take_host(self, readings: HostReadings) -> None:
         squeezes = self._pressure.observe(readings, self._tick.boottime)
-        self._host = replace(readings, memory_pressure_events=self._pressure.count)
+        count = self._pressure.count
+        self._host = replace(readings, memory_pressure_events=count) if count else readings
         self._publish(self._tick, squeezes)
 
     def _publish(self, at: Instant, squeezes: tuple[Squeeze, ...] = ()) -> None:

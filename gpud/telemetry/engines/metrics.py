@@ -82,6 +82,8 @@ class EngineMetrics:
     async def look(self) -> None:
         """One round; it takes as long as the slowest answer may."""
         serving = [each for each in self._roster.list() if each.state is InstanceState.READY]
+        if not serving and not self._followed:
+            return  # nor were there any in the round before, which told so
         gate = asyncio.Semaphore(_AT_ONCE)
         async with asyncio.TaskGroup() as tasks:
             for instance in serving:

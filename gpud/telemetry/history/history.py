@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gpud.devices.snapshot import Snapshot
+from gpud.devices.snapshot import Sample, Snapshot
 from gpud.errors import WrongState
 from gpud.ledger.charge import Charge
 from gpud.settings import History as Settings
@@ -23,7 +23,7 @@ from gpud.telemetry.history.asking import (
     step_of,
     steps_for,
 )
-from gpud.telemetry.history.blocks import COARSE, FINE, MIDDLE, SPANS, Block
+from gpud.telemetry.history.blocks import COARSE, FINE, MIDDLE, SPANS, Block, Row
 from gpud.telemetry.history.file import Contents, HistoryFile, HistoryUnwritable, Keep
 from gpud.telemetry.history.keeper import Batch, Keeper
 from gpud.telemetry.history.ring import Packed, Ring
@@ -35,6 +35,7 @@ from gpud.telemetry.history.rows import (
     engine_row,
     host_row,
     model_rows,
+    rests,
 )
 
 FILE: Final = "history.db"
@@ -47,6 +48,26 @@ class _Remembered:
 
     packed: Sequence[tuple[int, bytes]]
     unpacked: Block | None
+
+
+@dataclass(slots=True)
+class _Shown:
+    """The newest row of a device, and what it was made of: at rest that is the same for hours."""
+
+    name: str
+    sample: Sample | None = None
+    charge: Charge | None = None
+    row: Row = ()
+
+    def takes(self, sample: Sample, charge: Charge | None) -> bool:
+        """Bring the row up to date, unless the sample is no newer than the one before."""
+        before = self.sample
+        if before is None or sample.boottime > before.boottime:
+            if before is None or charge is not self.charge or not rests(before, sample):
+                self.row = device_row(sample, charge)
+            self.sample, self.charge = sample, charge
+            return True
+        return False
 
 
 class History:
@@ -69,7 +90,8 @@ class History:
         self._ring = Ring(float(settings.seconds))
         self._tell = tell
         self._aliases: dict[str, str] = {}
-        self._read: dict[str, float] = {}  # boottime of the newest reading, by subject
+        self._shown: dict[str, _Shown] = {}  # by UUID
+        self._read: dict[str, float] = {}  # boottime of the newest reading, by instance's name
         spans = {
             FINE: float(settings.seconds),
             MIDDLE: float(settings.ten_seconds),
@@ -102,10 +124,12 @@ class History:
         time = self._turn(snapshot.wall)
         for sample in snapshot.samples:
             uuid = sample.info.uuid
-            name = f"devices/{uuid}"
-            if self._is_new(name, sample.boottime):
-                self._aliases[name] = sample.info.alias
-                self._ring.put(name, DEVICE_NUMBERS, time, device_row(sample, charges.get(uuid)))
+            shown = self._shown.get(uuid)
+            if shown is None:
+                shown = self._shown[uuid] = _Shown(f"devices/{uuid}")
+            if shown.takes(sample, charges.get(uuid)):
+                self._aliases[shown.name] = sample.info.alias
+                self._ring.put(shown.name, DEVICE_NUMBERS, time, shown.row)
         self._ring.put(HOST, HOST_NUMBERS, time, host_row(snapshot.host))
 
     def see_engines(self, readings: Iterable[EngineReading], wall: float) -> None:
@@ -140,10 +164,9 @@ class History:
             seen = self._ring.subjects()
             for name in self._aliases.keys() - seen:
                 del self._aliases[name]
-            # Of a device that is gone the last reading is shown on and on.
-            for name in [each for each in self._read if each.startswith("instances/")]:
-                if name not in seen:
-                    del self._read[name]
+            # Not so with devices: of one that is gone the last reading is shown on and on.
+            for name in self._read.keys() - seen:
+                del self._read[name]
 
     def _changed(self, cause: str, aside: str) -> None:
         if aside:

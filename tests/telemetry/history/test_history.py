@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from gpud.devices.snapshot import HostReadings, Sample, Snapshot
+from gpud.devices.snapshot import HostReadings, Sample, Snapshot, Thermal
 from gpud.errors import WrongState
+from gpud.ledger.charge import Charge
 from gpud.settings import History as Settings
 from gpud.telemetry.engines.reading import EngineReading
 from gpud.telemetry.history.asking import Answer, Asked
 from gpud.telemetry.history.fields import BY_NAME
 from gpud.telemetry.history.history import History
 from tests.fakes import cards
+from tests.telemetry.alerts.scenes import charge
 
 T0 = 1_700_002_800.0  # an hour begins here
 USED = BY_NAME["memory_used_bytes"]
@@ -27,6 +29,7 @@ class Record:
     def __init__(self, folder: Path, settings: Settings | None = None) -> None:
         self.folder, self.settings = folder, settings or Settings()
         self.told: list[tuple[str, str]] = []
+        self.charges: dict[str, Charge] = {}
         self.history = self.begun()
 
     def begun(self) -> History:
@@ -49,7 +52,7 @@ class Record:
                 samples=samples,
                 host=HostReadings(cpu_percent=5.0),
             ),
-            {},
+            self.charges,
         )
 
     async def ask(self, until: float, window: float, *subjects: str) -> Answer:
@@ -153,6 +156,21 @@ async def test_a_card_that_shows_nothing_new_has_a_gap(record: Record) -> None:
         "devices/U-gpu0": [(0, 5), (1, 7)],
         "host": [(0, 5.0), (1, 5.0), (2, 5.0)],
     }
+
+
+async def test_of_a_card_at_rest_what_changes_beside_its_readings_is_kept(record: Record) -> None:
+    record.history.start()
+    resting = card(0, 5)
+    record.see(0, resting)
+    record.see(1, replace(resting, boottime=1001.0))
+    record.charges["U-gpu0"] = charge(granted_bytes=7)
+    record.see(2, replace(resting, boottime=1002.0))
+    record.see(3, replace(resting, boottime=1003.0, thermal=Thermal.WARNING))
+    record.see(4, replace(resting, boottime=1004.0, readings=resting.readings.changed()))
+    fields = (USED, BY_NAME["granted_bytes"], BY_NAME["thermal"])
+    asked = Asked(subjects=("devices/U-gpu0",), fields=fields, begin=T0, end=T0 + 5)
+    told = [[p.last for p in s.points] for s in (await record.history.query(asked)).series]
+    assert told == [[5, 5, 5, 5, 5], [7, 7, 7], [2]]
 
 
 async def test_engines_are_kept_by_instance_and_by_model(record: Record) -> None:
