@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from grpc import StatusCode
-from textual import work
+from textual import events, work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
@@ -23,6 +23,7 @@ from gpuctl.session import Session
 from gpuctl.tables import clean
 from gpuctl.top.actions import Action, Actions
 from gpuctl.top.grid import Grid
+from gpuctl.top.keys import Keys
 from gpuctl.top.screens import Confirm, Detail, Help, text_of
 from gpuctl.top.shown.devices import BAR_TONES
 from gpuctl.top.shown.field import Cell
@@ -45,6 +46,16 @@ _OLD_INTERVALS = 4
 _OLD_SECONDS = 5.0
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 _BELOW = PANES[1:]
+# Below so many columns the titles of the lists are short.
+_NARROW = 66
+# What is done to a row, by the list, or by the noun that is looked at closely.
+_DOES = {
+    "devices": "c cordon",
+    "instances": "u unload",
+    "reservations": "x release",
+    "queue": "x end waiting",
+    "alerts": "a acknowledge",
+}
 
 
 def _is_final(failure: Failure) -> bool:
@@ -97,6 +108,8 @@ class Top(App[None]):
         self._past = Past()
         self._orders = {pane.id: Order() for pane in PANES}
         self._wanted = ""
+        # The list that has the keys, or had them before the filter took them.
+        self._pane_id = PANES[0].id
         # By time.monotonic: when the newest was heard, and since when nothing is.
         self._heard_at = time.monotonic()
         self.source = Source(session.client, interval, self._deliver)
@@ -106,17 +119,17 @@ class Top(App[None]):
         for each in ("node", "host", "trouble"):
             yield Static(id=each, markup=False)
         yield Static(id="title-devices", classes="title", markup=False)
-        yield Grid(id="devices", empty=PANES[0].empty)
+        yield Grid(id="devices")
         with Horizontal(classes="title"):
             for pane in _BELOW:
                 yield Static(id=f"title-{pane.id}", classes="tab", markup=False)
             yield Static(id="order", markup=False)
         for pane in _BELOW:
-            grid = Grid(id=pane.id, empty=pane.empty)
+            grid = Grid(id=pane.id)
             grid.display = pane is self.below
             yield grid
         yield Input(id="filter", placeholder="words that rows have to have")
-        yield Static(id="keys", classes="keys", markup=False)
+        yield Keys()
 
     def on_mount(self) -> None:
         """Begin to follow."""
@@ -179,8 +192,8 @@ class Top(App[None]):
 
     # What is drawn ---------------------------------------------------------------------------
 
-    def on_resize(self) -> None:
-        """The columns that fit now."""
+    def on_grid_resized(self) -> None:
+        """The columns that fit now, also after the terminal changed behind another screen."""
         self._draw()
 
     def _draw(self) -> None:
@@ -192,39 +205,42 @@ class Top(App[None]):
                 screen.look()
         base = self._base
         sight = Sight(told=self.told, past=self._past) if self.told is not None else None
-        is_old = self._away_seconds is not None
         base.query_one("#devices", Grid).styles.height = self._devices_height()
-        for number, pane in enumerate(PANES, 1):
-            is_open = pane.id in {"devices", self.below.id}
-            cell = title(pane, number, self.told, is_open=is_open)
+        for pane in PANES:
+            is_shown = pane.id in {"devices", self.below.id}
+            is_narrow = base.size.width < _NARROW
+            cell = title(pane, self.told, is_shown=is_shown, is_narrow=is_narrow)
             if pane.id == "devices":
                 cell = (*cell, *self._order_cell(pane.id))
             self._set(f"title-{pane.id}", cell)
-            if sight is not None and is_open:
+            if sight is not None and is_shown:
                 grid = base.query_one(f"#{pane.id}", Grid)
-                shown = drawn(pane, sight, self._orders[pane.id], self._wanted, grid.size.width)
-                grid.show(shown.heads, shown.lines, is_old=is_old)
+                grid.show(drawn(pane, sight, self._orders[pane.id], self._wanted, grid.room))
         self._set("order", self._order_cell(self.below.id))
-        self._set("keys", self._keys())
+        base.query_one(Keys).hint(*self._hints())
         self._draw_link()
 
     def _draw_link(self) -> None:
-        """The heading, which also tells how long gpud is away."""
+        """The heading, which also tells how long gpud is away; what it said before is dimmed."""
         away = self._away_seconds
-        told = self.told
-        self._set("node", node_line(told) if told is not None else (("", ""),))
-        self._set("host", host_line(told) if told is not None else (("", ""),))
+        told, width = self.told, self._base.size.width
+        for grid in self._base.query(Grid):
+            grid.is_old = away is not None
+        if told is not None:
+            self._set("node", node_line(told, is_away=away is not None))
+            host = host_line(told, width)
+            self._set("host", host if away is None else tuple((text, "dim") for text, _ in host))
         if away is not None:
             why = clean(self.lost.failure.message) if self.lost else "it says nothing"
             self._set("trouble", ((f"gpud is away for {span_text(round(away))}: {why}", "bad"),))
         elif told is None:
             self._set("trouble", (("waiting for the first snapshot", "dim"),))
         else:
-            self._set("trouble", trouble_line(told) or (("all is well", "dim"),))
+            self._set("trouble", trouble_line(told, width) or (("all is well", "dim"),))
 
     def _devices_height(self) -> int:
         """As many lines as there are devices, but never all of the screen."""
-        body = max(4, self.size.height - _AROUND_LINES)
+        body = max(4, self._base.size.height - _AROUND_LINES)
         count = len(self.told.devices) if self.told is not None else 0
         return min(max(2, count + 1), max(body - _LEAST_BELOW, body // 2))
 
@@ -232,17 +248,18 @@ class Top(App[None]):
         parts = [order_text(self._orders[pane_id]), f"/{self._wanted}" if self._wanted else ""]
         return (("  " + "  ".join(part for part in parts if part), "warn"),)
 
-    def _keys(self) -> Cell:
-        focused = self._focused_grid().id
-        does = {
-            "devices": "c cordon",
-            "instances": "u unload",
-            "reservations": "x release",
-            "queue": "x end waiting",
-            "alerts": "a acknowledge",
-        }
-        own = "read only" if self._readonly else does.get(focused or "", "")
-        return ((f"q quit  ? help  Tab list  Enter open  / filter  s sort  {own}", "dim"),)
+    def _hints(self) -> tuple[str, ...]:
+        own = self._own_hint(self._pane_id)
+        return ("q quit", "? help", own, "Enter open", "/ filter", "s sort", "Tab list")
+
+    def _own_hint(self, kind: str) -> str:
+        return "read only" if self._readonly else _DOES[kind]
+
+    def _say(self, text: str, tone: str = "") -> None:
+        """On whatever screen is seen now, or is next."""
+        for screen in self.screen_stack:
+            for keys in screen.query(Keys):
+                keys.say(text, tone)
 
     def _set(self, id: str, cell: Cell) -> None:
         """Only what changed is drawn anew."""
@@ -253,11 +270,15 @@ class Top(App[None]):
 
     # What keys ask for -----------------------------------------------------------------------
 
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        """A list has the keys, by whatever way: the filter has them no more."""
+        if isinstance(event.widget, Grid):
+            self._pane_id = event.widget.id or ""
+            self._base.query_one("#filter").display = False
+            self._draw()
+
     def _focused_grid(self) -> Grid:
-        """That has the keys, or had them before the filter took them."""
-        focused = self._base.focused
-        below = self._base.query_one(f"#{self.below.id}", Grid)
-        return focused if isinstance(focused, Grid) else below
+        return self._base.query_one(f"#{self._pane_id}", Grid)
 
     def action_open(self, number: int) -> None:
         """The list of that key."""
@@ -276,24 +297,22 @@ class Top(App[None]):
         if len(self.screen_stack) > 1:
             self.screen.focus_next()
             return
-        is_above = self._focused_grid().id == PANES[0].id
-        self._base.query_one(f"#{self.below.id if is_above else PANES[0].id}", Grid).focus()
-        self.call_after_refresh(self._draw)
+        other = self.below.id if self._pane_id == PANES[0].id else PANES[0].id
+        self._base.query_one(f"#{other}", Grid).focus()
 
     def action_sort(self) -> None:
         """By the next column."""
         grid = self._focused_grid()
-        pane = next(each for each in PANES if each.id == grid.id)
+        pane = next(each for each in PANES if each.id == self._pane_id)
         if self.told is not None:
             sight = Sight(told=self.told, past=self._past)
-            known = headers(pane, sight, grid.size.width)
+            known = headers(pane, sight, grid.room)
             self._orders[pane.id] = self._orders[pane.id].next_of(known)
             self._draw()
 
     def action_turn(self) -> None:
         """The other way round."""
-        name = self._focused_grid().id or ""
-        self._orders[name] = self._orders[name].turned()
+        self._orders[self._pane_id] = self._orders[self._pane_id].turned()
         self._draw()
 
     def action_filter(self) -> None:
@@ -305,7 +324,7 @@ class Top(App[None]):
     def action_unfilter(self) -> None:
         """All rows again."""
         self._base.query_one("#filter", Input).value = ""
-        self._end_filter()
+        self._focused_grid().focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Rows go and come while it is typed."""
@@ -314,10 +333,6 @@ class Top(App[None]):
 
     def on_input_submitted(self) -> None:
         """Keep it, and go back to the rows."""
-        self._end_filter()
-
-    def _end_filter(self) -> None:
-        self._base.query_one("#filter").display = False
         self._focused_grid().focus()
 
     def on_grid_opened(self, message: Grid.Opened) -> None:
@@ -325,7 +340,8 @@ class Top(App[None]):
         name = message.grid.key
         tail = self._tail_of(name) if name.startswith("instances/") else None
         self.source.look_at(name if name.partition("/")[0] in {"devices", "instances"} else "")
-        detail = Detail(name, lambda width: self._noun(name, width), tail)
+        own = self._own_hint(name.partition("/")[0])
+        detail = Detail(name, lambda width: self._noun(name, width), tail, own)
         _ = self.push_screen(detail, self._left)
         self._ask_lists()
 
@@ -341,7 +357,7 @@ class Top(App[None]):
     def action_help(self) -> None:
         """The keys, and the marks of the bars."""
         if not isinstance(self.screen, (Help, Confirm)):
-            marks = [((f"{p.mark:<15}", BAR_TONES[p]), (p.says, "")) for p in Part]
+            marks = [((f"{p.mark}  ", BAR_TONES[p]), (p.says, "")) for p in Part]
             _ = self.push_screen(Help(marks, readonly=self._readonly))
 
     @work
@@ -354,7 +370,7 @@ class Top(App[None]):
         if action is None:
             return
         if self._readonly:
-            self.notify("this is a read-only view", severity="warning", markup=False)
+            self._say("this is a read-only view", "warn")
         elif await self.push_screen_wait(Confirm(action)):
             self._do(action)
 
@@ -364,9 +380,9 @@ class Top(App[None]):
             came = action.do()
         except Failure as failure:
             text = "\n".join([clean(failure.message), *map(clean, failure.notes)])
-            self.call_from_thread(self.notify, text, severity="error", markup=False, timeout=10)
+            self.call_from_thread(self._say, text, "bad")
         else:
-            self.call_from_thread(self.notify, clean(came), markup=False)
+            self.call_from_thread(self._say, clean(came))
         self.source.look()
 
     @work(thread=True, exit_on_error=False, group="look", exclusive=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import ClassVar
 
 from rich.cells import cell_len, set_cell_size
@@ -15,7 +16,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from gpuctl.top.shown.field import GAP, Cell, Head, Line
+from gpuctl.top.shown.field import GAP, Cell, Drawn, Head, Line, shortened
 
 # By the terminal's own palette: 16 colours do, whatever its background is.
 STYLES = {
@@ -58,35 +59,56 @@ class Grid(ScrollView, can_focus=True):
     class Moved(Message):
         """The cursor is on another row."""
 
-    def __init__(self, *, id: str, empty: str) -> None:
+    class Resized(Message):
+        """Other columns may have room."""
+
+    def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
-        self.rows: tuple[Line, ...] = ()
-        self._heads: tuple[Head, ...] = ()
-        self._empty = empty
+        self.drawn = Drawn()
         self._at = 0
         self._is_old = False
+
+    @property
+    def rows(self) -> tuple[Line, ...]:
+        """As they are drawn."""
+        return self.drawn.lines
+
+    @property
+    def room(self) -> int:
+        """How wide rows may be; beside them is where the scrollbar comes and goes."""
+        return max(1, self.size.width - 1)
+
+    @property
+    def is_old(self) -> bool:
+        """Drawn as what may be true no more."""
+        return self._is_old
+
+    @is_old.setter
+    def is_old(self, is_old: bool) -> None:
+        if is_old != self._is_old:
+            self._is_old = is_old
+            self.refresh()
 
     @property
     def key(self) -> str:
         """Of the row under the cursor; "" where there is none."""
         return self.rows[self._at].key if self.rows else ""
 
-    def show(self, heads: Sequence[Head], rows: Sequence[Line], *, is_old: bool = False) -> None:
-        """These from now on. `is_old`: drawn as what may be true no more."""
-        before, kept = self.rows, self.key
-        heads_before, old_before, at_before = self._heads, self._is_old, self._at
-        self.rows, self._heads, self._is_old = tuple(rows), tuple(heads), is_old
+    def show(self, drawn: Drawn) -> None:
+        """What it is from now on."""
+        before, kept, at_before = self.drawn, self.key, self._at
+        if drawn == before:
+            return
+        self.drawn = drawn
         keys = [row.key for row in self.rows]
-        self._at = keys.index(kept) if kept in keys else max(0, min(self._at, len(rows) - 1))
-        if heads_before != self._heads or old_before != is_old or bool(before) != bool(rows):
+        self._at = keys.index(kept) if kept in keys else max(0, min(self._at, len(keys) - 1))
+        if before.heads != drawn.heads or not (before.lines and drawn.lines):
             self._resize()
             self.refresh()
             return
-        if len(before) != len(self.rows):
+        if len(before.lines) != len(self.rows):
             self._resize()
-        for index in range(max(len(before), len(self.rows))):
-            old = before[index] if index < len(before) else None
-            new = self.rows[index] if index < len(self.rows) else None
+        for index, (old, new) in enumerate(zip_longest(before.lines, self.rows)):
             if old != new:
                 self._refresh_row(index)
         if at_before != self._at:
@@ -106,27 +128,19 @@ class Grid(ScrollView, can_focus=True):
         """The header stands; what is under it scrolls."""
         width = self.size.width
         if y == 0:
-            names = [(((head.text, head.tone),), head) for head in self._heads]
-            return self._drawn(names, width, _HEADER)
+            names = [(((head.text, head.tone),), head) for head in self.drawn.heads]
+            return _strip(names, width, _HEADER)
         index = y - 1 + self.scroll_offset.y
         if not self.rows and y == 1:
-            return Strip([Segment(f"  {self._empty}", STYLES["dim"])]).adjust_cell_length(width)
+            text = shortened(f"  {self.drawn.empty}", width)
+            return Strip([Segment(text, STYLES["dim"])]).adjust_cell_length(width)
         if index >= len(self.rows):
             return Strip.blank(width)
         over = STYLES["dim"] if self._is_old else Style()
         if index == self._at:
             over += _CURSOR if self.has_focus else _ASIDE
-        return self._drawn(
-            list(zip(self.rows[index].cells, self._heads, strict=True)), width, over
-        )
-
-    def _drawn(self, cells: Sequence[tuple[Cell, Head]], width: int, over: Style) -> Strip:
-        segments: list[Segment] = []
-        for number, (cell, head) in enumerate(cells):
-            if number:
-                segments.append(Segment(" " * GAP, over))
-            segments += _fitted(cell, head, over)
-        return Strip(segments).adjust_cell_length(width, over)
+        cells = zip(self.rows[index].cells, self.drawn.heads, strict=True)
+        return _strip(list(cells), width, over)
 
     def on_focus(self) -> None:
         """Its cursor shows that it has the keys."""
@@ -140,6 +154,7 @@ class Grid(ScrollView, can_focus=True):
         """The app lays the columns out anew; here only what is scrolled to."""
         self._resize()
         self._keep_in_sight()
+        self.post_message(self.Resized())
 
     def action_move(self, by: int) -> None:
         """The cursor by so many rows."""
@@ -180,13 +195,20 @@ class Grid(ScrollView, can_focus=True):
             self.scroll_to(y=self._at - room + 1, animate=False, immediate=True)
 
 
+def _strip(cells: Sequence[tuple[Cell, Head]], width: int, over: Style) -> Strip:
+    segments: list[Segment] = []
+    for number, (cell, head) in enumerate(cells):
+        if number:
+            segments.append(Segment(" " * GAP, over))
+        segments += _fitted(cell, head, over)
+    return Strip(segments).adjust_cell_length(width, over)
+
+
 def _fitted(cell: Cell, head: Head, over: Style) -> list[Segment]:
     """The stretches of a cell in exactly its width, with `…` where it is too long."""
     length = sum(cell_len(text) for text, _ in cell)
     if length > head.width:
-        text = "".join(text for text, _ in cell)
-        cut = set_cell_size(text, head.width - 1).rstrip()
-        short = f"{cut}…"
+        short = shortened("".join(text for text, _ in cell), head.width)
         return [Segment(set_cell_size(short, head.width), STYLES[cell[0][1]] + over)]
     blank = Segment(" " * (head.width - length), over)
     drawn = [Segment(text, STYLES[tone] + over) for text, tone in cell if text]

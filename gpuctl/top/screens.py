@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import ClassVar, Final
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, Final
 
 from rich.text import Text
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
@@ -15,7 +17,8 @@ from textual.widgets import Button, RichLog, Static
 
 from gpuctl.top.actions import Action
 from gpuctl.top.grid import STYLES
-from gpuctl.top.shown.field import Cell
+from gpuctl.top.keys import Keys
+from gpuctl.top.shown.field import Cell, wrapped
 from gpuctl.top.tail import Tail
 
 _MOST_OUTPUT_LINES = 1000
@@ -32,6 +35,10 @@ HELP: Final = (
     ("a", "acknowledge the alert"),
     ("q, Ctrl-C", "quit"),
 )
+_SCROLLS: Final = {"up": -1, "k": -1, "down": 1, "j": 1, "pageup": -10, "pagedown": 10}
+_KEY_WIDTH: Final = 15
+_DIALOG_WIDTH: Final = 70
+_BORDER_WIDTH: Final = 7  # with the blanks in it, and a scrollbar
 _CHANGES: Final = {"c", "u", "x", "a"}
 
 
@@ -69,19 +76,25 @@ class Detail(Screen[None]):
         name: str,
         lines: Callable[[int], list[Cell]],
         tail: Callable[[Callable[[list[str]], object]], Tail] | None,
+        own_hint: str,
     ) -> None:
         super().__init__()
         self.noun = name
         self._lines = lines
         self._tail = tail(self._heard) if tail is not None else None
+        self._own_hint = own_hint
+        # What the tail told, to be wrapped anew when the width changes.
+        self._told: deque[str] = deque(maxlen=_MOST_OUTPUT_LINES)
 
     def compose(self) -> ComposeResult:
         """The noun above, its output below, the keys at the end."""
-        with VerticalScroll(id="closely"):
+        with VerticalScroll(id="closely", classes="shares" if self._tail is not None else ""):
             yield Static(id="noun", markup=False)
         if self._tail is not None:
-            yield RichLog(id="output", max_lines=_MOST_OUTPUT_LINES, markup=False, wrap=False)
-        yield Static("Esc back  ↑ ↓ scroll  ? help  q quit", classes="keys", markup=False)
+            yield RichLog(
+                id="output", max_lines=_MOST_OUTPUT_LINES, markup=False, wrap=True, min_width=1
+            )
+        yield Keys("Esc back", self._own_hint, "↑ ↓ scroll", "? help", "q quit")
 
     def on_mount(self) -> None:
         """Begin to read what it wrote."""
@@ -97,6 +110,7 @@ class Detail(Screen[None]):
     def on_resize(self) -> None:
         """Drawn anew, in the width that there is now."""
         self.look()
+        self.call_after_refresh(self._write_anew)
 
     def look(self) -> None:
         """As it is now."""
@@ -113,9 +127,23 @@ class Detail(Screen[None]):
 
     def on_detail_wrote(self, message: Detail.Wrote) -> None:
         """Below what was there."""
+        self._told.extend(message.lines)
+        self._write(message.lines)
+
+    def _write(self, lines: Iterable[str]) -> None:
         output = self.query_one("#output", RichLog)
-        for line in message.lines:
-            output.write(Text(line, no_wrap=True))
+        for line in lines:
+            output.write(Text(line), expand=True)
+
+    def _write_anew(self) -> None:
+        if self._told:
+            self.query_one("#output", RichLog).clear()
+            self._write(self._told)
+
+
+def _room(screen: Screen[Any]) -> int:
+    """Columns of text in a dialog, beside its border."""
+    return max(1, min(_DIALOG_WIDTH, screen.app.size.width - _BORDER_WIDTH))
 
 
 # To wait for a screen's end within it would be to wait for oneself: hence `_ = self.dismiss(…)`.
@@ -137,8 +165,9 @@ class Confirm(ModalScreen[bool]):
     def compose(self) -> ComposeResult:
         """The question, what follows from it, two buttons."""
         with Vertical(classes="dialog"):
-            yield Static(Text(self._action.asked, STYLES["strong"]))
-            yield Static(Text(self._action.consequence))
+            for text, tone in ((self._action.asked, "strong"), (self._action.consequence, "")):
+                lines = list(wrapped(((text, tone),), _room(self), 0))
+                yield Static(text_of_lines(lines), markup=False)
             with Horizontal(classes="buttons"):
                 yield Button("No (n)", id="no")
                 yield Button("Yes (y)", id="yes")
@@ -157,7 +186,7 @@ class Confirm(ModalScreen[bool]):
 
 
 class Help(ModalScreen[None]):
-    """The keys, and the marks of the bars. Any key leads back."""
+    """The keys, and the marks of the bars. Any key leads back, but those that scroll."""
 
     def __init__(self, marks: Sequence[Cell], *, readonly: bool) -> None:
         super().__init__()
@@ -167,16 +196,21 @@ class Help(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """All of it at once."""
         keys: list[Cell] = [
-            ((f"{key:<15}", "strong"), (what, ""))
+            ((key.ljust(_KEY_WIDTH), "strong"), (what, ""))
             for key, what in HELP
             if not (self._readonly and key in _CHANGES)
         ]
-        with Vertical(classes="dialog"):
-            yield Static(text_of_lines([*keys, (("", ""),), *self._marks]), markup=False)
+        room = _room(self)
+        lines = [part for line in keys for part in wrapped(line, room, _KEY_WIDTH)]
+        with VerticalScroll(classes="dialog", can_focus=False):
+            yield Static(text_of_lines([*lines, (("", ""),), *self._marks]), markup=False)
 
-    def on_key(self) -> None:
-        """Whichever it is."""
-        _ = self.dismiss()
+    def on_key(self, event: events.Key) -> None:
+        """Whichever it is; those that scroll do so where there is not room for all."""
+        if event.key in _SCROLLS:
+            self.query_one(VerticalScroll).scroll_relative(y=_SCROLLS[event.key], animate=False)
+        else:
+            _ = self.dismiss()
 
     def on_click(self) -> None:
         """Likewise."""

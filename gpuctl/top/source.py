@@ -18,7 +18,7 @@ from gpuctl.commands.status import LIVE_RESERVATIONS
 from gpuctl.failures import Failure
 from gpuctl.glance.words import is_stopped
 from gpuctl.messages import duration, seconds_of
-from gpuctl.top.shown.past import SPAN_SECONDS
+from gpuctl.top.shown.past import SEEDS, SPAN_SECONDS
 from gpuctl.top.shown.told import Focus, Told
 from gpud.v1.alerts_pb2 import Alert, ListAlertsRequest
 from gpud.v1.devices_pb2 import GetDeviceRequest
@@ -141,7 +141,7 @@ class Source:
     def _kept(self) -> Kept:
         """What gpud kept; nothing where it keeps none. Raises Failure where nobody answers."""
         request = QueryHistoryRequest(
-            fields=["utilization_percent"], window=duration(SPAN_SECONDS), step=duration(5.0)
+            fields=SEEDS, window=duration(SPAN_SECONDS), step=duration(5.0)
         )
         try:
             answer = self._client.call(

@@ -7,7 +7,8 @@ from typing import Final
 CSS: Final = """
 Screen { background: ansi_default; color: ansi_default; layers: base over; }
 Static { text-wrap: nowrap; text-overflow: ellipsis; }
-#node, #host, #trouble, #keys, .keys { height: 1; width: 100%; }
+#node, #host, #trouble { height: 1; width: 100%; }
+Keys { width: 100%; height: auto; min-height: 1; max-height: 6; text-wrap: wrap; }
 .title { height: 1; width: 100%; }
 .tab { width: auto; padding-right: 3; height: 1; }
 #order { width: 1fr; height: 1; }
@@ -22,6 +23,7 @@ Grid {
 #devices { height: 4; }
 #filter { height: 1; border: none; padding: 0; background: ansi_default; color: ansi_default; }
 #closely { height: 1fr; background: ansi_default; scrollbar-size-vertical: 1; }
+#closely.shares { height: auto; max-height: 62%; }
 #noun { width: 100%; height: auto; }
 #output {
     height: 1fr;
@@ -33,16 +35,15 @@ Grid {
 ModalScreen { align: center middle; background: transparent; }
 .dialog {
     width: auto;
-    max-width: 76;
     height: auto;
-    max-height: 22;
+    max-height: 100%;
+    scrollbar-size-vertical: 1;
     padding: 0 2;
     border: round ansi_bright_black;
     background: ansi_default;
 }
-.dialog Static { text-wrap: wrap; width: auto; max-width: 70; height: auto; }
+.dialog Static { width: auto; height: auto; }
 .buttons { height: 1; width: auto; margin-top: 1; }
 .buttons Button { height: 1; border: none; margin-right: 2; min-width: 9; }
 .buttons Button:focus { text-style: reverse; }
-Toast { max-width: 70; }
 """

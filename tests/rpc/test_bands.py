@@ -110,7 +110,7 @@ async def test_a_hot_card_says_so_and_cools_down_in_its_time(rig: Rig) -> None:
     rig.script(gpu0={"temperature_celsius": 60})
     await rig.until(lambda device: device.thermal == devices_pb2.THERMAL_WARNING)
     left = await rig.event("device.thermal", since=entered.sequence)
-    assert left.reason == "60 -> 60 °C: CRITICAL -> WARNING"
+    assert left.reason == "back to 60 °C: CRITICAL -> WARNING"
 
 
 async def test_a_full_card_says_so(rig: Rig) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from gpuctl.glance.split import device_bar
@@ -15,16 +14,17 @@ from gpuctl.glance.words import (
     instance_state,
     instance_why,
     reading,
+    reading_now,
     used_text,
 )
 from gpuctl.messages import known, seconds_of, word
 from gpuctl.plotting.braille import COLUMNS, plot
-from gpuctl.plotting.grid import cells, filled
+from gpuctl.plotting.grid import apart, cells, filled
 from gpuctl.plotting.values import value_text
 from gpuctl.tables import clean
 from gpuctl.top.shown.devices import BAR_TONES, bar_cell
-from gpuctl.top.shown.field import Cell, cell, state_cell
-from gpuctl.top.shown.instances import p99_seconds, percent_text
+from gpuctl.top.shown.field import Cell, cell, percent_text, state_cell
+from gpuctl.top.shown.instances import p99_seconds
 from gpuctl.top.shown.told import Focus, Told
 from gpuctl.units import UNKNOWN, compact_size, span_text
 from gpud.v1.devices_pb2 import Device, DeviceProcess
@@ -34,7 +34,6 @@ from gpud.v1.instances_pb2 import Instance, Latency
 # Ten minutes, as they are asked for.
 WINDOW_SECONDS: Final = 600.0
 _PLOT_HEIGHT = 4
-_LABEL = 12
 _MARGIN = 10
 
 
@@ -58,7 +57,7 @@ def device_lines(told: Told, device: Device, width: int) -> Iterator[Cell]:
     )
     yield from _processes(device)
     yield from _on_device(told, device.name)
-    yield from _plots(told, told.focus, device.name, width)
+    yield from _plots(told, device.name, width, lambda field: reading_now(device, field))
 
 
 def _readings(device: Device) -> tuple[tuple[str, str], ...]:
@@ -142,7 +141,7 @@ def instance_lines(told: Told, instance: Instance, width: int) -> Iterator[Cell]
         ("owner", instance.owner),
         ("restarts", str(instance.restarts)),
     )
-    yield from _phases(instance)
+    yield from _pairs(width, *_phases(instance))
     health = instance.health
     yield from _pairs(
         width,
@@ -151,16 +150,14 @@ def instance_lines(told: Told, instance: Instance, width: int) -> Iterator[Cell]
         ("sleeping", "yes" if instance.sleeping else "no"),
     )
     yield from _metrics(instance, width)
-    yield from _plots(told, told.focus, instance.name, width)
+    yield from _plots(told, instance.name, width, lambda field: known(instance.metrics, field))
 
 
-def _phases(instance: Instance) -> Iterator[Cell]:
-    told: list[tuple[str, str]] = []
-    for timing in instance.phases:
+def _phases(instance: Instance) -> Iterator[tuple[str, str]]:
+    for number, timing in enumerate(instance.phases):
+        name = word(timing, "phase").lower()
         took = span_text(seconds_of(timing.duration))
-        told += [(f"{word(timing, 'phase').lower()} ", "dim"), (f"{took}  ", "")]
-    if told:
-        yield (("phases".ljust(_LABEL), "dim"), *told)
+        yield (name if number else f"phases: {name}", took)
 
 
 def _metrics(instance: Instance, width: int) -> Iterator[Cell]:
@@ -198,15 +195,16 @@ def _quantiles(latency: Latency) -> str:
     return UNKNOWN if both == (None, None) else "/".join(map(span_text, both)) + mark
 
 
-def _plots(told: Told, focus: Focus | None, name: str, width: int) -> Iterator[Cell]:
-    """What gpud kept of it; nothing where it keeps nothing."""
-    if focus is None or focus.name != name:
-        return
+def _plots(
+    told: Told, name: str, width: int, now: Callable[[str], float | None]
+) -> Iterator[Cell]:
+    """What gpud kept of it, and what it shows `now`; nothing where gpud keeps nothing."""
+    focus = told.focus if told.focus is not None and told.focus.name == name else Focus(name=name)
     end = seconds_of(told.snapshot.time)
     for series in focus.series:
         if series.points:
-            last = value_text(series.points[-1].last, series.unit)
-            yield ((f"{series.field}, 10 minutes until now: {last}", "dim"),)
+            value = value_text(now(series.field), series.unit)
+            yield ((f"{series.field}, 10 minutes until now: {value}", "dim"),)
             for line in _plotted(series, end, width):
                 yield ((line, "own"),)
 
@@ -214,10 +212,8 @@ def _plots(told: Told, focus: Focus | None, name: str, width: int) -> Iterator[C
 def _plotted(series: Series, end: float, width: int) -> Iterable[str]:
     count = max(1, width - _MARGIN) * COLUMNS
     points = [(seconds_of(p.time), p.mean, p.count) for p in series.points]
-    gaps = sorted(b[0] - a[0] for a, b in pairwise(points)) or [1.0]
-    step = gaps[len(gaps) // 2]
     drawn = cells(points, end - WINDOW_SECONDS, end, count)
-    longest = int(step / (WINDOW_SECONDS / count)) + 1
+    longest = int(apart(points) / (WINDOW_SECONDS / count)) + 1
     return plot(filled(drawn, longest), _PLOT_HEIGHT, lambda v: value_text(v, series.unit))
 
 
@@ -238,4 +234,5 @@ def _pairs(width: int, *pairs: tuple[str, str]) -> Iterator[Cell]:
             told, taken = [], 0
         told += [(f"{name} ", "dim"), *shown, ("  ", "")]
         taken += length + 2
-    yield tuple(told)
+    if told:
+        yield tuple(told)

@@ -17,10 +17,19 @@ from gpuctl.glance.words import (
 )
 from gpuctl.messages import known, word
 from gpuctl.tables import clean
-from gpuctl.top.shown.field import Cell, Field, cell, state_cell, text_field
-from gpuctl.top.shown.past import full_percent
+from gpuctl.top.shown.field import (
+    Cell,
+    Field,
+    cell,
+    number_field,
+    percent_text,
+    state_cell,
+    text_field,
+)
+from gpuctl.top.shown.past import busy_percent, full_percent
 from gpuctl.units import compact_size
 from gpud.v1.devices_pb2 import Device, Pressure, Thermal
+from gpud.v1.telemetry_pb2 import HostReadings
 
 BAR_TONES: Final = {
     Part.OWN: "own",
@@ -51,6 +60,16 @@ def _temperature(device: Device, _: int) -> Cell:
     return cell(text, _HEAT.get(device.thermal, "") if device.HasField("thermal") else "")
 
 
+def _celsius(device: Device) -> float | None:
+    celsius: float | None = reading_now(device, "temperature_celsius")
+    return celsius
+
+
+def _watts(device: Device) -> float | None:
+    watts: float | None = reading_now(device, "power_watts")
+    return watts
+
+
 def _pressure(device: Device, _: int) -> Cell:
     if not device.HasField("pressure"):
         return cell("")
@@ -63,30 +82,12 @@ def _heat(device: Device, _: int) -> Cell:
     return cell(word(device, "thermal"), _HEAT.get(device.thermal, "dim"))
 
 
-def _number(field: str, header: str, unit: str, width: int, rank: int = 0) -> Field[Device]:
-    return Field(
-        header=header,
-        cell=lambda device, _: cell(reading(device, field, unit)),
-        key=lambda device: reading_now(device, field),
-        width=width,
-        right=True,
-        rank=rank,
-    )
-
-
 def _bytes(field: str, header: str, width: int, rank: int) -> Field[Device]:
     def count(device: Device) -> int | None:
         value: int | None = getattr(device, field) if _is_told(device, field) else None
         return value
 
-    return Field(
-        header=header,
-        cell=lambda device, _: cell(compact_size(count(device))),
-        key=count,
-        width=width,
-        right=True,
-        rank=rank,
-    )
+    return number_field(header, lambda d: compact_size(count(d)), count, width, rank=rank)
 
 
 def _is_told(device: Device, field: str) -> bool:
@@ -94,8 +95,14 @@ def _is_told(device: Device, field: str) -> bool:
     return not device.DESCRIPTOR.fields_by_name[field].has_presence or device.HasField(field)
 
 
-def device_fields(line: Callable[[str, int], str]) -> tuple[Field[Device], ...]:
-    """`line`: a device's last minutes in so many characters, by its name."""
+def device_fields(
+    line: Callable[[Device, int], str], host: HostReadings
+) -> tuple[Field[Device], ...]:
+    """`line`: a device's last minutes in so many characters; `host`: of the host beside them."""
+
+    def busy(device: Device) -> float | None:
+        return busy_percent(device, host)
+
     return (
         Field(
             header="DEVICE",
@@ -104,53 +111,31 @@ def device_fields(line: Callable[[str, int], str]) -> tuple[Field[Device], ...]:
             width=6,
             grows=4,
         ),
-        text_field("MODEL", lambda d: clean(short_model(d)), 10, grows=26, rank=1),
-        Field(header="MEMORY", cell=bar_cell, key=full_percent, width=9, grows=30),
-        Field(
-            header="USED",
-            cell=lambda device, _: cell(used_text(device)),
-            key=lambda device: reading_now(device, "memory_used_bytes"),
-            width=10,
-            right=True,
-        ),
-        Field(header="PRESSURE", cell=_pressure, key=full_percent, width=8),
-        Field(
-            header="FREE",
-            cell=lambda device, _: cell(grantable_text(device)),
-            key=grantable_now,
-            width=5,
-            right=True,
-        ),
-        _bytes("granted_bytes", "GRANTED", 7, 3),
-        _bytes("foreign_bytes", "FOREIGN", 7, 4),
-        _number("utilization_percent", "UTIL", "%", 4),
+        text_field("MODEL", lambda d: clean(short_model(d)), 10, grows=26, rank=5),
+        Field(header="MEMORY", cell=bar_cell, key=full_percent, width=8, grows=31, least=5),
+        number_field("USED", used_text, lambda d: reading_now(d, "memory_used_bytes"), 10, rank=1),
+        Field(header="PRESSURE", cell=_pressure, key=full_percent, width=8, rank=4),
+        number_field("FREE", grantable_text, grantable_now, 5, rank=2),
+        _bytes("granted_bytes", "GRANTED", 7, 7),
+        _bytes("foreign_bytes", "FOREIGN", 7, 8),
+        number_field("UTIL", lambda d: percent_text(busy(d)), busy, 4),
         Field(
             header="5 MIN",
-            cell=lambda device, width: ((line(device.name, width), "own"),),
-            key=lambda device: reading_now(device, "utilization_percent"),
+            cell=lambda device, width: ((line(device, width), "own"),),
+            key=busy,
             width=5,
             grows=20,
+            rank=3,
         ),
-        Field(
-            header="TEMP",
-            cell=_temperature,
-            key=lambda device: reading_now(device, "temperature_celsius"),
-            width=5,
-            right=True,
-        ),
-        Field(
-            header="HEAT",
-            cell=_heat,
-            key=lambda device: reading_now(device, "temperature_celsius"),
-            width=10,
-            rank=2,
-        ),
-        _number("power_watts", "POWER", "W", 5, 5),
+        Field(header="TEMP", cell=_temperature, key=_celsius, width=5, right=True),
+        Field(header="HEAT", cell=_heat, key=_celsius, width=10, rank=6),
+        number_field("POWER", lambda d: reading(d, "power_watts", "W"), _watts, 5, rank=9),
         Field(
             header="HEALTH",
             cell=lambda device, _: state_cell(health_word(device)),
             key=health_word,
             width=12,
+            least=8,
         ),
     )
 

@@ -1,10 +1,13 @@
-"""Pure: the columns of a list on the screen, and how they share its width."""
+"""Pure: cells on the screen: the columns of a list, and how they share its width."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeAlias, TypeVar
+
+from rich.cells import cell_len, chop_cells, set_cell_size
 
 from gpuctl.units import UNKNOWN
 
@@ -19,8 +22,6 @@ TONES: Final = (
     "", "good", "warn", "bad", "dim", "strong", "sorted", "own", "promised", "foreign",
 )  # fmt: skip
 GAP: Final = 2
-# On the screen what is unknown is a dash of its own, so that it is no minus.
-DASH: Final = "–"
 
 _GOOD = {"READY", "HEALTHY", "GRANTED", "NORMAL", "LOW", "BUSY", "IDLE"}
 _BAD = {
@@ -30,7 +31,7 @@ _BAD = {
 
 def cell(text: str, tone: str = "") -> Cell:
     """A cell of one tone; what is unknown as a dash, dimmed."""
-    return ((DASH, "dim"),) if text in {"", UNKNOWN} else ((text, tone),)
+    return ((UNKNOWN, "dim"),) if text in {"", UNKNOWN} else ((text, tone),)
 
 
 def state_cell(text: str) -> Cell:
@@ -40,11 +41,49 @@ def state_cell(text: str) -> Cell:
     return cell(text, tone)
 
 
+def percent_text(value: float | None) -> str:
+    """A whole number of percent; `-` while it is unknown."""
+    return UNKNOWN if value is None else f"{value:.0f}%"
+
+
+def shortened(text: str, width: int) -> str:
+    """In no more columns of a terminal than `width`, with `…` where something is missing."""
+    if cell_len(text) <= width:
+        return text
+    return f"{set_cell_size(text, max(0, width - 1)).rstrip()}…"
+
+
+def wrapped(line: Cell, width: int, indent: int) -> Iterator[Cell]:
+    """Over as many lines as it needs; those after the first begin with so many blanks."""
+    told: list[tuple[str, str]] = []
+    taken = 0
+    for text, tone in _words(line, max(1, width - indent)):
+        fits = taken + cell_len(text) <= width
+        if not fits and text.isspace():
+            taken = width  # the end of a line is as good as a blank
+            continue
+        if not fits and told:
+            yield tuple(told)
+            told, taken = [(" " * indent, "")], indent
+        told.append((text, tone))
+        taken += cell_len(text)
+    yield tuple(told)
+
+
+def _words(line: Cell, width: int) -> Iterator[tuple[str, str]]:
+    """And the blanks between them; what is longer than a line in pieces."""
+    for text, tone in line:
+        for part in re.findall(r"\s+|\S+", text):
+            for piece in chop_cells(part, width):
+                yield piece, tone
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field(Generic[Row]):
     """A column. `rank`: where the width does not do for all, the highest go first; 0 never.
 
-    `grows`: how many characters more it may take of what is left over.
+    `grows`: how many characters more it may take of what is left over. `least`: how narrow it may
+    become where those that stay have no room; 0: not narrower.
     """
 
     header: str
@@ -54,6 +93,7 @@ class Field(Generic[Row]):
     grows: int = 0
     right: bool = False
     rank: int = 0
+    least: int = 0
 
 
 Fitted: TypeAlias = tuple[tuple[Field[Row], int], ...]
@@ -70,6 +110,20 @@ def text_field(header: str, text: Callable[[Row], str], width: int, **more: obje
     )
 
 
+def number_field(
+    header: str, text: Callable[[Row], str], key: Callable[[Row], Key], width: int, **more: object
+) -> Field[Row]:
+    """A column of numbers, one under the other, sorted by `key`."""
+    return Field(
+        header=header,
+        cell=lambda row, _: cell(text(row)),
+        key=key,
+        width=width,
+        right=True,
+        **more,  # type: ignore[arg-type]
+    )
+
+
 def fitted(fields: Sequence[Field[Row]], width: int) -> Fitted[Row]:
     """The fields that `width` has room for, in their order, each with its own width.
 
@@ -78,17 +132,27 @@ def fitted(fields: Sequence[Field[Row]], width: int) -> Fitted[Row]:
     kept = list(fields)
     while _least(kept) > width and any(field.rank for field in kept):
         kept.remove(max(kept, key=lambda field: field.rank))
-    left = max(0, width - _least(kept))
+    left = width - _least(kept)
     widths = {field.header: field.width for field in kept}
+    for _ in range(-left):
+        if widest := _widest([field for field in kept if field.least], widths):
+            widths[widest.header] -= 1
     growing = [field for field in kept if field.grows]
-    while left and growing:
+    while left > 0 and growing:
         for field in list(growing):
-            if left:
+            if left > 0:
                 widths[field.header] += 1
                 left -= 1
             if widths[field.header] >= field.width + field.grows:
                 growing.remove(field)
     return tuple((field, widths[field.header]) for field in kept)
+
+
+def _widest(fields: Sequence[Field[Row]], widths: dict[str, int]) -> Field[Row] | None:
+    """Which of them is the widest beyond its least; None: none is."""
+    over = {field: widths[field.header] - field.least for field in fields}
+    found = max(over, key=lambda field: over[field], default=None)
+    return found if found is not None and over[found] > 0 else None
 
 
 def _least(fields: Sequence[Field[Row]]) -> int:
@@ -111,3 +175,12 @@ class Line:
 
     key: str
     cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """A list as it is drawn; `empty` stands where it has no rows."""
+
+    heads: tuple[Head, ...] = ()
+    lines: tuple[Line, ...] = ()
+    empty: str = ""

@@ -2,37 +2,53 @@
 
 from __future__ import annotations
 
-from gpuctl.commands.host import host_lines
+from collections.abc import Iterable
+
+from gpuctl.commands.host import host_parts, waits_text
 from gpuctl.glance.trouble import troubles
 from gpuctl.messages import seconds_of, word
 from gpuctl.tables import clean
-from gpuctl.top.shown.field import Cell, state_cell
+from gpuctl.top.shown.field import Cell, shortened, state_cell
 from gpuctl.top.shown.told import Told
-from gpuctl.units import span_text
+from gpuctl.units import compact_size, span_text
+from gpud.v1.telemetry_pb2 import Disk
 
 
-def node_line(told: Told) -> Cell:
-    """Who it is and how it stands."""
+def node_line(told: Told, *, is_away: bool = False) -> Cell:
+    """Who it is and how it stands; of one that is away nobody knows how."""
     node = told.node
     up = max(0.0, seconds_of(told.snapshot.time) - seconds_of(node.start_time))
-    why = f" ({clean(node.state_reason)})" if node.state_reason else ""
-    return (
-        (clean(node.hostname), "strong"),
-        (f"  gpud {clean(node.version)}  ", ""),
-        *state_cell(word(node, "state")),
-        (why, "warn"),
-        (f"  up {span_text(up)}", ""),
-    )
+    who = ((clean(node.hostname), "strong"), (f"  gpud {clean(node.version)}  ", ""))
+    if is_away:
+        return (*who, ("AWAY", "bad"))
+    why = f"  {clean(node.state_reason)}" if node.state_reason else ""
+    return (*who, *state_cell(word(node, "state")), (f"  up {span_text(up)}", ""), (why, "warn"))
 
 
-def host_line(told: Told) -> Cell:
-    """CPUs, RAM and what tasks wait for; without it, how many devices there are."""
-    lines = host_lines(told.snapshot.host) if told.snapshot.HasField("host") else []
-    text = "  ".join(lines)
-    return ((text, "warn" if "waiting for" in text else ""),)
+def host_line(told: Told, width: int) -> Cell:
+    """CPUs, RAM, disks, as many of them as have room whole, and what tasks wait for."""
+    if not told.snapshot.HasField("host"):
+        return (("", ""),)
+    host = told.snapshot.host
+    waits = f"  {waits}" if (waits := waits_text(host)) else ""
+    parts = [*host_parts(host), *_disks(host.disks)]
+    while len(parts) > 1 and len("  ".join(parts) + waits) > width:
+        parts.pop()
+    return (("  ".join(parts), ""), (waits, "warn"))
 
 
-def trouble_line(told: Told) -> Cell:
+def _disks(disks: Iterable[Disk]) -> list[str]:
+    """What is free on each; one disk under several folders is told once."""
+    # Two disks of the same size have hardly the same bytes free.
+    told = {(disk.total_bytes, disk.free_bytes): clean(disk.what) for disk in reversed([*disks])}
+    whose = len(told) > 1
+    return [
+        f"{what if whose else 'disk'} {compact_size(free)} free"
+        for (_, free), what in reversed(told.items())
+    ]
+
+
+def trouble_line(told: Told, width: int) -> Cell:
     """The worst of what is wrong, and how much more there is; empty for nothing."""
     found = [f"cannot list {problem}" for problem in told.problems]
     found += [f"{each}" for each in told.node.warnings]
@@ -45,4 +61,4 @@ def trouble_line(told: Told) -> Cell:
     order = ("bad", "red", "yellow", "warn", "")
     at = min(range(len(found)), key=lambda index: order.index(tones[index]))
     tone = {"red": "bad", "yellow": "warn"}.get(tones[at], tones[at])
-    return ((clean(found[at]), tone), (more, "dim"))
+    return ((shortened(clean(found[at]), width - len(more)), tone), (more, "dim"))

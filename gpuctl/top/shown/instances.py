@@ -12,7 +12,15 @@ from gpuctl.glance.words import (
 )
 from gpuctl.messages import known, seconds_of, word
 from gpuctl.tables import clean
-from gpuctl.top.shown.field import Cell, Field, cell, state_cell, text_field
+from gpuctl.top.shown.field import (
+    Cell,
+    Field,
+    cell,
+    number_field,
+    percent_text,
+    state_cell,
+    text_field,
+)
 from gpuctl.units import UNKNOWN, span_text
 from gpud.v1.instances_pb2 import Instance, Latency
 
@@ -39,14 +47,13 @@ def _latency(header: str, field: str, rank: int) -> Field[Instance]:
     def p99(instance: Instance) -> float | None:
         return p99_seconds(getattr(instance.metrics, field))
 
-    return Field(
-        header=header,
-        cell=lambda instance, _: cell(span_text(p99(instance))),
-        key=p99,
-        width=max(7, len(header)),
-        right=True,
-        rank=rank,
-    )
+    width = max(7, len(header))
+    return number_field(header, lambda i: span_text(p99(i)), p99, width, rank=rank)
+
+
+def _kv(instance: Instance) -> float | None:
+    percent: float | None = known(instance.metrics, "kv_used_percent")
+    return percent
 
 
 def instance_fields(aliases: Callable[[Iterable[str]], str]) -> tuple[Field[Instance], ...]:
@@ -58,8 +65,11 @@ def instance_fields(aliases: Callable[[Iterable[str]], str]) -> tuple[Field[Inst
             key=lambda i: i.name,
             width=15,
             grows=16,
+            least=10,
         ),
-        text_field("MODEL", lambda i: clean(i.model.removeprefix("models/")), 10, grows=30),
+        text_field(
+            "MODEL", lambda i: clean(i.model.removeprefix("models/")), 10, grows=30, rank=4
+        ),
         Field(
             header="STATE",
             cell=lambda i, _: state_cell(instance_state(i)),
@@ -67,53 +77,30 @@ def instance_fields(aliases: Callable[[Iterable[str]], str]) -> tuple[Field[Inst
             width=9,
             grows=10,
         ),
-        text_field("ON", lambda i: clean(aliases(i.devices)), 5, grows=15),
-        Field(
-            header="MEMORY",
-            cell=lambda i, _: cell(instance_memory(i)),
-            key=lambda i: known(i, "measured_bytes"),
-            width=10,
-            right=True,
-        ),
-        Field(
-            header="TOK/S",
-            cell=lambda i, _: cell(tokens_text(i)),
-            key=tokens_now,
-            width=6,
-            right=True,
-        ),
+        text_field("ON", lambda i: clean(aliases(i.devices)), 5, grows=15, rank=2),
+        number_field("MEMORY", instance_memory, lambda i: known(i, "measured_bytes"), 10, rank=3),
+        number_field("TOK/S", tokens_text, tokens_now, 6),
         Field(
             header="REQUESTS",
             cell=_requests,
             key=lambda i: known(i.metrics, "requests_running"),
             width=8,
             right=True,
+            rank=1,
         ),
-        _latency("TTFT p99", "time_to_first_token", 2),
-        _latency("p99", "request", 3),
-        Field(
-            header="KV",
-            cell=lambda i, _: cell(percent_text(known(i.metrics, "kv_used_percent"))),
-            key=lambda i: known(i.metrics, "kv_used_percent"),
-            width=4,
-            right=True,
-            rank=4,
-        ),
+        _latency("TTFT p99", "time_to_first_token", 5),
+        _latency("p99", "request", 6),
+        number_field("KV", lambda i: percent_text(_kv(i)), _kv, 4, rank=7),
         Field(
             header="STARTS",
             cell=lambda i, _: cell(str(i.restarts), "warn" if i.restarts else ""),
             key=lambda i: i.restarts,
             width=6,
             right=True,
-            rank=5,
+            rank=8,
         ),
-        text_field("OWNER", lambda i: clean(i.owner), 12, grows=20, rank=6),
+        text_field("OWNER", lambda i: clean(i.owner), 12, grows=20, rank=9),
     )
-
-
-def percent_text(value: float | None) -> str:
-    """A whole number of percent; `-` while it is unknown."""
-    return UNKNOWN if value is None else f"{value:.0f}%"
 
 
 def instance_text(instance: Instance) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gpuctl.glance.trouble import alert_subject
-from gpuctl.messages import seconds_of, word
+from gpuctl.messages import known, seconds_of, word
 from gpuctl.tables import clean, moment_text
 from gpuctl.top.shown.alerts import alert_tone
 from gpuctl.top.shown.detail import device_lines, instance_lines
-from gpuctl.top.shown.field import Cell, cell, state_cell
+from gpuctl.top.shown.field import Cell, cell, state_cell, wrapped
 from gpuctl.top.shown.promises import asked
 from gpuctl.top.shown.told import Told
 from gpuctl.units import size_text, span_text
@@ -21,18 +21,23 @@ _LABEL = 12
 
 def noun_lines(told: Told, name: str, width: int) -> list[Cell]:
     """What there is to tell of a noun, by its name; that it is gone, where it is."""
-    kind = name.partition("/")[0]
-    if kind == "devices" and (device := told.device(name)) is not None:
-        return list(device_lines(told, device, width))
-    if kind == "instances" and (instance := told.instance(name)) is not None:
-        return list(instance_lines(told, instance, width))
-    for reservation in told.reservations:
-        if reservation.name == name:
-            return list(_reservation_lines(told, reservation))
-    for alert in told.alerts:
-        if alert.name == name:
-            return list(_alert_lines(told, alert))
-    return [((f"{clean(name)} is there no more", "warn"),)]
+    is_plain = name.partition("/")[0] in {"devices", "instances"}
+    indent = 2 if is_plain else _LABEL
+    return [part for line in _lines(told, name, width) for part in wrapped(line, width, indent)]
+
+
+def _lines(told: Told, name: str, width: int) -> Iterator[Cell]:
+    """Those that are no table of labels are made for the width; any may be longer."""
+    if (device := told.device(name)) is not None:
+        yield from device_lines(told, device, width)
+    elif (instance := told.instance(name)) is not None:
+        yield from instance_lines(told, instance, width)
+    elif (held := next((r for r in told.reservations if r.name == name), None)) is not None:
+        yield from _reservation_lines(told, held)
+    elif (alert := next((a for a in told.alerts if a.name == name), None)) is not None:
+        yield from _alert_lines(told, alert)
+    else:
+        yield ((f"{clean(name)} is there no more", "warn"),)
 
 
 def _reservation_lines(told: Told, held: Reservation) -> Iterator[Cell]:
@@ -41,7 +46,7 @@ def _reservation_lines(told: Told, held: Reservation) -> Iterator[Cell]:
     yield _line("owner", held.owner)
     yield _line("asked for", asked(held.shapes))
     for grant in held.grants:
-        used = size_text(grant.observed_bytes) if grant.HasField("observed_bytes") else "-"
+        used = size_text(known(grant, "observed_bytes"))
         on = told.aliases([grant.device])
         yield _line(f"on {on}", f"{size_text(grant.bytes)} promised, {used} in use")
     if held.HasField("expire_time"):

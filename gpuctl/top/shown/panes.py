@@ -6,16 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from gpuctl.glance.trouble import is_open
 from gpuctl.messages import seconds_of
+from gpuctl.tables import clean
 from gpuctl.top.shown.alerts import alert_fields, alert_text
 from gpuctl.top.shown.devices import device_fields, device_text
-from gpuctl.top.shown.field import Cell, Field, Head, Line, fitted
+from gpuctl.top.shown.field import Cell, Drawn, Field, Head, Line, fitted
 from gpuctl.top.shown.instances import instance_fields, instance_text
 from gpuctl.top.shown.order import Order, matching, ordered
 from gpuctl.top.shown.past import Past
 from gpuctl.top.shown.promises import holder_fields, queue_fields, reservation_text
 from gpuctl.top.shown.told import Told
-from gpud.v1.alerts_pb2 import AlertState
+from gpud.v1.devices_pb2 import Device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +32,9 @@ class Sight:
         """By gpud's clock, in seconds since the epoch."""
         return seconds_of(self.told.snapshot.time)
 
-    def line(self, name: str, width: int) -> str:
+    def line(self, device: Device, width: int) -> str:
         """The last minutes of a device."""
-        return self.past.line(name, self.now, width)
+        return self.past.line(device, self.now, width)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,7 @@ class Pane:
 
     id: str
     title: str
+    short: str  # where there is little room
     empty: str
     nouns: Callable[[Told], Sequence[Any]]
     fields: Callable[[Sight], tuple[Field[Any], ...]]
@@ -52,14 +55,16 @@ PANES: Final = (
     Pane(
         id="devices",
         title="Devices",
+        short="Devices",
         empty="no devices",
         nouns=lambda told: told.devices,
-        fields=lambda sight: device_fields(sight.line),
+        fields=lambda sight: device_fields(sight.line, sight.told.snapshot.host),
         text=device_text,
     ),
     Pane(
         id="instances",
         title="Instances",
+        short="Inst",
         empty="nothing is loaded; gpuctl load MODEL",
         nouns=lambda told: told.instances,
         fields=lambda sight: instance_fields(sight.told.aliases),
@@ -68,6 +73,7 @@ PANES: Final = (
     Pane(
         id="reservations",
         title="Reservations",
+        short="Res",
         empty="nothing is promised; gpuctl reserve --vram 8GiB",
         nouns=lambda told: told.holders,
         fields=lambda sight: holder_fields(sight.told.aliases, sight.now),
@@ -76,6 +82,7 @@ PANES: Final = (
     Pane(
         id="queue",
         title="Queue",
+        short="Queue",
         empty="nobody waits",
         nouns=lambda told: told.queue,
         fields=lambda sight: queue_fields(sight.now),
@@ -84,20 +91,13 @@ PANES: Final = (
     Pane(
         id="alerts",
         title="Alerts",
+        short="Alerts",
         empty="nothing fires",
         nouns=lambda told: told.alerts,
         fields=lambda sight: alert_fields(sight.now),
         text=alert_text,
     ),
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
-    """A list as it is drawn."""
-
-    heads: tuple[Head, ...]
-    lines: tuple[Line, ...]
 
 
 def drawn(pane: Pane, sight: Sight, order: Order, wanted: str, width: int) -> Drawn:
@@ -119,6 +119,9 @@ def drawn(pane: Pane, sight: Sight, order: Order, wanted: str, width: int) -> Dr
             Line(noun.name, tuple(field.cell(noun, each) for field, each in columns))
             for noun in nouns
         ),
+        empty=f"no row has {clean(wanted.strip())}; Esc shows all"
+        if wanted.strip() and pane.nouns(sight.told)
+        else pane.empty,
     )
 
 
@@ -127,15 +130,16 @@ def headers(pane: Pane, sight: Sight, width: int) -> list[str]:
     return [field.header for field, _ in fitted(pane.fields(sight), width)]
 
 
-def title(pane: Pane, number: int, told: Told | None, *, is_open: bool) -> Cell:
-    """`2 Instances 5`, with the tone of what somebody has to look at."""
+def title(pane: Pane, told: Told | None, *, is_shown: bool, is_narrow: bool = False) -> Cell:
+    """`2 Instances 5`, with the tone of what somebody has to look at; where narrow, `Inst 5`."""
     nouns = pane.nouns(told) if told is not None else ()
-    fires = pane.id == "alerts" and any(
-        each.state == AlertState.ALERT_STATE_FIRING for each in nouns
-    )
+    fires = pane.id == "alerts" and any(map(is_open, nouns))
     tone = "bad" if fires else "warn" if pane.id == "queue" and nouns else ""
-    name_tone = "sorted" if is_open else "dim"
-    return ((f"{number} ", "dim"), (pane.title, name_tone), (f" {len(nouns)}", tone or "dim"))
+    name_tone = "sorted" if is_shown else "dim"
+    count = (f" {len(nouns)}", tone or "dim")
+    if is_narrow:
+        return ((pane.short, name_tone), count)
+    return ((f"{PANES.index(pane) + 1} ", "dim"), (pane.title, name_tone), count)
 
 
 def order_text(order: Order) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from gpuctl.messages import seconds_of, word
 from gpuctl.tables import clean
-from gpuctl.top.shown.field import Cell, Field, cell, state_cell, text_field
+from gpuctl.top.shown.field import Cell, Field, cell, number_field, state_cell, text_field
 from gpuctl.units import compact_size, span_text
 from gpud.v1.reservations_pb2 import Priority, Reservation, Shape
 
@@ -19,7 +19,7 @@ def _name_field() -> Field[Reservation]:
         cell=lambda r, _: cell(clean(r.name.removeprefix("reservations/")), "strong"),
         key=lambda r: r.name,
         width=11,
-        grows=10,
+        grows=5,
     )
 
 
@@ -65,37 +65,29 @@ def holder_fields(aliases: Aliases, now: float) -> tuple[Field[Reservation], ...
     """Of what is granted; `now` by gpud's clock."""
     return (
         _name_field(),
-        text_field("OWNER", lambda r: clean(r.owner), 12, grows=20),
+        text_field("OWNER", lambda r: clean(r.owner), 12, grows=20, least=6),
         Field(
             header="STATE",
             cell=lambda r, _: state_cell(word(r, "state")),
             key=lambda r: word(r, "state"),
             width=9,
+            rank=2,
         ),
         text_field("ON", lambda r: clean(aliases(g.device for g in r.grants)), 6, grows=20),
-        Field(
-            header="BYTES",
-            cell=lambda r, _: cell(compact_size(_granted(r))),
-            key=_granted,
-            width=5,
-            right=True,
-        ),
+        number_field("BYTES", lambda r: compact_size(_granted(r)), _granted, 5),
         Field(
             header="IN USE",
             cell=_in_use,
             key=_used,
             width=6,
             right=True,
+            rank=1,
         ),
-        Field(
-            header="ENDS IN",
-            cell=lambda r, _: cell(span_text(_left(r, now))),
-            key=lambda r: _left(r, now),
-            width=7,
-            right=True,
+        number_field(
+            "ENDS IN", lambda r: span_text(_left(r, now)), lambda r: _left(r, now), 7, rank=3
         ),
-        _priority(1),
-        text_field("FOR", _for, 12, grows=30, rank=2),
+        _priority(4),
+        text_field("FOR", _for, 12, grows=30, rank=5),
     )
 
 
@@ -107,25 +99,15 @@ def _in_use(reservation: Reservation, _: int) -> Cell:
 def queue_fields(now: float) -> tuple[Field[Reservation], ...]:
     """Of what waits; `now` by gpud's clock."""
     return (
-        Field(
-            header="#",
-            cell=lambda r, _: cell(str(r.queue_position)),
-            key=lambda r: r.queue_position,
-            width=3,
-            right=True,
-        ),
+        number_field("#", lambda r: str(r.queue_position), lambda r: r.queue_position, 2),
         _name_field(),
-        text_field("OWNER", lambda r: clean(r.owner), 10, grows=15),
-        text_field("ASKS", lambda r: clean(asked(r.shapes)), 8, grows=15),
-        Field(
-            header="WAITS",
-            cell=lambda r, _: cell(span_text(_waited(r, now))),
-            key=lambda r: _waited(r, now),
-            width=6,
-            right=True,
+        text_field("OWNER", lambda r: clean(r.owner), 10, grows=15, rank=2),
+        text_field("ASKS", lambda r: clean(asked(r.shapes)), 6, grows=12),
+        number_field(
+            "WAITS", lambda r: span_text(_waited(r, now)), lambda r: _waited(r, now), 6, rank=1
         ),
-        _priority(1),
-        text_field("FOR WHAT", lambda r: clean(r.wait_reason), 20, grows=90),
+        _priority(3),
+        text_field("FOR WHAT", lambda r: clean(r.wait_reason), 34, grows=90, least=8),
     )
 
 

@@ -135,7 +135,7 @@ class Alerts:
                     )
 
     def _saw(self, _: Snapshot) -> None:
-        """Not a task that follows: at rest, waking one is dearer than the look."""
+        """At once, and not by a task that follows: that is one less to wake at each snapshot."""
         if self._is_watching:
             self._look_safely()
 

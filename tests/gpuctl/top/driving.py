@@ -45,7 +45,7 @@ class Seen:
         for line in found.rows:
             texts = ["".join(text for text, _ in cell) for cell in line.cells]
             if texts[0].strip() == first:
-                return dict(zip([head.text for head in found._heads], texts, strict=True))
+                return dict(zip([head.text for head in found.drawn.heads], texts, strict=True))
         return {}
 
     def order(self, grid: str) -> list[str]:

@@ -35,7 +35,7 @@ async def test_an_instance_from_ready_to_unloaded(
         await screen.until(lambda: screen.cells("instances", name).get("STATE") == "READY")
         row = screen.cells("instances", name)
         assert (row["MODEL"], row["ON"]) == ("tiny", "host")
-        assert row["TOK/S"] != "–"
+        await screen.until(lambda: screen.cells("instances", name)["TOK/S"] != "-")
         await screen.press("2", "enter")
         await screen.shows("phases", "verify", "endpoint http://127.0.0.1:", "of 1")
         # What it wrote itself.

@@ -12,6 +12,7 @@ from rich.cells import cell_len
 
 from gpuctl.session import Session
 from gpuctl.top import app
+from gpuctl.top.grid import Grid
 from gpuctl.top.source import Heard, Kept, Lost, News, Source
 from gpud.v1 import devices_pb2 as d
 from gpud.v1 import history_pb2 as h
@@ -51,7 +52,9 @@ async def test_it_outlives_a_restart_of_the_daemon(gpud: Callable[..., Gpud]) ->
         node.kill()
         await screen.shows("gpud is away for ")
         assert screen.row("gpu0")  # what it showed last, as such
-        assert screen.app.query_one("#devices")._is_old  # type: ignore[attr-defined]
+        assert screen.app.query_one("#devices", Grid).is_old
+        assert "AWAY" in screen.lines[0]
+        assert "READY" not in screen.lines[0]
         first = screen.app.told
         node.start()
         await screen.until(lambda: "gpud is away" not in screen.text)
@@ -66,6 +69,7 @@ async def test_a_daemon_that_falls_silent_is_told(
     async with on_screen(daemon.address) as screen:
         await screen.until(lambda: screen.row("gpu0"))
         await screen.shows("gpud is away for", "s: it says nothing")
+        assert screen.app.query_one("#devices", Grid).is_old
 
 
 async def test_a_node_without_cards(daemon: FakeDaemon) -> None:
@@ -110,18 +114,18 @@ async def test_names_that_are_long_or_meant_badly(daemon: FakeDaemon) -> None:
         await screen.shows("[bold red]x[/]名")
         assert "\x1b" not in screen.text
         await screen.press("2", "enter")
-        await screen.shows("READY  [bold red]x[/]名", "owner [bold red]x[/]名")
+        await screen.shows("READY  [bold", "red]x[/]名", "owner [bold")
         await screen.press("escape", "u")
         await screen.shows("Unload instances/[bold", "red]x[/]名")
         assert all(cell_len(line) <= 120 for line in screen.lines)
 
 
 async def test_an_engine_s_output_is_followed_closely(daemon: FakeDaemon) -> None:
-    more = threading.Event()
+    more, long = threading.Event(), " ".join(f"slot {number}" for number in range(14))
     daemon.answers["TailOutput"] = [
         i.TailOutputResponse(lines=["first words"]),
         lambda: more.wait(20),
-        i.TailOutputResponse(lines=["\x1b[31mlast words"]),
+        i.TailOutputResponse(lines=[long, "\x1b[31mlast words"]),
         FakeDaemon.HANG,
     ]
     async with on_screen(daemon.address) as screen:
@@ -130,6 +134,11 @@ async def test_an_engine_s_output_is_followed_closely(daemon: FakeDaemon) -> Non
         await screen.shows("first words", "tiny-7f3k", "READY")
         more.set()
         await screen.shows("last words")
+        # A line that is longer than the screen goes on below, also once the screen is another.
+        for width in (80, 40):
+            await screen.pilot.resize_terminal(width, 24)
+            await screen.until(lambda: "".join(long.split()) in "".join(screen.text.split()))
+        await screen.pilot.resize_terminal(80, 24)
         await screen.press("escape")
         await screen.shows("1 Devices")
     assert daemon.ended["TailOutput"].wait(20)
@@ -161,10 +170,14 @@ async def test_what_was_kept_is_drawn_at_once(daemon: FakeDaemon) -> None:
     daemon.answers["QueryHistory"] = h.QueryHistoryResponse(
         series=[series], step=Duration(seconds=5)
     )
+    of_cpus = h.Series(subject="host", field="cpu_percent", unit="percent", points=series.points)
+    daemon.answers["QueryHistory"].series.append(of_cpus)
     async with on_screen(daemon.address) as screen:
         await screen.until(lambda: screen.cells("devices", "gpu0"))
-        assert screen.cells("devices", "gpu0")["5 MIN"][0] == "█"
-        assert screen.cells("devices", "gpu0")["5 MIN"][-2] == "▁"
+        for name in ("gpu0", "host"):
+            assert screen.cells("devices", name)["5 MIN"][0] == "█"
+            assert screen.cells("devices", name)["5 MIN"][-2] == "▁"
+    assert daemon.requests["QueryHistory"][0].fields == ["utilization_percent", "cpu_percent"]
 
 
 def test_it_never_asks_more_often_than_snapshots_come(daemon: FakeDaemon) -> None:

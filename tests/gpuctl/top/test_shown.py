@@ -6,18 +6,22 @@ from dataclasses import dataclass
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from rich.cells import cell_len
 
-from gpuctl.top.shown.field import GAP, Field, cell, fitted, state_cell
-from gpuctl.top.shown.heading import trouble_line
+from gpuctl.top.shown.alerts import alert_fields
+from gpuctl.top.shown.devices import device_fields
+from gpuctl.top.shown.field import GAP, Field, cell, fitted, state_cell, wrapped
+from gpuctl.top.shown.heading import host_line, trouble_line
 from gpuctl.top.shown.instances import instance_fields
 from gpuctl.top.shown.more import noun_lines
 from gpuctl.top.shown.order import Order, matching, ordered
 from gpuctl.top.shown.panes import PANES, Sight, drawn
 from gpuctl.top.shown.past import SPAN_SECONDS, Past
 from gpuctl.top.shown.promises import asked
-from gpuctl.top.shown.told import Told
+from gpuctl.top.shown.told import Focus, Told
 from gpud.v1 import alerts_pb2 as a
 from gpud.v1 import devices_pb2 as d
+from gpud.v1 import history_pb2 as h
 from gpud.v1 import instances_pb2 as i
 from gpud.v1 import reservations_pb2 as r
 from gpud.v1 import telemetry_pb2 as t
@@ -49,14 +53,15 @@ FIELDS = (
     field("A", 10),
     field("B", 10, rank=2),
     field("C", 10, rank=1, grows=5),
-    field("D", 10, grows=100),
+    field("D", 10, grows=100, least=4),
 )
 
 
 @pytest.mark.parametrize(
     ("width", "widths"),
     [
-        (10, {"A": 10, "D": 10}),  # what must be there overflows rather than going
+        (8, {"A": 10, "D": 4}),  # what must be there overflows rather than going
+        (17, {"A": 10, "D": 5}),
         (22, {"A": 10, "D": 10}),
         (33, {"A": 10, "D": 21}),
         (34, {"A": 10, "C": 10, "D": 10}),
@@ -69,9 +74,9 @@ def test_columns_share_the_width(width: int, widths: dict[str, int]) -> None:
     assert {each.header: taken for each, taken in fitted(FIELDS, width)} == widths
 
 
-@pytest.mark.parametrize("width", range(80, 300, 7))
+@pytest.mark.parametrize("width", [*range(39, 300, 20), 79])
 @pytest.mark.parametrize("pane", PANES, ids=lambda pane: pane.id)
-def test_every_list_fits_from_80_columns_on(pane: object, width: int) -> None:
+def test_every_list_fits_from_40_columns_on(pane: object, width: int) -> None:
     sight = Sight(told=told(), past=Past())
     columns = fitted(pane.fields(sight), width)  # type: ignore[attr-defined]
     assert sum(taken for _, taken in columns) + GAP * (len(columns) - 1) <= width
@@ -125,17 +130,31 @@ def test_the_last_minutes_in_a_line() -> None:
     for second in range(150, 300):
         moment = samples.moment(int(begin - samples.NOW) + second)
         past.see(t.Snapshot(time=moment, devices=[device(second / 3)]), 1.0)
-    line = past.line("devices/SIM-0000", samples.NOW, 10)
+    line = past.line(samples.card(), samples.NOW, 10)
     assert line == "     ▅▆▆▇█"
-    assert past.line("devices/other", samples.NOW, 4) == "    "
+    assert past.line(samples.card(1), samples.NOW, 4) == "    "
 
 
-def test_a_card_that_refuses_utilization_shows_how_full_it_is() -> None:
+@pytest.mark.parametrize(
+    ("shown", "cpu_percent", "line"),
+    [
+        (device(99), 0, "  █"),
+        (device(None), 99, "   "),  # how full it is would be something else
+        (samples.host(), 99, "  █"),
+        (samples.host(), None, "   "),
+    ],
+)
+def test_of_the_host_it_is_how_busy_its_cpus_were(
+    shown: d.Device, cpu_percent: float | None, line: str
+) -> None:
+    shown.sample.memory_used_bytes = shown.memory_total_bytes
+    host = t.HostReadings(cpu_percent=cpu_percent)
+    snapshot = t.Snapshot(time=samples.moment(), devices=[shown], host=host)
     past = Past()
-    full = device(None)
-    full.sample.memory_used_bytes = full.memory_total_bytes
-    past.see(t.Snapshot(time=samples.moment(), devices=[full]), 1.0)
-    assert past.line("devices/SIM-0000", samples.NOW, 3) == "  █"
+    past.see(snapshot, 1.0)
+    assert past.line(shown, samples.NOW, 3) == line
+    fields = {field.header: field for field in device_fields(lambda *_: "", host)}
+    assert fields["UTIL"].cell(shown, 4)[0][0] == ("-" if line == "   " else "99%")
 
 
 @pytest.mark.parametrize(
@@ -144,8 +163,8 @@ def test_a_card_that_refuses_utilization_shows_how_full_it_is() -> None:
         ("READY", "READY", "good"),
         ("READY DEGRADED", "READY DEGRADED", "bad"),
         ("QUEUED 2", "QUEUED 2", "warn"),
-        ("-", "–", "dim"),
-        ("", "–", "dim"),
+        ("-", "-", "dim"),
+        ("", "-", "dim"),
     ],
 )
 def test_states_have_their_tones(text: str, shown: str, tone: str) -> None:
@@ -207,6 +226,78 @@ def test_an_alert_whole() -> None:
         assert part in text
 
 
+@pytest.mark.parametrize(
+    ("state", "width", "shown"),
+    [
+        (a.ALERT_STATE_FIRING, 21, ("CRITICAL", "bad")),
+        (a.ALERT_STATE_ACKNOWLEDGED, 12, ("ACKNOWLEDGED", "dim")),
+        (a.ALERT_STATE_ACKNOWLEDGED, 21, ("ACKNOWLEDGED CRITICAL", "dim")),
+    ],
+)
+def test_an_alert_in_the_list(state: int, width: int, shown: tuple[str, str]) -> None:
+    summary = "gpu0: 92 °C, CRITICAL (from 85 °C, below 80 °C no more)"
+    alert = a.Alert(severity=a.ALERT_SEVERITY_CRITICAL, state=state, alias="gpu0", summary=summary)
+    fields = {each.header: each for each in alert_fields(samples.NOW)}
+    assert fields["STATE"].cell(alert, width) == (shown,)
+    # Who it is about is told beside it.
+    assert fields["WHAT"].cell(alert, 47)[0][0] == summary.removeprefix("gpu0: ")
+    room = {field.header: taken for field, taken in fitted(alert_fields(samples.NOW), 79)}
+    assert room == {"STATE": 12, "ABOUT": 8, "SINCE": 6, "WHAT": 47}
+
+
+@pytest.mark.parametrize("width", [30, 40, 80])
+def test_nothing_is_cut_of_what_is_looked_at_closely(width: int) -> None:
+    waits = samples.queued(2)
+    waits.wait_reason = " ".join(f"word-{number}" for number in range(30))
+    instance = samples.instance()
+    for phase in range(1, 7):
+        instance.phases.add(phase=phase, duration=Duration(nanos=12_345_678))  # type: ignore[arg-type]
+    seen = told(reservations=(waits,), instances=(instance,))
+    for name, parts in (
+        (waits.name, waits.wait_reason.split()),
+        (instance.name, ["endpoint", "phases:", *["12ms"] * 6, "requests/s"]),
+    ):
+        lines = ["".join(text for text, _ in line) for line in noun_lines(seen, name, width)]
+        assert all(cell_len(line) <= width for line in lines)
+        words = " ".join(lines).split()
+        assert [part for part in words if part in parts] == parts
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("one two", ["one two"]),
+        ("one two three four", ["one two", "  three", "  four"]),
+        ("onetwothreefour", ["onetwo", "  threef", "  our"]),
+        ("名名名名名 x", ["名名名", "  名名 x"]),
+        ("12345678  abc", ["12345678", "  abc"]),
+        ("", [""]),
+    ],
+)
+def test_words_over_lines(text: str, lines: list[str]) -> None:
+    found = wrapped((("", "strong"), (text, "dim")), 8, 2)
+    assert ["".join(part for part, _ in line).rstrip() for line in found] == lines
+
+
+@pytest.mark.parametrize(
+    ("health", "shown"),
+    [
+        (d.DEVICE_HEALTH_HEALTHY, "37.4%"),
+        (d.DEVICE_HEALTH_LOST, "-"),
+        (d.DEVICE_HEALTH_UNRESPONSIVE, "-"),
+    ],
+)
+def test_of_a_card_that_does_not_answer_nothing_is_told_as_of_now(health: int, shown: str) -> None:
+    card = samples.card()
+    card.health = health  # type: ignore[assignment]
+    kept = h.Series(subject=card.name, field="utilization_percent", unit="percent")
+    kept.points.add(time=samples.moment(-5), mean=37.0, last=37.0, count=1)
+    focus = Focus(name=card.name, device=card, series=(kept,))
+    assert f"utilization_percent, 10 minutes until now: {shown}\n" in lines_of(
+        card.name, focus=focus
+    )
+
+
 def test_what_is_gone_is_told() -> None:
     assert "is there no more" in lines_of("instances/i-9")
 
@@ -224,7 +315,41 @@ def test_what_is_gone_is_told() -> None:
     ],
 )
 def test_the_worst_of_what_is_wrong(changes: dict[str, object], line: str) -> None:
-    assert "".join(text for text, _ in trouble_line(told(**changes))) == line
+    assert "".join(text for text, _ in trouble_line(told(**changes), 80)) == line
+
+
+def test_how_much_more_is_wrong_is_told_where_there_is_little_room() -> None:
+    line = trouble_line(told(problems=("alerts: no",)), 40)
+    assert "".join(text for text, _ in line) == "CRITICAL gpu1: no answer…  (and 1 more)"
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (100, "cpu 53%  ram 6/16G  state 60G free  models 1T free  waiting for io 40%"),
+        (60, "cpu 53%  ram 6/16G  state 60G free  waiting for io 40%"),
+        (40, "cpu 53%  ram 6/16G  waiting for io 40%"),
+        (10, "cpu 53%  waiting for io 40%"),
+    ],
+)
+def test_of_the_host_there_is_what_has_room(width: int, line: str) -> None:
+    host = t.HostReadings(
+        cpu_percent=53,
+        io_some_percent=40,
+        memory_total_bytes=16 * samples.GIB,
+        memory_available_bytes=10 * samples.GIB,
+    )
+    host.disks.add(what="state", total_bytes=200 * samples.GIB, free_bytes=60 * samples.GIB)
+    host.disks.add(what="models", total_bytes=2**41, free_bytes=2**40)
+    snapshot = t.Snapshot(host=host)
+    cells = host_line(told(snapshot=snapshot), width)
+    assert "".join(text for text, _ in cells) == line
+    assert cells[-1][1] == "warn"
+    # One disk is told once, whatever is on it.
+    host.disks[1].CopyFrom(host.disks[0])
+    snapshot.host.CopyFrom(host)
+    cells = host_line(told(snapshot=snapshot), 100)
+    assert "".join(text for text, _ in cells).startswith("cpu 53%  ram 6/16G  disk 60G free  ")
 
 
 def test_a_list_that_is_filtered_keeps_its_columns() -> None:

@@ -15,12 +15,13 @@ from gpud.errors import OptionInvalid, StoreReadOnly
 from gpud.events import Cause, Event
 from gpud.instances.life import House
 from gpud.ledger.change import Change
+from gpud.ledger.charge import STALE_SECONDS
 from gpud.ledger.reservation import Deadline
 from gpud.promises.requests import Call
 from gpud.settings import Policy
 from gpud.store import Committed, Entry, Row, Write
 from gpud.telemetry.alerts.alert import AlertState, Severity, Silence
-from gpud.telemetry.alerts.alerts import Alerts, AlertSeams, AlertTerms
+from gpud.telemetry.alerts.alerts import LOOK_SECONDS, Alerts, AlertSeams, AlertTerms
 from gpud.telemetry.alerts.judge import id_of
 from gpud.telemetry.alerts.refusals import AlertNotFound
 from gpud.telemetry.alerts.rules.built_in import BUILT_IN
@@ -245,6 +246,26 @@ async def test_a_mistake_costs_a_look(office: Office) -> None:
     assert watch.task is not None
     assert not watch.task.done()
     await watch.end()
+
+
+async def test_it_looks_at_each_snapshot_as_long_as_it_runs(watch: Watch, office: Office) -> None:
+    watch.lose()
+    office.show()
+    assert watch.states() == {LOST: AlertState.FIRING}
+    await watch.end()
+    watch.lose(found=True)
+    for _ in range(int(QUIET) + 2):
+        office.show()
+    assert watch.states() == {LOST: AlertState.FIRING}
+
+
+async def test_where_no_snapshot_comes_it_looks_by_itself(watch: Watch, office: Office) -> None:
+    office.show()
+    for _ in range(int(STALE_SECONDS / LOOK_SECONDS) + 2):
+        office.clock.advance(LOOK_SECONDS)
+        for _ in range(5):
+            await asyncio.sleep(0)
+    assert {alert.rule for alert in watch.alerts.list()} == {"stale"}
 
 
 async def test_events_that_are_watched_for_come_from_commits(watch: Watch, office: Office) -> None:

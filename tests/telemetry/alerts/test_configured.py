@@ -129,6 +129,11 @@ def test_every_field_of_history_can_be_watched(rules) -> None:
         ("[alerts.rules.lost]\nabove = 5", "alerts.rules.lost.above: lost has no threshold"),
         ("[alerts.rules.Lost]\non = false", "a name is made of lower-case letters"),
         ("[alerts.rules.lost]\nabov = 5", "did you mean `above`?"),
+        (
+            '[alerts.rules.thermal]\non = true\n[alerts.rules.mine]\nbelow = "x"',
+            "at `alerts.rules.mine.below`",
+        ),
+        ("[alerts.sinks.pager]\nretries = -1", "at `alerts.sinks.pager.retries`"),
         ("[alerts.rules.high_memory]\nabove = nan", "alerts.rules.high_memory.above: is no"),
         ('[alerts.rules.lost]\nfor = "8d"', "alerts.rules.lost.for: 691200 s is not within"),
         ('[alerts.rules.lost]\nsinks = ["x"]', "there is no [alerts.sinks.x]; there are none"),

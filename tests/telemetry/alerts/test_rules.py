@@ -8,14 +8,23 @@ from typing import Any
 import pytest
 
 from gpud.access.reloading import CertificateState
-from gpud.devices.snapshot import Action, Disk, Health, HostReadings, Pressure, Thermal, Verdict
+from gpud.devices.snapshot import (
+    Action,
+    Disk,
+    Health,
+    HostReadings,
+    Pressure,
+    Sample,
+    Thermal,
+    Verdict,
+)
 from gpud.events import Event
 from gpud.instances.health.healing import GivenUp, Healing
 from gpud.instances.instance import InstanceState
 from gpud.telemetry.alerts.alert import Alert, AlertState, Severity
 from gpud.telemetry.alerts.judge import Judge
 from gpud.telemetry.alerts.rules.built_in import BUILT_IN
-from gpud.telemetry.alerts.rules.rule import Happening, Sight
+from gpud.telemetry.alerts.rules.rule import Happening, Rule, Sight
 from gpud.telemetry.engines.reading import Latency
 from tests.fakes.cards import GIB
 from tests.telemetry.alerts.scenes import (
@@ -91,7 +100,7 @@ SIGHTS = [
     ("slow_responses", engine(request=replace(latency(9.0), source="benchmark")), None, ""),
     ("request_errors", engine(error_ratio=0.1), W, "0.1, above 0.05"),
     ("request_errors", engine(error_ratio=0.0), None, ""),
-    ("requests_wait", engine(waiting=3), NOTE, "are 3, above 0"),
+    ("requests_wait", engine(waiting=3), NOTE, "free slot are 3"),
     ("requests_wait", engine(waiting=0), None, ""),
     ("thermal", sight(HOT), C, "gpu0: 91 °C, CRITICAL (from 85 °C on)"),
     ("thermal", sight(WARM), NOTE, "WARNING (from 65 °C on)"),
@@ -228,6 +237,102 @@ def test_of_many_trespassers_no_more_is_kept_than_anybody_reads() -> None:
         judge.happened(event("device.trespass", pid=str(pid), against=""), now())
     judge.look(sight(card()))
     assert next(judge.alerts()).value == 65.0
+
+
+XID = event("device.xid", xid="31")
+RESTART = card(verdict=verdict(Action.RESTART_APP, is_fatal=False))
+BOTH = (BUILT_IN["verdict"], BUILT_IN["xid"])
+
+
+def firing(judge: Judge) -> list[str]:
+    return [alert.rule for alert in judge.alerts() if alert.holds]
+
+
+def test_an_xid_is_told_within_the_verdict_that_it_comes_to() -> None:
+    judge = Judge(BOTH, quiet_seconds=0.0)
+    judge.look(sight(RESTART))
+    judge.happened(XID, now())
+    judge.look(sight(RESTART, at=START + 1))
+    assert firing(judge) == ["verdict"]
+    # Once that is dealt with, so is this.
+    judge.look(sight(card(), at=START + 2))
+    assert firing(judge) == []
+    judge.happened(XID, now(START + 3))
+    judge.look(sight(card(), at=START + 3))
+    assert firing(judge) == ["xid"]
+    judge.look(sight(RESTART, at=START + 4))
+    assert firing(judge) == ["verdict"]
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        pytest.param([BUILT_IN["xid"]], id="nobody tells of verdicts"),
+        pytest.param([replace(BOTH[0], sinks=("log",)), BOTH[1]], id="somebody else is told"),
+    ],
+)
+def test_an_xid_is_told_where_no_verdict_tells_of_it(rules: list[Rule]) -> None:
+    judge = Judge(rules, quiet_seconds=0.0)
+    judge.happened(XID, now())
+    judge.look(sight(RESTART))
+    assert "xid" in firing(judge)
+
+
+@pytest.mark.parametrize(
+    ("action", "is_fatal", "words"),
+    [
+        (Action.RESTART_APP, False, "load it again"),
+        (Action.RESET, False, "gpuctl cordon"),
+        (Action.RESET, True, "gpuctl uncordon"),
+    ],
+)
+def test_what_helps_is_told_by_what_is_to_be_done(
+    action: Action, is_fatal: bool, words: str
+) -> None:
+    """Only what is fatal was cordoned, and is to be given out again."""
+    told = looked("verdict", sight(card(verdict=verdict(action, is_fatal=is_fatal))))
+    assert told is not None
+    assert words in told.remedy
+
+
+COLD = card(temperature_celsius=50.0, thermal=Thermal.NORMAL)
+CROWDED, EMPTY = card(used=23 * GIB, pressure=Pressure.CRITICAL), card(used=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "good", "words"),
+    [
+        ("thermal", HOT, COLD, "gpu0: 50 °C again, for 10 s"),
+        ("pressure", CROWDED, replace(EMPTY, pressure=Pressure.LOW),
+         "gpu0: memory in use: 0 % again, for 10 s"),
+        ("high_memory", CROWDED, EMPTY, "gpu0: memory in use is 0 % again, for 10 s"),
+        ("lost", LOST, card(), "gpu0: over; it was: it is lost: gone"),
+    ],
+)  # fmt: skip
+def test_what_is_over_tells_how_it_is_now(
+    name: str, bad: Sample, good: Sample, words: str
+) -> None:
+    judge = Judge([replace(BUILT_IN[name], for_seconds=0.0)], quiet_seconds=10.0)
+    judge.look(sight(bad))
+    for at in (1, 11):
+        judge.look(sight(replace(good, boottime=START + at), at=START + at))
+    (found,) = judge.alerts()
+    assert (found.state, found.summary) == (AlertState.RESOLVED, words)
+
+
+def test_who_is_named_already_is_not_named_again() -> None:
+    judge = Judge([BUILT_IN["overuse"]], quiet_seconds=0.0)
+    words = "reservations/r-1 holds 5 GiB of gpu0"
+    told = Event(wall=WALL, type="reservation.overuse", subject="reservations/r-1", reason=words)
+    judge.happened(told, now())
+    judge.look(sight(card()))
+    assert next(judge.alerts()).summary == words
+
+
+def test_that_a_count_is_above_0_goes_without_saying() -> None:
+    told = looked("leaked_memory", sight(card(), charges={"U-gpu0": charge(leaked_bytes=GIB)}))
+    assert told is not None
+    assert told.summary == "gpu0: of owners that are gone it still holds 1 GiB"
 
 
 def test_a_rule_that_is_gone_ends_what_fires_by_it() -> None:

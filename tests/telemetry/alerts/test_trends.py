@@ -177,3 +177,11 @@ def test_what_gives_no_tokens_is_compared_by_its_requests() -> None:
 
     engine.run(LONG, embeds(50))
     assert engine.run(5, embeds(30)) == pytest.approx(40.0, abs=2.0)
+
+
+def test_engines_that_are_gone_leave_nothing_behind() -> None:
+    trends = Trends()
+    assert used(trends, 1, 20.0) is None
+    assert trends.goes_on
+    trends.see(sight(card(at=START + 1, utilization_percent=20.0), at=START + 1))
+    assert not trends.goes_on

@@ -1,15 +1,16 @@
-"""Notices on their way: in order, tried again, bounded, and told of when they are given up."""
+"""Notices on their way: the gravest first, tried again, bounded, and told of when given up."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from gpud.telemetry.alerts.alert import AlertState, Delivery
+from gpud.telemetry.alerts.alert import AlertState, Delivery, Severity
 from gpud.telemetry.alerts.notices import Notice
 from gpud.telemetry.alerts.sinks.outbox import MOST_WAITING, Outbox, Terms
 from gpud.telemetry.alerts.sinks.sink import (
@@ -84,8 +85,7 @@ class Desk:
         """Pause by pause, until it was tried so often."""
         while sink.tries < tries:
             before = sink.tries
-            for _ in range(20):
-                await asyncio.sleep(0)
+            await settle()
             if sink.tries == before:
                 self.clock.advance(LONGEST_PAUSE_SECONDS)
 
@@ -103,8 +103,23 @@ async def running(*sinks: FakeSink, retries: int = 3) -> AsyncIterator[Desk]:
             await task
 
 
+async def settle() -> None:
+    """Let everybody go as far as they can without time."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 def notice(number: int, sink: str = "a") -> Notice:
     return Notice(sink=sink, alert=alert(), told=AlertState.FIRING, wall=WALL + number)
+
+
+def of(id_: str, severity: Severity = Severity.WARNING, told=AlertState.FIRING) -> Notice:
+    return Notice(sink="a", alert=alert(id=id_, severity=severity), told=told, wall=WALL)
+
+
+def at(told: str) -> str:
+    """A FakeSink's word without its time."""
+    return told.rpartition("/")[0]
 
 
 def ids(*numbers: int) -> list[str]:
@@ -147,9 +162,9 @@ async def test_no_try_comes_before_its_pause_is_over() -> None:
     async with running(sink) as desk:
         desk.outbox.put(notice(1))
         await sink.until(1)
+        await settle()
         desk.clock.advance(0.9)
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await settle()
         assert sink.tries == 1
         desk.clock.advance(0.2)
         await desk.until_settled(1)
@@ -186,6 +201,59 @@ async def test_a_sink_that_hangs_keeps_no_other_waiting() -> None:
         desk.outbox.put(notice(2, "quick"))
         (told,) = await desk.until_settled(1)
     assert told.sink == "quick"
+
+
+async def test_what_is_graver_goes_first_also_while_the_sink_is_left_alone() -> None:
+    """No time passes here. Once the sink takes one, the others need not wait either."""
+    sink = FakeSink()
+    sink.failing(1)
+    async with running(sink) as desk:
+        desk.outbox.put(of("warned"))
+        await sink.until(1)
+        await settle()
+        desk.outbox.put(of("note", Severity.INFO))
+        await settle()
+        assert sink.tries == 1
+        desk.outbox.put(of("lost", Severity.CRITICAL))
+        await desk.until_settled(3)
+    assert [at(each) for each in sink.told] == ["lost/firing", "warned/firing", "note/firing"]
+
+
+async def test_among_equals_who_was_tried_least_goes_first() -> None:
+    """And no alert is over before it was told that it fires."""
+    sink = FakeSink()
+    sink.gate = asyncio.Event()
+    sink.failing(3)
+    async with running(sink) as desk:
+        desk.outbox.put(of("first"))
+        await sink.until(1)
+        for each in (
+            of("first", told=AlertState.RESOLVED),
+            of("second"),
+            of("note", Severity.INFO),
+            of("lost", Severity.CRITICAL),
+        ):
+            desk.outbox.put(each)
+        sink.gate.set()
+        await desk.let_time_pass(sink, 8)
+        await desk.until_settled(5)
+    waiting = [each.attempts for each in desk.reports if each.is_waiting]
+    assert waiting == [1, 1, 2]  # of the first, and of what is lost
+    assert [at(each) for each in sink.told] == [
+        "lost/firing", "second/firing", "first/firing", "first/resolved", "note/firing",
+    ]  # fmt: skip
+
+
+async def test_of_too_many_the_least_grave_is_dropped() -> None:
+    sink = FakeSink()
+    sink.gate = asyncio.Event()
+    async with running(sink) as desk:
+        desk.outbox.put(of("tried", Severity.INFO))
+        await sink.until(1)
+        for number in range(MOST_WAITING - 1):
+            desk.outbox.put(of(f"lost {number}", Severity.CRITICAL))
+        desk.outbox.put(replace(of("warned"), wall=WALL + 1))
+    assert [each.wall for each in desk.reports] == [WALL + 1]
 
 
 async def test_of_too_many_the_oldest_are_dropped_and_told() -> None:
