@@ -30,6 +30,8 @@ export RUSTUP_HOME := $(cache)/rustup
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A server that somebody runs, or an address that somebody set, is not what the tasks speak to.
 unexport GPUCTL_ADDRESS
+# Else each daemon of the tests compiles all of it anew, which takes as long as the rest of its start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup engine prometheus tmux vllm demo test test-vllm check fix proto bench prove clean
 

@@ -145,8 +145,10 @@ class Daemon:
         self._house.directory.mkdir(exist_ok=True, mode=0o700)
         self._store.start(self._committed, self._rebuild)
         self._promises.on_notice = self._roster.preempt
+        self._promises.on_uncordon = self._dismiss
         with around("restore.books"):
             self._promises.restore()
+        self._guard.restore()
         self._supplies.restore(self._store.read_rows)
         self._guard.attachments.refresh()
         started = Event(wall=self._start_wall, type="node.started", subject="node")
@@ -217,6 +219,7 @@ class Daemon:
         self._seeing.see(snapshot)
         if self._promises.ledger.wants_list():
             self._sampler.list_soon()
+        self._clock.beat()
 
     def _stand(self, snapshot: Snapshot) -> None:
         """Hold the standing reservations, as soon as their devices are there."""
@@ -285,9 +288,11 @@ class Daemon:
         while True:
             due = self._promises.ledger.books.next_due_boottime()
             pause = MIN_TTL_SECONDS if due is None else due - last
-            # No lease is shorter than the longest pause, so none that is made meanwhile ends late.
+            # No lease is shorter than the longest pause: one that is made meanwhile ends in time,
+            # or half a second late where no samples come.
             pause = min(MIN_TTL_SECONDS, max(EXPIRE_SECONDS, pause))
-            await self._clock.sleep(pause)
+            wait = self._clock.sleep if pause < MIN_TTL_SECONDS else self._clock.about
+            await wait(pause)
             now = self._clock.now().boottime
             stalled = now - last - pause
             if stalled > STALL_SECONDS:
@@ -302,8 +307,13 @@ class Daemon:
             self._roster.forget_ended()
             self._roster.rewrite()
             self._promises.forget_old_requests()
-            self._sampler.forget_vanished(self._is_promised)
-            await self._clock.sleep(HOUSEKEEPING_SECONDS)
+            self._sampler.dealings.forget_vanished(self._is_promised)
+            await self._clock.about(HOUSEKEEPING_SECONDS)
+
+    def _dismiss(self, uuid: str) -> None:
+        """Somebody uncordoned a device: one that is gone is missed no more."""
+        self._sampler.dealings.dismiss(uuid)
+        self._sampler.dealings.forget_vanished(self._is_promised)
 
     def _is_promised(self, uuid: str) -> bool:
         newest, durable = self._promises.ledger.books, self._promises.durable
@@ -318,7 +328,7 @@ class Daemon:
                     found.append(await engine.program())
             # A command has no program of its own: each entry names one.
             self._programs = tuple(program for program in found if program.path)
-            await self._clock.sleep(FIND_ENGINES_SECONDS)
+            await self._clock.about(FIND_ENGINES_SECONDS)
 
     async def _watch_state(self) -> None:
         """RECONCILING until every device answered or missed its deadline; then as things stand."""

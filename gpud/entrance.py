@@ -120,14 +120,14 @@ class Entrance:
     async def _watch_calls(self) -> None:
         """Apart from the files: a disk that hangs holds up none of it."""
         while True:
-            await self._clock.sleep(LOOK_SECONDS)
+            await self._clock.about(LOOK_SECONDS)
             self.access.end_late()
 
     async def _watch_files(self) -> None:
         """Read certificates and the list of the denied again when they change."""
         loop = asyncio.get_running_loop()
         while True:
-            await self._clock.sleep(LOOK_SECONDS)
+            await self._clock.about(LOOK_SECONDS)
             events: list[Event] = []
             if self.certificates is not None:
                 events += await loop.run_in_executor(self._thread, self.certificates.look)

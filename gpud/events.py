@@ -158,10 +158,12 @@ class Journal:
         0: from where the journal begins. Raises EventsPruned as soon as one is no longer kept.
         """
         seen = after_sequence
+        # Of what has gone some is in memory still, for those alone who follow already.
+        begins_after = self._store.retention.pruned_through
         while True:
             if seen >= self.last_sequence:
                 await self._rota.wait()
-            elif self._recent and self._recent[0].row[0] <= seen + 1:
+            elif seen >= begins_after and self._recent and self._recent[0].row[0] <= seen + 1:
                 line = self._recent[bisect_right(self._recent, seen, key=lambda each: each.row[0])]
                 seen = line.row[0]
                 if filter_.keeps(line.event):

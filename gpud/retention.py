@@ -26,6 +26,8 @@ class Retention:
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
+        # All up to here are gone; this life's prunes alone, set by the writer thread.
+        self.pruned_through = 0
         self._bytes: int | None = None  # None: not reckoned yet
         self._goal = 0  # down to so many, while one prune after the other goes on
 
@@ -56,6 +58,7 @@ class Retention:
         through, freed = _through(oldest, self._bytes - self._goal)
         with around("store.prune"):
             connection.execute("DELETE FROM events WHERE sequence <= ?", (through,))
+        self.pruned_through = through
         self._bytes -= freed
 
 

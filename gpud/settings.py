@@ -370,7 +370,7 @@ class AlertSink(Section, frozen=True, kw_only=True):
     command: tuple[Text, ...] = ()
     min_severity: Literal["info", "warning", "critical"] = "warning"
     timeout: Span = _span(10.0)
-    retries: Annotated[int, msgspec.Meta(ge=0, le=100)] = 10
+    retries: Annotated[int, msgspec.Meta(ge=0, le=100)] = 13
 
 
 class Alerts(Section, frozen=True, kw_only=True):

@@ -295,6 +295,27 @@ async def test_who_asks_for_what_is_gone_is_told_where_it_begins(small: Book) ->
     assert await small.read(1, after=newest - 1) == [newest]
 
 
+async def test_what_is_gone_and_still_in_memory_is_for_those_who_follow_already(
+    tmp_path: Path,
+) -> None:
+    book = Book(tmp_path, 4096)
+    await book.tell(event())
+    followed = book.journal.follow(Filter(), 0)
+    assert (await anext(followed)).sequence == 1
+    for _ in range(4):
+        await book.tell(*(event() for _ in range(50)))
+    for _ in range(2):  # as above: all is done
+        await book.tell()
+    begins = (await book.journal.oldest() or event()).sequence
+    assert 3 < begins < _RECENT
+    assert await book.read(1, after=0) == [begins]
+    with pytest.raises(EventsPruned):
+        await book.read(1, after=1)
+    assert (await anext(followed)).sequence == 2
+    await followed.aclose()
+    book.store.close()
+
+
 async def test_a_follower_whom_the_end_overtakes_is_told(small: Book) -> None:
     """It took one event and then no more for a long time."""
     await small.tell(*(event() for _ in range(3)))

@@ -14,6 +14,7 @@ from gpuctl.commands.devices import device_aliases
 from gpuctl.commands.events import event_columns, follow_events
 from gpuctl.failures import Failure, repeatable, usage
 from gpuctl.glance.trouble import OK, UNKNOWN, alert_subject, gravity, is_calm, is_open
+from gpuctl.glance.words import delivery_text
 from gpuctl.messages import duration, seconds_of, to_plain, word
 from gpuctl.options import command, enum_choice, enum_number, qualified, span
 from gpuctl.session import Session, request_id
@@ -49,14 +50,7 @@ def _state(alert: Alert) -> str:
 
 def _sent(alert: Alert) -> str:
     """How telling each sink went."""
-    return ", ".join(f"{each.sink} {_outcome(each)}" for each in alert.deliveries)
-
-
-def _outcome(delivery: Any) -> str:
-    if delivery.delivered:
-        return "told"
-    waits = "waits" if not delivery.attempts else f"tried {delivery.attempts}×"
-    return f"{waits if delivery.waiting else 'not told'}: {delivery.problem}".removesuffix(": ")
+    return ", ".join(f"{each.sink} {delivery_text(each)}" for each in alert.deliveries)
 
 
 def alert_columns(now: float) -> tuple[Column[Alert], ...]:

@@ -60,7 +60,7 @@ def _ecc(device: Device) -> str:
 
 
 def _xids(device: Device) -> str:
-    """Error numbers since gpud started, each with how often: `79`, `31x4`."""
+    """Error numbers that gpud knows of, each with how often: `79`, `31x4`."""
     return ",".join(
         str(each.xid) if each.count == 1 else f"{each.xid}x{each.count}" for each in device.xids
     )
@@ -132,7 +132,7 @@ def cordon(session: Session, device: str, reason: str) -> None:
 @command()
 @click.argument("device")
 def uncordon(session: Session, device: str) -> None:
-    """Grant on a device again."""
+    """Grant on a device again, or forget one that is lost for good."""
     client = session.client
     request = UncordonDeviceRequest(
         request_id=request_id(), name=_named(device), owner=session.owner()

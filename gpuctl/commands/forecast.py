@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import click
 
+from gpuctl.failures import EXIT_REFUSED_BASE, Failure
 from gpuctl.messages import duration, known, seconds_of, to_plain
 from gpuctl.options import command, span
 from gpuctl.plotting.values import value_text
@@ -15,6 +16,8 @@ from gpuctl.tables import Column, Table, clean, clock_text
 from gpuctl.units import compact_size, span_text
 from gpud.v1.forecast_pb2 import Forecast, GetForecastRequest, GetForecastResponse, KnownChange
 
+# As a call that is refused for how things stand: FAILED_PRECONDITION.
+_EXIT_NONE = EXIT_REFUSED_BASE + 9
 _UNITS = {"memory_used_bytes": "bytes", "temperature_celsius": "celsius"}
 _WHAT = {"memory_used_bytes": "memory", "temperature_celsius": "heat"}
 
@@ -26,7 +29,8 @@ def forecast(session: Session, devices: tuple[str, ...], horizon: float) -> None
     """Tell what devices are expected to show at the end of a horizon, and how sure that is.
 
     Of four cases in five the truth is to lie between LOW and HIGH. Where it did so less often in
-    the past, a line says it; -o wide tells of all how often it did.
+    the past, a line says it; -o wide tells of all how often it did. Ends with 73 where there is
+    too little history for any forecast.
     """
     client = session.client
     request = GetForecastRequest(devices=devices, horizon=duration(horizon))
@@ -38,6 +42,9 @@ def forecast(session: Session, devices: tuple[str, ...], horizon: float) -> None
             session.output.document(to_plain(each))
     else:
         session.output.document(to_plain(answer))
+    if answer.forecasts and all(each.refusal for each in answer.forecasts):
+        message = "cannot foretell anything yet: there is not enough history of any device"
+        raise Failure(message=message, exit_code=_EXIT_NONE)
 
 
 def _lines(session: Session, answer: GetForecastResponse) -> Iterator[str]:
@@ -105,12 +112,16 @@ def _news(value: Forecast, now: float) -> Iterator[str]:
 
 def _calm(answer: GetForecastResponse) -> Iterator[str]:
     """Of those that come to no limit: what is the same of many is said once."""
-    within = f"within {span_text(seconds_of(answer.horizon))}, as far as can be told"
+    horizon = span_text(seconds_of(answer.horizon))
     same: dict[str, dict[str, list[str]]] = {}
     for each in answer.forecasts:
         if each.HasField("reaches_limit_time"):
             continue
-        said = each.refusal or f"not {_edge(each)} {within}"
+        if each.may_reach_limit:
+            said = f"could be {_edge(each)} within {horizon}"
+        else:
+            calm = f"not {_edge(each)} within {horizon}, as far as can be told"
+            said = each.refusal or calm
         of = f"{_WHAT.get(each.field, each.field)} of " if each.refusal else ""
         same.setdefault(said, {}).setdefault(of, []).append(_name(each))
     for said, names in same.items():

@@ -23,6 +23,8 @@ from gpuctl.units import span_text
 from gpud.v1.history_pb2 import QueryHistoryRequest, QueryHistoryResponse, Series
 
 _PLOT_HEIGHT = 8
+# By so much a caller's clock may be ahead of gpud's.
+_LATE_SECONDS = 5.0
 # Of a sparkline. It gives way before names do, but for so much.
 _SPARK_WIDTH = 20
 _LEAST_SPARK = 6
@@ -65,6 +67,9 @@ def history(session: Session, output: str | None, plotted: bool, **asked: Any) -
         print("no history", file=sys.stderr)
     else:
         end = seconds_of(answer.end_time)
+        if request.HasField("end_time") and seconds_of(request.end_time) > end + _LATE_SECONDS:
+            asked_end = _moment(seconds_of(request.end_time))
+            print(f"{asked_end} is yet to come: this ends now", file=sys.stderr)
         span_told = _Span(begin=end - asked["window"], end=end)
         session.output.lines(_lines(session, answer, span_told, plotted=plotted))
 

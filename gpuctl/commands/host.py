@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from gpuctl.messages import known
@@ -27,7 +27,11 @@ def host_lines(host: HostReadings) -> list[str]:
     parts = [*host_parts(host), waits_text(host)]
     lines = [f"host: {'  '.join(filter(None, parts))}"]
     if host.disks:
-        lines.append(f"disk: {'  '.join(_disks(host.disks))}")
+        told = (
+            f"{name} {compact_size(each.free_bytes)} free of {compact_size(each.total_bytes)}"
+            for name, each in disks_by_name(host.disks).items()
+        )
+        lines.append(f"disk: {'  '.join(told)}")
     return lines
 
 
@@ -66,13 +70,15 @@ def _used(host: HostReadings, what: str) -> str:
     return used_of(used, total)
 
 
-def _disks(disks: Iterable[Disk]) -> list[str]:
-    """Folders of one kind on one disk are told once; of several disks each by its path."""
-    # Two disks of the same size have hardly the same bytes free.
-    told = {(each.what, each.total_bytes, each.free_bytes): each for each in disks}
-    kinds = Counter(what for what, _, _ in told)
-    return [
-        f"{each.what if kinds[each.what] == 1 else clean(each.path)} "
-        f"{compact_size(each.free_bytes)} free of {compact_size(each.total_bytes)}"
-        for each in told.values()
-    ]
+def disks_by_name(disks: Iterable[Disk]) -> Mapping[str, Disk]:
+    """Each disk once, by what lies on it (`state,models`); what lies on several by its paths."""
+    folders: dict[str, dict[str, Disk]] = {}  # by disk: of each kind the first
+    for each in disks:
+        folders.setdefault(each.disk or each.path, {}).setdefault(each.what, each)
+    kinds = Counter(what for on_it in folders.values() for what in on_it)
+    return {
+        ",".join(
+            clean(what if kinds[what] == 1 else each.path) for what, each in on_it.items()
+        ): next(iter(on_it.values()))
+        for on_it in folders.values()
+    }

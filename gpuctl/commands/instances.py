@@ -84,7 +84,7 @@ def instance_columns(aliases: dict[str, str]) -> tuple[Column[Instance], ...]:
         Column(header="RESTARTS", cell=lambda i: str(i.restarts), right=True, wide=True),
         Column(header="PID", cell=lambda i: str(known(i, "pid") or "-"), right=True, wide=True),
         Column(header="LOADED IN", cell=_load_time, right=True, wide=True),
-        Column(header="TOKENS/S", cell=_tokens_per_second, right=True, wide=True),
+        Column(header="WARMUP TOK/S", cell=_tokens_per_second, right=True, wide=True),
         *METRIC_COLUMNS,
         Column(header="RESERVATION", cell=lambda i: i.reservation, wide=True),
         Column(header="OWNER", cell=lambda i: i.owner, wide=True),

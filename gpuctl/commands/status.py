@@ -12,7 +12,7 @@ from gpuctl.commands.host import host_lines
 from gpuctl.failures import Failure
 from gpuctl.glance.screen import shortened, spaced
 from gpuctl.glance.split import bar_text, device_bar
-from gpuctl.glance.trouble import gravity, troubles
+from gpuctl.glance.trouble import gravity, grouped, troubles, untold
 from gpuctl.glance.words import (
     bands_text,
     grantable_text,
@@ -164,8 +164,8 @@ class Status:
             if left < len([*wrong, *host, *instances]):
                 host = host[:1]
             left -= len(host)
-            where = "`gpuctl alerts`, `devices`"
-            wrong = shortened(wrong, left - len(instances), _LEAST_TROUBLES, where)
+            where, room = "`gpuctl alerts`, `devices`", left - len(instances)
+            wrong = shortened(self._wrong(session, room), room, _LEAST_TROUBLES, where)
             ran = "`gpuctl instances`"
             instances = shortened(instances, left - len(wrong), _LEAST_INSTANCES, ran)
         parts = [[*head, *wrong], [*devices, *host], [promised], instances]
@@ -177,16 +177,18 @@ class Status:
         told = self._notices(now, session.output.room)
         return [self._node_line(now, color=colored), *_painted(told, colored=colored)]
 
-    def _wrong(self, session: Session) -> list[str]:
-        """What is wrong, which is what is looked for first."""
+    def _wrong(self, session: Session, room: int | None = None) -> list[str]:
+        """What is wrong, which is what is looked for first; by rules where lines are few."""
         width = session.output.room
         found = troubles(self._devices, self._instances, self._alerts)
+        if room is not None and len(found) > room:
+            found = grouped(found)
         told = [(_cut(each.line, width), each.tone) for each in found]
         return _painted(told, colored=session.output.color)
 
     def _notices(self, now: float, width: int | None) -> list[tuple[str, str]]:
         """Of TLS and of the node itself, each with its tone."""
-        warned = [f"warning: {warning}" for warning in self._node.warnings]
+        warned = [f"warning: {each}" for each in untold(self._node, self._alerts)]
         if orphans := known(self._node, "orphan_count"):  # they show as foreign bytes at most
             warned.append(f"{orphans} orphan{'s'[: orphans > 1]}: see `gpuctl orphans`")
         if not self._node.HasField("tls") and not warned:

@@ -44,8 +44,8 @@ def _check_terminal(session: Session) -> None:
         raise usage("top needs a terminal that can move its cursor (TERM is dumb or not set)")
     if find_spec("textual") is None:
         raise Failure(
-            message="cannot draw a screen: the package textual is not installed; "
-            "`pip install 'gpud[top]'`, or use `gpuctl watch`"
+            message="cannot draw a screen: the package textual is not installed; install gpud "
+            "with its extra `top` (`pip install '.[top]'` in its folder), or use `gpuctl watch`"
         )
 
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from gpuctl.glance.words import answers, device_why, instance_why, is_healthy
 from gpuctl.messages import word
 from gpud.v1.alerts_pb2 import Alert, AlertSeverity, AlertState
-from gpud.v1.devices_pb2 import Device
+from gpud.v1.devices_pb2 import Device, DeviceKind
 from gpud.v1.instances_pb2 import Instance
 from gpud.v1.node_pb2 import Node, NodeState
 
@@ -19,6 +19,8 @@ class Trouble(NamedTuple):
 
     severity: str  # CRITICAL or WARNING; empty for a card that was cordoned
     text: str
+    rule: str = ""  # of an alert
+    subject: str = ""
 
     @property
     def tone(self) -> str:
@@ -33,6 +35,10 @@ class Trouble(NamedTuple):
 
 # Alerts that say what a device or an instance tells of itself, with more words.
 _SAME: Final = {"lost", "stale", "unknown", "verdict", "restart_loop"}
+# Of these each has a cause of its own, which is what somebody looks for.
+_OWN_WORDS: Final = {"lost", "unknown", "verdict", "restart_loop"}
+# A card that has to be seen to comes before one that is full or hot.
+_FIRST: Final = {"lost", "verdict"}
 _HOLDS: Final = {AlertState.ALERT_STATE_FIRING, AlertState.ALERT_STATE_ACKNOWLEDGED}
 # Of a check, as monitoring plugins have it.
 OK, WARNING, CRITICAL, UNKNOWN = 0, 1, 2, 3
@@ -70,6 +76,12 @@ def gravity(node: Node, alerts: Iterable[Alert]) -> int:
     return CRITICAL if node.state == NodeState.NODE_STATE_DEGRADED else max(WARNING, worst)
 
 
+def untold(node: Node, alerts: Iterable[Alert]) -> list[str]:
+    """What the node warns of that no alert tells, nor somebody has acknowledged or silenced."""
+    told = [each.summary for each in alerts if each.state in _HOLDS]
+    return [each for each in node.warnings if not any(each in summary for summary in told)]
+
+
 def is_calm(node: Node) -> bool:
     """Whether it is as it should be, or as somebody wants it."""
     return node.state in {NodeState.NODE_STATE_READY, NodeState.NODE_STATE_DRAINING}
@@ -86,17 +98,39 @@ def alert_subject(alert: Alert) -> str:
     return alert.alias or alert.subject.partition("/")[2] or alert.subject
 
 
+def grouped(found: Iterable[Trouble]) -> list[Trouble]:
+    """What one rule says of several in one line, for where there is no room for all of them."""
+    return [_together(list(same)) for _, same in groupby(found, key=_kind)]
+
+
+def _kind(trouble: Trouble) -> tuple[str, ...]:
+    """Troubles of the same, next to each other, are one line."""
+    if not trouble.rule:
+        return trouble
+    words = _words(trouble) if trouble.rule in _OWN_WORDS else ""
+    return trouble.severity, trouble.rule, words
+
+
+def _together(same: list[Trouble]) -> Trouble:
+    first = same[0]
+    if len(same) == 1:
+        return first
+    subjects = " ".join(each.subject for each in same)
+    if first.rule in _OWN_WORDS:
+        return first._replace(text=f"{subjects}: {_words(first)}")
+    return first._replace(text=f"{first.rule} ({len(same)}): {subjects}")
+
+
+def _words(trouble: Trouble) -> str:
+    return trouble.text.removeprefix(f"{trouble.subject}: ")
+
+
 def _of_alerts(firing: list[Alert]) -> Iterable[Trouble]:
-    """Of one rule that holds of several: a line for all of them."""
-    ordered = sorted(firing, key=lambda a: (-a.severity, a.rule, alert_subject(a)))
-    for (_, rule), group in groupby(ordered, key=lambda a: (a.severity, a.rule)):
-        same = list(group)
-        severity = word(same[0], "severity")
-        if len(same) == 1:
-            yield Trouble(severity, _sentence(same[0]))
-        else:
-            subjects = " ".join(alert_subject(alert) for alert in same)
-            yield Trouble(severity, f"{rule} ({len(same)}): {subjects}")
+    for alert in sorted(
+        firing, key=lambda a: (-a.severity, a.rule not in _FIRST, a.rule, alert_subject(a))
+    ):
+        severity = word(alert, "severity")
+        yield Trouble(severity, _sentence(alert), alert.rule, alert_subject(alert))
 
 
 def _sentence(alert: Alert) -> str:
@@ -110,8 +144,11 @@ def _of_devices(devices: Iterable[Device]) -> Iterable[Trouble]:
     for device in devices:
         why = device_why(device)
         if not is_healthy(device):
-            # As the rules `unknown`, and `lost` and `stale`, judge it once they are sure.
+            # As the rules `unknown`, and `lost` and `stale`, judge it once they are sure; what
+            # they leave out of slices has gone with how its card was cut.
             severity = "WARNING" if answers(device) else "CRITICAL"
+            if device.kind == DeviceKind.DEVICE_KIND_MIG and not answers(device):
+                severity = ""
             yield Trouble(severity, f"{device.alias}: {why or word(device, 'health')}")
         elif device.cordoned:
             yield Trouble("", f"{device.alias}: {why}")

@@ -1,4 +1,4 @@
-"""Pure: the few words in which a device or an instance is told of in a line."""
+"""Pure: the few words in which a device, an instance or a delivery is told of in a line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from typing import Any
 
 from gpuctl.messages import known, word
 from gpuctl.units import UNKNOWN, compact_size, size_text, used_of
-from gpud.v1.devices_pb2 import Device, DeviceHealth, Pressure, SuggestedAction, Thermal
+from gpud.v1.alerts_pb2 import Delivery
+from gpud.v1.devices_pb2 import (
+    Device,
+    DeviceHealth,
+    DeviceKind,
+    Pressure,
+    SuggestedAction,
+    Thermal,
+)
 from gpud.v1.instances_pb2 import HealthVerdict, Instance, InstanceState
 from gpud.v1.node_pb2 import Engine
 
@@ -67,11 +75,12 @@ def grantable_text(device: Device) -> str:
 
 
 def health_word(device: Device) -> str:
-    """One word: of a healthy device that takes nothing new, or is hot, that."""
+    """One word: of a healthy device that takes nothing new, or is hot, why."""
     if not is_healthy(device):
         return word(device, "health")
     heat = _HEAT.get(device.thermal) if device.HasField("thermal") else None
-    return "CORDONED" if device.cordoned else heat or word(device, "health")
+    mig = "MIG" if device.mig_enabled and device.kind == DeviceKind.DEVICE_KIND_GPU else None
+    return "CORDONED" if device.cordoned else heat or mig or word(device, "health")
 
 
 def device_why(device: Device) -> str:
@@ -178,3 +187,11 @@ def tokens_text(instance: Instance) -> str:
     """The same for a column."""
     value = tokens_now(instance)
     return UNKNOWN if value is None else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
+
+
+def delivery_text(delivery: Delivery) -> str:
+    """How telling a sink of an alert went, or goes."""
+    if delivery.delivered:
+        return "told"
+    waits = f"tried {delivery.attempts}×" if delivery.attempts else "waits"
+    return f"{waits if delivery.waiting else 'not told'}: {delivery.problem}".removesuffix(": ")

@@ -94,7 +94,7 @@ class Actions:
             return None
         return Action(
             question=f"Acknowledge {alert.rule} of {alert.alias or alert.subject}?",
-            consequence="Nobody is sent it any more until it begins anew.",
+            consequence="Nobody is sent it again while it lasts, unless it grows graver.",
             do=lambda: self._acknowledge(alert.name),
         )
 

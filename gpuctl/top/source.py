@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,15 +68,20 @@ News = Heard | Kept | Lost
 
 
 class Source:
-    """`deliver` is called in its thread, with each of the news; it must not wait."""
+    """`deliver` is called with each of the news, by one thread at a time.
+
+    It must not wait, nor call the source.
+    """
 
     def __init__(self, client: Client, interval: float, deliver: Callable[[News], object]) -> None:
         self.interval = interval
         self._client = client
         self._deliver = deliver
         self._stopped = threading.Event()
-        # Of what threads share: the snapshot, the focus, the stream.
+        # Of what threads share: the snapshot, the focus, the stream, how many rounds began, and
+        # the newest of them that was delivered.
         self._lock = threading.Lock()
+        self._begun = self._delivered = 0
         self._snapshot: Snapshot | None = None
         self._focus = ""
         self._stream: Stream[WatchSnapshotsResponse] | None = None
@@ -101,12 +107,10 @@ class Source:
     def look(self) -> None:
         """The lists at once, as after a change; in the caller's thread."""
         with self._lock:
-            snapshot = self._snapshot
+            snapshot, began = self._snapshot, self._begin()
         if snapshot is not None and not self._stopped.is_set():
-            try:
-                self._deliver(Heard(told=self._told(snapshot)))
-            except Failure:
-                return  # whoever follows finds out
+            with suppress(Failure):  # whoever follows finds out
+                self._hand_on(began, Heard(told=self._told(snapshot)))
 
     def _follow(self) -> None:
         failures = 0
@@ -115,15 +119,29 @@ class Source:
                 self._deliver(self._kept())
                 for snapshot in self._snapshots():
                     with self._lock:
-                        self._snapshot = snapshot
-                    self._deliver(Heard(told=self._told(snapshot)))
+                        self._snapshot, began = snapshot, self._begin()
+                    self._hand_on(began, Heard(told=self._told(snapshot)))
                     failures = 0
             except Failure as failure:
+                with self._lock:
+                    self._snapshot, began = None, self._begin()
                 if not self._stopped.is_set():
-                    self._deliver(Lost(failure=failure))
+                    self._hand_on(began, Lost(failure=failure))
             failures += 1
             pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(failures - 1, 8))
             self._stopped.wait(pause)
+
+    def _begin(self) -> int:
+        """The number of a round that begins now; the lock is held."""
+        self._begun += 1
+        return self._begun
+
+    def _hand_on(self, began: int, news: News) -> None:
+        """Of two rounds at once the slower must not bring back what was before."""
+        with self._lock:
+            if began > self._delivered:
+                self._delivered = began
+                self._deliver(news)
 
     def _snapshots(self) -> Iterator[Snapshot]:
         request = WatchSnapshotsRequest(interval=duration(self.interval))

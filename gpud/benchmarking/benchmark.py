@@ -5,8 +5,10 @@ Spans are seconds, moments are wall seconds; None means unknown, or that there i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from gpud.events import Cause, Event
 from gpud.models.model import EngineKind, ModelOptions
 
 
@@ -111,3 +113,28 @@ class Benchmark:
     def name(self) -> str:
         """benchmarks/{id}; empty until it is stored."""
         return f"benchmarks/{self.id}" if self.id else ""
+
+    def told(self, type_: str, reason: str, wall: float, cause: Cause | None) -> Event:
+        """What the journal is told of it, with what was measured at each concurrency so far."""
+        details = {"model": self.model, "concurrency": _listed(self.plan.concurrency)}
+        if self.levels:
+            details["tokens_per_second"] = _listed(_rate(each) for each in self.levels)
+        if self.id:
+            details["benchmark"] = self.name
+        return Event(
+            wall=wall,
+            type=type_,
+            subject=f"instances/{self.instance}",
+            actor=self.owner,
+            reason=reason,
+            details=details,
+            cause=cause,
+        )
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ",".join(map(str, values))
+
+
+def _rate(level: Level) -> str:
+    return "-" if level.tokens_per_second is None else f"{level.tokens_per_second:.1f}"

@@ -14,6 +14,7 @@ from gpud.benchmarking.benchmark import Benchmark, Plan
 from gpud.benchmarking.refusals import check_fits
 from gpud.benchmarking.run import Phase, Progress, Run
 from gpud.errors import GpudError, WrongState
+from gpud.events import Cause, Event
 from gpud.instances.instance import Instance, InstanceState
 from gpud.instances.life import House
 from gpud.instances.roster import Roster
@@ -77,27 +78,34 @@ class Benchmarks:
 
     async def _lead(self, run: Run) -> None:
         """To its end; nothing of it may take the instances' tasks along."""
+        self._post(run.benchmark.told("benchmark.started", "", self._wall, run.cause))
+        why_void = "stopped before its end"
         try:
             benchmark = await run.measured()
-            run.finish(await self.keep(benchmark))
+            why_void = ""
+            run.finish(await self.keep(benchmark, run.cause))
         except GpudError as error:
+            why_void = error.summary
             run.fail(error)
         except Exception:
             log.exception("benchmark.bug", instance=run.instance.name)
-            run.fail(GpudError("an internal error; the daemon's log has it"))
+            why_void = "an internal error; the daemon's log has it"
+            run.fail(GpudError(why_void))
+        finally:
+            if why_void:
+                self._post(run.benchmark.told("benchmark.void", why_void, self._wall, run.cause))
 
-    async def keep(self, benchmark: Benchmark) -> Progress:
+    async def keep(self, benchmark: Benchmark, cause: Cause | None = None) -> Progress:
         """Store it; where that cannot be, it is told all the same."""
         if not benchmark.levels:
+            why = "; ".join((*benchmark.void_reasons, "nothing was measured"))
+            self._post(benchmark.told("benchmark.void", why, self._wall, cause))
             detail = "not kept: nothing was measured"
             return Progress(phase=Phase.DONE, benchmark=benchmark, detail=detail)
         kept = replace(benchmark, id=f"{benchmark.model}-{secrets.token_hex(3)}")
-        log.info(
-            "benchmark.done",
-            benchmark=kept.name,
-            instance=kept.instance,
-            void=", ".join(kept.void_reasons) or "no",
-        )
+        why_void = "; ".join(kept.void_reasons)
+        type_ = "benchmark.void" if why_void else "benchmark.done"
+        change = Change(events=(kept.told(type_, why_void, self._wall, cause),))
         rows = (
             Row(kind=_KIND, id=kept.id, body=msgspec.json.encode(kept)),
             *(Row(kind=_KIND, id=id_, body=None) for id_ in self._too_old(kept.model)),
@@ -111,10 +119,17 @@ class Benchmarks:
 
         try:
             # Shielded: others may wait for the same record when this client leaves.
-            await asyncio.shield(self.house.promises.commit(Change(), rows, durable))
+            await asyncio.shield(self.house.promises.commit(change, rows, durable))
         except GpudError as error:
             return Progress(phase=Phase.DONE, benchmark=benchmark, detail=f"not kept: {error}")
         return Progress(phase=Phase.DONE, benchmark=kept)
+
+    @property
+    def _wall(self) -> float:
+        return self.house.clock.now().wall
+
+    def _post(self, event: Event) -> None:
+        self.house.promises.post(Change(events=(event,)))
 
     def _too_old(self, model: str) -> list[str]:
         """Ids that make room for one more of the model."""

@@ -21,6 +21,7 @@ from gpud.benchmarking.witness import Witness
 from gpud.benchmarking.workload import Dialect
 from gpud.engines.api_key import ApiKey
 from gpud.errors import EngineMissing, GpudError, OptionInvalid, WrongState
+from gpud.events import Cause, present_cause
 from gpud.feed import Feed
 from gpud.instances.instance import Instance
 from gpud.instances.life import House
@@ -65,17 +66,18 @@ class Run:
     instance: Instance
     plan: Plan
     owner: str
+    cause: Cause | None = field(default_factory=present_cause)  # the call that asked for it
     stop: Callable[[], object] = lambda: None
     progress: Feed[Progress] = field(default_factory=Feed)
     error: GpudError | None = None  # once the progress has ended without DONE
-    _benchmark: Benchmark = field(init=False)
+    benchmark: Benchmark = field(init=False)
     _began: float = 0.0
     _concurrency: int = 0
 
     def __post_init__(self) -> None:
         now = self.house.clock.now()
         self._began = now.boottime
-        self._benchmark = Benchmark(
+        self.benchmark = Benchmark(
             model=self.instance.model,
             instance=self.instance.id,
             owner=self.owner,
@@ -117,8 +119,8 @@ class Run:
         await witness.end(None if failed else runner.output_tokens)
         if self.plan.drained and witness.served_others:
             scene.add("others", "the instance served others meanwhile, and was to be drained")
-        self._benchmark = replace(
-            self._benchmark,
+        self.benchmark = replace(
+            self.benchmark,
             engine_version=await self._version(),
             duration_seconds=self._elapsed(),
             served_others=witness.served_others,
@@ -126,7 +128,7 @@ class Run:
             devices=scene.records(),
             void_reasons=scene.reasons,
         )
-        return self._benchmark
+        return self.benchmark
 
     async def _version(self) -> str:
         """Empty where its program has been taken away since it was started."""
@@ -204,15 +206,15 @@ class Run:
 
     def _on_progress(self, tally: Tally, done: Sequence[Level]) -> None:
         self._concurrency = tally.concurrency
-        if len(done) != len(self._benchmark.levels):
-            self._benchmark = replace(self._benchmark, levels=tuple(done))
+        if len(done) != len(self.benchmark.levels):
+            self.benchmark = replace(self.benchmark, levels=tuple(done))
         self._tell(Phase.MEASURE, tally=tally)
 
     def _tell(self, phase: Phase, *, tally: Tally | None = None, detail: str = "") -> None:
         self.progress.publish(
             Progress(
                 phase=phase,
-                benchmark=self._benchmark,
+                benchmark=self.benchmark,
                 concurrency=tally.concurrency if tally is not None else 0,
                 requests_done=tally.ended if tally is not None else 0,
                 requests_total=self.plan.prompts if tally is not None else 0,

@@ -54,11 +54,13 @@ class Band:
 
     `below_since` has, for each edge held and the lowest first, since when (boottime seconds) the
     reading has been far enough below it; None while it is not. `is_known`: it was read last time.
+    `risen`: how often it came to hold all of them.
     """
 
     level: int
     below_since: tuple[float | None, ...] = ()
     is_known: bool = True
+    risen: int = 0
 
 
 def step(law: Law, before: Band | None, reading: float | None, boottime: float) -> Band | None:
@@ -75,7 +77,9 @@ def step(law: Law, before: Band | None, reading: float | None, boottime: float) 
     reached = sum(reading >= edge for edge in law.edges)
     held = _still_held(law, before, reading, boottime) if before else ()
     more = (None,) * (reached - len(held))
-    return Band(level=len(held + more), below_since=held + more)
+    was, times = (before.level, before.risen) if before else (0, 0)
+    rises = was < len(law.edges) == reached
+    return Band(level=len(held + more), below_since=held + more, risen=times + rises)
 
 
 def _stays(law: Law, before: Band, reading: float) -> bool:
@@ -137,6 +141,11 @@ class Standing:
         if pressure is self.pressure and thermal is self.thermal:
             return self
         return Standing(pressure=pressure, thermal=thermal)
+
+    @property
+    def pressure_events(self) -> int:
+        """How often it came under CRITICAL memory pressure."""
+        return self.pressure.risen if self.pressure else 0
 
     def told(self, bands: Bands) -> tuple[Pressure | None, Thermal | None]:
         """As samples have it."""

@@ -14,6 +14,7 @@ from gpud.devices.snapshot import (
     Sample,
     Snapshot,
     Thermal,
+    Trouble,
 )
 from gpud.devices.verdict.telling import verdict_events
 from gpud.events import Event
@@ -56,6 +57,32 @@ def crossings(before: Snapshot | None, after: Snapshot, holders: Holders) -> tup
     return tuple(found)
 
 
+def driver_events(before: Snapshot | None, after: Snapshot) -> tuple[Event, ...]:
+    """Which drivers, or cards of theirs, cannot be used since then, or can again."""
+    was, now = before.troubles if before else (), after.troubles
+    if was == now:
+        return ()
+    kept = {(each.driver, each.device) for each in now}
+    over = (each for each in was if (each.driver, each.device) not in kept)
+    return (
+        *(_of_driver("failed", each, each.words, after.wall) for each in now if each not in was),
+        *(
+            _of_driver("recovered", each, f"over; it was: {each.words}", after.wall)
+            for each in over
+        ),
+    )
+
+
+def _of_driver(what: str, trouble: Trouble, reason: str, wall: float) -> Event:
+    return Event(
+        wall=wall,
+        type=f"driver.{what}",
+        subject=f"devices/{trouble.device}" if trouble.device else "node",
+        reason=reason,
+        details={"driver": trouble.driver},
+    )
+
+
 def _is_quiet(last: Sample, sample: Sample) -> bool:
     """Whether nothing that is told of differs, as of nearly every sample."""
     was, now = last.readings, sample.readings
@@ -68,6 +95,7 @@ def _is_quiet(last: Sample, sample: Sample) -> bool:
         and was.mig_enabled is now.mig_enabled
         and (was.temperature_celsius is None) is (now.temperature_celsius is None)
         and (was.memory_used_bytes is None) is (now.memory_used_bytes is None)
+        and was.ecc_uncorrected_count == now.ecc_uncorrected_count
         and last.xids == sample.xids
     )
 
@@ -115,7 +143,7 @@ def _forgotten(sample: Sample, wall: float) -> Event:
         wall=wall,
         type="device.forgotten",
         subject=_subject(sample.info),
-        reason=f"{sample.info.alias} has been gone for long and carries no promise",
+        reason=f"{sample.info.alias} is gone, nobody waits for it, and it carries no promise",
         details={"alias": sample.info.alias},
     )
 

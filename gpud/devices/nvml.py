@@ -6,7 +6,6 @@ A card in MIG mode is listed with its slices: it still has heat and power of its
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -27,13 +26,13 @@ from gpud.devices.driver import (
     ModeRefusal,
     unheard,
 )
+from gpud.devices.nvidia import calls
 from gpud.devices.nvidia.alarms import Alarms
 from gpud.devices.nvidia.card import LOST, PROCESS_LISTS, Card
-from gpud.devices.nvidia.rare import Rare, scaled
+from gpud.devices.nvidia.rare import COMPUTE_MODES, Quick, Rare
 from gpud.devices.processes import ProcessTable
 from gpud.devices.snapshot import DeviceInfo, DeviceKind, ProcessKind, ProcessUse, Readings
 from gpud.devices.topology import SYSFS, Nearness, format_cpus, members, nearest
-from gpud.devices.verdict.throttling import reasons_of
 
 # Words of 64 bits asked for: 4096 CPUs, 1024 memory nodes.
 CPU_WORDS = 64
@@ -47,32 +46,13 @@ _UNAVAILABLE = {
         "reboot, or reload the kernel modules"
     ),
 }
-# nvmlMemory_v2_t, nvmlUtilization_t (nvml.h). Read from their bytes: the binding looks each part
-# up by name, which takes longer than the call.
-_MEMORY_V2 = struct.Struct("@IQQQQ")
-_UTILIZATION = struct.Struct("@II")
-_COMPUTE_MODES = {
-    pynvml.NVML_COMPUTEMODE_DEFAULT: "default",
-    pynvml.NVML_COMPUTEMODE_EXCLUSIVE_THREAD: "exclusive_thread",
-    pynvml.NVML_COMPUTEMODE_PROHIBITED: "prohibited",
-    pynvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS: "exclusive_process",
-}
-_MODE_NUMBERS = {name: number for number, name in _COMPUTE_MODES.items()}
+_MODE_NUMBERS = {name: number for number, name in COMPUTE_MODES.items()}
 _MODE_REFUSALS = {
     pynvml.NVML_ERROR_NO_PERMISSION: ModeRefusal.NOT_PERMITTED,
     pynvml.NVML_ERROR_NOT_SUPPORTED: ModeRefusal.NOT_SUPPORTED,
     pynvml.NVML_ERROR_FUNCTION_NOT_FOUND: ModeRefusal.NOT_SUPPORTED,
     **dict.fromkeys(LOST, ModeRefusal.LOST),
 }
-# Renamed with driver 535.
-_THROTTLE_CALLS = tuple(
-    getattr(pynvml, name)
-    for name in (
-        "nvmlDeviceGetCurrentClocksEventReasons",
-        "nvmlDeviceGetCurrentClocksThrottleReasons",
-    )
-    if hasattr(pynvml, name)
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,31 +131,31 @@ class NvmlDriver:
         mig_enabled = card.tell_mig() if is_due else card.mig_enabled
         if is_due:
             rare.refresh()
-        utilization = card.ask(pynvml.nvmlDeviceGetUtilizationRates)
-        gpu, memory_bus = _UTILIZATION.unpack(bytes(utilization)) if utilization else (None, None)
-        throttling = card.ask_first(_THROTTLE_CALLS)
-        return Readings(
-            memory_used_bytes=used,
-            memory_driver_reserved_bytes=reserved,
-            utilization_percent=scaled(gpu),
-            memory_utilization_percent=scaled(memory_bus),
-            temperature_celsius=scaled(
-                card.ask(pynvml.nvmlDeviceGetTemperature, pynvml.NVML_TEMPERATURE_GPU)
-            ),
-            power_watts=scaled(card.ask(pynvml.nvmlDeviceGetPowerUsage), 1000),
-            sm_clock_mhz=card.ask(pynvml.nvmlDeviceGetClockInfo, pynvml.NVML_CLOCK_SM),
-            compute_mode=_COMPUTE_MODES.get(card.ask(pynvml.nvmlDeviceGetComputeMode)),
-            mig_enabled=mig_enabled,
-            throttle_reasons=None if throttling is None else reasons_of(throttling),
-            **rare.values,
+        utilization = card.cell(calls.UTILIZATION)
+        gpu, memory_bus = (
+            (None, None) if utilization is None else calls.UTILIZATION_LAYOUT.unpack(utilization)
+        )
+        return rare.beside(
+            Quick(
+                used,
+                reserved,
+                gpu,
+                memory_bus,
+                card.number(calls.TEMPERATURE),
+                card.number(calls.POWER),
+                card.number(calls.SM_CLOCK),
+                card.number(calls.COMPUTE_MODE),
+                mig_enabled,
+                _first(card, calls.THROTTLING),
+            )
         )
 
     def processes(self, uuid: str) -> tuple[ProcessUse, ...] | None:
         """Compute, MPS and graphics processes, each once. None: compute ones never are told."""
         card = self._card(uuid)
         merged: dict[int, ProcessUse] = {}
-        for kind, calls in PROCESS_LISTS:
-            listed = card.list_kind(kind, calls)
+        for kind, names in PROCESS_LISTS:
+            listed = card.list_kind(kind, names)
             if listed is None and kind is ProcessKind.COMPUTE:
                 return None
             for entry in listed or ():
@@ -250,7 +230,7 @@ class NvmlDriver:
     def _keep(self, uuid: str, handle: Any, parent: Card | None) -> Card:
         """The card of this handle, described when it is new or its memory was not known."""
         card = self._cards.get(uuid) or Card(uuid, handle)
-        card.handle = handle
+        card.reach(handle)
         info = self._infos.get(uuid)
         if info is None:
             info = self._describe(card, parent)
@@ -327,14 +307,20 @@ def _told_nearness(card: Card) -> Nearness:
 
 def _read_memory(card: Card) -> _Memory | None:
     """Memory v2, which tells the driver's own share apart, else v1."""
-    for version in (pynvml.nvmlMemory_v2, None):
-        arguments = (version,) if version else ()
-        figures = card.ask(pynvml.nvmlDeviceGetMemoryInfo, *arguments)
-        if figures and version:
-            _, total, reserved, _, used = _MEMORY_V2.unpack(bytes(figures))
-            return _Memory(total, used, reserved)
-        if figures:
-            return _Memory(figures.total, figures.used, None)
+    told = card.cell(calls.MEMORY_V2)
+    if told is not None:
+        _, total, reserved, _, used = calls.MEMORY_V2_LAYOUT.unpack(told)
+        return _Memory(total, used, reserved)
+    figures = card.ask(pynvml.nvmlDeviceGetMemoryInfo)
+    return _Memory(figures.total, figures.used, None) if figures else None
+
+
+def _first(card: Card, names: tuple[calls.Call, ...]) -> int | None:
+    """The number of the first of several names of one call that has one."""
+    for call in names:
+        number = card.number(call)
+        if number is not None:
+            return number
     return None
 
 

@@ -62,7 +62,8 @@ class _Entry:
 
     inode: int
     record: ProcessRecord
-    read_boottime: float
+    due_boottime: float  # when it is to be read again
+    environment_at: bytes  # as _environment_at
     attachment: str | None = None
 
     def shown(self) -> ProcessRecord:
@@ -97,13 +98,15 @@ class ProcessTable:
         """Bring the table up to date; `boottime` is now, in seconds."""
         seen: dict[int, _Entry] = {}
         fresh: list[int] = []
+        known = self._entries
         with os.scandir(self._proc) as listing:
             for item in listing:
-                if not item.name.isdecimal():
+                name = item.name
+                if not name.isdecimal():
                     continue
-                pid, inode = int(item.name), item.inode()
-                entry = self._entries.get(pid)
-                if entry is None or entry.inode != inode or _is_due(entry, boottime):
+                pid, inode = int(name), item.inode()
+                entry = known.get(pid)
+                if entry is None or entry.inode != inode or boottime >= entry.due_boottime:
                     entry = self._read(pid, inode, entry, boottime)
                     fresh.append(pid)
                 if entry is not None:
@@ -168,17 +171,23 @@ class ProcessTable:
         self, pid: int, inode: int, earlier: _Entry | None, boottime: float
     ) -> _Entry | None:
         try:
-            parent_pid, start_time, name, _ = _parse_stat(self._read_file(pid, "stat"))
+            stat = self._read_file(pid, "stat")
+            parent_pid, start_time, name, _ = _parse_stat(stat)
         except (OSError, ValueError):
             return None
+        if earlier is not None and earlier.record.start_time != start_time:
+            earlier = None
         is_kernel_thread = KTHREADD_PID in (pid, parent_pid)
-        claim, visible_devices = (None, ()) if is_kernel_thread else self._read_environment(pid)
-        attachment = None
-        if earlier is not None and earlier.record.start_time == start_time:
-            # It descends from a claimed process for good, whatever its exec or its parent's end
-            # did to what can be read now.
-            claim = claim or earlier.record.claim
-            attachment = earlier.attachment
+        at = _environment_at(stat)
+        claim: str | None = None
+        visible_devices: tuple[str, ...] = ()
+        if earlier is not None and at and at == earlier.environment_at:
+            visible_devices = earlier.record.visible_devices
+        elif not is_kernel_thread:
+            claim, visible_devices = self._read_environment(pid)
+        # It descends from a claimed process for good, whatever its exec or its parent's end did to
+        # what can be read now.
+        claim = claim or (earlier.record.claim if earlier is not None else None)
         record = ProcessRecord(
             pid=pid,
             parent_pid=parent_pid,
@@ -187,7 +196,8 @@ class ProcessTable:
             claim=claim,
             visible_devices=visible_devices,
         )
-        return _Entry(inode, record, float("inf") if is_kernel_thread else boottime, attachment)
+        due = float("inf") if is_kernel_thread else _due(start_time, boottime)
+        return _Entry(inode, record, due, at, earlier.attachment if earlier is not None else None)
 
     def _read_environment(self, pid: int) -> tuple[str | None, tuple[str, ...]]:
         try:
@@ -260,9 +270,10 @@ class ProcessTable:
             os.close(descriptor)
 
 
-def _is_due(entry: _Entry, boottime: float) -> bool:
-    age = boottime - entry.record.start_time / _TICKS_PER_SECOND
-    return age < YOUNG_SECONDS or boottime - entry.read_boottime >= REREAD_SECONDS
+def _due(start_time: int, boottime: float) -> float:
+    """When what was read at `boottime` is to be read again: at each scan while it is young."""
+    is_young = boottime - start_time / _TICKS_PER_SECOND < YOUNG_SECONDS
+    return boottime if is_young else boottime + REREAD_SECONDS
 
 
 def read_stat(pid: int, proc: str = "/proc") -> Stat:
@@ -279,6 +290,16 @@ def _parse_stat(stat: bytes) -> Stat:
     if len(fields) < 20:
         raise ValueError("a stat line that was cut off")
     return Stat(int(fields[1]), int(fields[19]), name, fields[0].decode())
+
+
+def _environment_at(stat: bytes) -> bytes:
+    """Where in memory its environment lies (proc(5), fields 50 and 51); empty where untold.
+
+    It is another one after each exec, and what lies there is as the exec made it. To ask for that
+    takes half as long as to read the environment.
+    """
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return b" ".join(fields[47:49]) if len(fields) > 48 and fields[47] != b"0" else b""
 
 
 def _variable(environment: bytes, name: bytes) -> str | None:

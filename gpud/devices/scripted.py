@@ -14,9 +14,10 @@ from gpud.devices.verdict.verdict import RECOVERY_ACTIONS
 # What processes hold there decides these.
 _NOT_SCRIPTED = frozenset({"memory_used_bytes", "memory_driver_reserved_bytes"})
 READING_KEYS = frozenset(Readings.__struct_fields__) - _NOT_SCRIPTED
+_WORDS = {"throttle_reasons": tuple(sorted(NAMES)), "recovery_action": tuple(RECOVERY_ACTIONS)}
 _NAMES: dict[str, Any] = {
-    "throttle_reasons": tuple[Literal[tuple(sorted(NAMES))], ...],  # type: ignore[misc]
-    "recovery_action": Literal[tuple(RECOVERY_ACTIONS)],
+    "throttle_reasons": tuple[Literal[tuple(_WORDS["throttle_reasons"])], ...],  # type: ignore[misc]
+    "recovery_action": Literal[tuple(_WORDS["recovery_action"])],
 }
 
 
@@ -25,6 +26,14 @@ def scripted_readings() -> type[msgspec.Struct]:
     hints = get_type_hints(Readings)
     fields = [(name, _bounded(name, hints[name]) | None, None) for name in sorted(READING_KEYS)]
     return msgspec.defstruct("ScriptedReadings", fields, frozen=True)
+
+
+def explained(problem: str) -> str:
+    """What msgspec says of a card's script, with the words that may stand there."""
+    told = problem.replace("`$[...].", "`").removesuffix(" - at `$[...]`")
+    key = next((name for name in _WORDS if f"`{name}" in told), "")
+    is_word = told.startswith("Invalid enum value")
+    return f"{told}; write one of {', '.join(_WORDS[key])}" if key and is_word else told
 
 
 def _bounded(name: str, hint: Any) -> Any:

@@ -25,7 +25,7 @@ from gpud.devices.driver import (
     unheard,
 )
 from gpud.devices.processes import ProcessRecord, ProcessTable
-from gpud.devices.scripted import READING_KEYS, scripted_readings
+from gpud.devices.scripted import READING_KEYS, explained, scripted_readings
 from gpud.devices.snapshot import DeviceInfo, DeviceKind, ProcessKind, ProcessUse, Readings
 from gpud.units import MIB
 
@@ -115,6 +115,7 @@ class Scenario:
     def _refresh(self) -> None:
         if not self._path:
             return
+        text = b""
         try:
             state = os.stat(self._path)  # noqa: PTH116 -- asked for each card at each tick
             version = state.st_mtime_ns, state.st_size, state.st_ino
@@ -135,7 +136,8 @@ class Scenario:
                 )
             self._version, self._scripts = None, {}
         except (OSError, ValueError, msgspec.MsgspecError) as problem:
-            self._complain(f"{self._path}: {problem}; the last good scenario stays in force")
+            told = _told(text, problem)
+            self._complain(f"{self._path}: {told}; the last good scenario stays in force")
 
     def _tell_unknown(self, keys: dict[str, dict[str, msgspec.Raw]]) -> None:
         known = ", ".join(sorted(self._aliases))
@@ -150,6 +152,19 @@ class Scenario:
         for name in sorted(problems.keys() - self._unknown):
             self._complain(f"{self._path}: {problems[name]}; it is ignored")
         self._unknown |= problems.keys()
+
+
+def _told(text: bytes, problem: Exception) -> str:
+    """The problem; where a script is wrong, of which card, and what may stand there instead."""
+    scripts = msgspec.json.decode(text) if isinstance(problem, msgspec.ValidationError) else {}
+    for alias, script in scripts.items() if isinstance(scripts, dict) else ():
+        one = msgspec.json.encode({alias: script})
+        try:
+            _decoder.decode(one)
+            _readings_decoder.decode(one)
+        except msgspec.ValidationError as own:
+            return f"{alias}: {explained(str(own))}"
+    return str(problem)
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -163,6 +163,9 @@ class Readings(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=Fa
     pcie_received_bytes_per_second: float | None = None
     nvlink_active_count: int | None = None
     nvlink_error_count: int | None = None
+    # Of all its links together, without what their protocol adds.
+    nvlink_sent_bytes_per_second: float | None = None
+    nvlink_received_bytes_per_second: float | None = None
     # What the driver itself says that brings it back: none, reset, reboot, drain_and_reset, …
     recovery_action: str | None = None
 
@@ -175,20 +178,24 @@ class Readings(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=Fa
 class Sample:
     """One device at one moment (`boottime` and `wall` in seconds, as in clock.Moment).
 
+    `was_read` False: it was not since gpud started; the times are of when it should have been.
+
     `processes` is the newest list that could be read, taken at `listed_boottime` together with
     `memory_used_at_list_bytes`; None: none was read yet, or `never_lists`: the driver says that it
     has none, or gave none although it was asked again and again. In a tick that read the list,
     listed_boottime == boottime.
 
     `pressure` and `thermal` are None while unknown, but for CRITICAL, which stays until a reading
-    says otherwise; the heat of a MIG slice is its card's. `vanished_boottime` is since when its
-    driver lists it no more: such a device is LOST, shown as it was last, and asked nothing.
+    says otherwise; the heat of a MIG slice is its card's. `pressure_events` counts how often it
+    came under CRITICAL memory pressure since the daemon started. `vanished_boottime` is since when
+    its driver lists it no more: such a device is LOST, shown as it was last, and asked nothing.
     """
 
     info: DeviceInfo
     boottime: float
     wall: float
     readings: Readings
+    was_read: bool = True
     health: Health = Health.HEALTHY
     health_reason: str = ""
     processes: tuple[ProcessUse, ...] | None = None
@@ -198,10 +205,18 @@ class Sample:
     never_lists: bool = False
     pressure: Pressure | None = None
     thermal: Thermal | None = None
+    pressure_events: int = 0
     vanished_boottime: float | None = None
     verdict: Verdict = Verdict()
-    # Xids since the daemon started, how often each; None: its driver does not tell them.
+    # Xids since the daemon started, and those of earlier lives in this boot that nobody has dealt
+    # with, how often each; None: its driver does not tell them.
     xids: Mapping[int, int] | None = None
+    xids_before: Mapping[int, int] | None = None  # of these, those of earlier lives
+
+    @property
+    def is_gone_slice(self) -> bool:
+        """A MIG slice that is listed no more: its card was cut anew, or is lost itself."""
+        return self.vanished_boottime is not None and self.info.kind is DeviceKind.MIG
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,12 +230,16 @@ class NodeMemory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
-    """The file system under one of our folders (`state`, `models`), in bytes."""
+    """The file system under one of our folders (`state`, `models`), in bytes.
+
+    `disk` is the device that it lies on, as lsblk calls it (8:1): folders with the same share it.
+    """
 
     what: str
     path: str
     total_bytes: int
     free_bytes: int  # for us, who may not be root
+    disk: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,12 +279,29 @@ class Squeeze:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """A driver that cannot be used though it is here, or wanted; or one card (`device`) of it.
+
+    `device` is what it is asked by before it is known. `is_wanted`: the configuration insists.
+    """
+
+    driver: str
+    reason: str
+    device: str = ""
+    is_wanted: bool = False
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        return f"cannot use {self.device or f'the {self.driver} driver'}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """All devices at one moment, numbered from 1 in each life of the daemon.
 
     `complete` says that each device answered or missed its deadline since the sampler started.
-    Samples are in alias order: GPUs and slices by index, then `host`. `warnings` are about drivers
-    that cannot be used, for people.
+    Samples are in alias order: GPUs and slices by index, then `host`.
     """
 
     sequence: int
@@ -275,7 +311,12 @@ class Snapshot:
     host: HostReadings = field(default_factory=HostReadings)
     complete: bool = True
     squeezes: tuple[Squeeze, ...] = ()  # that began with this tick
-    warnings: tuple[str, ...] = ()
+    troubles: tuple[Trouble, ...] = ()
+
+    @property
+    def trouble(self) -> str:
+        """Why cards that are here cannot be used, the driver first; empty: of none is known."""
+        return self.troubles[0].words if self.troubles else ""
 
     def find(self, key: str) -> Sample | None:
         """The sample of a UUID, an alias or a `devices/…` name."""

@@ -64,7 +64,10 @@ class Guard:
             QuarantineSeams(
                 promises=seams.promises,
                 is_writable=lambda: not seams.store.read_only_cause,
-                settle=seams.sampler.settle,
+                boot_id=seams.clock.now().boot_id,
+                settle=seams.sampler.dealings.settle,
+                open_xids=seams.sampler.dealings.open_xids,
+                restore_xids=seams.sampler.dealings.restore_xids,
             )
         )
 
@@ -72,6 +75,10 @@ class Guard:
         """Go by another policy from now on."""
         self._modes.is_on = policy.exclusive_process_mode
         self._patrol.ends = _ended(policy)
+
+    def restore(self) -> None:
+        """Know again what was known in the last life; before the sampler runs."""
+        self._quarantine.restore()
 
     def see(self, snapshot: Snapshot) -> None:
         """A snapshot that the ledger has not seen yet."""

@@ -22,7 +22,7 @@ from gpud.telemetry.counting import CommitTimes
 from gpud.telemetry.page.devices import Promised
 from gpud.telemetry.page.native import Sight
 from gpud.telemetry.page.node import Node, Process
-from gpud.telemetry.page.services import Service, engines_of
+from gpud.telemetry.page.services import Service, engines_of, reservations_of
 from gpud.telemetry.page.targets import targets
 from gpud.telemetry.seen import Seen
 
@@ -86,7 +86,8 @@ class Collector:
         """What there is of a service; None: there is none of that name."""
         of, label = self._from, self._from.seen.engines.label
         engines = engines_of(name, of.seen.engines.newest.values(), label)
-        reservations = [each for each in self._labelled() if each.request.labels[label] == name]
+        served = {each.instance for each in engines}
+        reservations = reservations_of(name, self._booked(), label, served)
         if not engines and not reservations:
             return None
         snapshot = of.house.snapshots.latest
@@ -99,7 +100,7 @@ class Collector:
             instance_devices={each.id: each.devices for each in running},
             samples=snapshot.samples if snapshot is not None else (),
             now_boottime=of.house.clock.now().boottime,
-            memory_pressure_events=snapshot.host.memory_pressure_events if snapshot else 0,
+            host_pressure_events=snapshot.host.memory_pressure_events if snapshot else 0,
             oom_events=sum(each.healing.ooms for each in running),
         )
 
@@ -107,8 +108,8 @@ class Collector:
         """Which services there are, by name; engines that nobody labelled are by their model."""
         seen = self._from.seen.engines
         names = {each.services.get(seen.label) or each.model for each in seen.newest.values()}
-        names |= {each.request.labels[seen.label] for each in self._labelled()}
-        return tuple(sorted(names))
+        names |= {each.request.labels.get(seen.label, "") for each in self._booked()}
+        return tuple(sorted(names - {""}))
 
     def targets(self) -> str:
         """The engines' endpoints, as JSON."""
@@ -117,14 +118,9 @@ class Collector:
         aliases = {each.info.uuid: each.info.alias for each in samples}
         return targets(self._from.roster.list(), self._command_path, aliases)
 
-    def _labelled(self) -> list[Reservation]:
-        """Booked reservations that say which service they are for."""
-        label, books = self._from.seen.engines.label, self._from.house.promises.durable
-        return [
-            each
-            for each in books.reservations.values()
-            if each.booked and each.request.labels.get(label)
-        ]
+    def _booked(self) -> list[Reservation]:
+        books = self._from.house.promises.durable
+        return [each for each in books.reservations.values() if each.booked]
 
     def _command_path(self, model: str) -> str:
         try:
@@ -152,6 +148,7 @@ class Collector:
                 (each.rule, each.severity.name.lower(), each.state.value)
                 for each in of.seen.alerts.list()
             ),
+            troubles=snapshot.troubles if snapshot is not None else (),
             process=Process(
                 cpu_seconds=process.cpu_seconds(),
                 resident_bytes=process.resident_bytes(),

@@ -174,8 +174,7 @@ class Life:
         instance = self.instance
         event = self._with_state(event)
         told = (*change.events, event) if event is not None else change.events
-        named = (structs.replace(each, cause=each.cause or self._cause) for each in told)
-        change = structs.replace(change, events=tuple(named))
+        change = structs.replace(change, events=told).caused_by(self.cause_now)
 
         self._queued += 1
         self.newest = self.house.promises.commit(
@@ -262,11 +261,11 @@ class Life:
             actor=actor,
             reason=reason,
             details={"model": self.instance.model, **details},
-            cause=self._cause,
+            cause=self.cause_now,
         )
 
     @property
-    def _cause(self) -> Cause | None:
+    def cause_now(self) -> Cause | None:
         """The call that has it do what it does now."""
         return self.cause if self.order is None else self.order.cause
 

@@ -161,7 +161,7 @@ async def _free(life: Life) -> int:
     now = life.house.clock.now()
     reservation, change = promises.ledger.release(id_, None, now, holder=True)
     if change:
-        await promises.commit(change)
+        await promises.commit(change.caused_by(life.cause_now))
     await _shown_back(life, id_)
     granted = sum(grant.bytes for grant in reservation.grants if not grant.beside)
     return granted - max(0, _leaked(life) - leaked)

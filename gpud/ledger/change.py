@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import msgspec
+from msgspec import structs
 
-from gpud.events import Event
+from gpud.events import Cause, Event
 from gpud.ledger.books import Cordon
 from gpud.ledger.reservation import Reservation
 
@@ -23,6 +24,11 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     def __bool__(self) -> bool:
         parts = (self.reservations, self.forgotten, self.leaks, self.cordons, self.events)
         return any(parts)
+
+    def caused_by(self, cause: Cause | None) -> Change:
+        """The same; events that name no call happened in the course of this one."""
+        events = tuple(structs.replace(each, cause=each.cause or cause) for each in self.events)
+        return structs.replace(self, events=events)
 
 
 def joined(changes: Iterable[Change]) -> Change:

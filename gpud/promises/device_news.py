@@ -1,4 +1,4 @@
-"""What happens to devices, told in the journal; while that cannot be written, once it can."""
+"""What happens to devices, and drivers, told in the journal; once that can be written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
-from gpud.devices.crossings import crossings, missing
+from gpud.devices.crossings import crossings, driver_events, missing
 from gpud.devices.host_pressure import squeeze_events
 from gpud.devices.snapshot import Snapshot
 from gpud.ledger.change import Change
@@ -38,7 +38,7 @@ class DeviceNews:
         for event in events:
             uuid = event.subject.removeprefix("devices/")
             self._promises.watchers.wake(tuple(books.device(uuid).holders))
-        events += squeeze_events(snapshot)
+        events += (*driver_events(before, snapshot), *squeeze_events(snapshot))
         if is_writable:
             self._told = snapshot
             if events:

@@ -19,7 +19,7 @@ from msgspec import structs
 from gpud.clock import Clock
 from gpud.devices.snapshot import Snapshot
 from gpud.errors import NotServing, OptionInvalid, Reconciling, StoreReadOnly
-from gpud.events import Event, present_cause
+from gpud.events import Cause, Event, present_cause
 from gpud.ledger.admission.explain import Explanation
 from gpud.ledger.books import Books, Cordon
 from gpud.ledger.change import Change, joined
@@ -61,6 +61,8 @@ class Promises:
         self.requests = Requests()
         self.watchers = Watchers()
         self.on_notice: Callable[[Reservation], None] = lambda _: None
+        # Of a device, whether it was cordoned or not.
+        self.on_uncordon: Callable[[str], None] = lambda _: None
         self._unreadable: dict[str, str] = {}  # why not, by kind of row
         self.waiting_for = "the first sample of every device"
         self.revision = 0  # of `durable`: grows with each change of it
@@ -68,6 +70,8 @@ class Promises:
         self._clock = clock
         self._newest: asyncio.Future[Committed] | None = None
         self._untold: list[Event] = []
+        # By reservation whose bytes are awaited: the call that ended it.
+        self._ended_by: dict[str, Cause] = {}
 
     @property
     def unreadable(self) -> str:
@@ -113,6 +117,7 @@ class Promises:
         restored = self.ledger.restore(reservations, leaks, now, cordons)
         change = structs.replace(restored, leaks=settled)
         self.durable = Books()
+        self._ended_by.clear()
         self.revision += 1
         self.watchers.wake_all()
         for reservation in self.ledger.books.reservations.values():
@@ -218,6 +223,8 @@ class Promises:
             await self.requests.settled(call)
             return
         change = self.ledger.cordon(uuid, cordon, actor, self._clock.now())
+        if uuid and cordon is None:
+            self.on_uncordon(uuid)
         served = self.served() if cordon is None else Change()
         await self._commit_call(joined([change, served]), call, uuid)
 
@@ -306,10 +313,15 @@ class Promises:
         on_durable: Callable[[], None] = lambda: None,
     ) -> asyncio.Future[Committed]:
         """Queue a change with other rows of the same decision. Decisions queue in order."""
+        for event in change.events:
+            if event.type == "reservation.releasing" and (by := event.cause or present_cause()):
+                self._ended_by[event.subject] = by
         cause = present_cause() if change.events else None
         write = Write(
             rows=(*rows_of(change, self._clock.now().boot_id), *rows),
-            entries=tuple(event.entry(cause) for event in change.events),
+            entries=tuple(
+                event.entry(self._ended_by.get(event.subject, cause)) for event in change.events
+            ),
         )
 
         def durable() -> None:
@@ -377,6 +389,8 @@ class Promises:
         moved = any(each.queued or each.id in queued for each in change.reservations)
         for reservation in change.reservations:
             self.durable.put(reservation)
+            if not reservation.booked:
+                self._ended_by.pop(reservation.name, None)
             if reservation.notice is not None and reservation.instance is not None:
                 self.on_notice(reservation)
         for id_ in change.forgotten:

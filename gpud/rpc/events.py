@@ -39,10 +39,13 @@ class EventMethods:
             if not _SEQUENCE.fullmatch(text):
                 raise OptionInvalid(field="page_token", problem="not one that this list gave")
             before = int(text)
-        kept = Filter(
-            **_narrowed(request),
-            until_wall=_wall(request.until) if request.HasField("until") else None,
-        )
+        until = _wall(request.until) if request.HasField("until") else None
+        kept = Filter(**_narrowed(request), until_wall=until)
+        if until is not None and kept.since_wall is not None and kept.since_wall > until:
+            said = (
+                f"it is {kept.since_wall - until:.6g} s before `since`; swap `since` and `until`"
+            )
+            raise OptionInvalid(field="until", problem=said)
         found = await self._journal.page(kept, before, size + 1)
         oldest = await self._journal.oldest()
         shown = found[:size]

@@ -47,4 +47,5 @@ def _forecast(value: Forecast) -> forecast_pb2.Forecast:
         ],
         refusal=value.refusal,
         reaches_limit_time=stamp(value.limit_wall),
+        may_reach_limit=value.may_reach_limit,
     )

@@ -100,14 +100,18 @@ def _subjects(
     known: Mapping[str, str],
     snapshot: Snapshot | None,
 ) -> list[str]:
-    if not request.subjects:
+    asked = [("subjects", name) for name in request.subjects]
+    asked += [("device", request.device)] * bool(request.device)
+    if not asked:
         present = snapshot.samples if snapshot is not None else ()
         return [*(f"devices/{sample.info.uuid}" for sample in present), HOST]
     found: list[str] = []
-    for name in request.subjects:
-        for subject in _named(checked_text("subjects", name), known, snapshot):
+    for field, name in asked:
+        for subject in _named(checked_text(field, name), known, snapshot):
             if subject in found:
-                raise OptionInvalid(field="subjects", problem=f"{name} is named twice")
+                raise OptionInvalid(field=field, problem=f"{name} is named twice")
+            if field == "device" and subject.startswith(_ENGINES):
+                raise DeviceNotFound(name=name)
             found.append(subject)
     return found
 

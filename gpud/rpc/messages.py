@@ -16,6 +16,7 @@ from gpud.enforcement.relations import Related
 from gpud.errors import DeviceNotFound, OptionInvalid, Reconciling
 from gpud.events import Event
 from gpud.instances.instance import Instance, InstanceState
+from gpud.ledger.admission.nothing import DeviceUnseen
 from gpud.ledger.charge import Charge
 from gpud.models.model import Footprint, ModelOptions
 from gpud.rpc import reading_messages
@@ -121,6 +122,8 @@ def checked_device(field: str, name: str, snapshot: Snapshot | None) -> Sample:
         return sample
     if snapshot is None or not snapshot.complete:
         raise Reconciling(waiting_for="the first sample of every device")
+    if snapshot.trouble:
+        raise DeviceUnseen(name=name, trouble=snapshot.trouble)
     raise DeviceNotFound(name=name)
 
 
@@ -185,6 +188,7 @@ def device(
         sample=_sample(sample, related),
         pressure=f"PRESSURE_{sample.pressure.name}" if sample.pressure else None,
         thermal=f"THERMAL_{sample.thermal.name}" if sample.thermal else None,
+        memory_pressure_events=sample.pressure_events,
     )
     if readings.mig_enabled is not None:
         message.mig_enabled = readings.mig_enabled
@@ -207,7 +211,7 @@ def _set_known(message: devices_pb2.Device, field: str, value: int | None) -> No
 
 def _sample(sample: Sample, related: Iterable[Related]) -> devices_pb2.Sample:
     return devices_pb2.Sample(
-        time=stamp(sample.wall),
+        time=stamp(sample.wall) if sample.was_read else None,
         processes_time=stamp(sample.listed_wall),
         processes=[process(each) for each in related],
         **reading_messages.readings(sample.readings),

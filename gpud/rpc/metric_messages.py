@@ -36,7 +36,7 @@ def metrics(reading: EngineReading, label: str) -> instances_pb2.InstanceMetrics
         queue=_latency(reading.queue),
         prefill=_latency(reading.prefill),
         decode=_latency(reading.decode),
-        problem=reading.problem,
+        problem=reading.problem or reading.doubt,
         service=reading.services.get(label, ""),
     )
     if reading.slots_full is not None:

@@ -57,6 +57,7 @@ def host(value: HostReadings) -> telemetry_pb2.HostReadings:
                 path=disk.path,
                 total_bytes=disk.total_bytes,
                 free_bytes=disk.free_bytes,
+                disk=disk.disk,
             )
             for disk in value.disks
         ],

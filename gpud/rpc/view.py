@@ -11,6 +11,7 @@ from gpud.enforcement.relations import excess_bytes, relations, slices_of
 from gpud.feed import Feed
 from gpud.instances.health.vital import Signs
 from gpud.instances.instance import Instance, InstanceState
+from gpud.ledger.admission.policy import device_rule
 from gpud.ledger.charge import Charge, is_current
 from gpud.ledger.reservation import Enforcement, Reservation
 from gpud.promises.places import Places
@@ -47,22 +48,25 @@ class View:
         latest = self.snapshots.latest
         return latest.samples if latest is not None else ()
 
-    def warnings(self) -> tuple[str, ...]:
+    def warnings(self) -> list[str]:
         """What the newest snapshot warns of."""
         latest = self.snapshots.latest
-        return latest.warnings if latest is not None else ()
+        return [each.words for each in latest.troubles] if latest is not None else []
 
     def devices(self, samples: Iterable[Sample], *, processes: bool) -> list[devices_pb2.Device]:
         """Devices as told; of one that does not answer the readings are unknown."""
         terms, durable, present = self.charges(), self.promises.durable, self.samples()
-        now = self.clock.now().boottime
+        now = self.clock.now()
         told = []
         for sample in samples:
             uuid = sample.info.uuid
             slices = slices_of(sample, present) if processes else frozenset()
             related = relations(sample, durable, slices) if processes else ()
-            shown = sample if is_current(sample, now) else replace(sample, readings=Readings())
+            is_now = is_current(sample, now.boottime)
+            shown = sample if is_now else replace(sample, readings=Readings())
             message = messages.device(shown, terms.get(uuid), related)
+            if message.grantable_bytes and device_rule(sample, durable, now):
+                message.grantable_bytes = 0
             cordon = self.promises.durable.cordons.get(uuid)
             message.cordoned = cordon is not None
             message.cordon_reason = cordon.reason if cordon is not None else ""

@@ -115,7 +115,7 @@ PROCESS_KIND_GRAPHICS: ProcessKind
 PROCESS_KIND_MPS: ProcessKind
 
 class Device(_message.Message):
-    __slots__ = ("name", "alias", "index", "kind", "model_name", "memory_total_bytes", "reserve_bytes", "grantable_bytes", "granted_bytes", "foreign_bytes", "unattributed_bytes", "leaked_bytes", "free_bytes", "health", "health_reason", "compute_mode", "parent", "mig_enabled", "pci_bus_id", "driver_version", "numa_node", "sample", "pressure", "thermal", "cordoned", "cordon_reason", "cpu_affinity", "exclusive_reservation", "suggested_action", "action_reason", "xids")
+    __slots__ = ("name", "alias", "index", "kind", "model_name", "memory_total_bytes", "reserve_bytes", "grantable_bytes", "granted_bytes", "foreign_bytes", "unattributed_bytes", "leaked_bytes", "free_bytes", "health", "health_reason", "compute_mode", "parent", "mig_enabled", "pci_bus_id", "driver_version", "numa_node", "sample", "pressure", "thermal", "cordoned", "cordon_reason", "cpu_affinity", "exclusive_reservation", "suggested_action", "action_reason", "xids", "memory_pressure_events")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ALIAS_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -147,6 +147,7 @@ class Device(_message.Message):
     SUGGESTED_ACTION_FIELD_NUMBER: _ClassVar[int]
     ACTION_REASON_FIELD_NUMBER: _ClassVar[int]
     XIDS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_PRESSURE_EVENTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     alias: str
     index: int
@@ -178,7 +179,8 @@ class Device(_message.Message):
     suggested_action: SuggestedAction
     action_reason: str
     xids: _containers.RepeatedCompositeFieldContainer[XidCount]
-    def __init__(self, name: _Optional[str] = ..., alias: _Optional[str] = ..., index: _Optional[int] = ..., kind: _Optional[_Union[DeviceKind, str]] = ..., model_name: _Optional[str] = ..., memory_total_bytes: _Optional[int] = ..., reserve_bytes: _Optional[int] = ..., grantable_bytes: _Optional[int] = ..., granted_bytes: _Optional[int] = ..., foreign_bytes: _Optional[int] = ..., unattributed_bytes: _Optional[int] = ..., leaked_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., health: _Optional[_Union[DeviceHealth, str]] = ..., health_reason: _Optional[str] = ..., compute_mode: _Optional[_Union[ComputeMode, str]] = ..., parent: _Optional[str] = ..., mig_enabled: bool = ..., pci_bus_id: _Optional[str] = ..., driver_version: _Optional[str] = ..., numa_node: _Optional[int] = ..., sample: _Optional[_Union[Sample, _Mapping]] = ..., pressure: _Optional[_Union[Pressure, str]] = ..., thermal: _Optional[_Union[Thermal, str]] = ..., cordoned: bool = ..., cordon_reason: _Optional[str] = ..., cpu_affinity: _Optional[str] = ..., exclusive_reservation: _Optional[str] = ..., suggested_action: _Optional[_Union[SuggestedAction, str]] = ..., action_reason: _Optional[str] = ..., xids: _Optional[_Iterable[_Union[XidCount, _Mapping]]] = ...) -> None: ...
+    memory_pressure_events: int
+    def __init__(self, name: _Optional[str] = ..., alias: _Optional[str] = ..., index: _Optional[int] = ..., kind: _Optional[_Union[DeviceKind, str]] = ..., model_name: _Optional[str] = ..., memory_total_bytes: _Optional[int] = ..., reserve_bytes: _Optional[int] = ..., grantable_bytes: _Optional[int] = ..., granted_bytes: _Optional[int] = ..., foreign_bytes: _Optional[int] = ..., unattributed_bytes: _Optional[int] = ..., leaked_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., health: _Optional[_Union[DeviceHealth, str]] = ..., health_reason: _Optional[str] = ..., compute_mode: _Optional[_Union[ComputeMode, str]] = ..., parent: _Optional[str] = ..., mig_enabled: bool = ..., pci_bus_id: _Optional[str] = ..., driver_version: _Optional[str] = ..., numa_node: _Optional[int] = ..., sample: _Optional[_Union[Sample, _Mapping]] = ..., pressure: _Optional[_Union[Pressure, str]] = ..., thermal: _Optional[_Union[Thermal, str]] = ..., cordoned: bool = ..., cordon_reason: _Optional[str] = ..., cpu_affinity: _Optional[str] = ..., exclusive_reservation: _Optional[str] = ..., suggested_action: _Optional[_Union[SuggestedAction, str]] = ..., action_reason: _Optional[str] = ..., xids: _Optional[_Iterable[_Union[XidCount, _Mapping]]] = ..., memory_pressure_events: _Optional[int] = ...) -> None: ...
 
 class XidCount(_message.Message):
     __slots__ = ("xid", "count", "meaning")
@@ -191,7 +193,7 @@ class XidCount(_message.Message):
     def __init__(self, xid: _Optional[int] = ..., count: _Optional[int] = ..., meaning: _Optional[str] = ...) -> None: ...
 
 class Sample(_message.Message):
-    __slots__ = ("time", "memory_used_bytes", "utilization_percent", "memory_utilization_percent", "temperature_celsius", "power_watts", "power_limit_watts", "fan_percent", "sm_clock_mhz", "memory_clock_mhz", "processes_time", "processes", "memory_temperature_celsius", "video_clock_mhz", "performance_state", "encoder_percent", "decoder_percent", "energy_joules", "throttle_reasons", "throttled", "ecc_enabled", "ecc_corrected_count", "ecc_uncorrected_count", "remapped_corrected_count", "remapped_uncorrected_count", "remap_pending", "remap_failed", "retired_page_count", "pcie_generation", "pcie_width", "pcie_replay_count", "pcie_sent_bytes_per_second", "pcie_received_bytes_per_second", "nvlink_active_count", "nvlink_error_count")
+    __slots__ = ("time", "memory_used_bytes", "utilization_percent", "memory_utilization_percent", "temperature_celsius", "power_watts", "power_limit_watts", "fan_percent", "sm_clock_mhz", "memory_clock_mhz", "processes_time", "processes", "memory_temperature_celsius", "video_clock_mhz", "performance_state", "encoder_percent", "decoder_percent", "energy_joules", "throttle_reasons", "throttled", "ecc_enabled", "ecc_corrected_count", "ecc_uncorrected_count", "remapped_corrected_count", "remapped_uncorrected_count", "remap_pending", "remap_failed", "retired_page_count", "pcie_generation", "pcie_width", "pcie_replay_count", "pcie_sent_bytes_per_second", "pcie_received_bytes_per_second", "nvlink_active_count", "nvlink_error_count", "nvlink_sent_bytes_per_second", "nvlink_received_bytes_per_second")
     TIME_FIELD_NUMBER: _ClassVar[int]
     MEMORY_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
     UTILIZATION_PERCENT_FIELD_NUMBER: _ClassVar[int]
@@ -227,6 +229,8 @@ class Sample(_message.Message):
     PCIE_RECEIVED_BYTES_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     NVLINK_ACTIVE_COUNT_FIELD_NUMBER: _ClassVar[int]
     NVLINK_ERROR_COUNT_FIELD_NUMBER: _ClassVar[int]
+    NVLINK_SENT_BYTES_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    NVLINK_RECEIVED_BYTES_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     time: _timestamp_pb2.Timestamp
     memory_used_bytes: int
     utilization_percent: float
@@ -262,7 +266,9 @@ class Sample(_message.Message):
     pcie_received_bytes_per_second: float
     nvlink_active_count: int
     nvlink_error_count: int
-    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., memory_used_bytes: _Optional[int] = ..., utilization_percent: _Optional[float] = ..., memory_utilization_percent: _Optional[float] = ..., temperature_celsius: _Optional[float] = ..., power_watts: _Optional[float] = ..., power_limit_watts: _Optional[float] = ..., fan_percent: _Optional[float] = ..., sm_clock_mhz: _Optional[int] = ..., memory_clock_mhz: _Optional[int] = ..., processes_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., processes: _Optional[_Iterable[_Union[DeviceProcess, _Mapping]]] = ..., memory_temperature_celsius: _Optional[float] = ..., video_clock_mhz: _Optional[int] = ..., performance_state: _Optional[int] = ..., encoder_percent: _Optional[float] = ..., decoder_percent: _Optional[float] = ..., energy_joules: _Optional[float] = ..., throttle_reasons: _Optional[_Iterable[str]] = ..., throttled: bool = ..., ecc_enabled: bool = ..., ecc_corrected_count: _Optional[int] = ..., ecc_uncorrected_count: _Optional[int] = ..., remapped_corrected_count: _Optional[int] = ..., remapped_uncorrected_count: _Optional[int] = ..., remap_pending: bool = ..., remap_failed: bool = ..., retired_page_count: _Optional[int] = ..., pcie_generation: _Optional[int] = ..., pcie_width: _Optional[int] = ..., pcie_replay_count: _Optional[int] = ..., pcie_sent_bytes_per_second: _Optional[float] = ..., pcie_received_bytes_per_second: _Optional[float] = ..., nvlink_active_count: _Optional[int] = ..., nvlink_error_count: _Optional[int] = ...) -> None: ...
+    nvlink_sent_bytes_per_second: float
+    nvlink_received_bytes_per_second: float
+    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., memory_used_bytes: _Optional[int] = ..., utilization_percent: _Optional[float] = ..., memory_utilization_percent: _Optional[float] = ..., temperature_celsius: _Optional[float] = ..., power_watts: _Optional[float] = ..., power_limit_watts: _Optional[float] = ..., fan_percent: _Optional[float] = ..., sm_clock_mhz: _Optional[int] = ..., memory_clock_mhz: _Optional[int] = ..., processes_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., processes: _Optional[_Iterable[_Union[DeviceProcess, _Mapping]]] = ..., memory_temperature_celsius: _Optional[float] = ..., video_clock_mhz: _Optional[int] = ..., performance_state: _Optional[int] = ..., encoder_percent: _Optional[float] = ..., decoder_percent: _Optional[float] = ..., energy_joules: _Optional[float] = ..., throttle_reasons: _Optional[_Iterable[str]] = ..., throttled: bool = ..., ecc_enabled: bool = ..., ecc_corrected_count: _Optional[int] = ..., ecc_uncorrected_count: _Optional[int] = ..., remapped_corrected_count: _Optional[int] = ..., remapped_uncorrected_count: _Optional[int] = ..., remap_pending: bool = ..., remap_failed: bool = ..., retired_page_count: _Optional[int] = ..., pcie_generation: _Optional[int] = ..., pcie_width: _Optional[int] = ..., pcie_replay_count: _Optional[int] = ..., pcie_sent_bytes_per_second: _Optional[float] = ..., pcie_received_bytes_per_second: _Optional[float] = ..., nvlink_active_count: _Optional[int] = ..., nvlink_error_count: _Optional[int] = ..., nvlink_sent_bytes_per_second: _Optional[float] = ..., nvlink_received_bytes_per_second: _Optional[float] = ...) -> None: ...
 
 class DeviceProcess(_message.Message):
     __slots__ = ("pid", "process_name", "used_bytes", "kind", "reservation", "relation")

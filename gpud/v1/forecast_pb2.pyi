@@ -29,7 +29,7 @@ class GetForecastResponse(_message.Message):
     def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., horizon: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., forecasts: _Optional[_Iterable[_Union[Forecast, _Mapping]]] = ...) -> None: ...
 
 class Forecast(_message.Message):
-    __slots__ = ("device", "alias", "field", "now", "expected", "low", "high", "confidence", "method", "basis", "past_error", "past_coverage", "known", "refusal", "reaches_limit_time")
+    __slots__ = ("device", "alias", "field", "now", "expected", "low", "high", "confidence", "method", "basis", "past_error", "past_coverage", "known", "refusal", "reaches_limit_time", "may_reach_limit")
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     ALIAS_FIELD_NUMBER: _ClassVar[int]
     FIELD_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +45,7 @@ class Forecast(_message.Message):
     KNOWN_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     REACHES_LIMIT_TIME_FIELD_NUMBER: _ClassVar[int]
+    MAY_REACH_LIMIT_FIELD_NUMBER: _ClassVar[int]
     device: str
     alias: str
     field: str
@@ -60,7 +61,8 @@ class Forecast(_message.Message):
     known: _containers.RepeatedCompositeFieldContainer[KnownChange]
     refusal: str
     reaches_limit_time: _timestamp_pb2.Timestamp
-    def __init__(self, device: _Optional[str] = ..., alias: _Optional[str] = ..., field: _Optional[str] = ..., now: _Optional[float] = ..., expected: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., confidence: _Optional[float] = ..., method: _Optional[str] = ..., basis: _Optional[str] = ..., past_error: _Optional[float] = ..., past_coverage: _Optional[float] = ..., known: _Optional[_Iterable[_Union[KnownChange, _Mapping]]] = ..., refusal: _Optional[str] = ..., reaches_limit_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    may_reach_limit: bool
+    def __init__(self, device: _Optional[str] = ..., alias: _Optional[str] = ..., field: _Optional[str] = ..., now: _Optional[float] = ..., expected: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., confidence: _Optional[float] = ..., method: _Optional[str] = ..., basis: _Optional[str] = ..., past_error: _Optional[float] = ..., past_coverage: _Optional[float] = ..., known: _Optional[_Iterable[_Union[KnownChange, _Mapping]]] = ..., refusal: _Optional[str] = ..., reaches_limit_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., may_reach_limit: bool = ...) -> None: ...
 
 class KnownChange(_message.Message):
     __slots__ = ("time", "bytes", "subject", "what")

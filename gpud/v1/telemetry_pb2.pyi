@@ -75,16 +75,18 @@ class NodeMemory(_message.Message):
     def __init__(self, node: _Optional[int] = ..., total_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ...) -> None: ...
 
 class Disk(_message.Message):
-    __slots__ = ("what", "path", "total_bytes", "free_bytes")
+    __slots__ = ("what", "path", "total_bytes", "free_bytes", "disk")
     WHAT_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
     FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DISK_FIELD_NUMBER: _ClassVar[int]
     what: str
     path: str
     total_bytes: int
     free_bytes: int
-    def __init__(self, what: _Optional[str] = ..., path: _Optional[str] = ..., total_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ...) -> None: ...
+    disk: str
+    def __init__(self, what: _Optional[str] = ..., path: _Optional[str] = ..., total_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., disk: _Optional[str] = ...) -> None: ...
 
 class GetSnapshotRequest(_message.Message):
     __slots__ = ("devices", "include_processes")

@@ -239,10 +239,21 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "percentunit",
                 most=1,
             ),
-            _one(
+            Panel(
                 "Memory pressure events",
-                f"increase(gpud_host_memory_pressure_events_total{{{NODE}}}[$__rate_interval])",
-                "{{instance}}",
+                (
+                    (
+                        f"increase(gpud_host_memory_pressure_events_total{{{NODE}}}"
+                        "[$__rate_interval])",
+                        "{{instance}}",
+                    ),
+                    (
+                        f"increase(gpud_device_memory_pressure_events_total{{{CARD}}}"
+                        "[$__rate_interval])",
+                        "{{instance}} {{device}}",
+                    ),
+                ),
+                says="Of the host: stalls, swap, cgroup. Of a device: it got critically full.",
             ),
         ),
     ),

@@ -15,6 +15,7 @@ from gpuctl.top.shown.devices import device_fields
 from gpuctl.top.shown.field import fitted
 from gpud.access.rights import RIGHTS
 from gpud.config import load
+from gpud.v1.telemetry_pb2 import HostReadings
 
 ROOT = Path(__file__).parents[2]
 PRINTED: dict[str, tuple[tuple[Column[Any], ...], ...]] = {
@@ -64,7 +65,8 @@ def test_its_tables_have_the_columns_that_are_printed() -> None:
         if first in PRINTED:
             shown = [[c.header for c in table if not c.wide] for table in PRINTED[first]]
             # `gpuctl top` has columns of its own.
-            shown.append([field.header for field, _ in fitted(device_fields(str.ljust), 80)])
+            top = fitted(device_fields(str.ljust, HostReadings()), 80)
+            shown.append([field.header for field, _ in top])
             assert line.split() in [" ".join(headers).split() for headers in shown]
 
 

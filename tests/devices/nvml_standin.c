@@ -12,7 +12,8 @@
  * fails from then on, whoever has it open goes on. With
  * "gone N" it is not listed, with "mig N" it is in MIG mode. A card that is gone as the library is
  * initialised stays so until that is done again. With "mute N", "dim N" and "listless N" it fails
- * to list its compute or its graphics processes for now, or supports no lists.
+ * to list its compute or its graphics processes for now, or supports no lists. With "deaf N" it
+ * does not say for now whether it reports errors.
  * With "deny N", "ignore N" and "stall N" it refuses a compute mode, accepts it and stays as it
  * is, or does not come back from being set. NVML_STANDIN_MODES names a file with a digit for each
  * card, its compute mode, which outlives the process as the kernel's does; without it all are in
@@ -396,13 +397,16 @@ static long long now_micros(void) {
 }
 
 /* What a card of today shows; 0 for a field that it does not have. */
-static int usual(const Device *device, unsigned field, unsigned long long *value) {
+static int usual(const Device *device, unsigned field, unsigned scope, unsigned long long *value) {
     switch (field) {
     case 1: *value = 1; return 1;                                    /* ECC is on */
     case 3: case 4: case 29: case 30: case 94: *value = 0; return 1; /* errors, pages, replays */
     case 38: case 45: case 52: case 59: *value = 0; return 1;        /* errors of links */
     case 82: *value = 50 + device->number; return 1;                 /* memory temperature */
     case 83: *value = 7200000; return 1;                             /* energy, mJ */
+    case 138: case 139:                                              /* NVLink KiB, by link */
+        *value = now_micros() * (field - 137) * (scope == 0xffffffffu ? LINKS : 1);
+        return 1;
     case 142: case 143: case 144: case 145: *value = 0; return 1;    /* remapped rows */
     case 197: case 198: *value = now_micros() * (field == 197 ? 2 : 3); return 1; /* PCIe bytes */
     case 230: *value = 0; return 1;                                  /* recovery action: none */
@@ -418,7 +422,7 @@ nvmlReturn_t nvmlDeviceGetFieldValues(Device *device, int count, FieldValue *val
         asked->type = 3;
         asked->timestamp = now_micros();
         int told = scripted(device, asked->field, &asked->value) ||
-            (!machine_is("maxwell") && usual(device, asked->field, &asked->value));
+            (!machine_is("maxwell") && usual(device, asked->field, asked->scope, &asked->value));
         asked->outcome = told ? SUCCESS : NOT_SUPPORTED;
         if (!told) refuse();
     }
@@ -504,6 +508,7 @@ static FILE *xids(void) {
 
 nvmlReturn_t nvmlDeviceGetSupportedEventTypes(Device *device, unsigned long long *types) {
     ENTER(device);
+    if (triggered("deaf") == device->number) return UNKNOWN;
     *types = machine_is("maxwell") ? 0 : XID_EVENT;
     return SUCCESS;
 }

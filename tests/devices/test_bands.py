@@ -96,6 +96,23 @@ def test_unknown_readings(name: str, steps: Steps, expected: list[int | None]) -
     assert levels(LAW, steps) == expected, name
 
 
+@pytest.mark.parametrize(
+    ("name", "steps", "times"),
+    [
+        ("never there", [(0, 60), (1, 84.9)], 0),
+        ("there at once", [(0, 90)], 1),
+        ("one stay counts once", [(0, 60), (1, 90), (2, 80), (3, 95), (4, None), (5, 91)], 1),
+        ("left and come again", [(0, 90), (1, 40), (11, 40), (12, 90), (13, 90)], 2),
+    ],
+)
+def test_how_often_the_highest_band_was_entered(name: str, steps: Steps, times: int) -> None:
+    band: Band | None = None
+    for boottime, reading in steps:
+        band = step(LAW, band, reading, boottime)
+    assert band is not None
+    assert band.risen == times, name
+
+
 def test_without_hysteresis_and_hold_the_band_follows_the_reading() -> None:
     law = replace(LAW, hysteresis=0.0, hold_seconds=0.0)
     readings = [85.0, 84.9, 80.0, 79.9, 65.0, 64.9, 85.0]

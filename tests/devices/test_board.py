@@ -13,6 +13,7 @@ from gpud.devices.driver import NO_LONGER_LISTED, Aliases
 from gpud.devices.sampling.board import LISTS_AWAITED, MAX_NUMBERS, TOMBSTONE_SECONDS, Board
 from gpud.devices.sampling.frames import Answer, Inventory
 from gpud.devices.snapshot import (
+    Action,
     DeviceInfo,
     DeviceKind,
     Health,
@@ -23,6 +24,9 @@ from gpud.devices.snapshot import (
     Sample,
     Thermal,
 )
+from gpud.devices.verdict.tally import Open
+from gpud.devices.verdict.telling import verdict_events
+from gpud.devices.verdict.verdict import CLEAN, SILENT_SECONDS
 from tests.fakes.cards import process
 from tests.fakes.driver import GIB
 
@@ -52,6 +56,7 @@ def info(number: int, kind: DeviceKind = DeviceKind.GPU, parent: str | None = No
 
 
 CARD, OTHER = info(0), info(1)
+SLICE = info(2, DeviceKind.MIG, CARD.uuid)
 
 
 class Table:
@@ -97,6 +102,15 @@ def table() -> Table:
     return table
 
 
+@pytest.fixture
+def sliced() -> Table:
+    table = Table()
+    table.list(CARD, SLICE)
+    table.read(CARD)
+    table.read(SLICE)
+    return table
+
+
 # Bands.
 
 
@@ -111,6 +125,21 @@ def test_a_sample_tells_its_bands(table: Table) -> None:
     table.wait(HOLD_SECONDS)
     table.read(CARD, used=10, celsius=70)
     assert table.bands(CARD) == (Pressure.LOW, Thermal.WARNING)
+
+
+def test_it_counts_how_often_a_card_came_under_critical_pressure(table: Table) -> None:
+    for used in (90, 99, 10):  # it comes, stays, and is on its way out
+        table.read(CARD, used=used)
+        table.wait(1)
+    assert table.shown()[CARD.uuid].pressure_events == 1
+    table.wait(HOLD_SECONDS)
+    table.read(CARD, used=10)
+    table.wait(1)
+    table.read(CARD, used=10, celsius=40)  # only readings differ
+    table.read(CARD, used=95, celsius=40)
+    table.board.mark_unresponsive(CARD.uuid, "no answer", table.at)
+    shown = table.shown()
+    assert (shown[CARD.uuid].pressure_events, shown[OTHER.uuid].pressure_events) == (2, 0)
 
 
 def test_a_hot_card_that_falls_silent_stays_hot_and_nothing_else_does(table: Table) -> None:
@@ -169,27 +198,106 @@ def test_nothing_but_its_driver_brings_a_vanished_device_back(table: Table) -> N
     assert table.shown()[CARD.uuid].health is Health.HEALTHY
 
 
-def test_a_tombstone_is_dropped_after_its_time(table: Table) -> None:
-    table.list(OTHER)
-    table.wait(TOMBSTONE_SECONDS - 1)
-    table.forget()
-    assert CARD.uuid in table.shown()
+def test_silence_is_judged_once_it_is_long_and_until_the_first_answer(table: Table) -> None:
+    table.board.mark_unresponsive(CARD.uuid, "no answer", table.at)
+    table.wait(SILENT_SECONDS - 1)
+    assert table.shown()[CARD.uuid].verdict == CLEAN
     table.wait(1)
-    table.forget()
-    assert list(table.shown()) == [OTHER.uuid]
-    assert table.board.known == (OTHER,)
+    silent = table.shown()[CARD.uuid].verdict
+    assert (silent.action, silent.is_fatal) == (Action.INSPECT, False)
+    assert silent.reason == "its driver has not answered for over 60 s"
+    # What is told again and again would be an event each time.
+    table.wait(30)
+    table.board.mark_unresponsive(CARD.uuid, "no answer", table.at)
+    assert table.shown()[CARD.uuid].verdict == silent
+    assert table.shown()[OTHER.uuid].verdict == CLEAN
+    table.read(CARD)
+    assert table.shown()[CARD.uuid].verdict == CLEAN
 
 
-def test_a_tombstone_outlives_the_last_promise_on_it(table: Table) -> None:
+def test_a_driver_that_does_not_finish_opening_is_told_until_it_does(table: Table) -> None:
+    table.list(CARD, OTHER, opening=("nvml",))
+    assert table.board.snapshot(table.at, HostReadings()).troubles == ()
+    table.board.stop_awaiting(table.at, is_wanted=True)
+    (trouble,) = table.board.snapshot(table.at, HostReadings()).troubles
+    assert trouble.words == "cannot use the nvml driver: it does not finish opening"
+    assert trouble.is_wanted
+    table.list(CARD, OTHER)
+    assert table.board.snapshot(table.at, HostReadings()).troubles == ()
+
+
+def test_the_tombstone_of_a_slice_is_dropped_after_its_time(sliced: Table) -> None:
+    sliced.list(CARD)
+    sliced.wait(TOMBSTONE_SECONDS - 1)
+    sliced.forget()
+    assert SLICE.uuid in sliced.shown()
+    sliced.wait(1)
+    sliced.forget()
+    assert list(sliced.shown()) == [CARD.uuid]
+    assert sliced.board.known == (CARD,)
+
+
+def test_the_tombstone_of_a_slice_outlives_the_last_promise_on_it(sliced: Table) -> None:
+    sliced.list(CARD)
+    sliced.wait(10 * TOMBSTONE_SECONDS)
+    sliced.forget(SLICE)
+    sliced.wait(TOMBSTONE_SECONDS - 1)
+    sliced.forget()
+    assert SLICE.uuid in sliced.shown()
+    sliced.wait(1)
+    sliced.forget()
+    assert SLICE.uuid not in sliced.shown()
+
+
+def test_a_card_is_missed_until_somebody_says_that_it_is_not(sliced: Table) -> None:
+    sliced.board.take_xids(CARD.uuid, (79,), sliced.at)
+    sliced.list()
+    for _ in range(3):
+        sliced.wait(10 * TOMBSTONE_SECONDS)
+        sliced.forget()
+        # Of a card that is gone nobody knows what became of its slices.
+        assert set(sliced.shown()) == {CARD.uuid, SLICE.uuid}
+    assert sliced.shown()[CARD.uuid].verdict.is_fatal
+    sliced.board.dismiss(CARD.uuid, sliced.at)
+    assert not sliced.shown()[CARD.uuid].verdict.is_fatal
+    sliced.forget(CARD)
+    assert set(sliced.shown()) == {CARD.uuid}
+    sliced.forget()
+    assert sliced.shown() == {}
+
+
+def test_a_card_that_is_dismissed_and_comes_back_is_missed_anew(table: Table) -> None:
+    table.board.dismiss(CARD.uuid, table.at)  # it is there
     table.list(OTHER)
-    table.wait(10 * TOMBSTONE_SECONDS)
-    table.forget(CARD)
-    table.wait(TOMBSTONE_SECONDS - 1)
     table.forget()
     assert CARD.uuid in table.shown()
-    table.wait(1)
+    table.board.dismiss(CARD.uuid, table.at)
+    table.list(CARD, OTHER)
+    table.read(CARD)
+    table.list(OTHER)
     table.forget()
-    assert CARD.uuid not in table.shown()
+    assert CARD.uuid in table.shown()
+    table.board.dismiss(CARD.uuid, table.at)
+    table.board.take_xids(CARD.uuid, (79,), table.at)
+    table.forget()
+    assert table.shown()[CARD.uuid].verdict.is_fatal
+
+
+def test_errors_of_an_earlier_life_still_speak_against_a_card() -> None:
+    table = Table()
+    table.board.tally.restore(CARD.uuid, {79: Open(count=2, boottime=900.0, total=3)})
+    table.list(replace(CARD, tells_xids=True))
+    table.read(CARD)
+    shown = table.shown()[CARD.uuid]
+    assert (shown.verdict.signs, shown.xids) == (("xid 79 #3",), {79: 3})
+    # What was told then is no news; what comes now is.
+    assert [event.type for event in verdict_events(None, shown, 0.0)] == ["device.verdict"]
+    table.board.take_xids(CARD.uuid, (79,), table.at)
+    again = table.shown()[CARD.uuid]
+    assert again.verdict.signs == ("xid 79 #4",)
+    for last in (None, shown):
+        told = [event for event in verdict_events(last, again, 0.0) if event.type == "device.xid"]
+        assert [event.details["new"] for event in told] == ["1"]
 
 
 def test_a_device_that_is_listed_is_never_dropped(table: Table) -> None:
@@ -208,8 +316,9 @@ def test_a_device_that_is_listed_is_never_dropped(table: Table) -> None:
 
 def test_the_number_of_a_forgotten_device_is_nobody_elses(table: Table) -> None:
     table.list(CARD)
-    table.wait(TOMBSTONE_SECONDS)
+    table.board.dismiss(OTHER.uuid, table.at)
     table.forget()
+    assert table.board.known == (CARD,)
     aliases = Aliases(table.board.numbers)
     assert aliases.index("GPU-new") == 2
     assert aliases.index(OTHER.uuid) == 1
@@ -217,6 +326,8 @@ def test_the_number_of_a_forgotten_device_is_nobody_elses(table: Table) -> None:
 
 def test_slices_made_anew_for_ever_do_not_fill_the_memory(table: Table) -> None:
     count = 2 * MAX_NUMBERS
+    table.list(CARD)
+    table.board.dismiss(OTHER.uuid, table.at)
     for number in range(2, count):
         table.list(CARD, info(number, DeviceKind.MIG, CARD.uuid))
         table.wait(TOMBSTONE_SECONDS)

@@ -78,7 +78,7 @@ async def test_errors_are_counted_on_through_restarts_of_the_sampling_process(
         site.report(3, 79)
         fatal = await watcher.until(shows("gpu3", {31: 1, 79: 1}))
         assert sample(fatal, "gpu3").verdict.is_fatal
-        sampler.settle("GPU-standin-3")
+        sampler.dealings.settle("GPU-standin-3")
         over = await watcher.until(lambda s: not sample(s, "gpu3").verdict.is_fatal)
         assert sample(over, "gpu3").xids == {31: 1, 79: 1}
         assert sample(over, "gpu4").xids == {}
@@ -129,9 +129,10 @@ async def test_a_driver_that_was_replaced_under_us_is_told_with_what_to_do(site:
         assert sample(lost, "gpu7").health is Health.LOST
         assert sample(lost, "gpu0").verdict.action is Action.NONE  # its driver lists it no more
         assert sample(lost, "host").health is Health.HEALTHY
-        (warning,) = lost.warnings
-        assert told in warning
-        assert 'devices.nvml = "on"' in warning
+        (trouble,) = lost.troubles
+        assert told in trouble.words
+        assert 'devices.nvml = "on"' in trouble.words
+        assert trouble.is_wanted
 
 
 async def test_a_driver_that_hangs_as_a_whole_is_left_alone_until_it_answers(
@@ -163,10 +164,11 @@ async def test_a_card_that_hangs_from_the_start_keeps_no_other_away(site: Site) 
         others = await watcher.until(lambda s: len(s.samples) == 8)
         assert {each.info.alias for each in others.samples} >= {"gpu0", "gpu6", "host"}
         assert all(each.health is Health.HEALTHY for each in others.samples)
-        (warning,) = others.warnings
-        assert "did not answer when it was first asked" in warning
+        (trouble,) = others.troubles
+        assert "did not answer when it was first asked" in trouble.words
+        assert (bool(trouble.device), trouble.is_wanted) == (True, False)
         site.befall("")
-        whole = await watcher.until(lambda s: len(s.samples) == 9 and not s.warnings)
+        whole = await watcher.until(lambda s: len(s.samples) == 9 and not s.troubles)
         assert all(each.health is Health.HEALTHY for each in whole.samples)
 
 

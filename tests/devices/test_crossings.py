@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gpud.devices.crossings import MAX_LEASES_TOLD, crossings, missing
+from gpud.devices.crossings import MAX_LEASES_TOLD, crossings, driver_events, missing
 from gpud.devices.snapshot import (
     DeviceInfo,
     DeviceKind,
@@ -17,6 +17,7 @@ from gpud.devices.snapshot import (
     Sample,
     Snapshot,
     Thermal,
+    Trouble,
 )
 from gpud.events import Event
 from tests.fakes.driver import GIB
@@ -196,6 +197,26 @@ def test_what_was_there_from_the_start_has_not_appeared() -> None:
     assert appeared(snapshot(sample(), complete=False)) == []
     assert appeared(snapshot(sample())) == [
         ("device.appeared", "its driver lists it now as gpu1: fake, 100 GiB")
+    ]
+
+
+def test_what_becomes_of_drivers_is_told_as_it_changes() -> None:
+    driver = Trouble(driver="nvml", reason="not loaded")
+    other = replace(driver, reason="of another version")
+    card = Trouble(driver="nvml", device="GPU-b", reason="no answer")
+
+    def told(before: tuple[Trouble, ...] | None, *after: Trouble) -> list[tuple[str, str, str]]:
+        first = None if before is None else replace(snapshot(), troubles=before)
+        events = driver_events(first, replace(snapshot(), troubles=after))
+        return [(each.type, each.subject, each.reason) for each in events]
+
+    failed = ("driver.failed", "node", "cannot use the nvml driver: not loaded")
+    assert told(None, driver) == told((), driver) == [failed]
+    assert told((driver,), driver) == told(None) == []
+    changed = ("driver.failed", "node", "cannot use the nvml driver: of another version")
+    assert told((driver,), other) == [changed]
+    assert told((driver, card), driver) == [
+        ("driver.recovered", "devices/GPU-b", "over; it was: cannot use GPU-b: no answer")
     ]
 
 

@@ -35,7 +35,7 @@ from gpud.devices.sampling.frames import (
 )
 from gpud.devices.sampling.helper import FrameWriter, Helper, Schedule, obey
 from gpud.devices.sampling.reader import Reader
-from gpud.devices.snapshot import DeviceKind, HostReadings, Readings
+from gpud.devices.snapshot import DeviceKind, HostReadings, Readings, Trouble
 from tests.fakes.clock import FakeClock
 from tests.fakes.driver import GIB, FakeDriver
 
@@ -272,7 +272,7 @@ def test_a_probe_leaves_errors_to_the_process_beside_it() -> None:
     assert card.reported == [("GPU-a", 79)]
 
 
-def test_warnings_are_of_drivers_that_are_here_or_wanted_until_they_open() -> None:
+def test_troubles_are_of_drivers_that_are_here_or_wanted_until_they_open() -> None:
     reasons = ["the kernel driver is not loaded"]
 
     def refuse() -> Driver:
@@ -282,15 +282,17 @@ def test_warnings_are_of_drivers_that_are_here_or_wanted_until_they_open() -> No
 
     floor = Floor(refuse)
 
-    def warnings() -> tuple[str, ...]:
+    def troubles() -> tuple[Trouble, ...]:
         obey(floor.helper, "list")
         (inventory,) = [frame for frame in floor.tick() if isinstance(frame, Inventory)]
-        return inventory.warnings
+        return inventory.troubles
 
-    assert warnings() == ("cannot use the nvml driver: the kernel driver is not loaded",)
+    (trouble,) = troubles()
+    assert trouble.words == "cannot use the nvml driver: the kernel driver is not loaded"
+    assert not trouble.is_wanted
     reasons.clear()
     floor.clock.advance(REOPEN_SECONDS)
-    wait_until(lambda: warnings() == ())
+    wait_until(lambda: troubles() == ())
 
 
 def test_a_missing_driver_that_is_wanted_is_warned_of_with_the_way_out() -> None:

@@ -14,6 +14,7 @@ from tests.devices.standin import NvmlChild
 FIRST = "GPU-standin-0"
 # Numbers of fields, and the one that the stand-in has for the reasons of throttling.
 ECC_DOUBLE, LINK_REPLAYS, REMAP_PENDING, RECOVERY, THROTTLING = 4, 52, 144, 230, 1000
+NVLINK_SENT = 138
 Open = Callable[..., NvmlChild]
 
 
@@ -73,6 +74,20 @@ def test_what_the_bus_carries_is_told_by_its_counters(open_nvml: Open) -> None:
     # The stand-in sends 2 bytes a microsecond, and receives 3.
     assert readings.pcie_sent_bytes_per_second == pytest.approx(2e6, rel=0.05)
     assert readings.pcie_received_bytes_per_second == pytest.approx(3e6, rel=0.05)
+
+
+def test_what_all_links_carry_is_told_by_their_counters(open_nvml: Open, fields: Path) -> None:
+    driver = open_nvml()
+    assert driver.readings(FIRST).nvlink_sent_bytes_per_second is None
+    for _ in range(RARE_EVERY_READS):
+        readings = driver.readings(FIRST)
+    # Each of the stand-in's four sends 1 KiB a microsecond, and receives 2.
+    assert readings.nvlink_sent_bytes_per_second == pytest.approx(4.096e9, rel=0.05)
+    assert readings.nvlink_received_bytes_per_second == pytest.approx(8.192e9, rel=0.05)
+    append(fields, f"0 {NVLINK_SENT} 5")  # it began anew
+    for _ in range(RARE_EVERY_READS):
+        readings = driver.readings(FIRST)
+    assert readings.nvlink_sent_bytes_per_second is None
 
 
 def test_a_counter_that_wrapped_tells_nothing_once(open_nvml: Open, fields: Path) -> None:
@@ -140,6 +155,19 @@ def test_who_tells_errors(open_nvml: Open, old_nvml_library: Path) -> None:
     old = open_nvml("maxwell", old_nvml_library)
     assert not old.devices()[0].tells_xids
     assert old.alarms() == ()
+
+
+def test_a_card_that_does_not_say_now_whether_it_tells_errors_is_asked_again(
+    open_nvml: Open, xids: Path, tmp_path: Path
+) -> None:
+    trigger = tmp_path / "trigger"
+    trigger.write_text("deaf 5")
+    driver = open_nvml(NVML_STANDIN_TRIGGER=str(trigger))
+    assert [info.tells_xids for info in driver.devices()] == [True] * 5 + [False] + [True] * 2
+    trigger.unlink()
+    assert driver.devices()[5].tells_xids
+    append(xids, "5 79")
+    assert driver.alarms() == (("GPU-standin-5", 79),)
 
 
 def test_a_card_that_refuses_everything_is_known_and_asked_no_more(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from gpud.clock import SystemClock
-from gpud.devices.processes import REREAD_SECONDS, ProcessTable
+from gpud.devices.processes import REREAD_SECONDS, YOUNG_SECONDS, ProcessTable
 from tests.devices.proc_tree import TICKS_PER_SECOND, ProcTree, hog
 
 NOW = 1000.0
@@ -103,6 +104,28 @@ def test_an_old_process_is_read_again_only_after_a_minute(tree: ProcTree) -> Non
     assert claim(table, 7) is None
     table.scan(NOW + REREAD_SECONDS)
     assert claim(table, 7) == "r-7"
+
+
+def test_a_real_exec_of_an_old_process_is_seen_with_the_same_size_of_environment() -> None:
+    table, boottime = ProcessTable(), SystemClock().now().boottime
+    script = "echo begun; read line; exec env GPUD_RESERVATION=r-2 sh -c 'echo went on; read line'"
+    with subprocess.Popen(
+        ["sh", "-c", script],
+        env={"PATH": os.environ["PATH"], "GPUD_RESERVATION": "r-1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        table.scan(boottime + YOUNG_SECONDS)
+        assert claim(table, process.pid) == "r-1"
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        table.scan(boottime + YOUNG_SECONDS + REREAD_SECONDS)
+        assert claim(table, process.pid) == "r-2"
+        process.stdin.close()
 
 
 def test_what_cannot_be_read_is_unknown(tree: ProcTree) -> None:

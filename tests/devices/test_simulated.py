@@ -124,6 +124,31 @@ def test_an_unreadable_scenario_keeps_the_last_good_one_and_is_told_once(bench: 
     assert bench.readings().temperature_celsius == 50
 
 
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        (
+            {"throttle_reasons": ["power_cap", "hw_thermal"]},
+            "gpu1: Invalid enum value 'hw_thermal' - at `throttle_reasons[1]`; write one of ",
+        ),
+        ({"recovery_action": "x"}, "`recovery_action`; write one of none, reset, "),
+        (
+            {"fan_percent": 300},
+            "gpu1: Expected `float` <= 100.0 - at `fan_percent`; the last good",
+        ),
+        ({"xid": [0]}, "gpu1: Expected `int` >= 1 - at `xid[0]`; the last good"),
+        (3, "gpu1: Expected `object`, got `int`; the last good"),
+    ],
+)
+def test_what_is_wrong_with_a_scenario_names_the_card_and_what_may_stand_there(
+    script: Any, told: str, bench: Bench
+) -> None:
+    bench.script(gpu0={"throttle_reasons": ["power_cap"]}, gpu1=script)
+    bench.readings()
+    (complaint,) = bench.complaints
+    assert told in complaint
+
+
 def test_a_scenario_that_is_missing_is_told_once_each_time(bench: Bench) -> None:
     for _ in range(3):
         assert bench.readings().temperature_celsius == 34

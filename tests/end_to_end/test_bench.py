@@ -15,6 +15,7 @@ import pytest
 
 from gpuctl.main import run as gpuctl
 from gpud.v1 import benchmarks_pb2 as pb
+from gpud.v1 import node_pb2
 from tests.end_to_end.driving import PATIENCE_SECONDS, held, load, streaming
 from tests.running import Api, Gpud, calling, refusal_of, refused_stream
 
@@ -44,6 +45,12 @@ async def kept(api: Api, **asked: Any) -> list[pb.Benchmark]:
     return list(answer.benchmarks)
 
 
+async def journal(api: Api, instance: str) -> list[node_pb2.Event]:
+    """What it tells of benchmarks of an instance, in order."""
+    asked = node_pb2.ListEventsRequest(type="benchmark", subject=instance)
+    return list(reversed((await api.node.ListEvents(asked)).events))
+
+
 async def test_a_model_is_measured_drained_and_the_result_outlives_the_daemon(
     daemon: Gpud,
 ) -> None:
@@ -71,6 +78,14 @@ async def test_a_model_is_measured_drained_and_the_result_outlives_the_daemon(
             assert level.prefill_tokens_per_second > 0
         assert [device.alias for device in found.devices] == ["host"]
         assert await kept(api) == [found]
+        began, ended = await journal(api, made.name)
+        assert (began.type, ended.type) == ("benchmark.started", "benchmark.done")
+        assert {each.method for each in (began, ended)} == {"InstanceService/BenchmarkModel"}
+        assert ended.actor == found.owner
+        assert (ended.details["benchmark"], ended.details["concurrency"]) == (found.name, "1,4")
+        rates = [float(each) for each in ended.details["tokens_per_second"].split(",")]
+        told_rates = [level.tokens_per_second for level in found.levels]
+        assert rates == pytest.approx(told_rates, abs=0.05)
     daemon.restart()
     async with calling(daemon) as api:
         assert await kept(api, model="models/wide") == [found]
@@ -131,6 +146,8 @@ async def test_who_leaves_stops_it_and_only_one_runs_at_a_time(daemon: Gpud) -> 
         assert refusal.reason == "WRONG_STATE"
         assert told[-1].benchmark.served_others is False
         assert len(await kept(api)) == 1
+        left = (await journal(api, made.name))[1]
+        assert (left.type, left.reason) == ("benchmark.void", "stopped before its end")
 
 
 async def test_an_engine_that_is_killed_voids_it_and_what_was_measured_stays(

@@ -201,6 +201,8 @@ async def test_instances(walk: Walk) -> None:
     ended = events[-1]
     assert (ready.method, ready.request_id) == ("InstanceService/LoadModel", "up")
     assert (ended.method, ended.request_id) == ("InstanceService/UnloadModel", "down")
+    of_unload = (await api.node.ListEvents(node_pb2.ListEventsRequest(request_id="down"))).events
+    assert "reservation.released" in {each.type for each in of_unload}
     listed = node_pb2.ListEventsRequest(request_id="up")
     of_load = (await api.node.ListEvents(listed)).events
     assert {each.method for each in of_load} == {"InstanceService/LoadModel"}

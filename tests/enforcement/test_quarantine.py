@@ -6,11 +6,14 @@ import asyncio
 
 import pytest
 
-from gpud.devices.snapshot import Action, Health, Verdict
+from gpud.devices.snapshot import Action, DeviceKind, Health, Verdict
+from gpud.devices.verdict.tally import Tally
+from gpud.devices.verdict.verdict import xid_sign
 from gpud.enforcement.quarantine import ACTOR, KIND, Quarantine, QuarantineSeams
 from gpud.errors import DeviceUnavailable, StoreReadOnly
 from gpud.ledger.books import Cordon
 from gpud.ledger.change import Change
+from gpud.promises.promises import encoded
 from gpud.promises.requests import Call
 from gpud.store import Row
 from tests.enforcement.office import GPU, Office
@@ -23,16 +26,35 @@ def fatal(*signs: str) -> Verdict:
 class Ward:
     """A quarantine in an office, and what it said is dealt with."""
 
-    def __init__(self, office: Office) -> None:
+    def __init__(self, office: Office, boot_id: str = "boot-1") -> None:
         self.office = office
         self.settled: list[str] = []
+        self.tally = Tally()
         self.quarantine = Quarantine(
             QuarantineSeams(
                 promises=office.promises,
+                boot_id=boot_id,
                 is_writable=lambda: not office.store.read_only_cause,
-                settle=self.settled.append,
+                settle=self.settle,
+                open_xids=self.tally.still_open,
+                restore_xids=self.tally.restore,
             )
         )
+        self.quarantine.restore()
+
+    def settle(self, uuid: str) -> None:
+        self.settled.append(uuid)
+        self.tally.settle(uuid)
+
+    def report(self, *numbers: int) -> None:
+        """The driver of gpu0 tells errors, and the next snapshot what speaks against it."""
+        self.tally.take(GPU, numbers, 1.0)
+        self.see_errors()
+
+    def see_errors(self) -> None:
+        still = self.tally.still_open(GPU).items()
+        signs = tuple(xid_sign(number, each) for number, each in still)
+        self.see(fatal(*signs) if signs else None)
 
     def see(self, verdict: Verdict | None = None, **changes: object) -> None:
         """A snapshot in which gpu0 shows this."""
@@ -64,6 +86,14 @@ async def test_a_fatal_verdict_cordons_and_is_told(ward: Ward) -> None:
     assert await ward.office.events("device.cordoned") == [("device.cordoned", cordon.reason)]
     with pytest.raises(DeviceUnavailable, match="cordoned"):
         await ward.office.reserve("r-1")
+
+
+async def test_a_slice_that_is_gone_is_not_cordoned_for_its_card(ward: Ward) -> None:
+    ward.office.become("gpu0", DeviceKind.MIG)
+    ward.see(fatal("xid 79 #1"), health=Health.LOST, vanished_boottime=1.0)
+    assert await ward.cordon() is None
+    ward.see(fatal("xid 79 #1"), health=Health.HEALTHY, vanished_boottime=None)
+    assert await ward.cordon() is not None
 
 
 async def test_what_an_admin_lifts_is_not_cordoned_again_by_the_same_sign(ward: Ward) -> None:
@@ -112,7 +142,6 @@ async def test_a_restart_forgets_neither_the_cordon_nor_what_was_lifted(ward: Wa
     again = Ward(ward.office)
     again.see(fatal("remap failed"))
     assert await again.cordon() is None
-    # Errors are counted from 1 in each life.
     again.see(fatal("remap failed", "xid 48 #1"))
     assert await again.cordon() is not None
     third = Ward(ward.office)
@@ -123,6 +152,55 @@ async def test_a_restart_forgets_neither_the_cordon_nor_what_was_lifted(ward: Wa
     third.see()
     await third.office.events()
     assert third.office.rows(KIND) == {}
+
+
+async def test_an_error_speaks_against_a_device_after_a_restart_until_it_is_dealt_with(
+    ward: Ward,
+) -> None:
+    ward.report(79, 79)
+    cordon = await ward.cordon()
+    again = Ward(ward.office)
+    assert again.tally.counts(GPU) == {79: 2}
+    assert again.tally.still_open(GPU) == ward.tally.still_open(GPU)
+    again.see_errors()
+    assert await again.cordon() == cordon  # the same one: it is no news
+    again.report(79)
+    assert await again.cordon() is not None
+    await again.lift()
+    again.see_errors()
+    again.see_errors()
+    await again.office.events()
+    assert again.office.rows(KIND) == {}
+    assert Ward(ward.office).tally.counts(GPU) == {}
+
+
+async def test_an_error_under_anothers_cordon_is_kept_as_well(ward: Ward) -> None:
+    theirs = Cordon(reason="fan", actor="anna", wall=1.0)
+    await ward.office.promises.cordon(GPU, theirs, "anna", Call(method="CordonDevice"))
+    ward.report(79)
+    assert await ward.cordon() == theirs
+    again = Ward(ward.office)
+    assert again.tally.counts(GPU) == {79: 1}
+    await again.lift()
+    again.see_errors()
+    cordon = await again.cordon()
+    assert cordon is not None
+    assert cordon.actor == ACTOR
+
+
+async def test_another_boot_and_who_lifted_the_cordon_end_an_error(ward: Ward) -> None:
+    ward.tally.take(GPU, (79,), 1.0)
+    ward.see(fatal("remap failed", "xid 79 #1"))
+    assert await ward.cordon() is not None
+    (kept,) = ward.office.rows(KIND).values()
+    rebooted = Ward(ward.office, "boot-2")
+    assert rebooted.tally.counts(GPU) == {}
+    await ward.office.events()
+    assert ward.office.rows(KIND) == {GPU: {"signs": ["remap failed"]}}
+    # As if gpud had ended between the cordon's end and what follows from it.
+    ward.office.promises.keep((Row(kind=KIND, id=GPU, body=encoded(kept)),))
+    await ward.lift()
+    assert Ward(ward.office).tally.counts(GPU) == {}
 
 
 async def test_anothers_cordon_stays_and_gpuds_comes_after_it(ward: Ward) -> None:

@@ -23,6 +23,12 @@ class FakeClock:
         heapq.heappush(self._sleepers, (self.boottime + seconds, next(self._order), due))
         await due.wait()
 
+    async def about(self, seconds: float) -> None:
+        await self.sleep(seconds)
+
+    def beat(self) -> None:
+        pass
+
     def advance(self, seconds: float) -> None:
         self.boottime += seconds
         self.wall += seconds

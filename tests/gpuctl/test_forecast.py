@@ -78,6 +78,38 @@ def test_what_held_less_often_than_claimed_is_said_so(gpuctl: Gpuctl, daemon: Fa
     assert expected in " ".join(out.split())
 
 
+@pytest.mark.usefixtures("terminal")
+def test_what_could_be_full_is_not_among_those_that_will_not(
+    gpuctl: Gpuctl, daemon: FakeDaemon
+) -> None:
+    answer = past.forecast()
+    full, heat, _ = answer.forecasts
+    full.ClearField("reaches_limit_time")
+    full.may_reach_limit = True
+    answer.forecasts.add().CopyFrom(full)
+    answer.forecasts[-1].alias, answer.forecasts[-1].may_reach_limit = "gpu7", False
+    heat.may_reach_limit = True
+    daemon.answers["GetForecast"] = answer
+    lines = gpuctl("forecast").out.splitlines()
+    assert "could be full within 1h: gpu0" in lines
+    assert "could be critically hot within 1h: gpu0" in lines
+    assert "not full within 1h, as far as can be told: gpu7" in lines
+
+
+@pytest.mark.usefixtures("terminal")
+def test_where_nothing_can_be_told_it_ends_with_a_code(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    answer = past.forecast()
+    del answer.forecasts[:2]
+    daemon.answers["GetForecast"] = answer
+    for form in ("table", "json"):
+        ended = gpuctl(f"forecast -o {form}")
+        assert ended.code == 73
+        assert "not enough history: have 42m" in ended.out
+        assert "cannot foretell anything yet" in ended.err
+    del answer.forecasts[:]
+    assert gpuctl("forecast").code == 0  # there are no devices
+
+
 def test_what_is_full_is_said_so(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
     answer = past.forecast()
     answer.forecasts[0].reaches_limit_time.CopyFrom(answer.time)

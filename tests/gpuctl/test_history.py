@@ -35,6 +35,14 @@ def test_history(gpuctl: Gpuctl, daemon: FakeDaemon, golden: Golden) -> None:
     assert not asked.HasField("end_time")
 
 
+def test_an_end_that_is_yet_to_come_is_said_so(gpuctl: Gpuctl, daemon: FakeDaemon) -> None:
+    daemon.answers["QueryHistory"] = past.history()
+    assert "is yet to come" not in gpuctl("history --end 10m").err
+    ended = gpuctl("history --end 2099-01-01T00:00")
+    assert ended.code == 0
+    assert ended.err == "2099-01-01 00:00:00 is yet to come: this ends now\n"
+
+
 @pytest.mark.usefixtures("terminal")
 def test_history_with_a_plot(gpuctl: Gpuctl, daemon: FakeDaemon, golden: Golden) -> None:
     answer = past.history()

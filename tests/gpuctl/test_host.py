@@ -47,15 +47,23 @@ def test_swap_stalls_and_disks_are_told_where_there_are() -> None:
 
 
 def test_folders_on_one_disk_are_told_once_and_those_on_several_by_their_paths() -> None:
-    def models(path: str, free: int) -> telemetry_pb2.Disk:
+    def folder(what: str, path: str, free: int, disk: str) -> telemetry_pb2.Disk:
         return telemetry_pb2.Disk(
-            what="models", path=path, total_bytes=90 * GIB, free_bytes=free * GIB
+            what=what, path=path, total_bytes=90 * GIB, free_bytes=free * GIB, disk=disk
         )
 
-    same = host(disks=[models("/a", 62), models("/b", 62)])
-    assert host_lines(same)[1] == "disk: models 62G free of 90G"
-    several = host(disks=[models("/a", 62), models("/b", 5)])
-    assert host_lines(several)[1] == "disk: /a 62G free of 90G  /b 5G free of 90G"
+    # Read at different moments, one disk shows different bytes free.
+    state = folder("state", "/s", 62, "8:1")
+    models = folder("models", "/a", 61, "8:1"), folder("models", "/b", 60, "8:1")
+    same = host(disks=[state, *models])
+    assert host_lines(same)[1] == "disk: state,models 62G free of 90G"
+    # And two disks may show the same.
+    other = folder("models", "/b", 62, "8:17")
+    several = host(disks=[state, folder("models", "/a", 61, "8:1"), other])
+    assert host_lines(several)[1] == "disk: state,/a 62G free of 90G  /b 62G free of 90G"
+    # One that does not tell its disk has one of its own.
+    untold = host(disks=[folder("models", "/a", 62, ""), folder("models", "/b", 62, "")])
+    assert host_lines(untold)[1] == "disk: /a 62G free of 90G  /b 62G free of 90G"
 
 
 @pytest.mark.usefixtures("terminal")

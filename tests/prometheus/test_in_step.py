@@ -23,6 +23,7 @@ from tests.prometheus.test_packaging import alerts
 SCALES = {"percent": 0.01, "days": 86400.0}
 # Of rules that have no level, whatever stands in their expression.
 EDGES = {
+    "driver": {1.0, 2.0},  # as the page tells how grave it is
     "stale": {STALE_SECONDS},
     "overcommit": {float(SLACK_BYTES)},
     "pressure": {float(Pressure.CRITICAL)},

@@ -75,6 +75,18 @@ def test_each_alert_is_seen_firing_by_a_test() -> None:
     assert fired == {rule["alert"] for rule in alerts()}
 
 
+def test_no_rule_reads_what_another_group_records() -> None:
+    """Groups run in no order that could be relied on."""
+    groups = yaml.safe_load(RULES.read_text())["groups"]
+    records = [{rule["record"] for rule in g["rules"] if "record" in rule} for g in groups]
+    for own, group in zip(records, groups, strict=True):
+        read = {
+            name for rule in group["rules"] for name in re.findall(r"\w+(?::\w+)+", rule["expr"])
+        }
+        assert read <= own
+    assert any(records)
+
+
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
 def test_what_an_alert_advises_can_be_done(rule: dict[str, Any]) -> None:
     advised = re.findall(r"gpuctl ([a-z]+)", rule["annotations"]["remedy"])

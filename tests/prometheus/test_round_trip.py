@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 from tests.prometheus.conftest import Scraped
+from tests.running import GIB
 
 
 def test_every_target_is_up(scraped: Scraped) -> None:
@@ -64,7 +65,8 @@ def test_a_service_has_a_page_of_its_own(scraped: Scraped) -> None:
     for name in ("batch_queue_size", "model_loading_time", "gpu_memory_used_bytes"):
         assert scraped.until(f'{name}{{job="voice",service="voice"}}'), name
     (reserved,) = scraped.query("reserved_bytes")
-    assert int(reserved["value"][1]) == 1 << 30
+    (own,) = scraped.query('gpud_model_footprint_bytes{service="voice"}')
+    assert int(reserved["value"][1]) == GIB + int(own["value"][1])
     assert "/metrics/voice" in scraped.get("/").split()
     assert scraped.get("/metrics/chat").startswith("# HELP ")
     told = scraped.get("/metrics/nobody")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
-from gpud.devices.snapshot import Health, Sample
+from gpud.devices.snapshot import Health, Sample, Trouble
 from gpud.ledger.books import DeviceBook
 from gpud.ledger.change import Change
 from gpud.promises.device_news import DeviceNews
@@ -47,6 +47,14 @@ def test_each_change_is_told_once_and_wakes_who_holds_a_promise() -> None:
         desk.see(card)
     assert desk.told == ["device.lost", "device.recovered"]
     assert desk.woken == [("A",), ("A",)]
+
+
+def test_a_driver_that_fails_is_told_once() -> None:
+    desk = Desk()
+    failing = replace(snapshot(HERE), troubles=(Trouble(driver="nvml", reason="not loaded"),))
+    for seen in (failing, failing, snapshot(HERE)):
+        desk.news.see(seen)
+    assert desk.told == ["driver.failed", "driver.recovered"]
 
 
 def test_what_a_full_disk_kept_from_the_journal_is_told_once_there_is_room() -> None:

@@ -15,6 +15,7 @@ from gpud.benchmarking.benchmark import Benchmark, Level, Plan
 from gpud.benchmarking.benchmarks import KEPT_PER_MODEL, Benchmarks
 from gpud.benchmarking.run import Phase
 from gpud.errors import OptionInvalid, WrongState
+from gpud.events import Filter, Journal
 from gpud.instances.instance import InstanceState
 from gpud.instances.terms import LoadTerms
 from gpud.ledger.change import Change
@@ -94,6 +95,22 @@ async def test_so_many_of_a_model_are_kept_and_found_again(place: Town) -> None:
     assert len({each.id for each in made}) == len(made)
     again = Benchmarks(place.house, place.roster)
     assert again.kept() == [other, *made[3:]]
+
+
+async def test_what_came_of_it_is_in_the_journal(place: Town) -> None:
+    kept = Benchmarks(place.house, place.roster)
+    made = (await kept.keep(done(0))).benchmark
+    void = (await kept.keep(replace(done(1), void_reasons=("hot", "others")))).benchmark
+    await kept.keep(replace(done(2), levels=(), void_reasons=("late",)))
+    await place.promises.commit(Change())  # what was posted before is durable with it
+    told = await Journal(place.promises._store).page(Filter(type="benchmark"), None, 9)
+    assert [(each.type, each.reason, each.details.get("benchmark")) for each in told] == [
+        ("benchmark.void", "late; nothing was measured", None),
+        ("benchmark.void", "hot; others", void.name),
+        ("benchmark.done", "", made.name),
+    ]
+    assert {(each.subject, each.actor) for each in told} == {("instances/tiny-1", "anna")}
+    assert told[2].details["tokens_per_second"] == "-"
 
 
 async def test_a_record_that_makes_no_sense_keeps_nobody_from_anything(place: Town) -> None:

@@ -7,12 +7,17 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
-from gpud.devices.snapshot import HostReadings
+from gpud.devices.bands import Bands, Law
+from gpud.devices.sampling.board import Board
+from gpud.devices.sampling.frames import Answer, Inventory
+from gpud.devices.snapshot import HostReadings, Readings
 from gpud.instances.instance import InstanceState
 from gpud.ledger.books import DeviceBook
 from gpud.ledger.charge import Reserves, charge
 from gpud.rpc import messages
+from gpud.v1 import devices_pb2
 from tests.fakes.cards import sample, snapshot
+from tests.fakes.clock import FakeClock
 from tests.instances.test_admission import INSTANCE
 
 
@@ -39,6 +44,25 @@ def test_the_cpus_nearest_a_device_are_told() -> None:
     near = replace(card, info=replace(card.info, cpu_affinity="0-15", numa_node=0))
     told = messages.device(near, None)
     assert (told.cpu_affinity, told.numa_node) == ("0-15", 0)
+
+
+def test_a_card_that_was_not_read_yet_has_no_time_of_a_reading() -> None:
+    clock, card = FakeClock(), sample().info
+    law = Law(edges=(50.0, 70.0, 85.0), hysteresis=5.0, hold_seconds=10.0)
+    board = Board(Bands(pressure=law, thermal=law))
+    board.take_inventory(Inventory(devices=(card,)), clock.now())
+
+    def told() -> devices_pb2.Sample:
+        (shown,) = board.snapshot(clock.now(), HostReadings()).samples
+        return messages.device(shown, None).sample
+
+    board.mark_unresponsive(card.uuid, "no answer", clock.now())
+    assert not told().HasField("time")
+    at = clock.now()
+    board.take_answer(
+        Answer(uuid=card.uuid, boottime=at.boottime, wall=at.wall, readings=Readings())
+    )
+    assert told().HasField("time")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from gpud.v1 import devices_pb2
 from gpud.v1 import node_pb2 as pb
-from tests.running import Api, Gpud, calling, refused_stream
+from tests.running import Api, Gpud, calling, refusal_of, refused_stream
 
 PATIENCE_SECONDS = 60.0
 LARGE = "x" * 256
@@ -35,9 +35,6 @@ async def small(gpud: Callable[..., Gpud]) -> AsyncIterator[Api]:
     daemon = gpud(cards=1, extra='[events]\nmax_bytes = "64KiB"\n').start()
     async with calling(daemon) as api, asyncio.timeout(PATIENCE_SECONDS):
         while (await listed(api, page_size=1)).oldest_sequence == 1:
-            await cordon_and_back(api)
-        # What has just gone is still in memory, for who follows closely.
-        for _ in range(600):
             await cordon_and_back(api)
         # Two commits without an event: what is to go has gone.
         for label in ("one", "two"):
@@ -83,6 +80,13 @@ async def test_moments_part_what_was_from_what_came(api: Api) -> None:
     found = (await listed(api, until=newest.time, page_size=1)).events
     assert found[0].sequence == before.sequence or before.time == newest.time
     assert not (await listed(api, until=Timestamp(seconds=1))).events
+    same = Timestamp(seconds=7)
+    assert not (await listed(api, since=same, until=same)).events
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await listed(api, since=Timestamp(seconds=9), until=same)
+    refusal = refusal_of(caught.value)
+    assert (refusal.code, refusal.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ("until",))
+    assert "2 s before `since`" in refusal.message
 
 
 async def test_the_events_of_a_call_are_found_by_its_request_id(api: Api) -> None:

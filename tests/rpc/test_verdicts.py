@@ -14,7 +14,7 @@ import pytest
 
 from gpud.devices.snapshot import Disk, HostReadings, NodeMemory, Readings
 from gpud.rpc import messages
-from gpud.v1 import devices_pb2, node_pb2, telemetry_pb2
+from gpud.v1 import alerts_pb2, devices_pb2, node_pb2, telemetry_pb2
 from gpud.v1 import reservations_pb2 as pb
 from tests.devices import standin
 from tests.fakes.cards import sample, snapshot
@@ -46,13 +46,20 @@ class Rig:
                     return found
         raise AssertionError("the stream ended")
 
-    async def event(self, type_: str) -> node_pb2.Event:
-        """The first of this type, once it is in the journal."""
+    async def count(self, type_: str, **details: str) -> int:
+        """How many events of this type, with these details, the journal holds."""
+        request = node_pb2.ListEventsRequest(type=type_, page_size=100)
+        events = (await self.api.node.ListEvents(request)).events
+        return sum(details.items() <= dict(event.details).items() for event in events)
+
+    async def event(self, type_: str, subject: str = "") -> node_pb2.Event:
+        """The first of this type, and of a subject, once it is in the journal."""
         request = node_pb2.WatchEventsRequest(type=type_, after_sequence=0)
         async with asyncio.timeout(PATIENCE_SECONDS):
             async for answer in self.api.node.WatchEvents(request):
                 found: node_pb2.Event = answer.event
-                return found
+                if subject in ("", found.subject):
+                    return found
         raise AssertionError("the stream ended")
 
 
@@ -84,10 +91,13 @@ async def test_a_fatal_error_cordons_until_an_admin_says_otherwise(rig: Rig) -> 
     }  # fmt: skip
     cordoned = await rig.event("device.cordoned")
     assert (cordoned.actor, cordoned.reason) == ("gpud", told.cordon_reason)
-    # The cordon outlives the daemon, which counts errors anew.
+    # The cordon outlives the daemon, and so does what speaks against the card.
     await asyncio.to_thread(rig.daemon.restart)
     async with calling(rig.daemon) as rig.api:
-        await rig.until(lambda device: device.cordoned and len(device.xids) == 2)
+        again = await rig.until(lambda device: device.cordoned and len(device.xids) == 2)
+        assert again.suggested_action == told.suggested_action
+        assert again.action_reason == told.action_reason
+        assert await rig.count("device.xid", xid="79") == 1
         asked = devices_pb2.UncordonDeviceRequest(name="gpu0")
         await rig.api.devices.UncordonDevice(asked)
         clean = await rig.until(
@@ -96,6 +106,21 @@ async def test_a_fatal_error_cordons_until_an_admin_says_otherwise(rig: Rig) -> 
         assert (clean.cordoned, len(clean.xids)) == (False, 2)
         answer = await rig.api.reservations.Reserve(pb.ReserveRequest(bytes=GIB, devices=["gpu0"]))
         assert answer.reservation.state == pb.RESERVATION_STATE_GRANTED
+
+
+async def test_a_card_that_is_gone_is_missed_until_it_is_uncordoned(rig: Rig) -> None:
+    rig.script(gpu0={"xid": [79]}, gpu1={"absent": True})
+    await rig.until(lambda device: device.cordoned)
+    rig.script(gpu0={"xid": [79], "absent": True}, gpu1={"absent": True})
+    lost = await rig.until(lambda device: device.health == devices_pb2.DEVICE_HEALTH_LOST)
+    assert (lost.cordoned, lost.action_reason) == (True, "Xid 79: it has fallen off the bus")
+    await rig.event("device.vanished", f"devices/{CARD}")
+    # One with a cordon, and one without.
+    for alias in ("gpu0", "gpu1"):
+        request = devices_pb2.UncordonDeviceRequest(name=alias)
+        await rig.api.devices.UncordonDevice(request)
+    for number in (0, 1):
+        await rig.event("device.forgotten", f"devices/SIM-p106-100-{number}")
 
 
 async def test_what_a_scenario_scripts_is_told(rig: Rig) -> None:
@@ -132,7 +157,7 @@ async def test_the_host_tells_its_disks(rig: Rig) -> None:
     assert disks["models"].path == f"{rig.daemon.state}/models"
 
 
-async def test_a_driver_that_cannot_be_used_is_a_warning_of_the_node(
+async def test_a_driver_that_cannot_be_used_is_told_wherever_cards_are_missed(
     gpud: Callable[..., Gpud], nvml_library: Path
 ) -> None:
     daemon = gpud(
@@ -145,7 +170,19 @@ async def test_a_driver_that_cannot_be_used_is_a_warning_of_the_node(
     ).start()
     async with calling(daemon) as api:
         node = (await api.node.GetNode(node_pb2.GetNodeRequest())).node
+        (alert,) = (await api.telemetry.ListAlerts(alerts_pb2.ListAlertsRequest())).alerts
+        refusals = [
+            await refused(api.reservations.Reserve(pb.ReserveRequest(bytes=GIB, devices=devices)))
+            for devices in ([], ["gpu0"])
+        ]
     assert node.state == node_pb2.NODE_STATE_READY
+    assert (alert.name, alert.severity) == (
+        "alerts/driver-node",
+        alerts_pb2.ALERT_SEVERITY_WARNING,
+    )
+    codes = [grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.NOT_FOUND]
+    assert [each.code for each in refusals] == codes
+    assert all("different versions; reboot" in each.message for each in refusals)
     (warning,) = node.warnings
     assert warning.startswith("cannot use the nvml driver: its library and the loaded kernel")
     assert "reboot" in warning
@@ -186,13 +223,14 @@ def test_the_host_beside_its_devices() -> None:
         cpu_some_percent=1.5,
         io_full_percent=0.0,
         nodes=(NodeMemory(node=1, total_bytes=4, free_bytes=3),),
-        disks=(Disk(what="state", path="/s", total_bytes=2, free_bytes=1),),
+        disks=(Disk(what="state", path="/s", total_bytes=2, free_bytes=1, disk="8:1"),),
     )
     host = messages.snapshot(replace(snapshot(), host=shown), [], 0).host
     assert (host.cpu_some_percent, host.HasField("io_full_percent")) == (1.5, True)
     assert not host.HasField("io_some_percent")
     assert (host.nodes[0].node, host.nodes[0].free_bytes) == (1, 3)
     assert (host.disks[0].what, host.disks[0].path, host.disks[0].free_bytes) == ("state", "/s", 1)
+    assert host.disks[0].disk == "8:1"
 
 
 async def test_growth_without_a_promise_is_told_within_two_samples(rig: Rig) -> None:

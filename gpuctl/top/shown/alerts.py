@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from gpuctl.glance.trouble import alert_subject
 from gpuctl.messages import seconds_of, word
 from gpuctl.tables import clean
@@ -26,7 +28,7 @@ def alert_fields(now: float) -> tuple[Field[Alert], ...]:
         Field(
             header="STATE",
             cell=_standing,
-            key=lambda a: float(a.severity) + _is_firing(a) / 2,
+            key=lambda a: float(a.severity) + 10 * _is_firing(a),
             width=12,
             grows=9,
         ),
@@ -38,6 +40,11 @@ def alert_fields(now: float) -> tuple[Field[Alert], ...]:
         # Nearly all of 80 columns: it is what the list is read for.
         text_field("WHAT", _what, 47, grows=120, least=10),
     )
+
+
+def by_need(alerts: Iterable[Alert]) -> list[Alert]:
+    """As gpud orders them, but what needs nobody last: it is known, silenced, or no more."""
+    return sorted(alerts, key=lambda alert: not _is_firing(alert))
 
 
 def _age(alert: Alert, now: float) -> float:

@@ -107,7 +107,8 @@ def device_fields(
         Field(
             header="DEVICE",
             cell=lambda device, _: cell(clean(device.alias), "strong"),
-            key=lambda device: device.index if device.HasField("index") else device.alias,
+            # As text, so that it rises; `host`, which has no index, comes after all digits.
+            key=lambda device: f"{device.index:06}" if device.HasField("index") else device.alias,
             width=6,
             grows=4,
         ),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gpuctl.commands.host import host_parts, waits_text
-from gpuctl.glance.trouble import troubles
+from gpuctl.commands.host import disks_by_name, host_parts, waits_text
+from gpuctl.glance.trouble import troubles, untold
 from gpuctl.messages import seconds_of, word
 from gpuctl.tables import clean
 from gpuctl.top.shown.field import Cell, shortened, state_cell
@@ -38,20 +38,18 @@ def host_line(told: Told, width: int) -> Cell:
 
 
 def _disks(disks: Iterable[Disk]) -> list[str]:
-    """What is free on each; one disk under several folders is told once."""
-    # Two disks of the same size have hardly the same bytes free.
-    told = {(disk.total_bytes, disk.free_bytes): clean(disk.what) for disk in reversed([*disks])}
-    whose = len(told) > 1
+    """What is free on each; one that has all the folders needs no name."""
+    told = disks_by_name(disks)
     return [
-        f"{what if whose else 'disk'} {compact_size(free)} free"
-        for (_, free), what in reversed(told.items())
+        f"{name if len(told) > 1 else 'disk'} {compact_size(each.free_bytes)} free"
+        for name, each in told.items()
     ]
 
 
 def trouble_line(told: Told, width: int) -> Cell:
     """The worst of what is wrong, and how much more there is; empty for nothing."""
     found = [f"cannot list {problem}" for problem in told.problems]
-    found += [f"{each}" for each in told.node.warnings]
+    found += [f"{each}" for each in untold(told.node, told.alerts)]
     worst = troubles(told.devices, told.instances, told.alerts)
     tones = ["warn"] * len(found) + [each.tone for each in worst]
     found += [each.line for each in worst]

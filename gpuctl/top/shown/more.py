@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gpuctl.glance.trouble import alert_subject
+from gpuctl.glance.words import delivery_text
 from gpuctl.messages import known, seconds_of, word
 from gpuctl.tables import clean, moment_text
 from gpuctl.top.shown.alerts import alert_tone
@@ -78,8 +79,7 @@ def _alert_lines(told: Told, alert: Alert) -> Iterator[Cell]:
     if alert.HasField("silenced_until"):
         yield _line("silenced", f"until {moment_text(alert.silenced_until)}")
     for delivery in alert.deliveries:
-        became = "delivered" if delivery.delivered else f"not delivered: {delivery.problem}"
-        yield _line("told to", f"{delivery.sink}, {delivery.attempts} attempts, {became}")
+        yield _line("sent to", f"{delivery.sink}: {delivery_text(delivery)}")
 
 
 def _line(name: str, value: str) -> Cell:

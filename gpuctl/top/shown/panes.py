@@ -9,7 +9,7 @@ from typing import Any, Final
 from gpuctl.glance.trouble import is_open
 from gpuctl.messages import seconds_of
 from gpuctl.tables import clean
-from gpuctl.top.shown.alerts import alert_fields, alert_text
+from gpuctl.top.shown.alerts import alert_fields, alert_text, by_need
 from gpuctl.top.shown.devices import device_fields, device_text
 from gpuctl.top.shown.field import Cell, Drawn, Field, Head, Line, fitted
 from gpuctl.top.shown.instances import instance_fields, instance_text
@@ -93,7 +93,7 @@ PANES: Final = (
         title="Alerts",
         short="Alerts",
         empty="nothing fires",
-        nouns=lambda told: told.alerts,
+        nouns=lambda told: by_need(told.alerts),
         fields=lambda sight: alert_fields(sight.now),
         text=alert_text,
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from gpud.devices.machine.kept import KeptFile
+from gpud.devices.machine.kept import KeptFile, figure
 
 # Limits met (high and max; failcnt in v1), and what came of it.
 _EVENT_COUNTERS = ("high", "max", "oom", "oom_kill")
@@ -72,7 +72,8 @@ class MemoryCgroup:
             return None
         limit, level = self._tightest
         used = _int(level.usage.read()) or 0
-        held = max(0, used - _fields(level.stat.read()).get(self._names.cold, 0))
+        cold = figure(b"\n" + level.stat.read(), b"\n%s " % self._names.cold.encode())
+        held = max(0, used - (cold or 0))
         return Memory(limit, max(0, limit - held))
 
     def events(self) -> dict[str, int] | None:

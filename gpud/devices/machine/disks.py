@@ -37,7 +37,7 @@ class DiskWatch:
     def __init__(
         self,
         folders: Sequence[tuple[str, str]],
-        measure: Callable[[str], tuple[int, int]] | None = None,
+        measure: Callable[[str], tuple[int, int, str]] | None = None,
     ) -> None:
         self._folders = [_Watched(what=what, path=path) for what, path in folders]
         self._measure = measure or sizes_of
@@ -59,19 +59,23 @@ class DiskWatch:
 
     def _ask(self, watched: _Watched) -> None:
         try:
-            total, free = self._measure(watched.path)
+            total, free, disk = self._measure(watched.path)
         except OSError:
             watched.told = None
         else:
             watched.told = Disk(
-                what=watched.what, path=watched.path, total_bytes=total, free_bytes=free
+                what=watched.what,
+                path=watched.path,
+                total_bytes=total,
+                free_bytes=free,
+                disk=disk,
             )
             watched.told_at = watched.asked or 0.0
         watched.asked = None
 
 
-def sizes_of(path: str) -> tuple[int, int]:
-    """Bytes that its file system has, and those free for us, who may not be root.
+def sizes_of(path: str) -> tuple[int, int, str]:
+    """Bytes that its file system has, those free for us, who may not be root, and its device.
 
     Of a folder that is yet to be made, those of the nearest one above it. Raises OSError.
     """
@@ -79,4 +83,6 @@ def sizes_of(path: str) -> tuple[int, int]:
     while not at.exists() and at != at.parent:
         at = at.parent
     state = os.statvfs(at)
-    return state.f_blocks * state.f_frsize, state.f_bavail * state.f_frsize
+    device = at.stat().st_dev
+    name = f"{os.major(device)}:{os.minor(device)}"
+    return state.f_blocks * state.f_frsize, state.f_bavail * state.f_frsize, name

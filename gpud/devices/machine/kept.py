@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 READ_BYTES = 16384
+# Bytes that a number takes, with the blanks before it.
+_WIDEST = 40
 
 
 class KeptFile:
@@ -38,3 +40,13 @@ class KeptFile:
 
     def _read_open(self) -> bytes:
         return os.pread(self._descriptor, READ_BYTES, 0)
+
+
+def figure(text: bytes, name: bytes) -> int | None:
+    """The number behind a name (with all that stands before the number), up to a blank or the end.
+
+    None where there is none. Such files have fifty lines and more, of which few are wanted.
+    """
+    at = text.find(name)
+    words = text[at + len(name) : at + len(name) + _WIDEST].split(None, 1) if at >= 0 else ()
+    return int(words[0]) if words and words[0].isdigit() else None

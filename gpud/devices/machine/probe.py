@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpud.devices.machine.cgroup import MemoryCgroup
-from gpud.devices.machine.kept import KeptFile
+from gpud.devices.machine.kept import KeptFile, figure
 from gpud.devices.snapshot import Disk, HostReadings, NodeMemory
 
 # The kernel reckons its averages of stalls anew every 2 s (PSI), and nothing is decided by the
@@ -20,7 +20,10 @@ _JITTER_SECONDS = 0.1
 NODES_EVERY = 5
 
 _KIB = 1024
-_MEMINFO = re.compile(rb"^(Mem(?:Total|Available)|Swap(?:Total|Free)):\s+(\d+) kB$", re.MULTILINE)
+_MEMINFO = {
+    name: b"\n%s:" % name.encode()
+    for name in ("MemTotal", "MemAvailable", "SwapTotal", "SwapFree")
+}
 _NODE_MEMINFO = re.compile(rb"^Node \d+ Mem(Total|Free):\s+(\d+) kB$", re.MULTILINE)
 _NODE = re.compile(r"node(\d+)")
 _STALLED = ("memory", "cpu", "io")
@@ -34,8 +37,9 @@ class MemInfo:
 
     def read(self) -> dict[str, int]:
         """Bytes of MemTotal, MemAvailable, SwapTotal and SwapFree; empty if unreadable."""
-        found = _MEMINFO.findall(self._file.read())
-        return {name.decode(): int(kib) * _KIB for name, kib in found}
+        text = b"\n" + self._file.read()
+        figures = {name: figure(text, line) for name, line in _MEMINFO.items()}
+        return {name: kib * _KIB for name, kib in figures.items() if kib is not None}
 
 
 class HostProbe:

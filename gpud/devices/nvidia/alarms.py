@@ -9,6 +9,8 @@ from typing import Any
 
 import pynvml
 
+from gpud.devices.nvidia.card import FOR_EVER, address
+
 # More at once than any card reports in a tick; what is left comes with the next call.
 MAX_AT_ONCE = 256
 
@@ -26,7 +28,10 @@ class Alarms:
         self._draining = threading.Lock()
 
     def watch(self, uuid: str, handle: Any) -> bool:
-        """Hear of this card's Xids from now on; whether its driver reports them."""
+        """Hear of this card's Xids from now on; whether its driver reports them.
+
+        A card that does not answer that, being lost, is asked again with the next list.
+        """
         if uuid in self._refused or uuid in self._uuids.values():
             return uuid not in self._refused
         wanted = pynvml.nvmlEventTypeXidCriticalError
@@ -35,10 +40,11 @@ class Alarms:
                 if self._set is None:
                     self._set = pynvml.nvmlEventSetCreate()
                 pynvml.nvmlDeviceRegisterEvents(handle, wanted, self._set)
-                self._uuids[_address(handle)] = uuid
+                self._uuids[address(handle)] = uuid
                 return True
-        except pynvml.NVMLError:
-            pass
+        except pynvml.NVMLError as error:
+            if error.value not in FOR_EVER:
+                return False
         self._refused.add(uuid)
         return False
 
@@ -48,19 +54,25 @@ class Alarms:
             return ()
         found: list[tuple[str, int]] = []
         try:
-            while len(found) < MAX_AT_ONCE:
-                data = pynvml.nvmlEventSetWait_v2(self._set, 0)
+            wait = pynvml._nvmlGetFunctionPointer("nvmlEventSetWait_v2")  # noqa: SLF001
+            data = pynvml.c_nvmlEventData_t()
+            # Not by the binding: to be told that there is none, as nearly always, raises there.
+            # "timeout" says that there is no more; a card that is lost says so when it is read.
+            while (
+                len(found) < MAX_AT_ONCE
+                and wait(self._set, ctypes.byref(data), 0) == pynvml.NVML_SUCCESS
+            ):
                 if data.eventType & pynvml.nvmlEventTypeXidCriticalError:
                     found.append((self._uuid_of(data.device), int(data.eventData)))
         except pynvml.NVMLError:
-            pass  # "timeout" says that there is no more; a card that is lost says so when read
+            pass  # a card that does not even tell who it is says so when it is read
         finally:
             self._draining.release()
         return tuple(found)
 
     def _uuid_of(self, handle: Any) -> str:
         """By the handle, for a card that is lost does not tell its UUID; else by asking it."""
-        known = self._uuids.get(_address(handle))
+        known = self._uuids.get(address(handle))
         return known if known is not None else str(pynvml.nvmlDeviceGetUUID(handle))
 
     def close(self) -> None:
@@ -70,8 +82,3 @@ class Alarms:
                 pynvml.nvmlEventSetFree(self._set)
         self._set = None
         self._uuids.clear()
-
-
-def _address(handle: Any) -> int:
-    """What tells handles apart: NVML gives the same pointer for a card each time."""
-    return ctypes.cast(handle, ctypes.c_void_p).value or 0

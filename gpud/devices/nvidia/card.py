@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pynvml
 
 from gpud.devices.driver import NEEDS_RESET, DeviceLost, ListRefused
+from gpud.devices.nvidia.calls import MEMORY_V2, Call, Prepared
 from gpud.devices.snapshot import ProcessKind
 
 # A refusal that may pass is tried again after so many reads; old cards refuse half of the calls.
@@ -59,10 +61,15 @@ PROCESS_LISTS: tuple[tuple[ProcessKind, tuple[Callable[..., Any], ...]], ...] = 
 # Nothing can be granted without the memory figures, and nothing comes back without lists: those
 # are asked for at every read.
 _VITAL = frozenset(
-    {pynvml.nvmlDeviceGetMemoryInfo, *(call for _, calls in PROCESS_LISTS for call in calls)}
+    {
+        MEMORY_V2,
+        pynvml.nvmlDeviceGetMemoryInfo,
+        *(call for _, calls in PROCESS_LISTS for call in calls),
+    }
 )
 # (call, its arguments…)
 Question = tuple[Any, ...]
+_SUCCESS = pynvml.NVML_SUCCESS
 
 
 def lost_reason(code: int) -> str:
@@ -83,6 +90,36 @@ class Card:
     refused: dict[Question, int] = field(default_factory=dict)
     # What it has listed once: that it does not now says nothing of who is there.
     lists: set[ProcessKind] = field(default_factory=set)
+    _prepared: dict[Call, Prepared] = field(default_factory=dict)
+
+    def reach(self, handle: Any) -> None:
+        """By this handle from now on."""
+        if address(handle) != address(self.handle):
+            self._prepared.clear()
+        self.handle = handle
+
+    def cell(self, call: Call) -> Any | None:
+        """Where the call has just written its answer, else as `ask`: None, or DeviceLost."""
+        if self.refused and self.refused.get((call,), 0) > self.reads:
+            return None
+        prepared = self._prepared.get(call)
+        if prepared is None:
+            try:
+                prepared = self._prepared[call] = call.prepared(self.handle)
+            except pynvml.NVMLError as error:
+                self._failed((call,), error.value)
+                return None
+        function, arguments, cell = prepared
+        code = function(*arguments)
+        if code == _SUCCESS:
+            return cell
+        self._failed((call,), code)
+        return None
+
+    def number(self, call: Call) -> int | None:
+        """The number that the call tells; as `cell`."""
+        cell = self.cell(call)
+        return None if cell is None else cell.value
 
     def ask(self, function: Callable[..., Any], *arguments: Any) -> Any | None:
         """The call's answer, or None if it is refused now or was before. Raises DeviceLost."""
@@ -91,10 +128,14 @@ class Card:
         try:
             return function(self.handle, *arguments)
         except pynvml.NVMLError as error:
-            if error.value in LOST:
-                raise DeviceLost(uuid=self.uuid, reason=lost_reason(error.value)) from error
-            self.refuse((function, *arguments), error.value)
+            self._failed((function, *arguments), error.value)
             return None
+
+    def _failed(self, question: Question, error: int) -> None:
+        """Raises DeviceLost where it says that."""
+        if error in LOST:
+            raise DeviceLost(uuid=self.uuid, reason=lost_reason(error))
+        self.refuse(question, error)
 
     def ask_first(self, calls: Collection[Callable[..., Any]]) -> Any | None:
         """The answer of the first of several names of one call that has one."""
@@ -137,3 +178,8 @@ class Card:
         if may_pass and (kind is ProcessKind.COMPUTE or kind in self.lists):
             raise ListRefused(uuid=self.uuid, reason=f"it refused those of kind {kind.value}")
         return None
+
+
+def address(handle: Any) -> int:
+    """What tells handles apart: NVML gives the same pointer for a card each time."""
+    return ctypes.cast(handle, ctypes.c_void_p).value or 0

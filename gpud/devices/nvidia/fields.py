@@ -24,6 +24,10 @@ _SIGNED_BITS = {
     pynvml.NVML_VALUE_TYPE_SIGNED_INT: 32,
     pynvml.NVML_VALUE_TYPE_SIGNED_LONG_LONG: 64,
 }
+# NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX and …_RX count each link apart, or all of them together.
+NVLINK_SENT, NVLINK_RECEIVED = 138, 139
+_ALL_LINKS = (1 << 32) - 1
+_SCOPES = {NVLINK_SENT: _ALL_LINKS, NVLINK_RECEIVED: _ALL_LINKS}
 
 
 class Field(NamedTuple):
@@ -65,7 +69,7 @@ def _values_of(handle: Any, ids: tuple[int, ...]) -> Any:
 
 @lru_cache(maxsize=64)
 def _unfilled(ids: tuple[int, ...]) -> bytes:
-    return b"".join(_VALUE.pack(id_, 0, 0, 0, 0, 0, 0) for id_ in ids)
+    return b"".join(_VALUE.pack(id_, _SCOPES.get(id_, 0), 0, 0, 0, 0, 0) for id_ in ids)
 
 
 def _number(type_: int, bits: int) -> float:

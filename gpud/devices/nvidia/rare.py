@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pynvml
 
+from gpud.devices.nvidia import calls
 from gpud.devices.nvidia.card import NEVER_AGAIN, Card
-from gpud.devices.nvidia.fields import Field, read_fields
+from gpud.devices.nvidia.fields import NVLINK_RECEIVED, NVLINK_SENT, Field, read_fields
+from gpud.devices.snapshot import Readings
+from gpud.devices.verdict.throttling import reasons_of
 
 # Numbers of fields (NVML_FI_DEV_…, nvml.h); by number, for older bindings lack the newest names.
 _ECC_CURRENT, _ECC_SBE_VOLATILE, _ECC_DBE_VOLATILE = 1, 3, 4
@@ -27,6 +30,7 @@ _FIELDS = (
     *(_MEMORY_TEMPERATURE, _ENERGY_MILLIJOULES, _PCIE_REPLAYS),
     *(_REMAPPED_CORRECTED, _REMAPPED_UNCORRECTED, _REMAP_PENDING, _REMAP_FAILED),
     *(_PCIE_SENT, _PCIE_RECEIVED, _RECOVERY_ACTION, *_LINK_ERRORS),
+    *(NVLINK_SENT, NVLINK_RECEIVED),
 )
 # nvmlDeviceGpuRecoveryAction_t, in its order.
 _RECOVERY_ACTIONS = (
@@ -43,6 +47,27 @@ _RECOVERY_ACTIONS = (
 _MEASURE_EVERY = 12
 _UNKNOWN_PERFORMANCE_STATE = 32
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+COMPUTE_MODES = {
+    pynvml.NVML_COMPUTEMODE_DEFAULT: "default",
+    pynvml.NVML_COMPUTEMODE_EXCLUSIVE_THREAD: "exclusive_thread",
+    pynvml.NVML_COMPUTEMODE_PROHIBITED: "prohibited",
+    pynvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS: "exclusive_process",
+}
+
+
+class Quick(NamedTuple):
+    """What is read at each tick, as NVML tells it; None where it does not."""
+
+    used_bytes: int | None
+    reserved_bytes: int | None
+    gpu_percent: int | None
+    memory_percent: int | None
+    celsius: int | None
+    milliwatts: int | None
+    sm_clock_mhz: int | None
+    compute_mode: int | None
+    mig_enabled: bool | None
+    throttling: int | None
 
 
 class Rare:
@@ -54,6 +79,27 @@ class Rare:
         self._times = 0
         self._counters: dict[int, Field] = {}
         self._links = 0
+        self._quick: Quick | None = None  # what the newest readings were made of
+        self._readings = Readings()
+
+    def beside(self, quick: Quick) -> Readings:
+        """All readings: the very same as before where all figures are, as of a card at rest."""
+        if quick != self._quick:
+            self._quick = quick
+            throttling = quick.throttling
+            self._readings = self._readings.changed(
+                memory_used_bytes=quick.used_bytes,
+                memory_driver_reserved_bytes=quick.reserved_bytes,
+                utilization_percent=scaled(quick.gpu_percent),
+                memory_utilization_percent=scaled(quick.memory_percent),
+                temperature_celsius=scaled(quick.celsius),
+                power_watts=scaled(quick.milliwatts, 1000),
+                sm_clock_mhz=quick.sm_clock_mhz,
+                compute_mode=COMPUTE_MODES.get(quick.compute_mode),
+                mig_enabled=quick.mig_enabled,
+                throttle_reasons=None if throttling is None else reasons_of(throttling),
+            )
+        return self._readings
 
     def refresh(self) -> None:
         """Read them all. Raises DeviceLost."""
@@ -64,23 +110,24 @@ class Rare:
             **self._pcie_rates(fields),
             **self._nvlink(fields),
         }
+        self._quick, self._readings = None, Readings(**self.values)
         self._times += 1
 
     def _plain(self) -> dict[str, Any]:
-        ask = self.card.ask
+        ask, number = self.card.ask, self.card.number
         encoder = ask(pynvml.nvmlDeviceGetEncoderUtilization)
         decoder = ask(pynvml.nvmlDeviceGetDecoderUtilization)
-        state = ask(pynvml.nvmlDeviceGetPerformanceState)
+        state = number(calls.PERFORMANCE_STATE)
         return {
-            "memory_clock_mhz": ask(pynvml.nvmlDeviceGetClockInfo, pynvml.NVML_CLOCK_MEM),
+            "memory_clock_mhz": number(calls.MEMORY_CLOCK),
             "performance_state": None if state == _UNKNOWN_PERFORMANCE_STATE else state,
-            "power_limit_watts": scaled(ask(pynvml.nvmlDeviceGetEnforcedPowerLimit), 1000),
-            "fan_percent": scaled(ask(pynvml.nvmlDeviceGetFanSpeed)),
-            "video_clock_mhz": ask(pynvml.nvmlDeviceGetClockInfo, pynvml.NVML_CLOCK_VIDEO),
+            "power_limit_watts": scaled(number(calls.POWER_LIMIT), 1000),
+            "fan_percent": scaled(number(calls.FAN)),
+            "video_clock_mhz": number(calls.VIDEO_CLOCK),
             "encoder_percent": scaled(encoder[0] if encoder else None),
             "decoder_percent": scaled(decoder[0] if decoder else None),
-            "pcie_generation": ask(pynvml.nvmlDeviceGetCurrPcieLinkGeneration),
-            "pcie_width": ask(pynvml.nvmlDeviceGetCurrPcieLinkWidth),
+            "pcie_generation": number(calls.PCIE_GENERATION),
+            "pcie_width": number(calls.PCIE_WIDTH),
         }
 
     def _pcie_rates(self, fields: Mapping[int, Field]) -> dict[str, float | None]:
@@ -107,7 +154,7 @@ class Rare:
         return refused == NEVER_AGAIN and self._times % _MEASURE_EVERY == _MEASURE_EVERY - 1
 
     def _rate(self, id_: int, now: Field) -> float | None:
-        """Bytes per second since the last time; None at first, and where the counter wrapped."""
+        """What it grew by in a second; None at first, and where the counter wrapped."""
         last = self._counters.get(id_)
         self._counters[id_] = now
         if last is None or now.micros <= last.micros or now.value < last.value:
@@ -119,22 +166,27 @@ class Rare:
             self._links = self._count_links()
         if not self._links:
             return {}
-        states = [
-            self.card.ask(pynvml.nvmlDeviceGetNvLinkState, link) for link in range(self._links)
-        ]
+        states = [self.card.number(link) for link in calls.NVLINK_STATES[: self._links]]
         known = [state for state in states if state is not None]
         errors = [fields[id_].value for id_ in _LINK_ERRORS if id_ in fields]
+        sent, received = (
+            self._rate(id_, fields[id_]) if id_ in fields else None
+            for id_ in (NVLINK_SENT, NVLINK_RECEIVED)
+        )
         return {
             "nvlink_active_count": sum(1 for state in known if state) if known else None,
             "nvlink_error_count": int(sum(errors)) if errors else None,
+            # They count KiB.
+            "nvlink_sent_bytes_per_second": scaled(sent, 1 / 1024),
+            "nvlink_received_bytes_per_second": scaled(received, 1 / 1024),
         }
 
     def _count_links(self) -> int:
         """How many it has: it refuses the state of those that it lacks."""
-        for link in range(pynvml.NVML_NVLINK_MAX_LINKS):
-            if self.card.ask(pynvml.nvmlDeviceGetNvLinkState, link) is None:
-                return link
-        return int(pynvml.NVML_NVLINK_MAX_LINKS)
+        for count, link in enumerate(calls.NVLINK_STATES):
+            if self.card.number(link) is None:
+                return count
+        return len(calls.NVLINK_STATES)
 
 
 def scaled(value: float | None, divisor: float = 1.0) -> float | None:

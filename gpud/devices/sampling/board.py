@@ -20,15 +20,16 @@ from gpud.devices.snapshot import (
     Sample,
     Snapshot,
     Thermal,
+    Trouble,
     Verdict,
 )
 from gpud.devices.verdict.tally import Tally
-from gpud.devices.verdict.verdict import CLEAN, is_quiet, judge
+from gpud.devices.verdict.verdict import CLEAN, SILENT_SECONDS, is_quiet, judge
 
 REFUSES_MEMORY = "the driver refuses its memory figures"
 DRIVER_STILL_OPENING = "its driver does not finish opening"
 NOT_READ_AGAIN = "listed again, not read yet"
-# A device that vanished is shown for so long, and after the end of the last promise on it.
+# A MIG slice that vanished is shown for so long, and after the end of the last promise on it.
 TOMBSTONE_SECONDS = 600.0
 # A device that was asked so often and never gave a process list is one that gives none.
 LISTS_AWAITED = 3
@@ -80,12 +81,15 @@ class Board:
         # Since when a device has vanished, and when it was last needed there (boottime seconds).
         self._vanished: dict[str, float] = {}
         self._needed: dict[str, float] = {}
+        # Those that nobody waits for; listed once more, a device is waited for like any other.
+        self._dismissed: set[str] = set()
         # How often a device that has given no process list yet did not tell it.
         self._refusals: dict[str, int] = {}
         self._numbers: dict[str, int] = {}
-        self._tally = Tally()
-        # Drivers that cannot be used although they are here, or are wanted.
-        self._warnings: tuple[str, ...] = ()
+        self.tally = Tally()
+        # Marked as UNRESPONSIVE, and not judged for being so for long yet.
+        self._silent: set[str] = set()
+        self._troubles: tuple[Trouble, ...] = ()
         # Drivers still being opened; None: no inventory has come yet.
         self._awaited: frozenset[str] | None = None
         self._is_complete = False
@@ -106,7 +110,7 @@ class Board:
     @property
     def xids(self) -> dict[str, dict[int, int]]:
         """Errors by number since the daemon started, by UUID."""
-        return self._tally.all_counts()
+        return self.tally.all_counts()
 
     def find(self, uuid: str) -> DeviceInfo | None:
         """The device of that UUID."""
@@ -124,7 +128,7 @@ class Board:
     def take_inventory(self, inventory: Inventory, at: Instant) -> None:
         """Learn of new devices, and mark as LOST what an open driver has ceased to list."""
         self._awaited = frozenset(inventory.opening)
-        self._warnings = inventory.warnings
+        self._troubles = inventory.troubles
         listed = {info.uuid for info in inventory.devices}
         self._ordered = None
         for info in inventory.devices:
@@ -134,6 +138,7 @@ class Board:
                 self._infos[info.uuid] = info
             self._number(info)
             self._needed.pop(info.uuid, None)
+            self._dismissed.discard(info.uuid)
             if self._vanished.pop(info.uuid, None) is not None:
                 # Still LOST, until it has answered.
                 self._mark(info, Health.LOST, NOT_READ_AGAIN, at)
@@ -145,21 +150,28 @@ class Board:
             self._mark(info, Health.LOST, inventory.unavailable.get(driver, NO_LONGER_LISTED), at)
 
     def forget(self, is_promised: Callable[[str], bool], at: Instant) -> None:
-        """Drop the tombstones that have had their time and carry no promise."""
-        for uuid, since in tuple(self._vanished.items()):
-            if is_promised(uuid):
-                self._needed[uuid] = at.boottime
-            elif at.boottime - max(since, self._needed.get(uuid, since)) >= TOMBSTONE_SECONDS:
-                del self._infos[uuid], self._vanished[uuid]
-                self._ordered = None
-                self._samples.pop(uuid, None)
-                self._standings.pop(uuid, None)
-                self._resting.pop(uuid, None)
-                self._needed.pop(uuid, None)
-                self._refusals.pop(uuid, None)
+        """Drop the tombstones that carry no promise, and are dismissed or of slices unmade.
 
-    def stop_awaiting(self, at: Instant) -> None:
-        """The drivers still being opened have had their time: go on without them."""
+        A card is missed until somebody says that it is not: what is broken does not mend by time.
+        """
+        for uuid, since in tuple(self._vanished.items()):
+            is_dismissed = uuid in self._dismissed
+            if is_promised(uuid) or not (is_dismissed or self._is_unmade(uuid)):
+                self._needed[uuid] = at.boottime
+                continue
+            gone_seconds = at.boottime - max(since, self._needed.get(uuid, since))
+            if is_dismissed or gone_seconds >= TOMBSTONE_SECONDS:
+                self._drop(uuid)
+
+    def stop_awaiting(self, at: Instant, *, is_wanted: bool = False) -> None:
+        """The drivers still being opened have had their time: go on without them.
+
+        `is_wanted`: the configuration insists on them.
+        """
+        self._troubles += tuple(
+            Trouble(driver=name, reason="it does not finish opening", is_wanted=is_wanted)
+            for name in sorted(self._awaited or ())
+        )
         for info in self._infos.values():
             is_awaited = driver_name(info.kind) in (self._awaited or ())
             if is_awaited and self.health(info.uuid) is not Health.UNRESPONSIVE:
@@ -196,28 +208,41 @@ class Board:
             never_lists=last.is_never,
             pressure=pressure,
             thermal=thermal,
+            pressure_events=self._standings[answer.uuid].pressure_events,
             verdict=self._verdict(info, health, answer.readings, answer.boottime),
             xids=self._xids_of(info),
+            xids_before=self.tally.restored(info.uuid),
         )
 
     def take_xids(self, uuid: str, numbers: tuple[int, ...], at: Instant) -> None:
         """Errors that a driver reported of a device, which need not answer for that."""
-        self._tally.take(uuid, numbers, at.boottime)
+        self.tally.take(uuid, numbers, at.boottime)
+        self._dismissed.discard(uuid)
         self._judge_again(uuid, at)
 
     def settle(self, uuid: str, at: Instant) -> None:
         """Somebody dealt with a device: the errors so far speak against it no more."""
-        self._tally.settle(uuid)
+        self.tally.settle(uuid)
         self._judge_again(uuid, at)
+
+    def dismiss(self, uuid: str, at: Instant) -> None:
+        """Nobody waits for it, where it is LOST, nor for the slices that went with it."""
+        if self.health(uuid) is Health.LOST:
+            own = (each for each in self._infos.values() if uuid in (each.uuid, each.parent_uuid))
+            self._dismissed |= {each.uuid for each in own}
+            self.settle(uuid, at)
 
     def mark_unresponsive(self, uuid: str, reason: str, at: Instant) -> None:
         """It missed its deadline; one that is not there has none."""
         info = self._infos.get(uuid)
         if info is not None and not self.has_vanished(uuid):
             self._mark(info, Health.UNRESPONSIVE, reason, at)
+            self._silent.add(uuid)
 
     def snapshot(self, at: Instant, host: HostReadings) -> Snapshot:
         """The next snapshot."""
+        if self._silent:
+            self._judge_silent(at)
         self._sequence += 1
         self._is_complete = self._is_complete or self._has_all()
         return Snapshot(
@@ -231,8 +256,20 @@ class Board:
             ),
             host=host,
             complete=self._is_complete,
-            warnings=self._warnings,
+            troubles=self._troubles,
         )
+
+    def _is_unmade(self, uuid: str) -> bool:
+        """Whether it is a MIG slice without which its card goes on."""
+        card = self._samples.get(self._infos[uuid].parent_uuid or "")
+        return card is not None and card.health in (Health.HEALTHY, Health.UNKNOWN)
+
+    def _drop(self, uuid: str) -> None:
+        del self._infos[uuid], self._vanished[uuid]
+        self._ordered = None
+        self._dismissed.discard(uuid)
+        for kept in (self._samples, self._standings, self._resting, self._needed, self._refusals):
+            kept.pop(uuid, None)
 
     def _rests(self, before: Sample, answer: Answer) -> bool:
         """Whether not even readings differ from a sample that went on: nothing is to be judged."""
@@ -254,7 +291,7 @@ class Board:
             or readings.memory_used_bytes is None
             or before.verdict is not CLEAN
             or info is not self._infos[answer.uuid]
-            or self._tally.still_open(answer.uuid)
+            or self.tally.still_open(answer.uuid)
             or not is_quiet(readings)
         ):
             return False
@@ -272,7 +309,13 @@ class Board:
     def _mark(self, info: DeviceInfo, health: Health, reason: str, at: Instant) -> None:
         last = self._samples.get(info.uuid)
         if last is None:
-            last = Sample(info=info, boottime=at.boottime, wall=at.wall, readings=Readings())
+            last = Sample(
+                info=info,
+                boottime=at.boottime,
+                wall=at.wall,
+                readings=Readings(),
+                was_read=False,
+            )
         pressure, thermal = self._judge_bands(info, Readings(), at.boottime)
         readings = last.readings
         if health is Health.LOST:  # all that is known of it now is why
@@ -288,6 +331,7 @@ class Board:
             vanished_boottime=self._vanished.get(info.uuid),
             verdict=self._verdict(info, health, readings, at.boottime),
             xids=self._xids_of(info),
+            xids_before=self.tally.restored(info.uuid),
         )
 
     def _list_of(self, answer: Answer) -> _Listed:
@@ -326,11 +370,13 @@ class Board:
     def _verdict(
         self, info: DeviceInfo, health: Health, readings: Readings, boottime: float
     ) -> Verdict:
-        known = None if info.uuid in self._vanished else health
-        return judge(known, readings, self._tally.still_open(info.uuid), boottime)
+        known, silent_seconds = None if info.uuid in self._vanished else health, 0.0
+        if known is Health.UNRESPONSIVE and (last := self._samples.get(info.uuid)) is not None:
+            silent_seconds = boottime - last.boottime
+        return judge(known, readings, self.tally.still_open(info.uuid), boottime, silent_seconds)
 
     def _xids_of(self, info: DeviceInfo) -> Mapping[int, int] | None:
-        return self._tally.counts(info.uuid) if info.tells_xids else None
+        return self.tally.counts(info.uuid) if info.tells_xids else None
 
     def _judge_again(self, uuid: str, at: Instant) -> None:
         """With the errors as they are counted now; its readings stay those of its last sample."""
@@ -341,6 +387,16 @@ class Board:
                 verdict=self._verdict(last.info, last.health, last.readings, at.boottime),
                 xids=self._xids_of(last.info),
             )
+
+    def _judge_silent(self, at: Instant) -> None:
+        """Nothing comes of a device that does not answer: it is judged again once that is long."""
+        for uuid in tuple(self._silent):
+            last = self._samples.get(uuid)
+            if last is None or last.health is not Health.UNRESPONSIVE:
+                self._silent.discard(uuid)
+            elif at.boottime - last.boottime >= SILENT_SECONDS:
+                self._silent.discard(uuid)
+                self._judge_again(uuid, at)
 
     def _as_its_card(self, sample: Sample) -> Sample:
         """A MIG slice has no sensor of its own, and what its card meets it meets."""
@@ -372,6 +428,7 @@ def _moved_on(before: Sample, answer: Answer) -> Sample:
         never_lists=before.never_lists,
         pressure=before.pressure,
         thermal=before.thermal,
+        pressure_events=before.pressure_events,
         verdict=before.verdict,
         xids=before.xids,
     )

@@ -10,10 +10,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
+import structlog
 
 import gpud
 from gpud.devices.sampling.frames import AnyFrame, FrameParser, Orders
 from gpud.devices.sampling.reader import Mark
+
+log = structlog.get_logger()
 
 # Called on the event loop with the process that a frame came from.
 Receive = Callable[["Child", AnyFrame], None]
@@ -122,12 +125,19 @@ class Child:
             return
         try:
             for frame in self._parser.feed(received):
-                self.busy_since = self._loop.time()
-                if frame.then is not None:
-                    self.busy_with = frame.then
-                self._receive(self, frame)
+                self._take(frame)
         except (ValueError, msgspec.MsgspecError):
             self.abandon()
+
+    def _take(self, frame: AnyFrame) -> None:
+        self.busy_since = self._loop.time()
+        if frame.then is not None:
+            self.busy_with = frame.then
+        try:
+            self._receive(self, frame)
+        except Exception:
+            # A mistake of whoever is told of it is none of this process, which goes on.
+            log.exception("sampling.bug")
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:

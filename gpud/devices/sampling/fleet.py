@@ -23,7 +23,7 @@ from gpud.devices.host import HostDriver
 from gpud.devices.processes import ProcessTable
 from gpud.devices.sampling.frames import AnyFrame, Inventory, Orders, Remark, SamplerSettings
 from gpud.devices.simulated import Scenario, SimulatedDriver, simulated_slots
-from gpud.devices.snapshot import DeviceInfo
+from gpud.devices.snapshot import DeviceInfo, Trouble
 
 NVML_LIBRARY = "libnvidia-ml.so.1"
 # The first tick waits this long for NVML, so that the first snapshot usually has its cards.
@@ -127,11 +127,12 @@ def _rare_every(settings: SamplerSettings) -> int:
     return max(settings.processes_every, least)
 
 
-def _unseen_text(uuid: str) -> str:
-    return (
-        f"cannot use {uuid}: it did not answer when it was first asked; the other devices are "
-        "used, and it is tried again until it answers"
+def _unseen(uuid: str) -> Trouble:
+    reason = (
+        "it did not answer when it was first asked; the other devices are used, and it is tried "
+        "again until it answers"
     )
+    return Trouble(driver=NVML, device=uuid, reason=reason)
 
 
 class Fleet:
@@ -157,7 +158,7 @@ class Fleet:
         self._drivers: dict[str, Driver] = {}
         self._opening: Opening | None = None
         self._unavailable: dict[str, str] = {}
-        self._warnings: dict[str, str] = {}
+        self._troubles: dict[str, Trouble] = {}
         self._reopen_boottime = 0.0
         self._open_all()
 
@@ -179,7 +180,7 @@ class Fleet:
             return False
         self._drivers[NVML] = outcome
         self._unavailable.pop(NVML, None)
-        self._warnings.pop(NVML, None)
+        self._troubles.pop(NVML, None)
         return True
 
     def inventory(self, asking: Asking) -> Inventory:
@@ -199,7 +200,7 @@ class Fleet:
             opening=(NVML,) if waited_for else (),
             opening_asks=self._opening.asks if self._opening is not None else "",
             unavailable=dict(self._unavailable),
-            warnings=(*self._warnings.values(), *map(_unseen_text, sorted(unseen))),
+            troubles=(*self._troubles.values(), *map(_unseen, sorted(unseen))),
         )
 
     @property
@@ -226,8 +227,9 @@ class Fleet:
         is_wanted = self._orders.settings.nvml == "on"
         is_expected = unavailable.is_absent and not is_wanted
         hint = '; devices.nvml = "on" wants it: install it, or write "auto"' if is_wanted else ""
-        detail = f"{unavailable}{hint}"
+        reason = f"{unavailable.reason}{hint}"
+        trouble = Trouble(driver=name, reason=reason, is_wanted=is_wanted)
         if not is_expected:
-            self._warnings[name] = detail
+            self._troubles[name] = trouble
         level: Literal["info", "warning"] = "info" if is_expected else "warning"
-        self._tell(Remark(level=level, event="driver.unavailable", detail=detail))
+        self._tell(Remark(level=level, event="driver.unavailable", detail=trouble.words))

@@ -23,7 +23,7 @@ import msgspec
 from gpud.devices.attached import AttachmentTable
 from gpud.devices.bands import Bands
 from gpud.devices.driver import ModeOutcome
-from gpud.devices.snapshot import DeviceInfo, HostReadings, ProcessUse, Readings
+from gpud.devices.snapshot import DeviceInfo, HostReadings, ProcessUse, Readings, Trouble
 
 LENGTH_BYTES = 4
 # A list of 4096 processes is under 1 MiB; more is no batch of ours.
@@ -93,7 +93,7 @@ class Inventory(Frame, frozen=True, tag="inventory"):
     """All devices of the drivers that are open.
 
     `opening`: drivers still being opened, or left alone for now. `unavailable`: drivers that are
-    not here, each with the reason. `warnings`: what people have to know of these. `opening_asks`:
+    not here, each with the reason. `troubles`: what people have to know of these. `opening_asks`:
     the card that the opening of a driver waits for, "" for none.
     """
 
@@ -101,7 +101,7 @@ class Inventory(Frame, frozen=True, tag="inventory"):
     opening: tuple[str, ...] = ()
     opening_asks: str = ""
     unavailable: dict[str, str] = {}
-    warnings: tuple[str, ...] = ()
+    troubles: tuple[Trouble, ...] = ()
 
 
 class Answer(Frame, frozen=True, tag="answer"):
@@ -191,7 +191,8 @@ class FrameEncoder:
     def _shortest(self, answer: Answer) -> Answer | Again:
         uuid, readings = answer.uuid, answer.readings
         is_plain = not (answer.listed or answer.refused or answer.lost_reason)
-        if is_plain and answer.processes is None and self._told.get(uuid) == readings:
+        told = self._told.get(uuid) if is_plain and answer.processes is None else None
+        if told is readings or told == readings:
             return Again(uuid=uuid, boottime=answer.boottime, wall=answer.wall, then=answer.then)
         self._told[uuid] = readings
         return answer

@@ -10,7 +10,6 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
@@ -30,15 +29,17 @@ class Ask(Protocol):
         ...
 
 
-@dataclass(slots=True, eq=False)
 class _Round:
     """What one thread is to ask in turn; `position` is whom it is asking."""
 
-    plan: Sequence[DeviceInfo]
-    listing: bool
-    position: int = 0
-    is_disowned: bool = False
-    is_over: threading.Event = field(default_factory=threading.Event)
+    def __init__(self, plan: Sequence[DeviceInfo], *, listing: bool) -> None:
+        self.plan = plan
+        self.listing = listing
+        self.position = 0
+        self.is_disowned = False
+        # Held until it is over. An Event would be the same, with a dozen calls around it.
+        self.going_on = threading.Lock()
+        self.going_on.acquire()
 
 
 class Reader:
@@ -68,14 +69,14 @@ class Reader:
     def read(self, plan: Sequence[DeviceInfo], *, listing: bool) -> None:
         """Send an Answer of each, or that it is Unanswered."""
         while plan:
-            round_ = _Round(plan, listing)
+            round_ = _Round(plan, listing=listing)
             self._thread().put(round_)
             plan = self._follow(round_)
 
     def _follow(self, round_: _Round) -> Sequence[DeviceInfo]:
         """Wait while it gets on; return what is left to ask once it does not."""
         seen = 0
-        while not round_.is_over.wait(self._patience_seconds):
+        while not round_.going_on.acquire(timeout=self._patience_seconds):
             with self._lock:
                 at = round_.position
                 if at > seen or at == len(round_.plan):
@@ -108,7 +109,7 @@ class Reader:
                         return
                     self._send(answer)
                     round_.position += 1
-            round_.is_over.set()
+            round_.going_on.release()
 
 
 class Mark:

@@ -24,6 +24,7 @@ from gpud.devices.host import host_uuid
 from gpud.devices.host_pressure import HostPressure
 from gpud.devices.sampling.board import Board, Instant
 from gpud.devices.sampling.child import Child, Receive
+from gpud.devices.sampling.dealings import Dealings
 from gpud.devices.sampling.frames import (
     COMMAND_ATTACH,
     COMMAND_LIST,
@@ -69,6 +70,7 @@ class Sampler:
 
     `publish` runs on the event loop and must not raise. `newest` is what it was last given;
     `last_tick_boottime` is when the sampling process was last through with a tick, in seconds.
+    `dealings` is for decisions about devices.
     """
 
     def __init__(
@@ -88,11 +90,13 @@ class Sampler:
         self._clock = clock
         self._publish_snapshot = publish
         self._board = Board(settings.bands)
+        self.dealings = Dealings(self._board, clock)
         self._tick: Instant = clock.now()
         self._host = HostReadings()
         self._pressure = HostPressure()
         self._live: Child | None = None
         self._live_since = 0.0
+        self._patience: asyncio.Timeout | None = None  # with the live process
         self._abandoned: list[Child] = []
         self._stuck: dict[str, _Stuck] = {}
         self._got_stuck = asyncio.Event()
@@ -114,10 +118,6 @@ class Sampler:
         if self._live is not None:
             self._live.command(COMMAND_TICK)
 
-    def settle(self, uuid: str) -> None:
-        """Somebody dealt with a device: errors that it reported so far count no more."""
-        self._board.settle(uuid, self._clock.now())
-
     def list_soon(self) -> None:
         """Have process lists read at the next tick."""
         if self._live is not None:
@@ -133,10 +133,6 @@ class Sampler:
     async def set_compute_mode(self, uuid: str, mode: str) -> ModeOutcome:
         """Set it and read it back; within the limit of a device, whatever that does."""
         return await self._mode_orders.send(self._live, uuid, mode, self._limits.device)
-
-    def forget_vanished(self, is_promised: Callable[[str], bool]) -> None:
-        """Show no longer what vanished long ago and, by its UUID, carries no promise."""
-        self._board.forget(is_promised, self._clock.now())
 
     async def run(self) -> None:
         """Sample until cancelled; then end every process that was started here."""
@@ -168,7 +164,7 @@ class Sampler:
                 continue
             self._live_since = asyncio.get_running_loop().time()
             missed = await self._watch(child, self._limits.start)
-            self._live = None
+            self._live = self._patience = None
             self._mode_orders.fail()
             self._retire(child)
             if missed:
@@ -185,21 +181,29 @@ class Sampler:
             if remaining <= 0:
                 return True
             # It may turn to something with a shorter limit meanwhile, but none is shorter.
-            until = loop.time() + min(remaining, self._limits.device)
+            patience = asyncio.timeout_at(loop.time() + min(remaining, self._limits.device))
+            if child is self._live:
+                self._patience = patience
             try:
-                async with asyncio.timeout_at(until):
+                async with patience:
                     await child.ended.wait()
             except TimeoutError:
-                self._excuse(child, loop.time() - until)
+                self._excuse(child, loop.time() - (patience.when() or 0.0))
                 continue
             return False
+
+    def _put_off(self) -> None:
+        """It got on: nobody need wake to see that it did."""
+        if self._patience and not (self._patience.expired() or self._unanswered):
+            self._patience.reschedule(self._in(self._limits.device))
 
     def _excuse(self, child: Child, late_seconds: float) -> None:
         """While the daemon stood still it heard nothing: what was said meanwhile is read first."""
         if late_seconds > LATE_SECONDS:
-            child.busy_since += late_seconds
+            given_seconds = late_seconds + LATE_SECONDS  # to read it
+            child.busy_since += given_seconds
             for name in self._unanswered:
-                self._unanswered[name] += late_seconds
+                self._unanswered[name] += given_seconds
 
     def _deadline(self, child: Child, start_limit_seconds: float) -> float:
         """Until when (loop time) its present silence, and that of its devices, may last."""
@@ -246,6 +250,7 @@ class Sampler:
                 self.last_tick_boottime = self._clock.now().boottime
                 self._restart_seconds = self._limits.restart_first
                 self._crashes_opening = 0
+                self._put_off()
                 self._take_host(frame.host)
             case Inventory():
                 self._take_inventory(frame)
@@ -259,7 +264,8 @@ class Sampler:
             case Alarm():
                 self._board.take_xids(frame.uuid, frame.xids, self._clock.now())
             case Remark():
-                self._relay(frame)
+                tell = log.warning if frame.level == "warning" else log.info
+                tell(frame.event, detail=frame.detail)
             case ModeAnswer():
                 self._mode_orders.settle(frame)
 
@@ -267,7 +273,7 @@ class Sampler:
         earlier = {info.uuid for info in self._board.known}
         self._board.take_inventory(inventory, self._tick)
         if inventory.opening and self._in(-self._limits.opening) > self._live_since:
-            self._board.stop_awaiting(self._tick)
+            self._board.stop_awaiting(self._tick, is_wanted=self._settings.nvml == "on")
         if inventory.opening_asks != self._opening_asks:
             self._unanswered.pop(self._opening_asks, None)
             self._opening_asks = inventory.opening_asks
@@ -285,10 +291,6 @@ class Sampler:
         for uuid in [each for each in self._stuck if self._board.has_vanished(each)]:
             # Nobody is asked for what is not there; once it is back it is read like any other.
             self._take_back(uuid)
-
-    def _relay(self, remark: Remark) -> None:
-        tell = log.warning if remark.level == "warning" else log.info
-        tell(remark.event, detail=remark.detail)
 
     def _take_host(self, readings: HostReadings) -> None:
         squeezes = self._pressure.observe(readings, self._tick.boottime)
@@ -389,9 +391,7 @@ class Sampler:
         """Wait until something left out is to be tried again, and say what."""
         while True:
             self._got_stuck.clear()
-            name, stuck = min(
-                self._stuck.items(), key=lambda item: item[1].due, default=("", None)
-            )
+            name, stuck = min(self._stuck.items(), key=lambda it: it[1].due, default=("", None))
             try:
                 async with asyncio.timeout_at(stuck.due if stuck else None):
                     await self._got_stuck.wait()

@@ -1,4 +1,4 @@
-"""Pure: the Xids of each device since the daemon started, and those that still count."""
+"""Pure: the Xids of each device, and those that still count, also over a restart of gpud."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Tally:
     def __init__(self) -> None:
         self._counts: dict[str, dict[int, int]] = {}
         self._open: dict[str, dict[int, Open]] = {}
+        self._restored: dict[str, dict[int, int]] = {}
 
     def take(self, uuid: str, numbers: Iterable[int], boottime: float) -> None:
         """Errors that were reported at `boottime` seconds."""
@@ -38,6 +39,20 @@ class Tally:
             counts[number] = counts.get(number, 0) + 1
             before = still[number].count if number in still else 0
             still[number] = Open(count=before + 1, boottime=boottime, total=counts[number])
+
+    def restore(self, uuid: str, kept: Mapping[int, Open]) -> None:
+        """Errors that an earlier life of gpud told, in this boot, and nobody has dealt with."""
+        counts = self._counts.setdefault(uuid, {})
+        still = self._open.setdefault(uuid, {})
+        for number, each in kept.items():
+            if number not in still:
+                still[number] = each
+                counts[number] = max(each.total, counts.get(number, 0))
+                self._restored.setdefault(uuid, {})[number] = each.total
+
+    def restored(self, uuid: str) -> Mapping[int, int] | None:
+        """How often each of these came, where there are any."""
+        return self._restored.get(uuid)
 
     def settle(self, uuid: str) -> None:
         """What came so far is dealt with: it stays counted, and speaks against it no more."""

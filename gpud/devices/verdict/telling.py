@@ -31,6 +31,7 @@ def verdict_events(last: Sample | None, sample: Sample, wall: float) -> Iterator
     if sample.info.kind is DeviceKind.MIG:
         return
     yield from _xids(last, sample, wall)
+    yield from _ecc(last, sample, wall)
     was = last.verdict if last is not None else CLEAN
     now = sample.verdict
     if (was.action, was.reason, was.is_fatal) == (now.action, now.reason, now.is_fatal):
@@ -53,8 +54,25 @@ def verdict_events(last: Sample | None, sample: Sample, wall: float) -> Iterator
     )
 
 
+def _ecc(last: Sample | None, sample: Sample, wall: float) -> Iterator[Event]:
+    """Of a card that replaces its bad rows its verdict may say nothing of them, nor an Xid."""
+    count = sample.readings.ecc_uncorrected_count or 0
+    before = last.readings.ecc_uncorrected_count if last is not None else None
+    if before is None or count <= before:
+        return
+    new = count - before
+    errors = "1 error" if new == 1 else f"{new} errors"
+    yield Event(
+        wall=wall,
+        type="device.ecc",
+        subject=f"devices/{sample.info.uuid}",
+        reason=f"{errors} of its memory could not be corrected",
+        details={"alias": sample.info.alias, "new": str(new), "count": str(count)},
+    )
+
+
 def _xids(last: Sample | None, sample: Sample, wall: float) -> Iterator[Event]:
-    before = (last.xids if last is not None else None) or {}
+    before = (last.xids if last is not None else sample.xids_before) or {}
     for number, count in (sample.xids or {}).items():
         new = count - before.get(number, 0)
         if new <= 0:

@@ -15,6 +15,8 @@ from gpud.devices.verdict.xids import UNKNOWN_MEANING, XIDS
 
 # An application that met an error has been restarted, or given up, by then.
 APP_SECONDS = 600.0
+# A driver that is only busy has answered by then.
+SILENT_SECONDS = 60.0
 # NVIDIA's rule for returning a card (docs.nvidia.com/deploy/dynamic-page-retirement).
 RETIRED_PAGES_TOO_MANY = 60
 
@@ -32,12 +34,20 @@ _RECOVERY: Mapping[str, tuple[Action, str, bool]] = MappingProxyType(
 # The names of Readings.recovery_action.
 RECOVERY_ACTIONS = ("none", *_RECOVERY)
 CLEAN = Verdict()
+# How the sign of an error begins: of those alone gpud itself knows when they are over.
+XID_SIGN = "xid "
 
 
 def judge(
-    health: Health | None, readings: Readings, xids: Mapping[int, Open], boottime: float
+    health: Health | None,
+    readings: Readings,
+    xids: Mapping[int, Open],
+    boottime: float,
+    silent_seconds: float = 0.0,
 ) -> Verdict:
     """The worst of all signs, at `boottime` seconds; `xids` are those not dealt with yet.
+
+    `silent_seconds`: how long one that is UNRESPONSIVE has been so.
 
     A device that is gone is judged by its Xids and by that it is gone, not by what it last told;
     one that is only silent by what it told before.
@@ -47,6 +57,9 @@ def judge(
     if answers and not xids and is_quiet(readings):
         return CLEAN
     found = [*_of_xids(xids, boottime, health, readings), *_of_health(health, readings)]
+    if health is Health.UNRESPONSIVE and silent_seconds >= SILENT_SECONDS:
+        reason = f"its driver has not answered for over {SILENT_SECONDS:.0f} s"
+        found.append(Verdict(action=Action.INSPECT, reason=reason))
     if answers or health is Health.UNRESPONSIVE:
         found += (each for tell in _OWN_SIGNS for each in tell(readings))
     if not found:
@@ -54,6 +67,11 @@ def judge(
     worst = max(found, key=lambda each: (each.is_fatal, each.action))
     signs = tuple(sorted(sign for each in found for sign in each.signs))
     return Verdict(action=worst.action, reason=worst.reason, is_fatal=worst.is_fatal, signs=signs)
+
+
+def xid_sign(number: int, still: Open) -> str:
+    """The sign of an error; the same error once more is another sign."""
+    return f"{XID_SIGN}{number} #{still.total}"
 
 
 def is_quiet(readings: Readings) -> bool:
@@ -85,7 +103,7 @@ def _of_xids(
             if is_recent:
                 yield Verdict(action=Action.RESTART_APP, reason=reason)
             continue
-        yield _sign(known.action, reason, f"xid {number} #{still.total}")
+        yield _sign(known.action, reason, xid_sign(number, still))
 
 
 def _of_health(health: Health | None, readings: Readings) -> Iterator[Verdict]:

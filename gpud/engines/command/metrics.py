@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, TypeVar
 
 from gpud.engines.counting.counters import Counters, at_once, counted, share
 from gpud.engines.counting.exposition import Exposition, of_histograms, read
 from gpud.engines.engine import Pulse
 
+T = TypeVar("T")
 # What an entry may name: numbers, and histograms of spans in seconds.
 NUMBERS: Final = (
     "running",
@@ -48,30 +49,33 @@ def counters(text: str, named: Iterable[tuple[str, str]]) -> Counters:
 
 
 def _counters(told: Exposition, names: Mapping[str, str]) -> Counters:
-    def total(field: str) -> float | None:
-        return counted(_number(told, names, field))
+    senseless: list[str] = []
 
-    def at_present(field: str) -> int | None:
-        value = _number(told, names, field)
-        return None if value is None else at_once(max(0.0, value))
+    def judged(field: str, judge: Callable[[float | None], T | None]) -> T | None:
+        value = judge(_number(told, names, field))
+        if value is None and field in names and told.mentions(names[field]):
+            senseless.append(names[field])
+        return value
 
-    generated, prompt, cached = total("tokens"), total("prompt_tokens"), total("cached_tokens")
+    generated, prompt = judged("tokens", counted), judged("prompt_tokens", counted)
+    cached = judged("cached_tokens", counted)
     return Counters(
-        running=at_present("running"),
-        waiting=at_present("waiting"),
-        slots=at_present("slots"),
-        kv_used_ratio=share(_number(told, names, "kv_used")),
+        running=judged("running", at_once),
+        waiting=judged("waiting", at_once),
+        slots=judged("slots", at_once),
+        kv_used_ratio=judged("kv_used", share),
         generated_tokens=generated,
         given_tokens=generated,
         prompt_tokens=prompt,
         cached_tokens=cached,
         looked_up_tokens=None if cached is None else prompt,
-        requests=total("completed"),
-        failed=total("failed"),
+        requests=judged("completed", counted),
+        failed=judged("failed", counted),
         time_to_first_token=told.histogram(names.get("time_to_first_token", "")),
         inter_token=told.histogram(names.get("inter_token", "")),
         request=told.histogram(names.get("request", "")),
         is_cut=told.is_cut,
+        senseless=tuple(senseless),
     )
 
 

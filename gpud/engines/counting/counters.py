@@ -49,12 +49,15 @@ class Counters:
     prefill: Histogram | None = None
     decode: Histogram | None = None
     is_cut: bool = False  # it told more than is read
+    senseless: tuple[str, ...] = ()  # metrics that it told, with values that no server can have
 
     @property
     def is_blank(self) -> bool:
         """Whether nothing at all is known."""
         return all(
-            getattr(self, each.name) is None for each in fields(self) if each.name != "is_cut"
+            getattr(self, each.name) is None
+            for each in fields(self)
+            if each.name not in {"is_cut", "senseless"}
         )
 
 

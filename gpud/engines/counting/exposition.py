@@ -49,14 +49,20 @@ class Histogram:
 class Exposition:
     """The samples of the metrics that were wanted: by name, then by the text of their labels.
 
-    What is no finite number is left out. `is_cut`: there was more than is read.
+    What is no finite number is left out, its metric named in `senseless`. `is_cut`: there was more
+    than is read.
     """
 
     samples: Mapping[str, Mapping[str, float]]
     is_cut: bool = False
+    senseless: frozenset[str] = frozenset()
 
     def __contains__(self, name: str) -> bool:
         return name in self.samples
+
+    def mentions(self, name: str) -> bool:
+        """Whether it tells anything of a metric, be it no number."""
+        return name in self.samples or name in self.senseless
 
     def total(self, name: str) -> float | None:
         """Over all series of a metric; None where there is none."""
@@ -97,6 +103,7 @@ def read(text: str, wanted: Collection[str]) -> Exposition:
     more of it only for lines that are wanted.
     """
     found: dict[str, dict[str, float]] = {}
+    senseless: set[str] = set()
     lines = text.split("\n", MOST_LINES)
     is_cut, read_ = len(lines) > MOST_LINES, 0
     for line in lines[:MOST_LINES]:
@@ -110,7 +117,9 @@ def read(text: str, wanted: Collection[str]) -> Exposition:
         value = _finite(float(match[3])) if match is not None else None
         if match is not None and value is not None:
             found.setdefault(match[1], {})[match[2] or ""] = value
-    return Exposition(found, is_cut)
+        else:
+            senseless.add(_name(line))
+    return Exposition(found, is_cut, frozenset(senseless))
 
 
 def of_histograms(*names: str) -> tuple[str, ...]:

@@ -67,6 +67,7 @@ class Admission:
         self._settings = settings
         self._now = now
         self._samples = sight.snapshot.samples
+        self._trouble = sight.snapshot.trouble
         self._rules = {s.info.uuid: device_rule(s, books, now) for s in self._samples}
         self.outlook = Outlook(books, sight, settings, self._rules)
         self.limits = Limits(books, sight, settings)
@@ -179,6 +180,7 @@ class Admission:
                 never_fits=True,
                 kind=shape.device_kind.name.lower() if shape.device_kind is not None else "",
                 has_host=self._sight.host() is not None,
+                trouble=self._trouble,
             )
         self._refuse_stale(asked)
         if request.host_bytes:

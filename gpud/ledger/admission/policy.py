@@ -15,7 +15,7 @@ from gpud.devices.snapshot import (
     Thermal,
 )
 from gpud.ledger.books import Books, DeviceBook
-from gpud.ledger.charge import Reserves, is_stale
+from gpud.ledger.charge import Charge, Reserves, is_stale
 from gpud.ledger.reservation import Enforcement, ReserveRequest
 from gpud.units import format_size
 
@@ -87,6 +87,12 @@ class LedgerSettings:
     numa_aware: bool = True
     exclusive_process_mode: bool = True
     critical_load_percent: float = 95.0
+
+
+def takeable_bytes(sample: Sample, terms: Charge, books: Books, now: Moment) -> int | None:
+    """What a Reserve may take of a device now: nothing where its rule refuses. None: unknown."""
+    known = terms.grantable_bytes
+    return 0 if known and device_rule(sample, books, now) else known
 
 
 def device_rule(sample: Sample, books: Books, now: Moment) -> str:

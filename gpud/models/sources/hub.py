@@ -286,8 +286,8 @@ def _killed_after(
 _REFUSALS: Final = {
     "missing": (
         "huggingface_hub is not installed",
-        "install it beside gpud (pip install 'gpud[hub]'), or fetch the files yourself and name "
-        "their path",
+        "install it beside gpud (`pip install '.[hub]'` in its folder), or fetch the files "
+        "yourself and name their path",
     ),
     "gated": (
         "its licence has to be accepted first",

@@ -37,6 +37,8 @@ log = structlog.get_logger()
 
 # Where no snapshot comes for so long it is looked all the same: that is when something is wrong.
 LOOK_SECONDS: Final = 2.0
+# Where no look came for so long, gpud itself stood still, and what was in between is not known.
+UNSEEN_SECONDS: Final = 3 * LOOK_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +79,9 @@ class Alerts:
         self._outbox = Outbox(self._clock, seams.node, seams.luck, self._report)
         self._telling = Telling()
         self._sent: dict[str, float] = {}  # boottime of the last notice, by id
-        self._looked = 0.0
+        self._looked = self._watched_since = 0.0
         self._is_watching = False
+        self._is_full_known = False
         self._take(terms)
 
     def _take(self, terms: AlertTerms) -> None:
@@ -128,6 +131,8 @@ class Alerts:
         self._silences.restore(silences, now)
         self._telling = replace(self._telling, silences=self._silences.all())
         for alert in alerts:
+            if alert.sent is not None:
+                self._sent[alert.id] = notices.last_told(alert, now)
             for each in alert.deliveries:
                 if each.is_waiting:
                     self._outbox.put(
@@ -141,11 +146,9 @@ class Alerts:
 
     async def _look_by_itself(self) -> None:
         while True:
-            looked, before = self._looked, self._clock.now().boottime
-            await self._clock.sleep(LOOK_SECONDS)
-            # After a stall of gpud itself what was sampled meanwhile comes first.
-            has_stalled = self._clock.now().boottime - before >= 2 * LOOK_SECONDS
-            if self._looked == looked and not has_stalled:
+            looked = self._looked
+            await self._clock.about(LOOK_SECONDS)
+            if self._looked == looked:
                 self._look_safely()
 
     def _look_safely(self) -> None:
@@ -160,6 +163,8 @@ class Alerts:
         snapshot, now = self._seams.house.snapshots.latest, self._clock.now()
         if snapshot is None or not snapshot.complete:
             return
+        if now.boottime - self._looked > UNSEEN_SECONDS:
+            self._watched_since = now.boottime
         self._looked = now.boottime
         ledger = self._promises.ledger
         sight = Sight(
@@ -171,8 +176,10 @@ class Alerts:
             policy=self._seams.house.policy,
             store_problem=self._promises.unreadable or self._seams.store_cause(),
             certificate=self._seams.certificate(),
+            watched_since=self._watched_since,
         )
         self._keep(self._judge.look(sight), now)
+        self._tell_full()
         self._end_silences(now)
         self._tell(now)
         self._keeping.flush()
@@ -183,6 +190,12 @@ class Alerts:
             event = telling.turned(turn, now.wall)
             if changed is not None:
                 self._keeping.note([changed.id], [event] if event is not None else [])
+
+    def _tell_full(self) -> None:
+        left_out = self._judge.left_out
+        if left_out and not self._is_full_known:
+            self._is_full_known = True
+            log.warning("alerts.full", alerts=len(self._judge.cases), left_out=left_out)
 
     def _end_silences(self, now: Moment) -> None:
         ended = self._silences.expired(now)
@@ -206,13 +219,28 @@ class Alerts:
                 continue
             sinks = self._telling.sinks_of(alert, told, self._judge.rules.get(key[0]))
             if sinks or told is AlertState.RESOLVED:
-                alert = notices.sent(alert, told, sinks, now.wall)
-                self._judge.put(alert)
-                self._note([alert])
-                self._sent[alert.id] = now.boottime
-            for sink in sinks:
-                self._outbox.put(Notice(sink=sink, alert=alert, told=told, wall=now.wall))
+                self._send(alert, told, sinks, now)
         self._sent = {id_: at for id_, at in self._sent.items() if self._newest(id_)}
+
+    def _send(self, alert: Alert, told: AlertState, sinks: Sequence[str], now: Moment) -> None:
+        alert = notices.sent(alert, told, sinks, now.wall)
+        self._judge.put(alert)
+        self._note([alert])
+        self._sent[alert.id] = now.boottime
+        for sink in sinks:
+            self._outbox.put(Notice(sink=sink, alert=alert, told=told, wall=now.wall))
+
+    def _offer_again(self, taken: Delivery) -> None:
+        """A sink is there again: it is told what was given up there meanwhile, and still is so."""
+        now = self._clock.now()
+        for case in list(self._judge.cases.values()):
+            alert = case.alert
+            if (
+                alert is not None
+                and notices.is_owed(alert, taken)
+                and self._telling.silenced_until(alert, now) is None
+            ):
+                self._send(alert, alert.state, [taken.sink], now)
 
     def _report(self, notice: Notice, delivery: Delivery) -> None:
         """What became of a notice."""
@@ -222,7 +250,9 @@ class Alerts:
         if delivery.is_waiting:
             return
         self._note([notice.alert])
-        if not delivery.delivered:
+        if delivery.delivered:
+            self._offer_again(delivery)
+        else:
             wall = self._clock.now().wall
             self._keeping.note((), [telling.undelivered(notice.alert, delivery, wall)])
         # At once: after a SIGKILL what is not known to have been told is told again.
@@ -242,7 +272,7 @@ class Alerts:
         now = self._clock.now()
         told = [
             replace(alert, silenced_until_wall=self._telling.silenced_until(alert, now))
-            for alert in self._judge.alerts()
+            for alert in self._judge.told(now)
         ]
         return tuple(sorted(told, key=lambda alert: (-alert.severity, alert.id)))
 

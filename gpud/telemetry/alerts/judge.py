@@ -12,7 +12,7 @@ from gpud.devices.snapshot import Sample
 from gpud.events import Event
 from gpud.ledger.charge import Charge, is_stale
 from gpud.telemetry.alerts import machine
-from gpud.telemetry.alerts.alert import Alert
+from gpud.telemetry.alerts.alert import Alert, Severity
 from gpud.telemetry.alerts.machine import Case, Terms
 from gpud.telemetry.alerts.rules import levels
 from gpud.telemetry.alerts.rules.happenings import Happenings
@@ -22,7 +22,7 @@ from gpud.telemetry.alerts.rules.signs import OF_DEVICES, is_calm
 from gpud.telemetry.alerts.rules.trends import Trends, serving_devices
 from gpud.telemetry.history.rows import engine_row, rests
 
-# What is more than anybody reads is not begun.
+# What is more than anybody reads is not begun; what is CRITICAL has as much room again.
 MOST_CASES: Final = 2000
 _ID_CHARS: Final = 8
 _HAPPENINGS: Final = "happenings"
@@ -44,6 +44,8 @@ class Judge:
     def __init__(self, rules: Sequence[Rule], quiet_seconds: float) -> None:
         self.rules: dict[str, Rule] = {}
         self.cases: dict[Key, Case] = {}
+        self.left_out = 0  # cases for which the newest look had no room
+        self._keys: dict[str, Key] = {}  # by the id of what is shown of the case
         self.happenings = Happenings()
         self._quiet_seconds = quiet_seconds
         self._trends = Trends()
@@ -86,18 +88,21 @@ class Judge:
     def restore(self, alerts: Iterable[Alert], now: Moment) -> None:
         """Take up what an earlier life of the daemon knew."""
         for alert in alerts:
-            self.cases[alert.rule, alert.subject] = machine.restored(alert, now)
+            self._put((alert.rule, alert.subject), machine.restored(alert, now))
             if alert.holds:
                 self.happenings.restore(alert, now)
 
     def look(self, sight: Sight) -> list[Turn]:
         """One more look: the alerts that have changed in more than their numbers."""
+        if sight.watched_since >= sight.now.boottime:
+            self._leave_out(sight.now)
         loud = tuple(self._loud(sight))
         wanted, narrowed = self._wanted(sight, loud), self._narrowed(sight, loud)
         known: dict[str, list[str]] = {}
         for name, subject in self.cases:
             known.setdefault(name, []).append(subject)
         turns: list[Turn] = []
+        self.left_out = 0
         for name, rule in self.rules.items():
             if name not in wanted and name not in known:
                 continue
@@ -109,6 +114,11 @@ class Judge:
                 turns += self._step(rule, subject, found, sight.now)
         turns += self._forget(sight.now)
         return turns
+
+    def _leave_out(self, now: Moment) -> None:
+        """Nobody has looked for a while: that time fires nothing, and clears nothing."""
+        for key, case in self.cases.items():
+            self.cases[key] = machine.paused(case, now)
 
     def _loud(self, sight: Sight) -> Iterator[Sample]:
         """Devices of which a rule may hold, or did: those that are not calm, or have a case.
@@ -173,7 +183,7 @@ class Judge:
     ) -> Iterator[Turn]:
         key = (rule.name, subject)
         case = self.cases.get(key)
-        if case is None and (seen is None or not seen.holds or len(self.cases) >= MOST_CASES):
+        if case is None and not (seen is not None and seen.holds and self._has_room(rule, seen)):
             return
         terms = Terms(
             rule=rule,
@@ -184,10 +194,19 @@ class Judge:
         if _is_news(turn):
             yield turn
 
+    def _has_room(self, rule: Rule, seen: Observation) -> bool:
+        is_critical = rule.severity_of(seen) is Severity.CRITICAL
+        has_room = len(self.cases) < MOST_CASES * (2 if is_critical else 1)
+        self.left_out += not has_room
+        return has_room
+
     def _put(self, key: Key, case: Case | None) -> Turn:
         before = self.cases.pop(key, None)
+        if before is not None:
+            self._keys.pop(before.shown.id, None)
         if case is not None:
             self.cases[key] = case
+            self._keys[case.shown.id] = key
         return Turn(
             before.alert if before is not None else None, case.alert if case is not None else None
         )
@@ -229,14 +248,19 @@ class Judge:
         for case in self.cases.values():
             yield case.shown
 
+    def told(self, now: Moment) -> Iterator[Alert]:
+        """Every one, with what its next look may end."""
+        return (machine.told(case, now) for case in self.cases.values())
+
     def put(self, alert: Alert) -> None:
         """Another version of an alert that has fired."""
         key = (alert.rule, alert.subject)
-        self.cases[key] = replace(self.cases[key], alert=alert)
+        self._put(key, replace(self.cases[key], alert=alert))
 
     def find(self, id_: str) -> Case | None:
         """The case of an alert's id."""
-        return next((case for case in self.cases.values() if case.shown.id == id_), None)
+        key = self._keys.get(id_)
+        return self.cases[key] if key is not None else None
 
 
 def id_of(rule: str, subject: str) -> str:

@@ -80,7 +80,7 @@ def step(
     """
     if seen is not None:
         if seen.holds is None:
-            return case and _paused(case, now)
+            return case and paused(case, now)
         if seen.holds:
             return _held(case, seen, id_, terms, now)
     if case is None:
@@ -90,6 +90,19 @@ def step(
             return case
         return over(case, now) if case.fires else _cleared(case, seen, terms, now)
     return _cleared(replace(case, seen=now.boottime), seen, terms, now)
+
+
+def paused(case: Case, now: Moment) -> Case:
+    """Nobody can tell, or could since it was last told of: both clocks stand still."""
+    passed = now.boottime - case.seen
+    moved = None if case.clear is None else case.clear + passed
+    is_over = case.alert is not None and not case.alert.holds
+    return replace(
+        case,
+        seen=now.boottime,
+        held=case.held + passed,
+        clear=case.clear if is_over else moved,
+    )
 
 
 def over(case: Case, now: Moment, seen: Observation | None = None) -> Case:
@@ -116,6 +129,14 @@ def is_listed(case: Case, now: Moment) -> bool:
     return over_for < (UNTOLD_SECONDS if waits else LISTED_SECONDS)
 
 
+def told(case: Case, now: Moment) -> Alert:
+    """As it stands now: one that is not over yet, but may be before long, says so."""
+    if not case.fires or case.clear is None:
+        return case.shown
+    quiet = span(round(now.boottime - case.clear))
+    return replace(case.shown, summary=f"{case.shown.summary} (no longer so for {quiet})")
+
+
 def acknowledged(alert: Alert, by: str, comment: str) -> Alert:
     """Somebody knows of it."""
     return replace(
@@ -123,19 +144,6 @@ def acknowledged(alert: Alert, by: str, comment: str) -> Alert:
         state=AlertState.ACKNOWLEDGED,
         acknowledged_by=by,
         acknowledge_comment=comment,
-    )
-
-
-def _paused(case: Case, now: Moment) -> Case:
-    """Nobody can tell: both clocks stand still."""
-    passed = now.boottime - case.seen
-    moved = None if case.clear is None else case.clear + passed
-    is_over = case.alert is not None and not case.alert.holds
-    return replace(
-        case,
-        seen=now.boottime,
-        held=case.held + passed,
-        clear=case.clear if is_over else moved,
     )
 
 

@@ -84,6 +84,12 @@ def due(case: Case, telling: Telling, last_sent: float | None, now: Moment) -> A
     return None
 
 
+def last_told(alert: Alert, now: Moment) -> float:
+    """When (boottime seconds) the newest delivery of an earlier life was decided on."""
+    newest = max((each.wall for each in alert.deliveries), default=now.wall)
+    return now.boottime - max(0.0, now.wall - newest)
+
+
 def sent(alert: Alert, told: AlertState, sinks: Iterable[str], wall: float) -> Alert:
     """The alert once these are being told. Of each sink the newest delivery is kept."""
     fresh = tuple(Delivery(sink=sink, wall=wall, told=told) for sink in sinks)
@@ -101,6 +107,21 @@ def settled(alert: Alert, delivery: Delivery) -> Alert:
             delivery if (each.sink, each.wall) == (delivery.sink, delivery.wall) else each
             for each in alert.deliveries
         ),
+    )
+
+
+def is_owed(alert: Alert, taken: Delivery) -> bool:
+    """Whether who has just taken another notice was not told how this alert stands.
+
+    It was given up there, and not after the other was decided on: or what a sink refuses for good
+    would be offered to it with each that it takes.
+    """
+    return any(
+        each.sink == taken.sink
+        and each.told is alert.state
+        and not (each.delivered or each.is_waiting)
+        and each.wall <= taken.wall
+        for each in alert.deliveries
     )
 
 

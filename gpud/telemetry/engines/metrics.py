@@ -77,7 +77,7 @@ class EngineMetrics:
         """Round after round, until cancelled; an interval of 0 means that none is wanted."""
         while self._interval > 0:
             await self.look()
-            await self._house.clock.sleep(self._interval)
+            await self._house.clock.about(self._interval)
 
     async def look(self) -> None:
         """One round; it takes as long as the slowest answer may."""

@@ -26,7 +26,8 @@ class EngineReading:
     Rates are over the last minute; ratios 0..1; totals since its process started, prompt tokens as
     its engine counts them (llama-server: without those that its cache held). `services` are
     the labels of its model and reservation that say which service it is for. `problem` is why
-    nothing newer could be read; the rest is then as it was at `boottime`.
+    nothing newer could be read; the rest is then as it was at `boottime`. `doubt` is what of that
+    which was read is left out, and why.
     """
 
     instance: str  # bare ids
@@ -63,3 +64,4 @@ class EngineReading:
     restarts: int = 0
     sleeping: bool = False
     problem: str = ""
+    doubt: str = ""

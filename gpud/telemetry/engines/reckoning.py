@@ -64,6 +64,7 @@ def reading(points: Points, known: Known, wall: float) -> EngineReading:
         restarts=instance.restarts,
         sleeping=known.sleeping,
         problem=problem_of(now),
+        doubt=doubt_of(now),
     )
 
 
@@ -100,9 +101,19 @@ def slots_full(counters: Counters, instance: Instance) -> bool | None:
 
 
 def problem_of(counters: Counters) -> str:
-    """What is wrong with what it told; empty: nothing."""
-    if counters.is_blank:
-        return "its metrics hold none of the counters that are known of its engine"
+    """Why nothing was read of what it told; empty: something was."""
+    if not counters.is_blank:
+        return ""
+    return (
+        doubt_of(counters) or "its metrics hold none of the counters that are known of its engine"
+    )
+
+
+def doubt_of(counters: Counters) -> str:
+    """What of it is left out; empty: nothing."""
+    if counters.senseless:
+        names = ", ".join(counters.senseless)
+        return f"it tells what no server can have counted: {names}"
     return "it tells more metrics than are read" if counters.is_cut else ""
 
 

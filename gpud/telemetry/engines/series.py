@@ -32,7 +32,7 @@ Spans = Callable[[Counters], Histogram | None]
 
 
 def added(points: Points, new: Point, interval_seconds: float) -> Points:
-    """With a newer point, and without those that the window has left behind, but the last."""
+    """With a newer point, and without those that the window has left behind."""
     oldest = new.boottime - max(WINDOW_SECONDS, _PAUSES * interval_seconds)
     kept = [each for each in points if each.boottime >= oldest]
     return (*kept, new)

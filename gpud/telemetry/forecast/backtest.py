@@ -110,6 +110,7 @@ class Verdict:
     method: int
     low: float
     high: float
+    newest_error: float
     # Of the method that was the best by then; None: too few cases were judged.
     past_error: float | None  # median of how far it was off
     past_coverage: float | None
@@ -147,6 +148,7 @@ def judged(cases: Sequence[Case], methods: int, steps: int, confidence: float) -
         method=best,
         low=low,
         high=high,
+        newest_error=judge.errors[best].newest,
         past_error=sorted(off)[len(off) // 2] if is_enough else None,
         past_coverage=sum(held) / len(held) if is_enough else None,
         cases=len(held),

@@ -13,15 +13,22 @@ from gpud.telemetry.history.fields import Field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """What each field showed, in steps (of `step` seconds, `steps` to a horizon) up to now."""
+    """What each field showed, in steps (of `step` seconds, `steps` to a horizon) up to now.
+
+    `before`: seconds from the first moment that anything was seen to the first step.
+    """
 
     steps: int
     step: float
+    before: float
     values: Mapping[str, Sequence[float | None]]
 
     def past(self, field: str, now: float | None) -> Past:
         """One field's; the newest value as it is now, if that is known."""
-        return Past(step=self.step, values=self.ended(field, now))
+        values = self.ended(field, now)
+        is_first = bool(values) and values[0] is not None
+        before = self.before if is_first else 0.0
+        return Past(step=self.step, values=values, before_seconds=before)
 
     def ended(self, field: str, now: float | None) -> Sequence[float | None]:
         """As above, the values alone."""
@@ -44,6 +51,7 @@ def lined_up(answer: Answer, fields: Sequence[Field], end: float, horizon: float
     return Told(
         steps=steps,
         step=step,
+        before=(end - first) % step,
         values={
             field.name: [seen[field].at(moment, step) for moment in moments]
             if field in seen

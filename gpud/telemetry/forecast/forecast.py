@@ -17,6 +17,12 @@ from gpud.telemetry.forecast.outlook import (
 
 MEMORY = "memory_used_bytes"
 TEMPERATURE = "temperature_celsius"
+# No card is colder than what cools it (servers are made for air of 15 degrees and more: ASHRAE
+# TC 9.9, class A1), nor hotter than where it turns itself off (NVIDIA's do before 110).
+_COLDEST_CELSIUS, _HOTTEST_CELSIUS = 15.0, 110.0
+# Heat stays near what was seen of it, but for so many times what a forecast is usually off by, or
+# what the newest was: a load that began once is no reason to expect another on top of it.
+_BEYOND_ERRORS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +44,7 @@ class Forecast:
     known: tuple[Known, ...] = ()
     refusal: str = ""
     limit_wall: float | None = None  # when it comes to the device's edge, at the expected pace
+    may_reach_limit: bool = False  # `high` is at that edge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,23 +89,41 @@ def memory_forecast(
         return min(max(value + change, 0.0), most)
 
     changes = f"; {len(known)} known changes" if len(known) > 1 else "; 1 known change"
+    high = within(found.high)
     return replace(
         found,
         expected=within(found.expected),
         low=within(found.low),
-        high=within(found.high),
+        high=high,
+        may_reach_limit=edge is not None and high >= edge.room_bytes,
         basis=found.basis + (changes if known else ""),
     )
 
 
 def temperature_forecast(subject: Subject, heat: Past, critical_celsius: float) -> Forecast:
-    """Its heat."""
+    """Its heat, within what a card can be."""
     seen = outlook(heat, subject.steps)
+    if isinstance(seen, Outlook):
+        seen = _bounded(seen, heat)
     found = _made(subject, TEMPERATURE, heat, seen)
     if not isinstance(seen, Outlook) or subject.now is None:
         return found
     reached = _reached(subject, (subject.now, *seen.path), critical_celsius)
-    return replace(found, limit_wall=reached)
+    return replace(found, limit_wall=reached, may_reach_limit=seen.high >= critical_celsius)
+
+
+def _bounded(seen: Outlook, heat: Past) -> Outlook:
+    """Its end and its interval within what the card has shown, and what any card shows."""
+    known = [value for value in heat.values if value is not None]
+    coldest, hottest = min(known), max(known)
+    least, most = min(coldest, _COLDEST_CELSIUS), max(hottest, _HOTTEST_CELSIUS)
+    path = tuple(min(max(value, least), most) for value in seen.path)
+    if seen.past_error is not None:
+        beyond = max(_BEYOND_ERRORS * seen.past_error, abs(seen.newest_error))
+        least = max(least, min(coldest, path[-1]) - beyond)
+        most = min(most, max(hottest, path[-1]) + beyond)
+    low, high = (min(max(value, least), most) for value in (seen.low, seen.high))
+    return replace(seen, path=path, low=low, high=high)
 
 
 def _made(subject: Subject, field: str, past: Past, seen: Outlook | TooLittle) -> Forecast:

@@ -24,12 +24,14 @@ class Past:
     """A series up to now, a value for each step of `step` seconds, the newest last; None: unseen.
 
     `base` is the part of each value that is held to stay as it is now (the promises' own use), so
-    that loads and unloads are not taken for a trend; empty: none is known.
+    that loads and unloads are not taken for a trend; empty: none is known. `before_seconds`: since
+    when before the first value it has been seen, which is less than a step.
     """
 
     step: float
     values: Sequence[float | None]
     base: Sequence[float | None] = ()
+    before_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,7 @@ class Outlook:
     low: float
     high: float
     method: str
+    newest_error: float  # by how much it was off of what is now, a horizon ago
     past_error: float | None
     past_coverage: float | None
     past_seconds: float
@@ -62,7 +65,7 @@ def outlook(past: Past, steps: int = STEPS, confidence: float = CONFIDENCE) -> O
     runs = list(_runs(past))
     have = sum(len(run.values) - 1 for run in runs) * past.step
     need = LEAST_HORIZONS * steps * past.step
-    too_little = TooLittle(have_seconds=have, need_seconds=need)
+    too_little = TooLittle(have_seconds=have + past.before_seconds, need_seconds=need)
     if not runs or have < need or runs[-1].end < len(past.values) - _LONGEST_HOLE:
         return too_little
     methods = candidates(steps, _day(past.step))
@@ -80,6 +83,7 @@ def outlook(past: Past, steps: int = STEPS, confidence: float = CONFIDENCE) -> O
         low=path[-1] + verdict.low,
         high=path[-1] + verdict.high,
         method=names[verdict.method],
+        newest_error=verdict.newest_error,
         past_error=verdict.past_error,
         past_coverage=verdict.past_coverage,
         past_seconds=have,

@@ -58,6 +58,8 @@ READ: Final = _fields(
     (28, "pcie_received_bytes_per_second", "bytes/s"),
     (29, "nvlink_active_count", "count"),
     (30, "nvlink_error_count", "count"),
+    (31, "nvlink_sent_bytes_per_second", "bytes/s"),
+    (32, "nvlink_received_bytes_per_second", "bytes/s"),
 )
 # … and these what gpud makes of a device.
 JUDGED: Final = _fields(

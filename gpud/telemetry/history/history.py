@@ -40,6 +40,9 @@ from gpud.telemetry.history.rows import (
 
 FILE: Final = "history.db"
 HOST: Final = "host"
+# Snapshots that are taken in at once: a second apart each would find the processor's caches
+# cold, and cost several times as much.
+_AT_ONCE: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +76,7 @@ class _Shown:
 class History:
     """Keeps what is seen, and tells it. Belongs to the loop.
 
-    `see` and `see_engines` take some 10 µs for each subject and never block; what they keep is
+    `see` and `see_engines` take a few µs for each subject and never block; what they keep is
     packed every half minute, and coarser steps are made in a thread. What a SIGKILL takes is that
     half minute. With history.on = false nothing is kept.
     """
@@ -89,6 +92,7 @@ class History:
         self.is_on = settings.on
         self._ring = Ring(float(settings.seconds))
         self._tell = tell
+        self._waiting: list[tuple[Snapshot, Mapping[str, Charge]]] = []  # to be taken in
         self._aliases: dict[str, str] = {}
         self._shown: dict[str, _Shown] = {}  # by UUID
         self._read: dict[str, float] = {}  # boottime of the newest reading, by instance's name
@@ -112,15 +116,30 @@ class History:
     def close(self) -> None:
         """Write down what is left; nothing is seen any more."""
         if self.is_on:
+            self._take_in()
             self._hand_over(self._ring.newest, self._ring.close())
             self._keeper.close()
 
     # Seeing.
 
     def see(self, snapshot: Snapshot, charges: Mapping[str, Charge]) -> None:
-        """Keep what devices and the host show; what is no newer than before is not kept again."""
+        """Keep what devices and the host show; what is no newer than before is not kept again.
+
+        `charges`, by UUID, are not changed any more.
+        """
         if not self.is_on:
             return
+        self._waiting.append((snapshot, charges))
+        if len(self._waiting) >= _AT_ONCE or self._ring.is_over(snapshot.wall):
+            self._take_in()
+
+    def _take_in(self) -> None:
+        """Bring the ring up to date."""
+        waiting, self._waiting = self._waiting, []
+        for snapshot, charges in waiting:
+            self._keep(snapshot, charges)
+
+    def _keep(self, snapshot: Snapshot, charges: Mapping[str, Charge]) -> None:
         time = self._turn(snapshot.wall)
         for sample in snapshot.samples:
             uuid = sample.info.uuid
@@ -136,6 +155,7 @@ class History:
         """Keep what engines tell of themselves, each by its instance and with others by model."""
         if not self.is_on:
             return
+        self._take_in()
         fresh = [
             each
             for each in readings
@@ -181,6 +201,7 @@ class History:
     async def subjects(self) -> Mapping[str, str]:
         """All that anything is kept of, with its alias as last seen; "" for none."""
         self._check_on()
+        self._take_in()
         kept = (await self._contents()).subjects
         return {**kept, **{name: self._aliases.get(name, "") for name in self._ring.subjects()}}
 
@@ -188,6 +209,7 @@ class History:
         """What was. Raises OptionInvalid for more than an answer holds, WrongState when off."""
         self._check_on()
         check(asked)
+        self._take_in()
         remembered = {
             subject: _Remembered(
                 packed=self._ring.packed(subject), unpacked=self._ring.unpacked(subject)

@@ -56,6 +56,9 @@ class Keeper:
         self._wake = threading.Condition()
         self._batches: deque[Batch] = deque(maxlen=most_batches)
         self._asks: deque[Callable[[], None]] = deque()
+        # It moves whenever the thread gets on. Where it stood still for a whole ask in vain, the
+        # disk hangs for as long as it stands there.
+        self._pulse, self._hung_at = 0, -1
         self._fresh = self._closing = False  # a batch came since the last try
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="history", daemon=True)
@@ -79,8 +82,12 @@ class Keeper:
     async def ask(self, work: Callable[[HistoryFile], T]) -> T:
         """What `work` finds in the file, after all that was kept before.
 
-        Raises HistoryUnwritable; TimeoutError when the disk does not answer.
+        Raises HistoryUnwritable; TimeoutError when the disk does not answer: at once while it
+        still hangs, so that of many who ask one waits.
         """
+        pulse = self._pulse
+        if pulse == self._hung_at:
+            raise TimeoutError
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
 
@@ -89,6 +96,8 @@ class Keeper:
                 outcome(value)
 
         def run() -> None:
+            if done.done():  # nobody waits any more
+                return
             try:
                 found = work(self._file)
             except Exception as error:  # noqa: BLE001 (whoever asked gets it)
@@ -99,8 +108,15 @@ class Keeper:
         with self._wake:
             self._asks.append(run)
             self._wake.notify()
-        async with asyncio.timeout(self.patience_seconds):
-            return await done
+        try:
+            async with asyncio.timeout(self.patience_seconds):
+                return await done
+        except TimeoutError:
+            self._hung_at = pulse
+            raise
+        finally:
+            with self._wake, suppress(ValueError):  # it is no longer in line
+                self._asks.remove(run)
 
     def close(self) -> None:
         """Write what waits and end; a disk that does not answer is waited for 5 s."""
@@ -118,6 +134,7 @@ class Keeper:
             with self._wake:
                 while not (self._closing or self._asks or self._fresh):
                     self._wake.wait()
+                    self._pulse += 1
                 # After a failure the next batch brings the next try.
                 batches = tuple(self._batches) if self._fresh or self._closing else ()
                 asks, closing = tuple(self._asks), self._closing
@@ -125,8 +142,10 @@ class Keeper:
                 self._fresh = False
             if batches:
                 self._write(batches)
+                self._pulse += 1
             for ask in asks:
                 ask()
+                self._pulse += 1
             if closing:
                 self._file.close()
                 return

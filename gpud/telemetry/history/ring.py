@@ -68,6 +68,10 @@ class Ring:
         self._open = 0  # the beginning of the block that is open
         self.newest = 0  # the step that was begun last
 
+    def is_over(self, wall: float) -> bool:
+        """Whether the open block has no such moment: it is to be closed."""
+        return start_of(FINE, wall) != self._open
+
     def turn(self, wall: float) -> tuple[int, list[Packed]]:
         """The step that a moment lies in, and the blocks that ended before it.
 

@@ -98,6 +98,16 @@ _PLAIN: tuple[tuple[str, Column], ...] = (
         gauge("gpud_gpu_pcie_received_bytes_per_second", "Bytes that the card gets over PCIe."),
     ),
     ("nvlink_active_count", gauge("gpud_gpu_nvlink_links_active", "NVLinks that are up.")),
+    (
+        "nvlink_sent_bytes_per_second",
+        gauge("gpud_gpu_nvlink_sent_bytes_per_second", "Bytes that the card sends over NVLinks."),
+    ),
+    (
+        "nvlink_received_bytes_per_second",
+        gauge(
+            "gpud_gpu_nvlink_received_bytes_per_second", "Bytes that the card gets over NVLinks."
+        ),
+    ),
     ("nvlink_error_count", counter("gpud_gpu_nvlink_errors_total", "Errors on NVLinks.")),
 )
 # Readings in percent, told as ratios.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from operator import attrgetter
 
-from gpud.devices.snapshot import DeviceInfo, DeviceKind, Sample
+from gpud.devices.snapshot import DeviceInfo, DeviceKind, Readings, Sample
 from gpud.telemetry.page.cards import devices_now
 from gpud.telemetry.page.table import Row, Table, counter, gauge, labelled
 from gpud.units import MIB
@@ -51,8 +51,12 @@ _COLUMNS = (
         "Number of remapped rows for correctable errors.",
     ),
     gauge("DCGM_FI_DEV_ROW_REMAP_FAILURE", "Whether remapping of rows has failed.", form="%d"),
+    # A rate in spite of its name, and of the type that dcgm-exporter long gave it: what DCGM makes
+    # of NVML's counters of KiB, a thousand of them to the MB.
+    gauge("DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL", "NVLink throughput, both ways (in MB/s)."),
 )
-# From DCGM_FI_DEV_SM_CLOCK on.
+_NVLINK_BYTES = 1024 * 1000
+# From DCGM_FI_DEV_SM_CLOCK to …ROW_REMAP_FAILURE.
 _plain = attrgetter(
     "sm_clock_mhz",
     "memory_clock_mhz",
@@ -126,4 +130,13 @@ def _row(sample: Sample) -> Row:
         # Which of several came last is not told: the one with the greatest number then.
         None if xids is None else max(xids, default=0),
         *_plain(readings),
+        _nvlink(readings),
     )
+
+
+def _nvlink(readings: Readings) -> float | None:
+    sent, received = (
+        readings.nvlink_sent_bytes_per_second,
+        readings.nvlink_received_bytes_per_second,
+    )
+    return None if sent is None or received is None else (sent + received) / _NVLINK_BYTES

@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gpud.clock import Moment
 from gpud.devices.snapshot import DeviceInfo, Health, Sample
+from gpud.ledger.admission.policy import takeable_bytes
 from gpud.ledger.books import Books
 from gpud.ledger.charge import Charge, is_stale
 from gpud.telemetry.page.cards import labels_of
-from gpud.telemetry.page.table import Column, Family, Labels, Number, Row, Table, gauge, labelled
+from gpud.telemetry.page.table import (
+    Column,
+    Family,
+    Labels,
+    Number,
+    Row,
+    Table,
+    counter,
+    gauge,
+    labelled,
+)
 
 _GRANTED = Family(
     name="gpud_device_granted_bytes",
@@ -31,6 +43,10 @@ _COLUMNS: tuple[Column, ...] = (
     gauge("gpud_device_grantable_bytes", "Bytes that can be promised now."),
     *(Column(family=_HEALTH, labels=f'health="{each.value}"', form="%d") for each in _HEALTHS),
     gauge("gpud_device_pressure", "How full: 1 low, 2 normal, 3 high, 4 critical.", form="%d"),
+    counter(
+        "gpud_device_memory_pressure_events_total",
+        "How often it came to be critically full since the daemon started.",
+    ),
     gauge(
         "gpud_device_thermal",
         "How hot: 1 normal, 2 warning, 3 throttling, 4 critical.",
@@ -69,16 +85,14 @@ class Devices:
         )
         self._infos = Table([gauge("gpud_device_info", "What does not change of a device.")])
 
-    def render(self, samples: tuple[Sample, ...], promised: Promised, now_boottime: float) -> str:
+    def render(self, samples: tuple[Sample, ...], promised: Promised, now: Moment) -> str:
         """Of all devices, the host's memory among them."""
         infos = tuple([each.info for each in samples])
         labels = self._labels.of(infos)
         return "".join(
             (
                 self._infos.render(self._long_labels.of(infos), [(1,)] * len(infos)),
-                self._table.render(
-                    labels, [_row(each, promised, now_boottime) for each in samples]
-                ),
+                self._table.render(labels, [_row(each, promised, now) for each in samples]),
                 self._walls.render(labels, [(round(each.wall, 3),) for each in samples]),
             )
         )
@@ -97,13 +111,14 @@ def _info(info: DeviceInfo) -> str:
     )
 
 
-def _row(sample: Sample, promised: Promised, now_boottime: float) -> Row:
+def _row(sample: Sample, promised: Promised, now: Moment) -> Row:
     uuid, books = sample.info.uuid, promised.books
     processes, health = sample.processes, sample.health
     return (
-        *_charged(sample, promised, now_boottime),
+        *_charged(sample, promised, now),
         *(_HEALTHY if health is Health.HEALTHY else [health is each for each in _HEALTHS]),
         sample.pressure,
+        sample.pressure_events,
         sample.thermal,
         sample.verdict.action,
         uuid in books.cordons,
@@ -112,7 +127,7 @@ def _row(sample: Sample, promised: Promised, now_boottime: float) -> Row:
     )
 
 
-def _charged(sample: Sample, promised: Promised, now_boottime: float) -> Row:
+def _charged(sample: Sample, promised: Promised, now: Moment) -> Row:
     """As Device messages tell it: what follows from readings only while these can be believed."""
     uuid = sample.info.uuid
     charge = promised.charges.get(uuid)
@@ -120,10 +135,11 @@ def _charged(sample: Sample, promised: Promised, now_boottime: float) -> Row:
         return (sample.info.memory_total_bytes, *_NO_CHARGE)
     standing = promised.books.device(uuid).standing_bytes
     of_instances = promised.of_instances.get(uuid, 0)
-    known = sample.health is Health.HEALTHY and not is_stale(sample, now_boottime)
+    known = sample.health is Health.HEALTHY and not is_stale(sample, now.boottime)
     seen: tuple[Number, ...] = (None, None, None)
     if known:
-        seen = (charge.foreign_bytes, charge.unattributed_bytes, charge.grantable_bytes)
+        takeable = takeable_bytes(sample, charge, promised.books, now)
+        seen = (charge.foreign_bytes, charge.unattributed_bytes, takeable)
     return (
         sample.info.memory_total_bytes,
         charge.reserve_bytes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from operator import attrgetter
@@ -171,16 +171,19 @@ def _read(seen: EngineReading | None) -> Row:
 
 
 def _latencies(labels: str, seen: EngineReading | None) -> list[tuple[str, Row]]:
-    """One row for each source that there is."""
     if seen is None:
         return []
-    told: list[Latency | None] = [getattr(seen, name) for name, _ in _LATENCIES]
+    return by_source(labels, [getattr(seen, name) for name, _ in _LATENCIES])
+
+
+def by_source(labels: str, spans: Sequence[Latency | None]) -> list[tuple[str, Row]]:
+    """Median and p99 of each span, on one line for each source that there is."""
     return [
         (
             f'{labels},source="{source}"',
-            [number for each in told for number in _quantiles(each, source)],
+            [number for each in spans for number in _quantiles(each, source)],
         )
-        for source in sorted({each.source for each in told if each is not None})
+        for source in sorted({each.source for each in spans if each is not None})
     ]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gpud.devices.driver import NVML
+from gpud.devices.snapshot import Trouble
 from gpud.histogram import Histogram
 from gpud.telemetry.page.table import (
     Column,
@@ -49,6 +51,7 @@ class Node:
     commit_seconds: Histogram
     events: Mapping[str, int]  # by type, since the start
     alerts: Mapping[tuple[str, str, str], int]  # by rule, severity and state
+    troubles: Sequence[Trouble]  # with drivers
     process: Process
 
 
@@ -79,6 +82,15 @@ class NodePart:
                 commit_bounds,
             )
         )
+        self._drivers = Table(
+            [
+                gauge(
+                    "gpud_driver_problem",
+                    "0 for a driver that works or is not here; 1 for one that is here and cannot "
+                    "be used, or a card of it cannot; 2 for one that the configuration wants.",
+                )
+            ]
+        )
         self._events = Table(
             [counter("gpud_events_total", "Events of the journal since the start, by type.")]
         )
@@ -101,6 +113,7 @@ class NodePart:
                 self._build.render((build,), [(1,)]),
                 self._table.render(("",), [_row(node)]),
                 self._commits.render(("",), [spans(node.commit_seconds)]),
+                self._drivers.render((labelled(driver=NVML),), [(_problem(node.troubles),)]),
                 self._events.render(
                     tuple(labelled(type=name) for name, _ in events),
                     [(count,) for _, count in events],
@@ -127,6 +140,10 @@ def _row(node: Node) -> tuple[Number, ...]:
         process.open_files,
         process.max_files,
     )
+
+
+def _problem(troubles: Sequence[Trouble]) -> int:
+    return max((1 + each.is_wanted for each in troubles), default=0)
 
 
 def _alert(rule: str, severity: str, state: str) -> str:

@@ -1,23 +1,23 @@
 """Pure: the page of one service, /metrics/NAME, by the short names that its people look for.
 
 What it runs (the engines whose label or model has the name), what it was promised (reservations
-with the label), and the cards where that is.
+with the label, and those of its engines), and the cards where that is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from gpud.devices.snapshot import DeviceKind, Sample
 from gpud.devices.verdict.throttling import is_throttled
 from gpud.ledger.reservation import Reservation
-from gpud.telemetry.engines.reading import EngineReading, Latency
+from gpud.telemetry.engines.reading import EngineReading
 from gpud.telemetry.engines.services import ServiceReading, by_service
 from gpud.telemetry.page.cards import devices_now
-from gpud.telemetry.page.engines import engine_now
-from gpud.telemetry.page.table import Number, Row, Table, counter, gauge, labelled
+from gpud.telemetry.page.engines import by_source, engine_now
+from gpud.telemetry.page.table import Row, Table, counter, gauge, labelled
 
 _SERVICE = (
     gauge("tokens_per_second", "Tokens generated, over the last minute."),
@@ -28,9 +28,9 @@ _SERVICE = (
     gauge("kv_cache_used_ratio", "Of the engine whose KV cache is the fullest."),
     gauge("model_loading_time", "Seconds from a load's start until it served; of the slowest."),
     gauge("instances", "Engines that serve it."),
-    gauge("reservations", "Reservations with its label."),
-    gauge("reserved_bytes", "Bytes promised to reservations with its label."),
-    gauge("memory_pressure_events", "How often the host came under memory pressure."),
+    gauge("reservations", "Reservations with its label, and of its engines."),
+    gauge("reserved_bytes", "Bytes promised to these."),
+    gauge("memory_pressure_events", "How often its devices and the host came under it."),
     gauge("oom_events", "How often an engine was given up or restarted for want of memory."),
 )
 # One line for each engine: a sum of those that run falls with every one that is unloaded, and
@@ -53,6 +53,7 @@ _CARD = (
     gauge("gpu_temperature_celsius", "Heat of the card."),
     gauge("gpu_power_watts", "Power drawn now."),
     gauge("is_throttled", "Whether power, heat or the board hold clocks down.", form="%d"),
+    counter("gpu_memory_pressure_events_total", "How often it came to be critically full."),
 )
 _counted: Callable[[EngineReading], Row] = attrgetter(
     "generated_tokens_total", "requests_total", "restarts"
@@ -65,11 +66,11 @@ class Service:
 
     name: str
     engines: Sequence[EngineReading]
-    reservations: Sequence[Reservation]  # of those labelled, the ones that are booked
+    reservations: Sequence[Reservation]  # that are booked, for it
     instance_devices: Mapping[str, tuple[str, ...]]  # UUIDs by instance
     samples: Sequence[Sample]
     now_boottime: float
-    memory_pressure_events: int
+    host_pressure_events: int
     oom_events: int
 
 
@@ -80,7 +81,7 @@ class ServicePage:
         """The page of one."""
         label = labelled(service=service.name)
         told = _together(service)
-        spans = _latencies(told, label)
+        spans = by_source(label, (told.time_to_first_token, told.request) if told else ())
         cards = [
             each
             for each in devices_now(service.samples, service.now_boottime)
@@ -99,7 +100,9 @@ class ServicePage:
                     ),
                     [_counted(each) for each in service.engines],
                 ),
-                Table(_LATENCY).render(tuple(spans), list(spans.values())),
+                Table(_LATENCY).render(
+                    tuple(labels for labels, _ in spans), [row for _, row in spans]
+                ),
                 Table(_CARD).render(names, [_card(each) for each in cards]),
             )
         )
@@ -112,6 +115,18 @@ def engines_of(
     known = tuple(readings)
     labelled_ = tuple(each for each in known if each.services.get(label) == name)
     return labelled_ or tuple(each for each in known if each.model == name)
+
+
+def reservations_of(
+    name: str, booked: Iterable[Reservation], label: str, instances: Collection[str]
+) -> tuple[Reservation, ...]:
+    """Those for a service, and of its instances; one inside another of them is part of that."""
+    own = {
+        each.id: each
+        for each in booked
+        if each.request.labels.get(label) == name or each.instance in instances
+    }
+    return tuple(each for each in own.values() if each.within not in own)
 
 
 def _together(service: Service) -> ServiceReading | None:
@@ -130,6 +145,8 @@ def _devices(service: Service) -> set[str]:
 
 def _service(service: Service, told: ServiceReading | None) -> Row:
     reserved = sum(grant.bytes for each in service.reservations for grant in each.grants)
+    devices = _devices(service)
+    on = [each for each in service.samples if each.info.uuid in devices]
     engines: Row = (None,) * 7
     if told is not None:
         engines = (
@@ -146,26 +163,9 @@ def _service(service: Service, told: ServiceReading | None) -> Row:
         len(service.engines),
         len(service.reservations),
         reserved,
-        service.memory_pressure_events,
+        service.host_pressure_events + sum(each.pressure_events for each in on),
         service.oom_events,
     )
-
-
-def _latencies(told: ServiceReading | None, label: str) -> dict[str, Row]:
-    """By labels: one line for each source."""
-    if told is None:
-        return {}
-    both = (told.time_to_first_token, told.request)
-    return {
-        f'{label},source="{source}"': [n for each in both for n in _quantiles(each, source)]
-        for source in sorted({each.source for each in both if each is not None})
-    }
-
-
-def _quantiles(latency: Latency | None, source: str) -> tuple[Number, Number]:
-    if latency is None or latency.source != source:
-        return None, None
-    return latency.p50_seconds, latency.p99_seconds
 
 
 def _card(sample: Sample) -> Row:
@@ -177,4 +177,5 @@ def _card(sample: Sample) -> Row:
         readings.temperature_celsius,
         readings.power_watts,
         is_throttled(readings.throttle_reasons),
+        sample.pressure_events,
     )

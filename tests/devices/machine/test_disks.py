@@ -21,14 +21,14 @@ class Disks:
         self.go = threading.Event()
         self.answered: queue.SimpleQueue[threading.Thread] = queue.SimpleQueue()
 
-    def measure(self, path: str) -> tuple[int, int]:
+    def measure(self, path: str) -> tuple[int, int, str]:
         self.asked.append(path)
         try:
             if path in self.hanging:
                 self.go.wait(30)
             if path not in self.sizes:
                 raise OSError(path)
-            return self.sizes[path]
+            return *self.sizes[path], "8:1"
         finally:
             self.answered.put(threading.current_thread())
 
@@ -79,19 +79,21 @@ def test_one_that_cannot_be_read_is_unknown() -> None:
 
 
 def test_a_folder_that_is_yet_to_be_made_lies_where_it_will(tmp_path: Path) -> None:
-    total, free = sizes_of(str(tmp_path / "a" / "b"))
-    state = os.statvfs(tmp_path)
+    total, free, disk = sizes_of(str(tmp_path / "a" / "b"))
+    state, device = os.statvfs(tmp_path), tmp_path.stat().st_dev
+    assert disk == f"{os.major(device)}:{os.minor(device)}"
     assert total == state.f_blocks * state.f_frsize
     assert 0 < free <= total
 
 
 def test_a_real_disk(tmp_path: Path) -> None:
     disks = Disks()
-    real: dict[str, tuple[int, int]] = {str(tmp_path): sizes_of(str(tmp_path))}
-    disks.sizes = real
+    total, free, _ = sizes_of(str(tmp_path))
+    disks.sizes = {str(tmp_path): (total, free)}
     watch = DiskWatch((("state", str(tmp_path)),), disks.measure)
     watch.read(0.0)
     settle(disks, 1)
     (found,) = watch.read(1.0)
-    total, free = real[str(tmp_path)]
-    assert found == Disk(what="state", path=str(tmp_path), total_bytes=total, free_bytes=free)
+    assert found == Disk(
+        what="state", path=str(tmp_path), total_bytes=total, free_bytes=free, disk="8:1"
+    )

@@ -19,7 +19,7 @@ FATAL = Verdict(
 
 def told(before: Sample, after: Sample) -> list[Event]:
     found = crossings(cards.snapshot(before), cards.snapshot(after, sequence=2), lambda _: {})
-    return [each for each in found if each.type in ("device.xid", "device.verdict")]
+    return [each for each in found if each.type in ("device.xid", "device.ecc", "device.verdict")]
 
 
 def test_each_new_error_is_told_with_its_meaning() -> None:
@@ -31,6 +31,25 @@ def test_each_new_error_is_told_with_its_meaning() -> None:
     assert (first.details["xid"], first.details["new"], first.details["count"]) == ("31", "2", "3")
     assert second.reason.startswith("Xid 45: it cleaned up after a process")
     assert told(after, replace(after)) == []
+
+
+def test_memory_errors_that_grow_are_told_without_an_xid_and_a_verdict() -> None:
+    def counts(errors: int | None) -> Sample:
+        readings = cards.sample(0).readings
+        return replace(
+            cards.sample(0),
+            readings=readings.changed(ecc_uncorrected_count=errors, remap_pending=False),
+        )
+
+    (one,) = told(counts(0), counts(1))
+    assert (one.type, one.subject) == ("device.ecc", f"devices/{counts(0).info.uuid}")
+    assert one.reason == "1 error of its memory could not be corrected"
+    (more,) = told(counts(1), counts(4))
+    assert more.reason.startswith("3 errors")
+    assert (more.details["new"], more.details["count"]) == ("3", "4")
+    # Counted from when its driver was loaded, or unknown: nothing has come.
+    for before, after in ((4, 4), (4, 0), (None, 4), (4, None)):
+        assert told(counts(before), counts(after)) == []
 
 
 def test_a_verdict_is_told_as_it_changes_and_as_it_ends() -> None:

@@ -6,7 +6,13 @@ import pytest
 
 from gpud.devices.snapshot import Action, Health, Readings, Verdict
 from gpud.devices.verdict.tally import Open, Tally
-from gpud.devices.verdict.verdict import APP_SECONDS, CLEAN, RECOVERY_ACTIONS, judge
+from gpud.devices.verdict.verdict import (
+    APP_SECONDS,
+    CLEAN,
+    RECOVERY_ACTIONS,
+    SILENT_SECONDS,
+    judge,
+)
 from gpud.devices.verdict.xids import XIDS, meaning
 
 NOW = 5000.0
@@ -121,6 +127,12 @@ def test_a_device_that_is_gone_is_judged_by_that() -> None:
     # One that is only silent is what it was.
     assert judge(Health.UNRESPONSIVE, last, {}, NOW) == judge(Health.HEALTHY, last, {}, NOW)
     assert judge(Health.UNRESPONSIVE, Readings(), {}, NOW) == CLEAN
+    silent = judge(Health.UNRESPONSIVE, Readings(), {}, NOW, SILENT_SECONDS)
+    assert (silent.action, silent.is_fatal) == (Action.INSPECT, False)
+    # It says nothing of one that answers; what is fatal stays the reason.
+    assert judge(Health.HEALTHY, Readings(), {}, NOW, SILENT_SECONDS) == CLEAN
+    hung = judge(Health.UNRESPONSIVE, last, {}, NOW, SILENT_SECONDS)
+    assert (hung.is_fatal, hung.signs) == (True, ("remap failed",))
     # One that waits for a reset does not come back by itself.
     waits = judge(Health.LOST, Readings(recovery_action="reset"), {}, NOW)
     assert (waits.action, waits.is_fatal) == (Action.RESET, True)

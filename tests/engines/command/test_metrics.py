@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gpud.engines.command.metrics import HISTOGRAMS, NUMBERS, counters, pulse
 from gpud.engines.command.spec import COUNTERS
+from gpud.engines.counting.counters import Counters
 from gpud.engines.engine import Pulse
 from gpud.settings import CounterName
 
@@ -36,7 +37,7 @@ def test_series_of_one_metric_add_up_and_those_that_are_no_number_are_unknown() 
     assert pulse(TEXT, NAMED) == Pulse(running=3, waiting=None, progress=1500.0)
     assert pulse(TEXT, [("completed", "http_seconds_bucket")]) == Pulse(completed=21)
     assert pulse(TEXT, [("tokens", "tokens_total")]) == Pulse(tokens=1500.0)
-    assert pulse(TEXT, [("running", "done_total")]).running == 0
+    assert pulse(TEXT, [("running", "done_total")]).running is None
     assert pulse(TEXT, [("running", "jobs")]) == Pulse()
 
 
@@ -60,6 +61,23 @@ def test_all_that_may_be_named_is_read() -> None:
     assert (told.request.counts, told.request.sum) == ((9, 12), 6)
     assert told.generated_tokens is None, "no server has given less than none"
     assert told.inter_token is None
+
+
+def test_what_no_server_can_have_counted_is_unknown_and_named() -> None:
+    named = (
+        ("running", "jobs"),
+        ("waiting", "q"),
+        ("slots", "places"),
+        ("tokens", "tok"),
+        ("kv_used", "cache"),
+        ("completed", "done"),
+        ("failed", "absent"),
+    )
+    text = 'jobs -3\nq +Inf\nplaces 1e300\ntok -7\ncache 1.5\ndone{a="1"} NaN\ndone{a="2"} 4\n'
+    told = counters(text, named)
+    assert told.senseless == ("tok", "jobs", "q", "places", "cache")
+    assert told == Counters(requests=4, senseless=told.senseless)
+    assert not counters("jobs 0\nq 2\n", named).senseless
 
 
 def test_the_configuration_names_the_same() -> None:

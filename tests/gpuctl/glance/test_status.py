@@ -121,12 +121,42 @@ def test_what_is_wrong_comes_first_and_the_worst_of_it(
     ]
 
 
-def test_one_rule_of_many_cards_is_a_line(
+def test_one_rule_of_many_cards_is_a_line_where_there_is_no_room(
     daemon: FakeDaemon, rig: list[d.Device], gpuctl: Gpuctl
 ) -> None:
-    tell(daemon, *(alert("low_utilization", index) for index in (2, 0, 1)))
-    assert gpuctl("status").out.splitlines()[1:3] == [
-        "WARNING low_utilization (3): gpu0 gpu1 gpu2",
+    def idle(index: int) -> a.Alert:
+        return alert("low_utilization", index, summary=f"gpu{index}: busy {index} %")
+
+    tell(daemon, *(idle(index) for index in (2, 0, 1)))
+    assert gpuctl("status").out.splitlines()[1:4] == [
+        "WARNING gpu0: busy 0 %",
+        "WARNING gpu1: busy 1 %",
+        "WARNING gpu2: busy 2 %",
+    ]
+    tell(daemon, *(idle(index) for index in range(8)))
+    every = " ".join(f"gpu{index}" for index in range(8))
+    assert gpuctl("status").out.splitlines()[1:3] == [f"WARNING low_utilization (8): {every}", ""]
+
+
+def test_what_is_to_be_done_about_a_card_comes_first_and_is_never_left_out(
+    daemon: FakeDaemon, rig: list[d.Device], gpuctl: Gpuctl
+) -> None:
+    def grave(rule: str, index: int, words: str) -> a.Alert:
+        critical = a.ALERT_SEVERITY_CRITICAL
+        return alert(rule, index, severity=critical, summary=f"gpu{index}: {words}")
+
+    reset = "reset it: Xid 48 (a double-bit error) 1 time"
+    tell(
+        daemon,
+        *(grave("high_memory", index, "memory 99 %") for index in range(5)),
+        grave("verdict", 2, "reboot the host: Xid 79 (it fell off the bus) 1 time"),
+        grave("verdict", 6, reset),
+        grave("verdict", 7, reset),
+    )
+    assert gpuctl("status").out.splitlines()[1:5] == [
+        "CRITICAL gpu2: reboot the host: Xid 79 (it fell off the bus) 1 time",
+        f"CRITICAL gpu6 gpu7: {reset}",
+        "CRITICAL high_memory (5): gpu0 gpu1 gpu2 gpu3 gpu4",
         "",
     ]
 
@@ -219,6 +249,26 @@ def test_what_somebody_knows_is_not_told_in_other_words(
     assert gpuctl("status --check").code == gpuctl("alerts --check").code == 2
 
 
+def test_a_driver_that_cannot_be_used_is_told_once(
+    daemon: FakeDaemon, rig: list[d.Device], gpuctl: Gpuctl
+) -> None:
+    node = samples.node()
+    node.warnings.append("cannot use the nvml driver: not loaded")
+    daemon.answers["GetNode"] = n.GetNodeResponse(node=node)
+    assert gpuctl("status").out.splitlines()[1] == f"warning: {node.warnings[0]}"
+    tell(daemon, alert("driver", subject="node", alias="", summary=node.warnings[0]))
+    assert gpuctl("status").out.count("cannot use") == 1
+
+
+def test_a_slice_that_its_card_has_no_more_is_no_trouble(
+    daemon: FakeDaemon, rig: list[d.Device], gpuctl: Gpuctl
+) -> None:
+    rig[0].kind, rig[0].health = d.DEVICE_KIND_MIG, d.DEVICE_HEALTH_LOST
+    rig[0].health_reason = "the driver no longer lists it"
+    daemon.answers["ListDevices"] = d.ListDevicesResponse(devices=rig)
+    assert gpuctl("status").out.splitlines()[1] == "gpu0: the driver no longer lists it"
+
+
 @pytest.mark.parametrize(
     ("health", "told"),
     [
@@ -269,12 +319,16 @@ def test_bands_above_normal_are_named(
     for index, pressure in ((0, d.PRESSURE_HIGH), (3, d.PRESSURE_HIGH), (5, d.PRESSURE_CRITICAL)):
         rig[index].pressure = pressure
     rig[1].thermal, rig[2].thermal = d.THERMAL_WARNING, d.THERMAL_CRITICAL
+    # Of a card in MIG mode its slices are the devices.
+    for each, kind in ((rig[3], d.DEVICE_KIND_GPU), (rig[4], d.DEVICE_KIND_MIG)):
+        each.mig_enabled, each.kind = True, kind
     daemon.answers["ListDevices"] = d.ListDevicesResponse(devices=rig)
     lines = gpuctl("status").out.splitlines()
     told = "pressure CRITICAL gpu5, HIGH gpu0 gpu3; heat CRITICAL gpu2, WARNING gpu1"
     assert told in lines
     words = {line.split()[0]: line.split()[-1] for line in lines if line.startswith("gpu")}
     assert (words["gpu0"], words["gpu1"], words["gpu2"]) == ("HEALTHY", "WARM", "HOT")
+    assert (words["gpu3"], words["gpu4"]) == ("MIG", "HEALTHY")
 
 
 def test_the_queue_tells_who_is_next_and_what_it_waits_for(

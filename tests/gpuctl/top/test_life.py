@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from itertools import count
+from queue import Queue
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -204,6 +206,45 @@ def test_it_never_asks_more_often_than_snapshots_come(daemon: FakeDaemon) -> Non
         assert len(daemon.requests[name]) == 5
     assert len(daemon.requests["QueryHistory"]) == 1
     assert not daemon.requests["GetDevice"]
+
+
+def test_a_slow_look_does_not_bring_back_what_was(daemon: FakeDaemon) -> None:
+    more, held, late = (threading.Event() for _ in range(3))
+    first, second, hang = snapshots(*samples.devices(), count=2)
+    daemon.answers["WatchSnapshots"] = [first, lambda: more.wait(60), second, hang]
+    numbers, listed = count(1), daemon.answers["ListInstances"]
+
+    def listing(_: object) -> object:
+        if next(numbers) == 2:  # of the look
+            held.set()
+            late.wait(60)
+        return listed
+
+    daemon.answers["ListInstances"] = listing
+    session, heard = Session(), Queue[News]()
+    session.set(address=daemon.address)
+    source = Source(session.client, 1.0, heard.put)
+
+    def sequence() -> int:
+        news = heard.get(timeout=60)
+        assert isinstance(news, Heard)
+        return news.told.snapshot.sequence
+
+    source.start()
+    assert isinstance(heard.get(timeout=60), Kept)
+    assert sequence() == 1
+    looking = threading.Thread(target=source.look)
+    looking.start()
+    assert held.wait(60)
+    more.set()
+    assert sequence() == 2
+    late.set()
+    looking.join(60)
+    assert heard.empty()
+    source.look()
+    assert sequence() == 2
+    source.stop()
+    session.close()
 
 
 def test_a_source_that_is_stopped_while_gpud_is_away_ends_at_once(daemon: FakeDaemon) -> None:

@@ -277,6 +277,6 @@ async def test_alerts_are_listed_and_taken_on(rig: Rig) -> None:
         await screen.press("enter")
         await screen.shows("do ", "since")
         await screen.press("escape", "a")
-        await screen.shows("Acknowledge lost of gpu1?")
+        await screen.shows("Acknowledge lost of gpu1?", "unless it grows graver")
         await screen.press("y")
         await screen.shows("ACKNOWLEDGED")

@@ -108,6 +108,30 @@ def test_each_column_has_its_turn() -> None:
     assert seen == ["A", "B", "", "A"]
 
 
+def test_devices_are_ordered_by_their_numbers_and_the_host_is_last() -> None:
+    fields = device_fields(lambda *_: "", t.HostReadings())
+    nouns = [samples.host(), *(samples.card(index) for index in (10, 2, 0))]
+    found = ordered(nouns, fields, Order(header="DEVICE"))
+    assert [each.alias for each in found] == ["gpu0", "gpu2", "gpu10", "host"]
+
+
+def test_alerts_that_somebody_knows_of_come_after_those_that_are_open() -> None:
+    def alert(name: str, severity: int, **more: object) -> a.Alert:
+        made = a.Alert(name=name, severity=severity, state=a.ALERT_STATE_FIRING)
+        made.MergeFrom(a.Alert(**more))
+        return made
+
+    critical, warning = a.ALERT_SEVERITY_CRITICAL, a.ALERT_SEVERITY_WARNING
+    known = alert("known", critical, state=a.ALERT_STATE_ACKNOWLEDGED)
+    quiet = alert("quiet", critical, silenced_until=samples.moment(60))
+    mild, grave = alert("mild", warning), alert("grave", critical)
+    alerts = (known, quiet, grave, mild)
+    pane = next(each for each in PANES if each.id == "alerts")
+    for order in (Order(), Order(header="STATE")):
+        found = ordered(pane.nouns(told(alerts=alerts)), alert_fields(samples.NOW), order)
+        assert [each.name for each in found] == ["grave", "mild", "known", "quiet"]
+
+
 def test_a_filter_wants_every_word() -> None:
     rows = ["GPU0 tiny ada", "gpu1 tiny bob", "gpu1 big ada"]
     assert matching(rows, str, "tiny ADA") == rows[:1]
@@ -219,11 +243,20 @@ def test_an_alert_whole() -> None:
         since=samples.moment(),
         summary="gpu0 is 92 °C hot",
         remedy="clean its fan",
-        deliveries=[a.Delivery(sink="pager", attempts=3, problem="refused")],
+        deliveries=[
+            a.Delivery(sink="pager", attempts=3, problem="refused"),
+            a.Delivery(sink="hook", attempts=2, problem="it answers 500", waiting=True),
+        ],
     )
     text = lines_of("alerts/a-1", alerts=(alert,))
-    for part in ("thermal  gpu0", "92 °C", "clean its fan", "pager, 3 attempts, not delivered"):
+    for part in (
+        "thermal  gpu0",
+        "92 °C",
+        "clean its fan",
+        "sent to     pager: not told: refused",
+    ):
         assert part in text
+    assert "hook: tried 2×: it answers 500" in text
 
 
 @pytest.mark.parametrize(
@@ -339,14 +372,14 @@ def test_of_the_host_there_is_what_has_room(width: int, line: str) -> None:
         memory_total_bytes=16 * samples.GIB,
         memory_available_bytes=10 * samples.GIB,
     )
-    host.disks.add(what="state", total_bytes=200 * samples.GIB, free_bytes=60 * samples.GIB)
-    host.disks.add(what="models", total_bytes=2**41, free_bytes=2**40)
+    host.disks.add(what="state", disk="8:1", total_bytes=2**38, free_bytes=60 * samples.GIB)
+    host.disks.add(what="models", disk="8:17", total_bytes=2**41, free_bytes=2**40)
     snapshot = t.Snapshot(host=host)
     cells = host_line(told(snapshot=snapshot), width)
     assert "".join(text for text, _ in cells) == line
     assert cells[-1][1] == "warn"
-    # One disk is told once, whatever is on it.
-    host.disks[1].CopyFrom(host.disks[0])
+    # One disk is told once, whatever is on it and whenever that was read.
+    host.disks[1].disk = "8:1"
     snapshot.host.CopyFrom(host)
     cells = host_line(told(snapshot=snapshot), 100)
     assert "".join(text for text, _ in cells).startswith("cpu 53%  ram 6/16G  disk 60G free  ")

@@ -194,7 +194,7 @@ def test_without_textual_it_says_how_to_get_it(
     program = "import sys; sys.modules['textual'] = None; from gpuctl.main import main; main()"
     monkeypatch.setattr("tests.gpuctl.test_terminal.PROGRAM", [sys.executable, "-c", program])
     shown = on_a_terminal(daemon, "top", ends_with=1)
-    assert b"pip install 'gpud[top]'" in shown
+    assert b"pip install '.[top]'" in shown
 
 
 def test_no_other_command_pays_for_it(daemon: FakeDaemon) -> None:

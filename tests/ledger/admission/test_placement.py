@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from gpud.devices.snapshot import DeviceKind, Health, Sample
+from gpud.devices.snapshot import DeviceKind, Health, Sample, Trouble
 from gpud.errors import DeviceUnavailable, VramInsufficient
 from gpud.ledger.admission.admission import never_fits
 from gpud.ledger.reservation import Placement, Shape, Sharing
-from tests.fakes.cards import GIB, sample
+from tests.fakes.cards import GIB, sample, snapshot
 from tests.ledger.desk import HOST, Desk, settled
 
 
@@ -137,6 +137,22 @@ def test_where_there_is_nothing_to_choose_among_it_says_what_there_is(
         desk.reserve("m", 8, **asked)
     assert str(refusal.value) == f"cannot promise 8 GiB: {why}"
     assert (refusal.value.reason, refusal.value.never_fits) == ("VRAM_INSUFFICIENT", True)
+
+
+@pytest.mark.parametrize(
+    ("shown", "rest"), [((HOST,), "; to run it in RAM: --device host"), ((), ", and the host's")]
+)
+def test_cards_that_cannot_be_used_are_not_called_absent(
+    shown: tuple[Sample, ...], rest: str
+) -> None:
+    desk = Desk(sample(0))
+    trouble = Trouble(driver="nvml", reason="not loaded")
+    seen = replace(snapshot(*shown, boottime=desk.clock.boottime), troubles=(trouble,))
+    desk.keep(desk.ledger.observe(seen, desk.clock.now()))
+    with pytest.raises(VramInsufficient) as refusal:
+        desk.reserve("m", 8)
+    why = f"no card can be used here (cannot use the nvml driver: not loaded){rest}"
+    assert why in str(refusal.value)
 
 
 # Alternatives.

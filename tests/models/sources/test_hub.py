@@ -219,7 +219,7 @@ def test_without_the_library_it_says_what_to_install(
         f"runpy.run_path({hub_module.listing.__file__!r}, run_name='__main__')\n"
     )
     monkeypatch.setattr(hub_module.listing, "__file__", str(child))
-    with pytest.raises(DownloadRefused, match=r"pip install 'gpud\[hub\]'"):
+    with pytest.raises(DownloadRefused, match=r"pip install '\.\[hub\]'"):
         take(ONE, tmp_path / "x")
 
 

@@ -21,12 +21,18 @@ def seeing() -> dict[str, Method]:
             request=history_pb2.QueryHistoryRequest,
             fields={
                 "subjects": _subjects,
+                "device": _device,
                 "fields": _fields,
                 "window": lambda: values.span("window", 1, YEAR_SECONDS),
                 "end_time": _moments,
                 "step": _steps,
             },
             more=(
+                (
+                    "a subject as its device as well",
+                    {"subjects": ["gpu0"], "device": "gpu0"},
+                    invalid("device"),
+                ),
                 (
                     "a year of seconds",
                     {
@@ -58,6 +64,13 @@ def _subjects() -> Values:
     yield "the same by its UUID", ["host", "host"], invalid("subjects")
     yield "1001 of them", ["gpu0"] * 1001, invalid("subjects")
     yield from _texts("subjects")
+
+
+def _device() -> Values:
+    yield "none of that name", "gpu99", not_found("DEVICE")
+    yield "one too long", "x" * 257, invalid("device")
+    for label, value in UNPRINTABLE:
+        yield label, value, invalid("device")
 
 
 def _fields() -> Values:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from gpud.devices.snapshot import Health
 from gpud.errors import OptionInvalid, StoreReadOnly
@@ -20,6 +21,7 @@ from gpud.ledger.reservation import Deadline
 from gpud.promises.requests import Call
 from gpud.settings import Policy
 from gpud.store import Committed, Entry, Row, Write
+from gpud.telemetry.alerts import judge
 from gpud.telemetry.alerts.alert import AlertState, Severity, Silence
 from gpud.telemetry.alerts.alerts import LOOK_SECONDS, Alerts, AlertSeams, AlertTerms
 from gpud.telemetry.alerts.judge import id_of
@@ -28,7 +30,7 @@ from gpud.telemetry.alerts.rules.built_in import BUILT_IN
 from gpud.telemetry.alerts.rules.rule import Rule
 from gpud.telemetry.alerts.sinks.outbox import Terms
 from tests.enforcement.office import GPU, Office
-from tests.telemetry.alerts.sinks.test_outbox import FakeSink
+from tests.telemetry.alerts.sinks.test_outbox import FakeSink, settle
 
 LOST = id_of("lost", f"devices/{GPU}")
 QUIET = 5.0
@@ -48,8 +50,9 @@ class _House:
 class Watch:
     """Alerts over an office; `sink` is told them."""
 
-    def __init__(self, office: Office, *rules: Rule) -> None:
+    def __init__(self, office: Office, *rules: Rule, repeat: float = 0.0) -> None:
         self.office = office
+        self.repeat = repeat
         self.sink = FakeSink("hook")
         self.alerts = Alerts(
             AlertSeams(
@@ -72,7 +75,7 @@ class Watch:
             sinks=[Terms(sink=self.sink, retries=0)],
             least={"hook": Severity.WARNING},
             quiet_seconds=QUIET,
-            repeat_seconds=0.0,
+            repeat_seconds=self.repeat,
         )
 
     async def run(self) -> None:
@@ -208,6 +211,66 @@ async def test_another_life_takes_it_up(watch: Watch, office: Office) -> None:
     await without.run()
     assert without.states() == {LOST: AlertState.RESOLVED}
     await without.end()
+
+
+async def test_another_life_goes_on_telling_what_lasts(office: Office) -> None:
+    """As often as the one before, and counted from when that did so last."""
+    before, after = (Watch(office, repeat=3600.0) for _ in range(2))
+    await before.run()
+    before.lose()
+    before.look()
+    await before.sink.until(1)
+    await office.events()
+    before.look(1800.0)
+    await before.end()
+    assert before.sink.tries == 1
+    await after.run()
+    walls = []
+    for _ in range(3):
+        after.look(900.0)
+        (delivery,) = after.alerts.get(LOST).deliveries
+        walls.append(delivery.wall)
+    first, *_ = walls
+    assert walls == [first, first + 3600.0, first + 3600.0]
+    await after.sink.until(1)
+    await after.end()
+
+
+@pytest.mark.parametrize("silenced", ["", f"devices/{GPU}"])
+async def test_a_sink_that_is_back_is_told_what_it_missed(
+    watch: Watch, office: Office, silenced: str
+) -> None:
+    watch.sink.failing(1)
+    watch.lose()
+    watch.look()
+    await watch.sink.until(1)
+    assert [type_ for type_, _ in await office.events("alert")] == [
+        "alert.firing",
+        "alert.undelivered",
+    ]
+    if silenced:
+        end = Deadline.after(office.clock.now(), 0)
+        asked = Silence(rule="", subject=silenced, actor="anna", end=end)
+        await watch.alerts.silence(asked, 3600.0, Call(method="SilenceAlerts"))
+    office.change("gpu1", health=Health.LOST, health_reason="gone")
+    watch.look()
+    await watch.sink.until(2 if silenced else 3)
+    await settle()
+    told = [each.partition("/")[0] for each in watch.sink.told]
+    other = id_of("lost", f"devices/{office.samples['gpu1'].info.uuid}")
+    assert told == ([other] if silenced else [other, LOST])
+
+
+async def test_that_there_is_room_for_no_more_is_logged_once(
+    watch: Watch, office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge, "MOST_CASES", 0)
+    office.change("gpu0", health=Health.UNKNOWN, health_reason="no memory")
+    with capture_logs() as logged:
+        watch.look()
+        watch.look(60.0)
+    assert watch.states() == {}
+    assert logged == [{"event": "alerts.full", "log_level": "warning", "alerts": 0, "left_out": 1}]
 
 
 async def test_rows_that_make_no_sense_are_left_out(watch: Watch, office: Office) -> None:

@@ -20,6 +20,7 @@ from gpud.telemetry.alerts.machine import (
     acknowledged,
     restored,
     step,
+    told,
 )
 from gpud.telemetry.alerts.silences import MAX_SECONDS
 from tests.telemetry.alerts.scenes import START, WALL, alert, now, rule, seen
@@ -220,6 +221,23 @@ class Judge:
             self.held = 0.0
             # Who is not there does not hold; but that alone takes longer to count.
             self.quiet += passed if self.quiet > 0 else 0.0
+
+
+def test_what_may_be_over_before_long_says_so_for_as_long_as_it_may() -> None:
+    case, words, yes = None, [], seen(True, words="hungry")
+    for at, observation in ((0, yes), (1, NO), (5, NO), (6, yes), (7, NO), (17, NO)):
+        case = step(case, observation, "hungry-1", terms(), now(START + at))
+        assert case is not None
+        words.append(told(case, now(START + at)).summary)
+    hungry = "gpu0: hungry"
+    assert words == [
+        hungry,
+        f"{hungry} (no longer so for 0 s)",
+        f"{hungry} (no longer so for 4 s)",
+        hungry,
+        f"{hungry} (no longer so for 0 s)",
+        "gpu0: over; it was: hungry",
+    ]
 
 
 @given(LOOKS, st.sampled_from([0.0, 5.0, 30.0]), st.booleans())

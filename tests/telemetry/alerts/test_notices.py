@@ -59,6 +59,37 @@ def test_what_fires_is_told_again_where_that_is_wanted() -> None:
     assert due(of, telling, None, now(START + 60)) is None
 
 
+GIVEN_UP = Delivery(sink="a", wall=WALL, told=F, is_waiting=False, problem="refused")
+
+
+@pytest.mark.parametrize(
+    ("state", "delivery", "owed"),
+    [
+        (F, GIVEN_UP, True),
+        (R, replace(GIVEN_UP, told=R), True),
+        (F, replace(GIVEN_UP, delivered=True), False),
+        (F, replace(GIVEN_UP, is_waiting=True), False),
+        (F, replace(GIVEN_UP, sink="b"), False),
+        (F, replace(GIVEN_UP, wall=WALL + 1), False),  # it refuses this one, and takes others
+        (R, GIVEN_UP, False),
+        (AlertState.ACKNOWLEDGED, GIVEN_UP, False),
+    ],
+)
+def test_what_a_sink_that_is_back_was_not_told(
+    state: AlertState, delivery: Delivery, owed: bool
+) -> None:
+    taken = Delivery(sink="a", wall=WALL, told=F, delivered=True, is_waiting=False)
+    assert notices.is_owed(alert(state=state, deliveries=(delivery,)), taken) is owed
+
+
+def test_when_an_earlier_life_told_of_it() -> None:
+    told = notices.sent(notices.sent(alert(), F, ["a"], WALL), F, ["b"], WALL + 20)
+    assert notices.last_told(told, now(START + 50)) == pytest.approx(START + 20)
+    assert notices.last_told(alert(), now()) == START
+    # The wall clock was set back meanwhile.
+    assert notices.last_told(told, replace(now(), wall=WALL - 1e6)) == START
+
+
 @pytest.mark.parametrize(
     ("made", "covers"),
     [

@@ -10,19 +10,21 @@ import pytest
 from gpud.access.reloading import CertificateState
 from gpud.devices.snapshot import (
     Action,
+    DeviceKind,
     Disk,
     Health,
     HostReadings,
     Pressure,
     Sample,
     Thermal,
+    Trouble,
     Verdict,
 )
 from gpud.events import Event
 from gpud.instances.health.healing import GivenUp, Healing
 from gpud.instances.instance import InstanceState
 from gpud.telemetry.alerts.alert import Alert, AlertState, Severity
-from gpud.telemetry.alerts.judge import Judge
+from gpud.telemetry.alerts.judge import MOST_CASES, Judge
 from gpud.telemetry.alerts.rules.built_in import BUILT_IN
 from gpud.telemetry.alerts.rules.rule import Happening, Rule, Sight
 from gpud.telemetry.engines.reading import Latency
@@ -69,10 +71,20 @@ def verdict(action: Action, *, is_fatal: bool) -> Verdict:
     return Verdict(action=action, reason="Xid 79", is_fatal=is_fatal)
 
 
+def troubled(**fields: Any) -> Sight:
+    trouble = Trouble(driver="nvml", reason="not loaded", **fields)
+    seen = sight(card())
+    return replace(seen, snapshot=replace(seen.snapshot, troubles=(trouble,)))
+
+
 HOT = card(temperature_celsius=91.0, thermal=Thermal.CRITICAL)
 WARM = card(temperature_celsius=70.0, thermal=Thermal.WARNING)
 LOST = card(
     health=Health.LOST, health_reason="gone", verdict=verdict(Action.REBOOT, is_fatal=False)
+)
+CUT_AWAY = replace(LOST, info=replace(LOST.info, kind=DeviceKind.MIG), vanished_boottime=START - 5)
+HUNG = card(
+    health=Health.UNRESPONSIVE, at=START - 61, verdict=verdict(Action.INSPECT, is_fatal=False)
 )
 C, W, NOTE = Severity.CRITICAL, Severity.WARNING, Severity.INFO
 
@@ -130,7 +142,16 @@ SIGHTS = [
     ("overcommit", sight(card(), charges={"U-gpu0": charge(foreign_bytes=None)}), None, ""),
     ("lost", sight(LOST), C, "gpu0: it is lost: gone"),
     ("lost", sight(card()), None, ""),
+    ("lost", sight(CUT_AWAY), None, ""),
+    ("lost", sight(replace(CUT_AWAY, vanished_boottime=None)), C, "it is lost"),
     ("verdict", sight(LOST), None, ""),
+    ("verdict", sight(HUNG), None, ""),
+    ("stale", sight(replace(HUNG, was_read=False)), C, "gpu0: no reading since gpud started; n"),
+    ("stale", sight(HUNG), C, "1.02 min old"),
+    ("driver", troubled(is_wanted=True), C, "cannot use the nvml driver: not loaded"),
+    ("driver", troubled(), W, "cannot use the nvml driver: not loaded"),
+    ("driver", troubled(device="GPU-b"), W, "cannot use GPU-b: not loaded"),
+    ("driver", sight(), None, ""),
     ("verdict", sight(card(verdict=verdict(Action.RESET, is_fatal=True))), C, "reset it once"),
     ("verdict", sight(card(verdict=verdict(Action.RESTART_APP, is_fatal=False))), W, "Xid 79"),
     ("stale", sight(card(at=START - 11)), C, "11 s old"),
@@ -231,12 +252,42 @@ def test_an_xid_before_a_restart_goes_on_for_the_rest_of_its_time() -> None:
     assert next(after.alerts()).state is AlertState.RESOLVED
 
 
-def test_of_many_trespassers_no_more_is_kept_than_anybody_reads() -> None:
+def test_of_many_trespassers_each_is_waited_for() -> None:
     judge = Judge([BUILT_IN["trespass"]], quiet_seconds=0.0)
-    for pid in range(1000):
-        judge.happened(event("device.trespass", pid=str(pid), against=""), now())
+    everybody = [str(pid) for pid in range(1000)]
+    for pid in everybody:
+        judge.happened(event("device.trespass", pid=pid, against=""), now())
     judge.look(sight(card()))
-    assert next(judge.alerts()).value == 65.0
+    assert next(judge.alerts()).value == 1000.0
+    *others, last = everybody
+    for pid in others:
+        judge.happened(event("device.trespass.ended", pid=pid, against=""), now())
+    judge.look(sight(card(), at=START + 1))
+    (found,) = judge.alerts()
+    assert (found.state, found.value) == (AlertState.FIRING, 1.0)
+    judge.happened(event("device.trespass.ended", pid=last, against=""), now())
+    judge.look(sight(card(), at=START + 2))
+    assert next(judge.alerts()).state is AlertState.RESOLVED
+
+
+def test_where_there_are_too_many_alerts_what_is_critical_has_room() -> None:
+    warned = [
+        Alert(id=f"a-{at}", rule="trespass", severity=W, state=AlertState.FIRING,
+              subject=f"devices/U-{at}", since_wall=WALL, summary="")
+        for at in range(MOST_CASES)
+    ]  # fmt: skip
+    judge = Judge([BUILT_IN["trespass"], BUILT_IN["lost"]], quiet_seconds=60.0)
+    judge.restore(warned, now())
+    judge.happened(event("device.trespass", pid="7", against=""), now())
+    judge.look(sight(LOST))
+    assert {each.rule for each in judge.alerts() if each.subject == "devices/U-gpu0"} == {"lost"}
+    assert judge.left_out == 1
+    judge.look(sight(LOST, at=START + 100))
+    judge.look(sight(LOST, at=START + 4000))
+    assert judge.left_out == 1
+    judge.look(sight(LOST, at=START + 4001))
+    assert judge.left_out == 0
+    assert {each.rule for each in judge.alerts()} == {"lost", "trespass"}
 
 
 XID = event("device.xid", xid="31")

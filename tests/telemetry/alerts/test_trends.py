@@ -103,6 +103,23 @@ def test_a_fall_under_the_same_load_is_told() -> None:
     assert engine.run(5, busy(70)) == pytest.approx(30.0, abs=1.0)
 
 
+@pytest.mark.parametrize("before", [[], [50]])
+def test_a_stall_is_a_fall_by_all_of_it(before: list[float]) -> None:
+    """Also of an engine that tells no requests, and for as long as it lasts."""
+    engine = Engine()
+    engine.run(LONG, busy(100))
+    for tokens in before:
+        assert engine.run(120, busy(tokens)) == pytest.approx(45, abs=5)
+    assert engine.run(5, busy(0)) == pytest.approx(100)
+    assert engine.run(4 * 3600, busy(0)) == pytest.approx(100)
+    assert engine.run(5, idle) is None
+
+
+def test_what_never_gave_anything_does_not_fall() -> None:
+    engine = Engine()
+    assert engine.run(2 * LONG, busy(0)) is None
+
+
 def test_fewer_requests_are_no_fall() -> None:
     engine = Engine()
     engine.run(LONG, busy(100, running=8))
@@ -177,6 +194,8 @@ def test_what_gives_no_tokens_is_compared_by_its_requests() -> None:
 
     engine.run(LONG, embeds(50))
     assert engine.run(5, embeds(30)) == pytest.approx(40.0, abs=2.0)
+    # By those alone: tokens are another measure.
+    assert engine.run(5, busy(10, running=2)) is None
 
 
 def test_engines_that_are_gone_leave_nothing_behind() -> None:

@@ -163,8 +163,17 @@ def test_the_newest_benchmark_of_the_same_is_at_its_quietest_level() -> None:
     assert newest_of(SERVER, runs[2:]) is None
 
 
+def test_what_is_left_out_is_told_beside_what_was_read() -> None:
+    cut = told(Counters(running=1, is_cut=True))
+    assert (cut.problem, cut.doubt) == ("", "it tells more metrics than are read")
+    odd = told(Counters(running=1, senseless=("tok", "q")))
+    assert (odd.problem, odd.running) == ("", 1)
+    assert odd.doubt == "it tells what no server can have counted: tok, q"
+    assert told(Counters(senseless=("tok",))).problem.endswith("counted: tok")
+
+
 def test_what_is_no_known_counter_is_a_problem() -> None:
     assert "none of the counters" in told(Counters()).problem
-    assert "more metrics" in told(Counters(running=1, is_cut=True)).problem
+    assert "more metrics" in told(Counters(is_cut=True)).problem
     nothing = unread(Known(instance=SERVER, services={"service": "a"}), 1.0, 2.0, "it hangs")
     assert (nothing.problem, nothing.running, nothing.restarts) == ("it hangs", None, 2)

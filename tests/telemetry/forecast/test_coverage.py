@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from gpud.telemetry.forecast.forecast import Subject, temperature_forecast
 from gpud.telemetry.forecast.outlook import (
     CONFIDENCE,
     LEAST_HORIZONS,
@@ -41,6 +42,21 @@ def held(values: Sequence[float], step: float = STEP) -> bool:
 def test_it_covers_what_it_claims(course: str) -> None:
     told = [held(MADE_UP[course](Random(seed), 120 + STEPS)) for seed in range(COURSES)]
     assert sum(told) / COURSES >= CONFIDENCE - TOLERANCE
+
+
+@pytest.mark.parametrize("course", ["heat", "daily", "noise"])
+def test_what_bounds_heat_costs_no_coverage(course: str) -> None:
+    told = 0
+    for seed in range(COURSES):
+        values = [min(max(each, 15.0), 110.0) for each in MADE_UP[course](Random(seed), 96)]
+        card = Subject(
+            device="u", alias="gpu0", now_wall=0.0, now=values[-1 - STEPS], steps=STEPS, step=STEP
+        )
+        found = temperature_forecast(card, Past(step=STEP, values=values[:-STEPS]), 85)
+        assert found.low is not None
+        assert found.high is not None
+        told += found.low <= values[-1] <= found.high
+    assert told / COURSES >= CONFIDENCE - TOLERANCE
 
 
 @pytest.mark.parametrize("course", CHANGING)

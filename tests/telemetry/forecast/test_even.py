@@ -44,6 +44,14 @@ def test_the_newest_is_as_it_is_now_if_that_is_known() -> None:
     assert lined.past("memory_used_bytes", 50).values == [9, 19, 50]
 
 
+def test_it_knows_what_was_before_its_first_step() -> None:
+    young = told(dict.fromkeys(range(3), 7.0), 200.0)
+    assert young.past("memory_used_bytes", None).values == [7]
+    assert young.past("memory_used_bytes", None).before_seconds == 140  # the first minute's end
+    assert young.past("temperature_celsius", None).before_seconds == 0
+    assert told({}, 6000).past("memory_used_bytes", None).before_seconds == 0
+
+
 def test_what_is_a_step_old_is_none() -> None:
     lined = told({at: 7.0 for at in range(100) if not 40 <= at < 60}, 100 * 60 + 30)
     assert lined.values["memory_used_bytes"] == [7, 7, 7, 7, None, 7, 7, 7, 7, 7]

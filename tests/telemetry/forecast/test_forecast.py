@@ -9,6 +9,7 @@ import pytest
 
 from gpud.telemetry.forecast.forecast import (
     Edge,
+    Forecast,
     Subject,
     memory_forecast,
     temperature_forecast,
@@ -93,6 +94,62 @@ def test_heat_comes_to_its_critical_band() -> None:
     assert told.limit_wall is not None
     assert 0 < told.limit_wall - NOW < 3600
     assert temperature_forecast(subject(warming[-1]), past(warming), 85).limit_wall is None
+
+
+def heat(values: Sequence[float]) -> Forecast:
+    return temperature_forecast(subject(values[-1]), past(values), 100)
+
+
+def test_a_load_that_began_once_does_not_begin_again_on_top_of_itself() -> None:
+    told = heat([40.0] * 6 + [86.0] * 30)
+    assert (told.low, told.expected, told.high) == (86, 86, 86)
+    assert not told.may_reach_limit
+    # What comes and goes may go on so, and no further.
+    loads = ([40.0] * 7 + [86.0] * 8) * 4
+    told = heat([*loads, 86.0])
+    assert told.low is not None
+    assert told.high is not None
+    assert told.past_error is not None
+    assert told.low >= 40 - 3 * told.past_error
+    assert told.high <= 86 + 3 * told.past_error
+
+
+def test_heat_that_just_begins_to_rise_may_go_on_as_it_did() -> None:
+    told = heat([50.0] * 100 + [52.0, 54.0, 56.0])
+    assert told.expected is not None
+    assert told.high is not None
+    assert told.high >= told.expected + 6
+
+
+def test_no_card_is_colder_than_its_air_or_hotter_than_where_it_ends() -> None:
+    rising = heat([50.0 + at for at in range(58)])
+    assert (rising.expected, rising.high) == (110, 110)
+    assert rising.may_reach_limit
+    falling = heat([75.0 - at for at in range(59)])
+    assert (falling.expected, falling.low, falling.high) == (15, 15, 15)
+    # But as one was seen it can be.
+    cold = heat([1.0] * 40)
+    assert (cold.low, cold.expected, cold.high) == (1, 1, 1)
+
+
+def test_memory_may_be_full_where_its_high_is() -> None:
+    def told(room: float) -> Forecast:
+        edge = replace(of(24), room_bytes=int(room * GIB))
+        return memory_forecast(subject(LEAK[-1]), past(noisy), edge, ())
+
+    noisy = [each + GIB * (0.2 if at % 7 == 0 else 0) for at, each in enumerate(LEAK)]
+    high = told(24).high
+    assert high is not None
+    assert not told(24).may_reach_limit
+    assert told(high / GIB).may_reach_limit
+    assert not told(high / GIB + 0.01).may_reach_limit
+    assert not memory_forecast(subject(LEAK[-1]), past(noisy), None, ()).may_reach_limit
+
+
+def test_less_than_a_step_is_told_too() -> None:
+    young = Past(step=STEP, values=[50.0], before_seconds=180)
+    told = temperature_forecast(subject(50.0), young, 85)
+    assert told.refusal == "not enough history: have 3m, need 5h to look 1h ahead; ask later"
 
 
 @pytest.mark.parametrize(

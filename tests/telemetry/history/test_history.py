@@ -52,7 +52,7 @@ class Record:
                 samples=samples,
                 host=HostReadings(cpu_percent=5.0),
             ),
-            self.charges,
+            dict(self.charges),
         )
 
     async def ask(self, until: float, window: float, *subjects: str) -> Answer:

@@ -94,13 +94,45 @@ async def test_a_disk_that_does_not_answer_holds_nobody_up(disk: Disk) -> None:
     disk.file._free_bytes = hang
     disk.keeper.keep(batch(T0))
     await asyncio.to_thread(hangs.wait, 60)
+    disk.keeper.patience_seconds = 60
+    patient = asyncio.create_task(disk.times())
+    await asyncio.sleep(0)  # it has asked
     disk.keeper.patience_seconds = 0.01
+    asked: list[HistoryFile] = []
     with pytest.raises(TimeoutError):
-        await disk.times()
+        await disk.keeper.ask(asked.append)
+    # While it hangs nobody else waits for it, and nothing piles up.
+    disk.keeper.patience_seconds = 60
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            disk.times().send(None)
+    assert len(disk.keeper._asks) == 1
     disk.keeper.keep(batch(T0 + 30))
     answers.set()
+    assert await patient == await disk.times() == [T0, T0 + 30]
+    assert not asked
+
+
+async def test_who_no_longer_waits_for_a_disk_leaves_nothing_behind(disk: Disk) -> None:
+    disk.keeper.start()
+    hangs, answers = threading.Event(), threading.Event()
+
+    def hang(_: HistoryFile) -> None:
+        hangs.set()
+        answers.wait(60)
+
     disk.keeper.patience_seconds = 60
-    assert await disk.times() == [T0, T0 + 30]
+    patient = asyncio.create_task(disk.keeper.ask(hang))
+    await asyncio.to_thread(hangs.wait, 60)
+    others = [asyncio.create_task(disk.times()) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert len(disk.keeper._asks) == 3
+    for other in others:
+        other.cancel()
+    await asyncio.wait(others)
+    assert not disk.keeper._asks
+    answers.set()
+    await patient
 
 
 async def test_what_cannot_be_read_is_told_with_where_it_lies_now(

@@ -129,6 +129,7 @@ def node(**told: Any) -> Node:
         "commit_seconds": Histogram(COMMIT_BOUNDS_SECONDS),
         "events": {"node.ready": 1},
         "alerts": {("memory", "warning", "firing"): 2},
+        "troubles": (),
         "process": Process(
             cpu_seconds=1.25, resident_bytes=5, start_wall=1.6e9, open_files=3, max_files=None
         ),

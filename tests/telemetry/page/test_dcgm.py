@@ -54,6 +54,8 @@ def test_units_are_those_of_dcgm() -> None:
         utilization_percent=40.0,
         sm_clock_mhz=1410,
         energy_joules=1.5,
+        nvlink_sent_bytes_per_second=1.024e9,
+        nvlink_received_bytes_per_second=2.048e9,
     )
     made = DcgmPage("n", "Hostname").render(
         cards(readings=told, xids={31: 1, 79: 1})[:1], NOW.boottime
@@ -67,6 +69,7 @@ def test_units_are_those_of_dcgm() -> None:
     # The reader here gives every counter an ending that Prometheus does not ask for.
     assert value(made, "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION_total") == 1500
     assert value(made, "DCGM_FI_DEV_XID_ERRORS") == 79
+    assert value(made, "DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL") == 3000
     # What it does not tell is absent, never 0.
     assert value(made, "DCGM_FI_DEV_GPU_TEMP") is None
 

@@ -17,7 +17,7 @@ from gpud.models.model import EngineKind, ModelOptions
 from gpud.telemetry.counting import COMMIT_BOUNDS_SECONDS
 from gpud.telemetry.engines.reading import EngineReading, Latency
 from gpud.telemetry.page.native import NativePage
-from gpud.telemetry.page.services import Service, ServicePage, engines_of
+from gpud.telemetry.page.services import Service, ServicePage, engines_of, reservations_of
 from gpud.telemetry.page.targets import targets
 from tests.fakes.clock import FakeClock
 from tests.telemetry.page.exposition import read, value
@@ -157,6 +157,29 @@ def test_which_engines_are_for_a_service() -> None:
     assert engines_of("nothing", known, "service") == ()
 
 
+def test_which_reservations_are_for_a_service() -> None:
+    asked: dict[str, dict[str, Any]] = {
+        "labelled": {"labels": {"service": "voice"}},
+        "engine": {"instance": "a", "labels": {"service": "voice"}},
+        "by-model": {"instance": "b"},
+        "inside": {"instance": "c", "within": "labelled"},
+        "other": {"instance": "d", "labels": {"service": "chat"}},
+    }
+    now = FakeClock().now()
+    booked = [
+        Reservation.asked(id_, ReserveRequest(owner="anna", bytes=7, **told), now)
+        for id_, told in asked.items()
+    ]
+
+    def found(name: str, *instances: str) -> list[str]:
+        return [each.id for each in reservations_of(name, booked, "service", instances)]
+
+    assert found("voice", "a", "c") == ["labelled", "engine"]
+    assert found("tiny", "b") == ["by-model"]
+    assert found("tiny", "b", "c") == ["by-model", "inside"]
+    assert found("nothing") == []
+
+
 def service(**told: Any) -> Service:
     said: dict[str, Any] = {
         "name": "voice",
@@ -165,7 +188,7 @@ def service(**told: Any) -> Service:
         "instance_devices": {},
         "samples": snapshot([info(0), info(1)], 1, random.Random(3)).samples,
         "now_boottime": NOW.boottime,
-        "memory_pressure_events": 4,
+        "host_pressure_events": 4,
         "oom_events": 1,
     }
     return Service(**said | told)
@@ -199,6 +222,20 @@ def test_the_page_of_a_service_by_the_names_that_its_people_use() -> None:
     # Of the cards that it is on.
     assert value(made, "gpu_temperature_celsius", device="gpu1") is not None
     assert value(made, "gpu_temperature_celsius", device="gpu0") is None
+
+
+def test_memory_pressure_of_a_service_is_that_of_its_cards_and_the_host() -> None:
+    cards = [
+        replace(each, pressure_events=events)
+        for each, events in zip(service().samples, (2, 5), strict=True)
+    ]
+    on = {"a": (info(1).uuid,)}
+    made = ServicePage().render(
+        service(engines=(reading("a"),), instance_devices=on, samples=cards)
+    )
+    assert value(made, "memory_pressure_events") == 4 + 5
+    assert value(made, "gpu_memory_pressure_events_total", device="gpu1") == 5
+    assert value(made, "gpu_memory_pressure_events_total", device="gpu0") is None
 
 
 def test_a_service_that_runs_its_own_programs_has_its_promises_there() -> None:

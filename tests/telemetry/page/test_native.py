@@ -19,6 +19,7 @@ from gpud.devices.snapshot import (
     Readings,
     Snapshot,
     Thermal,
+    Trouble,
     Verdict,
 )
 from gpud.ledger.books import Books, Cordon
@@ -104,6 +105,20 @@ def test_units_are_base_units() -> None:
     assert value(made, "gpud_host_pressure_stall_ratio", resource="memory", tasks="some") == 0.125
 
 
+def test_what_nothing_is_given_out_of_has_nothing_to_give() -> None:
+    def grantable(*, mig: bool = False, books: Books | None = None) -> float | None:
+        readings = seen(1).samples[0].readings.changed(mig_enabled=mig)
+        told, device = first(seen(1), readings=readings), info(0)
+        promised = Promised(charges={device.uuid: charge(device)}, books=books or Books())
+        return value(page(sight(told, promised=promised)), "gpud_device_grantable_bytes")
+
+    assert grantable() == 1 << 36
+    assert grantable(mig=True) == 0
+    books = Books()
+    books.set_cordon(info(0).uuid, Cordon(reason="", actor="", wall=0))
+    assert grantable(books=books) == 0
+
+
 def test_a_device_that_is_lost_tells_no_bytes_that_follow_from_readings() -> None:
     lost = first(seen(1), health=Health.LOST, verdict=Verdict(action=Action.REBOOT))
     made = page(sight(lost))
@@ -143,9 +158,24 @@ def test_of_a_device_that_does_not_answer_only_what_outlasts_the_moment_is_told(
     assert value(made, "gpud_device_sample_timestamp_seconds") == gone.samples[0].wall
     for name in ("thermal", "pressure", "processes", "observed_bytes", "grantable_bytes"):
         assert value(made, f"gpud_device_{name}") is None, name
-    # It is not forgotten that it was too hot.
+    # It is not forgotten that it was too hot, and how often too full.
+    full = page(sight(first(gone, pressure_events=3)))
+    assert value(full, "gpud_device_memory_pressure_events_total") == 3
     hot = page(sight(first(gone, thermal=Thermal.CRITICAL)))
     assert value(hot, "gpud_device_thermal") == Thermal.CRITICAL
+
+
+@pytest.mark.parametrize(
+    ("troubles", "shown"),
+    [
+        ((), 0),
+        ((Trouble(driver="nvml", reason="it hangs", device="GPU-b"),), 1),
+        ((Trouble(driver="nvml", reason="not loaded", is_wanted=True),), 2),
+    ],
+)
+def test_a_driver_tells_whether_it_can_be_used(troubles: tuple[Trouble, ...], shown: int) -> None:
+    made = page(sight(None, node=node(troubles=troubles)))
+    assert value(made, "gpud_driver_problem", driver="nvml") == shown
 
 
 def test_a_sample_that_is_not_yet_stale_is_told_whole() -> None:

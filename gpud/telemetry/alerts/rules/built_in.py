@@ -117,7 +117,7 @@ _LEVELS: Final = (
             field="state_disk_free_bytes",
             noun=NODE,
             unit="bytes",
-            words="free on the disk of node.state_dir are",
+            words="free space on the disk of node.state_dir is",
             below=float(_LOW_DISK_BYTES),
             clear=1.5 * _LOW_DISK_BYTES,
         ),
@@ -194,7 +194,8 @@ _SIGNS: Final = (
         name="lost",
         what=Sign(look=signs.lost),
         severity=Severity.CRITICAL,
-        remedy="`dmesg` tells more; a lost card mostly needs a reboot",
+        remedy="`dmesg` tells more; a lost card mostly needs a reboot. One that was taken out: "
+        "`gpuctl uncordon DEVICE` has gpud forget it",
     ),
     Rule(
         name="stale",
@@ -219,6 +220,14 @@ _SIGNS: Final = (
         what=Sign(look=signs.restart_loop),
         severity=Severity.CRITICAL,
         remedy="`gpuctl logs INSTANCE` tells why; `gpuctl reset INSTANCE` starts it again",
+    ),
+    Rule(
+        name="driver",
+        what=Sign(look=signs.driver),
+        remedy=(
+            "`dmesg` tells more; load the driver, or reboot: gpud takes it up by itself; where no "
+            'card is wanted, devices.nvml = "off"'
+        ),
     ),
     Rule(
         name="store_read_only",

@@ -13,8 +13,6 @@ from gpud.telemetry.alerts.alert import Alert, Severity
 from gpud.telemetry.alerts.rules.rule import Happening, Observation, Rule
 
 ENDED: Final = ".ended"
-# Of one subject; what is more is counted with the last.
-MOST_AT_ONCE: Final = 64
 # A process that was ended leaves this one; it is no fault.
 _CLEANED_UP: Final = 45
 
@@ -31,7 +29,11 @@ class _Occurrence:
 
 
 class Happenings:
-    """What goes on, by rule, subject and key. In memory alone: what tells it tells it again."""
+    """What goes on, by rule, subject and key. In memory alone: what tells it tells it again.
+
+    Nothing is left out, or its end would be nobody's: each ends by itself, or lasts for as long as
+    whoever tells of it keeps it as well.
+    """
 
     def __init__(self) -> None:
         self._rules: dict[str, Rule] = {}
@@ -61,8 +63,6 @@ class Happenings:
             severity = what.severity_of(event)
             if severity is None:
                 return
-        if len(found) >= MOST_AT_ONCE and key not in found:
-            key = (event.subject,)
         hold = what.hold_seconds
         found[key] = _Occurrence(
             subject=event.subject,
@@ -106,8 +106,10 @@ class Happenings:
             if one.until is not None and one.until <= now.boottime
         ]:
             del found[key]
-        for subject in dict.fromkeys(one.subject for one in found.values()):
-            own = [one for one in found.values() if one.subject == subject]
+        by_subject: dict[str, list[_Occurrence]] = {}
+        for one in found.values():
+            by_subject.setdefault(one.subject, []).append(one)
+        for subject, own in by_subject.items():
             worst = max(reversed(own), key=lambda one: one.severity or 0)
             more = f" (and {len(own) - 1} more)" if len(own) > 1 else ""
             yield Observation(

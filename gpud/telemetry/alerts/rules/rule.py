@@ -23,6 +23,7 @@ class Sight:
     """All that rules are judged by, at one moment.
 
     `engines` by the instances' ids. `store_problem`: why the store cannot be written or read.
+    `watched_since` (boottime): since then one look has followed another; before it nobody looked.
     `trends` has, by field and subject, what is told by more than one moment; `engine_rows` what
     history makes of the engines' readings, by the instances' ids.
     """
@@ -35,6 +36,7 @@ class Sight:
     policy: Policy = field(default_factory=Policy)
     store_problem: str = ""
     certificate: CertificateState | None = None
+    watched_since: float = 0.0
     trends: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     engine_rows: Mapping[str, Row] = field(default_factory=dict)
 

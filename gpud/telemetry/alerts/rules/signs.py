@@ -75,18 +75,31 @@ def throttled(sight: Sight) -> Iterator[Observation]:
 
 
 def lost(sight: Sight) -> Iterator[Observation]:
-    """Its driver says that it is gone, or lists it no more."""
+    """Its driver says that it is gone, or lists it no more.
+
+    Not a slice that went with how its card was cut; of a card that is lost that one is told.
+    """
     for sample in sight.snapshot.samples:
-        if sample.health is Health.LOST:
+        if sample.health is Health.LOST and not sample.is_gone_slice:
             yield _of(sample, True, f"it is lost: {sample.health_reason}")
 
 
 def stale(sight: Sight) -> Iterator[Observation]:
-    """It does not answer, so that nothing is granted on it; one that is lost is told as such."""
+    """It does not answer, so that nothing is granted on it; one that is lost is told as such.
+
+    Where gpud itself stood still, each has as long again to answer once it goes on.
+    """
+    now = sight.now.boottime
     for sample in sight.snapshot.samples:
-        age = sight.now.boottime - sample.boottime
-        if sample.health is not Health.LOST and is_stale(sample, sight.now.boottime):
-            words = f"its newest reading is {span(age)} old; nothing is granted on it"
+        is_old, age = is_stale(sample, now), now - sample.boottime
+        if sample.health is Health.LOST or not (is_old or sample.health is Health.UNRESPONSIVE):
+            continue
+        if not is_old or now - sight.watched_since <= STALE_SECONDS:
+            yield _of(sample, None)
+        else:
+            newest = f"its newest reading is {span(age)} old"
+            told = newest if sample.was_read else "no reading since gpud started"
+            words = f"{told}; nothing is granted on it"
             yield _of(sample, True, words, None, (age, STALE_SECONDS, "seconds"))
 
 
@@ -101,7 +114,7 @@ def verdict(sight: Sight) -> Iterator[Observation]:
     """What its errors, and its driver, say is to be done about it."""
     for sample in sight.snapshot.samples:
         found = sample.verdict
-        is_told = sample.health is Health.LOST and not found.is_fatal  # as lost
+        is_told = sample.health in _NO_ANSWER and not found.is_fatal  # as lost, or stale
         # What a slice shows is its card's.
         if found.action is Action.NONE or sample.info.kind is DeviceKind.MIG or is_told:
             continue
@@ -159,6 +172,17 @@ def restart_loop(sight: Sight) -> Iterator[Observation]:
         elif healing.in_a_row >= LOOP_FAILURES:
             words = f"its engine failed {healing.in_a_row} times in a row: {cause}"
             yield _of_instance(each, words, healing.in_a_row)
+
+
+def driver(sight: Sight) -> Iterator[Observation]:
+    """A driver, or a card of it, is here, or wanted, and cannot be used."""
+    for trouble in sight.snapshot.troubles:
+        yield Observation(
+            subject=f"devices/{trouble.device}" if trouble.device else "node",
+            holds=True,
+            words=trouble.words,
+            severity=Severity.CRITICAL if trouble.is_wanted else Severity.WARNING,
+        )
 
 
 def store(sight: Sight) -> Iterator[Observation]:

@@ -28,6 +28,8 @@ USE_SECONDS: Final = 60.0
 # Of the mean that an engine is compared with, and how much of it has to be known.
 USUAL_SECONDS: Final = 3600.0
 KNOWN_SECONDS: Final = 300.0
+# Longer than the pause between samples can be set to: so long nobody saw what it did.
+_MOST_BETWEEN_SECONDS: Final = 15.0
 # Where an engine is read less often than each minute, its rates are over some of the pauses.
 _PAUSES: Final = 3.0
 
@@ -61,6 +63,7 @@ class _Pace:
     read: float
     loads: deque[tuple[float, int]] = field(default_factory=deque)  # boottime, requests in work
     usual: dict[int, _Usual] = field(default_factory=dict)
+    gives_tokens: bool = False
     drop: float | None = None
     is_told: bool = False
 
@@ -103,6 +106,8 @@ class Trends:
         if utilization is None or sample.health is not Health.HEALTHY:
             return None
         use = self._use.setdefault(sample.info.uuid, _Use(now, now, utilization))
+        if now - use.last > _MOST_BETWEEN_SECONDS:
+            use.since, use.last = use.since + now - use.last, now
         weight = 1 - math.exp(-(now - use.last) / USE_SECONDS)
         use.mean += (utilization - use.mean) * weight
         use.last = now
@@ -136,7 +141,7 @@ class Trends:
         begin = now - max(WINDOW_SECONDS, _PAUSES * passed)
         while len(loads) > 1 and loads[1][0] <= begin:
             loads.popleft()
-        rate = reading.generated_tokens_per_second or reading.requests_per_second
+        rate = _rate(pace, reading)
         if not reading.running or rate is None or loads[0][0] > begin:
             return
         least, most = min(load for _, load in loads), max(load for _, load in loads)
@@ -150,6 +155,15 @@ class Trends:
         for usual in lighter:
             if usual is not own and usual.mean > rate:
                 usual.learn(rate, passed)
+
+
+def _rate(pace: _Pace, reading: EngineReading) -> float | None:
+    """Tokens per second, 0 of one that stalls; requests of one that never gave tokens."""
+    tokens, requests = reading.generated_tokens_per_second, reading.requests_per_second
+    if tokens and not pace.gives_tokens:
+        pace.gives_tokens = True
+        pace.usual.clear()  # of requests
+    return tokens if pace.gives_tokens or requests is None else requests
 
 
 def serving_devices(sight: Sight) -> frozenset[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gpud.settings import AlertSink
 from gpud.telemetry.alerts.alert import AlertState, Delivery, Severity
 from gpud.telemetry.alerts.notices import Notice
 from gpud.telemetry.alerts.sinks.outbox import MOST_WAITING, Outbox, Terms
@@ -154,6 +155,11 @@ async def test_the_pause_doubles_up_to_the_longest() -> None:
     assert [pause_seconds(n, 0.0) for n in (1, 2, 3, 9)] == [1.0, 2.0, 4.0, 256.0]
     assert pause_seconds(1000, 0.0) == LONGEST_PAUSE_SECONDS
     assert pause_seconds(3, 1.0) == 4.0 * (1 - JITTER)
+
+
+async def test_by_itself_it_is_tried_for_some_twenty_minutes() -> None:
+    pauses = [pause_seconds(n + 1, 0.5) for n in range(AlertSink().retries)]
+    assert 18 * 60 < sum(pauses) < 22 * 60
 
 
 async def test_no_try_comes_before_its_pause_is_over() -> None:
