@@ -18,20 +18,23 @@ from gpud.units import MIB, format_size
 STEP_BYTES = 64 * MIB
 # The host's memory is everybody's: there only what could matter to a load is news.
 HOST_SHARE = 1 / 16
-# Of what goes on growing the first is told at once, the rest so often; what was freed only for a
-# moment is no news when it comes again.
+# Of what goes on growing the first is told at once, the rest seldomer and seldomer, or once it is
+# a large share of the device; what was freed only for a moment is no news when it comes again.
+LARGE_SHARE = 1 / 16
 PAUSE_SECONDS = 10.0
+LONGEST_PAUSE_SECONDS = 600.0
 SETTLED_SECONDS = 60.0
 MAX_PROCESSES_TOLD = 4
 
 
 @dataclass(slots=True)
 class _Level:
-    """What is known of a device: the bytes told last, and how it stands since."""
+    """What is known of a device: the bytes told last, how long to wait, how it stands since."""
 
     told_bytes: int
     newest_bytes: int
     told_boottime: float = float("-inf")
+    pause_seconds: float = PAUSE_SECONDS
     low_since: float | None = None
     low_bytes: int = 0  # the most since then
 
@@ -67,15 +70,32 @@ class Outsiders:
             return None
         level.low_since = None
         is_sure = listed >= least or before >= least
-        if not is_sure or at.boottime < level.told_boottime + PAUSE_SECONDS:
+        grown = now - level.told_bytes
+        if not is_sure or not (_is_rested(level, at.boottime) or grown >= _large(sample)):
             return None
-        grown, level.told_bytes, level.told_boottime = now - level.told_bytes, now, at.boottime
+        _tell(level, now, at.boottime)
         return _event(sample, charge, grown, at.wall)
 
 
 def _step(sample: Sample) -> int:
     total = sample.info.memory_total_bytes or 0
     return int(total * HOST_SHARE) if sample.info.kind is DeviceKind.HOST else STEP_BYTES
+
+
+def _large(sample: Sample) -> float:
+    return max(_step(sample), (sample.info.memory_total_bytes or 0) * LARGE_SHARE)
+
+
+def _is_rested(level: _Level, boottime: float) -> bool:
+    return boottime >= level.told_boottime + level.pause_seconds
+
+
+def _tell(level: _Level, now: int, boottime: float) -> None:
+    """From now on this is known; what goes on waits twice as long as before."""
+    goes_on = boottime < level.told_boottime + 2 * level.pause_seconds
+    longer = min(2 * level.pause_seconds, LONGEST_PAUSE_SECONDS)
+    level.pause_seconds = longer if goes_on else PAUSE_SECONDS
+    level.told_bytes, level.told_boottime = now, boottime
 
 
 def _settle(level: _Level, now: int, least: int, boottime: float) -> None:

@@ -74,14 +74,32 @@ def test_a_list_that_explains_it_all_takes_it_back() -> None:
     assert course.told_for(3, process(1, 4 * GIB, "A")) == []
 
 
-def test_small_growth_adds_up_and_large_growth_is_told_seldomer() -> None:
+def test_small_growth_adds_up_and_one_that_goes_on_is_told_seldomer() -> None:
     course = Course()
     course.listed(process(7, GIB))
     step = STEP_BYTES // 4
-    told = [course.listed(process(7, GIB + n * step)) for n in range(1, 5)]
-    assert [len(each) for each in told] == [0, 0, 0, 1]
-    more = [course.listed(process(7, (2 + n) * GIB)) for n in range(int(PAUSE_SECONDS) + 1)]
-    assert [len(each) for each in more] == [0] * (int(PAUSE_SECONDS) - 1) + [1, 0]
+    seconds = range(1, 80)
+    told = [n for n in seconds if course.listed(process(7, GIB + n * step))]
+    pause = int(PAUSE_SECONDS)
+    assert told == [4, 4 + pause, 4 + 3 * pause, 4 + 7 * pause]
+
+
+def test_a_large_part_of_a_device_is_told_at_once_whatever_was_told_before() -> None:
+    course = Course()
+    course.listed(process(7, GIB))
+    assert [len(course.listed(process(7, n * GIB))) for n in (3, 5, 7)] == [1] * 3
+    assert course.listed(process(7, 7 * GIB + 2 * STEP_BYTES)) == ()
+
+
+def test_growth_after_a_rest_is_told_at_once_again() -> None:
+    course = Course()
+    for n in range(20):
+        course.listed(process(7, GIB + n * STEP_BYTES))
+    before = 2 * GIB
+    course.told_for(200, process(7, before))
+    assert len(course.listed(process(7, before + 2 * STEP_BYTES))) == 1
+    assert course.told_for(PAUSE_SECONDS - 1, process(7, before + 4 * STEP_BYTES)) == []
+    assert len(course.listed(process(7, before + 4 * STEP_BYTES))) == 1
 
 
 def test_what_was_freed_for_a_moment_is_no_news_when_it_comes_again() -> None:
