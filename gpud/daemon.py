@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from gpud import __version__, assembly
-from gpud.clock import Clock
+from gpud.clock import SLACK_SECONDS, Clock
 from gpud.config import default_socket
 from gpud.devices.sampling.sampler import Sampler
 from gpud.devices.snapshot import Snapshot
@@ -287,12 +287,12 @@ class Daemon:
         grace_until = last + RESTART_GRACE_SECONDS
         while True:
             due = self._promises.ledger.books.next_due_boottime()
-            pause = MIN_TTL_SECONDS if due is None else due - last
-            # No lease is shorter than the longest pause: one that is made meanwhile ends in time,
-            # or half a second late where no samples come.
-            pause = min(MIN_TTL_SECONDS, max(EXPIRE_SECONDS, pause))
-            wait = self._clock.sleep if pause < MIN_TTL_SECONDS else self._clock.about
-            await wait(pause)
+            pause = MIN_TTL_SECONDS if due is None else max(EXPIRE_SECONDS, due - last)
+            # A lease that is made meanwhile ends in time: none is shorter than the longest pause.
+            # Only one of the shortest may end late, by SLACK_SECONDS at most.
+            is_far = due is None or pause >= MIN_TTL_SECONDS + SLACK_SECONDS
+            pause = min(MIN_TTL_SECONDS, pause)
+            await (self._clock.about(pause) if is_far else self._clock.sleep(pause))
             now = self._clock.now().boottime
             stalled = now - last - pause
             if stalled > STALL_SECONDS:

@@ -116,7 +116,9 @@ class Source:
         failures = 0
         while not self._stopped.is_set():
             try:
-                self._deliver(self._kept())
+                kept = self._kept()
+                with self._lock:
+                    self._deliver(kept)
                 for snapshot in self._snapshots():
                     with self._lock:
                         self._snapshot, began = snapshot, self._begin()

@@ -295,8 +295,9 @@ def _parse_stat(stat: bytes) -> Stat:
 def _environment_at(stat: bytes) -> bytes:
     """Where in memory its environment lies (proc(5), fields 50 and 51); empty where untold.
 
-    It is another one after each exec, and what lies there is as the exec made it. To ask for that
-    takes half as long as to read the environment.
+    Each exec moves it, for the kernel places stacks at random (where that is turned off by
+    personality(2), the name of the program or what else has another length does), and what lies
+    there is as the exec made it. To ask for that takes half as long as to read the environment.
     """
     fields = stat[stat.rindex(b")") + 2 :].split()
     return b" ".join(fields[47:49]) if len(fields) > 48 and fields[47] != b"0" else b""

@@ -60,6 +60,7 @@ class Quarantine:
     def __init__(self, seams: QuarantineSeams) -> None:
         self._seams = seams
         self._kept: dict[str, Signs] = {}
+        self._shown: set[str] = set()  # the devices of the last snapshot
         self._ours: set[str] = set()  # cordoned by gpud as of the last snapshot
         self._is_read = False
 
@@ -81,11 +82,22 @@ class Quarantine:
             self._ours.discard(uuid)
             log.info("device.settled", device=uuid)
             self._seams.settle(uuid)
+        self._forget({sample.info.uuid for sample in snapshot.samples})
         for sample in snapshot.samples:
             uuid, shown = sample.info.uuid, frozenset(sample.verdict.signs)
             # A slice shows what its card shows, also once it is gone.
             if (shown or uuid in self._kept) and not sample.is_gone_slice:
                 self._look(sample, shown, snapshot.wall)
+
+    def _forget(self, shown: set[str]) -> None:
+        """A device that is shown no more was forgotten: all that it shows once it is back is new.
+
+        Not so one that no snapshot of this life has shown yet: it may only not have been read.
+        """
+        for uuid in self._shown - shown:
+            if self._kept.pop(uuid, None) is not None:
+                self._seams.promises.keep((_row(uuid, Signs()),))
+        self._shown = shown
 
     def _look(self, sample: Sample, shown: frozenset[str], wall: float) -> None:
         uuid, promises = sample.info.uuid, self._seams.promises

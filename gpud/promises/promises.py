@@ -10,6 +10,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -34,6 +35,10 @@ T = TypeVar("T")
 # In `_unreadable`: the store as a whole, not rows of a kind.
 _STORE = ""
 LOG_AFTER_SECONDS = 0.002
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +66,7 @@ class Promises:
         self.requests = Requests()
         self.watchers = Watchers()
         self.on_notice: Callable[[Reservation], None] = lambda _: None
-        # Of a device, whether it was cordoned or not.
+        # Of a device, whether it was cordoned or not; once that is durable.
         self.on_uncordon: Callable[[str], None] = lambda _: None
         self._unreadable: dict[str, str] = {}  # why not, by kind of row
         self.waiting_for = "the first sample of every device"
@@ -223,10 +228,9 @@ class Promises:
             await self.requests.settled(call)
             return
         change = self.ledger.cordon(uuid, cordon, actor, self._clock.now())
-        if uuid and cordon is None:
-            self.on_uncordon(uuid)
         served = self.served() if cordon is None else Change()
-        await self._commit_call(joined([change, served]), call, uuid)
+        then = partial(self.on_uncordon, uuid) if uuid and cordon is None else _nothing
+        await self._commit_call(joined([change, served]), call, uuid, then)
 
     def condemn(self, uuid: str, cordon: Cordon, rows: tuple[Row, ...]) -> None:
         """Cordon a device by gpud's own decision; `rows` are kept with it."""
@@ -310,7 +314,7 @@ class Promises:
         self,
         change: Change,
         rows: tuple[Row, ...] = (),
-        on_durable: Callable[[], None] = lambda: None,
+        on_durable: Callable[[], None] = _nothing,
     ) -> asyncio.Future[Committed]:
         """Queue a change with other rows of the same decision. Decisions queue in order."""
         for event in change.events:
@@ -354,14 +358,17 @@ class Promises:
         if rows:
             self.post(Change(), rows)
 
-    async def _commit_call(self, change: Change, call: Call, result: str) -> None:
+    async def _commit_call(
+        self, change: Change, call: Call, result: str, then: Callable[[], None] = _nothing
+    ) -> None:
         rows = self.remember(call, result)
         if not change and not rows:
             # What is answered may be another's decision, still on its way to the disk.
             if self._newest is not None and not self._newest.done():
                 await asyncio.shield(self._newest)
+            then()
             return
-        done = self.commit(change, rows)
+        done = self.commit(change, rows, then)
         self.requests.await_commit(call, done)
         # Shielded: a client that leaves does not undo a decision on its way to the disk.
         await asyncio.shield(done)

@@ -19,7 +19,8 @@ STEP_BYTES = 64 * MIB
 # The host's memory is everybody's: there only what could matter to a load is news.
 HOST_SHARE = 1 / 16
 # Of what goes on growing the first is told at once, the rest seldomer and seldomer, or once it is
-# a large share of the device; what was freed only for a moment is no news when it comes again.
+# a large share of the device, or suddenly faster by a step from one sample to the next, which may
+# be another's; what was freed only for a moment is no news when it comes again.
 LARGE_SHARE = 1 / 16
 PAUSE_SECONDS = 10.0
 LONGEST_PAUSE_SECONDS = 600.0
@@ -33,6 +34,9 @@ class _Level:
 
     told_bytes: int
     newest_bytes: int
+    sure_bytes: int  # of those, what is no promise's
+    growth_bytes: int = 0  # of what is sure, from the sample before
+    has_leapt: bool = False  # since it was told last
     told_boottime: float = float("-inf")
     pause_seconds: float = PAUSE_SECONDS
     low_since: float | None = None
@@ -61,19 +65,21 @@ class Outsiders:
         now = listed + loose
         level = self._levels.get(charge.uuid)
         if level is None:
-            self._levels[charge.uuid] = _Level(told_bytes=now, newest_bytes=now)
+            self._levels[charge.uuid] = _Level(told_bytes=now, newest_bytes=now, sure_bytes=now)
             return None
-        before, level.newest_bytes = level.newest_bytes, now
+        sure = max(listed, min(level.newest_bytes, now))
         least = level.told_bytes + _step(sample)
+        _grow(level, sure, _step(sample))
+        level.newest_bytes = now
         if now < least:
             _settle(level, now, least, at.boottime)
             return None
         level.low_since = None
-        is_sure = listed >= least or before >= least
-        grown = now - level.told_bytes
-        if not is_sure or not (_is_rested(level, at.boottime) or grown >= _large(sample)):
+        grown = sure - level.told_bytes
+        is_news = level.has_leapt or grown >= _large(sample) or _is_rested(level, at.boottime)
+        if sure < least or not is_news:
             return None
-        _tell(level, now, at.boottime)
+        _tell(level, sure, at.boottime)
         return _event(sample, charge, grown, at.wall)
 
 
@@ -86,20 +92,30 @@ def _large(sample: Sample) -> float:
     return max(_step(sample), (sample.info.memory_total_bytes or 0) * LARGE_SHARE)
 
 
+def _grow(level: _Level, sure: int, step: int) -> None:
+    """What comes back of what was told is no growth."""
+    growth = max(0, sure - max(level.sure_bytes, level.told_bytes))
+    if growth >= level.growth_bytes + step:
+        level.has_leapt = True
+    level.sure_bytes, level.growth_bytes = sure, growth
+
+
 def _is_rested(level: _Level, boottime: float) -> bool:
     return boottime >= level.told_boottime + level.pause_seconds
 
 
-def _tell(level: _Level, now: int, boottime: float) -> None:
+def _tell(level: _Level, sure: int, boottime: float) -> None:
     """From now on this is known; what goes on waits twice as long as before."""
     goes_on = boottime < level.told_boottime + 2 * level.pause_seconds
     longer = min(2 * level.pause_seconds, LONGEST_PAUSE_SECONDS)
     level.pause_seconds = longer if goes_on else PAUSE_SECONDS
-    level.told_bytes, level.told_boottime = now, boottime
+    level.told_bytes, level.told_boottime = sure, boottime
+    level.has_leapt = False
 
 
 def _settle(level: _Level, now: int, least: int, boottime: float) -> None:
     """Go down with what was freed, once it has stayed so."""
+    level.has_leapt = False
     step = least - level.told_bytes
     if now > level.told_bytes - step:
         level.low_since = None

@@ -226,6 +226,16 @@ def test_a_driver_that_does_not_finish_opening_is_told_until_it_does(table: Tabl
     assert table.board.snapshot(table.at, HostReadings()).troubles == ()
 
 
+def test_a_card_that_keeps_its_driver_from_opening_is_no_trouble_of_the_driver(
+    table: Table,
+) -> None:
+    table.list(CARD, OTHER, opening=("nvml",), opening_asks="GPU-new")
+    table.board.stop_awaiting(table.at, is_wanted=True)
+    shown = table.board.snapshot(table.at, HostReadings())
+    assert (shown.troubles, shown.complete) == ((), True)
+    assert {each.health for each in shown.samples} == {Health.UNRESPONSIVE}
+
+
 def test_the_tombstone_of_a_slice_is_dropped_after_its_time(sliced: Table) -> None:
     sliced.list(CARD)
     sliced.wait(TOMBSTONE_SECONDS - 1)
@@ -281,6 +291,38 @@ def test_a_card_that_is_dismissed_and_comes_back_is_missed_anew(table: Table) ->
     table.board.take_xids(CARD.uuid, (79,), table.at)
     table.forget()
     assert table.shown()[CARD.uuid].verdict.is_fatal
+
+
+def test_a_lost_card_that_is_dismissed_stays_so_until_it_answers(table: Table) -> None:
+    for answers in (False, True):
+        table.list(CARD, OTHER)
+        table.board.take_answer(
+            Answer(uuid=CARD.uuid, boottime=1.0, wall=1.0, readings=Readings(), lost_reason="lost")
+        )
+        table.board.dismiss(CARD.uuid, table.at)
+        table.list(CARD, OTHER)  # its driver has yet to cease to list it
+        if answers:
+            table.read(CARD)
+        table.list(OTHER)
+        table.forget()
+        assert (CARD.uuid in table.shown()) is answers
+
+
+def test_a_card_that_was_forgotten_comes_back_without_its_old_errors(table: Table) -> None:
+    card = replace(CARD, tells_xids=True)
+    table.board.tally.restore(CARD.uuid, {48: Open(count=1, boottime=900.0, total=1)})
+    table.board.take_xids(CARD.uuid, (79, 79), table.at)
+    table.list(OTHER)
+    table.board.dismiss(CARD.uuid, table.at)
+    table.forget()
+    table.list(card, OTHER)
+    table.read(card)
+    back = table.shown()[CARD.uuid]
+    assert (back.xids, back.verdict) == ({}, CLEAN)
+    assert list(verdict_events(None, back, 0.0)) == []
+    table.board.take_xids(CARD.uuid, (79,), table.at)
+    again = table.shown()[CARD.uuid]
+    assert (again.xids, again.verdict.signs) == ({79: 1}, ("xid 79 #1",))
 
 
 def test_errors_of_an_earlier_life_still_speak_against_a_card() -> None:

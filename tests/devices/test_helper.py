@@ -295,6 +295,28 @@ def test_troubles_are_of_drivers_that_are_here_or_wanted_until_they_open() -> No
     wait_until(lambda: troubles() == ())
 
 
+def test_a_driver_that_is_uninstalled_is_no_trouble_any_more() -> None:
+    refusals = [
+        DriverUnavailable(driver="nvml", reason="not installed", is_absent=True),
+        DriverUnavailable(driver="nvml", reason="of different versions"),
+    ]
+
+    def refuse() -> Driver:
+        raise refusals.pop() if refusals else AssertionError
+
+    floor = Floor(refuse)
+
+    def inventory() -> Inventory:
+        obey(floor.helper, "list")
+        (found,) = [frame for frame in floor.tick() if isinstance(frame, Inventory)]
+        return found
+
+    assert [each.reason for each in inventory().troubles] == ["of different versions"]
+    floor.clock.advance(REOPEN_SECONDS)
+    wait_until(lambda: inventory().unavailable == {"nvml": "not installed"})
+    assert inventory().troubles == ()
+
+
 def test_a_missing_driver_that_is_wanted_is_warned_of_with_the_way_out() -> None:
     def refuse() -> Driver:
         raise DriverUnavailable(driver="nvml", reason="not installed", is_absent=True)

@@ -132,6 +132,23 @@ async def test_a_sign_that_left_counts_anew_but_not_while_the_device_is_silent(
     assert await ward.cordon() is not None
 
 
+async def test_a_device_that_was_forgotten_is_judged_anew_once_it_is_back(ward: Ward) -> None:
+    ward.see(fatal("remap failed"))
+    await ward.lift()
+    ward.see(fatal("remap failed"))
+    card = ward.office.samples.pop("gpu0")
+    again = Ward(ward.office)
+    again.quarantine.observe(ward.office.show())  # it may only not have been read yet
+    ward.quarantine.observe(ward.office.show())
+    await ward.office.events()
+    assert ward.office.rows(KIND) == {}
+    ward.office.samples["gpu0"] = card
+    again.see(fatal("remap failed"))
+    assert await ward.cordon() is None
+    ward.see(fatal("remap failed"))
+    assert await ward.cordon() is not None
+
+
 async def test_a_restart_forgets_neither_the_cordon_nor_what_was_lifted(ward: Ward) -> None:
     ward.see(fatal("remap failed", "xid 48 #1"))
     await ward.lift()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator
@@ -11,6 +12,9 @@ from typing import Any
 import pytest
 
 from gpud.enforcement.compute_mode import ROW_KIND, Former
+from gpud.errors import StoreReadOnly
+from gpud.ledger.books import Cordon
+from gpud.ledger.change import Change
 from gpud.ledger.reservation import (
     Deadline,
     Grant,
@@ -247,6 +251,26 @@ async def test_a_call_that_is_refused_after_all_is_forgotten(office: Office) -> 
     assert office.promises.requests.find(call) is None
     office.promises.restore()
     assert office.promises.requests.find(call) is None
+
+
+async def test_what_follows_an_uncordon_waits_until_that_is_durable(office: Office) -> None:
+    lifted: list[str] = []
+    office.promises.on_uncordon = lifted.append
+    call = Call(method="UncordonDevice")
+    await office.promises.cordon(GPU, None, "anna", call)  # it bears none: nothing is written
+    assert lifted == [GPU]
+    await office.promises.cordon(GPU, Cordon(reason="fan", actor="anna", wall=1.0), "anna", call)
+    office.store.room_without_ballast, office.store.full = False, True
+    lost = office.promises.commit(Change(), (Row(kind="thing", id="large", body=bytes(2**20)),))
+    with pytest.raises(StoreReadOnly):
+        await office.promises.cordon(GPU, None, "anna", call)
+    with pytest.raises(StoreReadOnly):
+        await lost
+    assert lifted == [GPU]
+    office.store.full = False
+    assert await asyncio.to_thread(office.store.recovered.wait, 60)
+    await office.promises.cordon(GPU, None, "anna", call)
+    assert lifted == [GPU, GPU]
 
 
 async def test_what_was_refused_twice_at_once_leaves_what_was_granted_since(

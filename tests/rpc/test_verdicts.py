@@ -116,11 +116,21 @@ async def test_a_card_that_is_gone_is_missed_until_it_is_uncordoned(rig: Rig) ->
     assert (lost.cordoned, lost.action_reason) == (True, "Xid 79: it has fallen off the bus")
     await rig.event("device.vanished", f"devices/{CARD}")
     # One with a cordon, and one without.
-    for alias in ("gpu0", "gpu1"):
-        request = devices_pb2.UncordonDeviceRequest(name=alias)
-        await rig.api.devices.UncordonDevice(request)
-    for number in (0, 1):
-        await rig.event("device.forgotten", f"devices/SIM-p106-100-{number}")
+    asked = [
+        devices_pb2.UncordonDeviceRequest(name=alias, request_id=f"give up {alias}")
+        for alias in ("gpu0", "gpu1")
+    ]
+    told = [(await rig.api.devices.UncordonDevice(request)).device for request in asked]
+    for device in told:
+        await rig.event("device.forgotten", device.name)
+    # Whose answer was lost on its way asks again, and is told that it is done.
+    again = [(await rig.api.devices.UncordonDevice(request)).device.name for request in asked]
+    assert (
+        again == [device.name for device in told] == [f"devices/{CARD}", "devices/SIM-p106-100-1"]
+    )
+    anew = devices_pb2.UncordonDeviceRequest(name="gpu0", request_id="another")
+    refusal = await refused(rig.api.devices.UncordonDevice(anew))
+    assert refusal.code is grpc.StatusCode.NOT_FOUND
 
 
 async def test_what_a_scenario_scripts_is_told(rig: Rig) -> None:

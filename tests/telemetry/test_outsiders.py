@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gpud.devices.snapshot import DeviceKind, ProcessUse, Sample
 from gpud.events import Event
 from gpud.ledger.books import DeviceBook
@@ -89,6 +91,25 @@ def test_a_large_part_of_a_device_is_told_at_once_whatever_was_told_before() -> 
     course.listed(process(7, GIB))
     assert [len(course.listed(process(7, n * GIB))) for n in (3, 5, 7)] == [1] * 3
     assert course.listed(process(7, 7 * GIB + 2 * STEP_BYTES)) == ()
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_a_leap_is_told_within_two_samples_whatever_went_on_before(is_listed: bool) -> None:
+    """It may be of another. What goes on as fast from then is no leap."""
+    course = Course()
+    course.listed(process(7, GIB))
+    begun = 0
+    for n in range(400):
+        begun = n * MIB * 10
+        course.listed(process(7, GIB + begun))
+    assert course.listed(process(7, GIB + begun)) == ()
+    listed = process(7, GIB + begun)
+    told = []
+    for n in (2, 4, 6, 8):
+        others = (process(8, n * STEP_BYTES),) if is_listed else ()
+        card = sample(used=GIB + begun + n * STEP_BYTES, processes=(listed, *others))
+        told.append(len(course.see(card)))
+    assert told == ([1, 0, 0, 0] if is_listed else [0, 1, 0, 0])
 
 
 def test_growth_after_a_rest_is_told_at_once_again() -> None:

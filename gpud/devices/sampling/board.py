@@ -81,7 +81,7 @@ class Board:
         # Since when a device has vanished, and when it was last needed there (boottime seconds).
         self._vanished: dict[str, float] = {}
         self._needed: dict[str, float] = {}
-        # Those that nobody waits for; listed once more, a device is waited for like any other.
+        # Those that nobody waits for, until they answer or are back in their driver's list.
         self._dismissed: set[str] = set()
         # How often a device that has given no process list yet did not tell it.
         self._refusals: dict[str, int] = {}
@@ -92,6 +92,8 @@ class Board:
         self._troubles: tuple[Trouble, ...] = ()
         # Drivers still being opened; None: no inventory has come yet.
         self._awaited: frozenset[str] | None = None
+        # The card that keeps them: it has a time of its own, and they no trouble meanwhile.
+        self._opening_asks = ""
         self._is_complete = False
         self._sequence = 0
 
@@ -128,6 +130,7 @@ class Board:
     def take_inventory(self, inventory: Inventory, at: Instant) -> None:
         """Learn of new devices, and mark as LOST what an open driver has ceased to list."""
         self._awaited = frozenset(inventory.opening)
+        self._opening_asks = inventory.opening_asks
         self._troubles = inventory.troubles
         listed = {info.uuid for info in inventory.devices}
         self._ordered = None
@@ -138,8 +141,8 @@ class Board:
                 self._infos[info.uuid] = info
             self._number(info)
             self._needed.pop(info.uuid, None)
-            self._dismissed.discard(info.uuid)
             if self._vanished.pop(info.uuid, None) is not None:
+                self._dismissed.discard(info.uuid)
                 # Still LOST, until it has answered.
                 self._mark(info, Health.LOST, NOT_READ_AGAIN, at)
         for info in self._infos.values():
@@ -171,6 +174,7 @@ class Board:
         self._troubles += tuple(
             Trouble(driver=name, reason="it does not finish opening", is_wanted=is_wanted)
             for name in sorted(self._awaited or ())
+            if not self._opening_asks
         )
         for info in self._infos.values():
             is_awaited = driver_name(info.kind) in (self._awaited or ())
@@ -186,6 +190,7 @@ class Board:
         if answer.lost_reason:
             self._mark(info, Health.LOST, answer.lost_reason, answer)
             return
+        self._dismissed.discard(answer.uuid)
         before = self._samples.get(answer.uuid)
         if before is not None and (self._rests(before, answer) or self._goes_on(before, answer)):
             moved = self._samples[answer.uuid] = _moved_on(before, answer)
@@ -268,6 +273,7 @@ class Board:
         del self._infos[uuid], self._vanished[uuid]
         self._ordered = None
         self._dismissed.discard(uuid)
+        self.tally.forget(uuid)
         for kept in (self._samples, self._standings, self._resting, self._needed, self._refusals):
             kept.pop(uuid, None)
 

@@ -229,7 +229,9 @@ class Fleet:
         hint = '; devices.nvml = "on" wants it: install it, or write "auto"' if is_wanted else ""
         reason = f"{unavailable.reason}{hint}"
         trouble = Trouble(driver=name, reason=reason, is_wanted=is_wanted)
-        if not is_expected:
+        if is_expected:
+            self._troubles.pop(name, None)
+        else:
             self._troubles[name] = trouble
         level: Literal["info", "warning"] = "info" if is_expected else "warning"
         self._tell(Remark(level=level, event="driver.unavailable", detail=trouble.words))

@@ -58,6 +58,11 @@ class Tally:
         """What came so far is dealt with: it stays counted, and speaks against it no more."""
         self._open.pop(uuid, None)
 
+    def forget(self, uuid: str) -> None:
+        """Nothing is known of it: what comes once it is back is all that came."""
+        for kept in (self._counts, self._open, self._restored):
+            kept.pop(uuid, None)
+
     def counts(self, uuid: str) -> Mapping[int, int]:
         """By number; a copy, for a snapshot to keep."""
         known = self._counts.get(uuid)

@@ -64,8 +64,7 @@ def _counters(told: Exposition, names: Mapping[str, str]) -> Counters:
         waiting=judged("waiting", at_once),
         slots=judged("slots", at_once),
         kv_used_ratio=judged("kv_used", share),
-        generated_tokens=generated,
-        given_tokens=generated,
+        generated_tokens=generated,  # as they are given, or at the end: nobody says
         prompt_tokens=prompt,
         cached_tokens=cached,
         looked_up_tokens=None if cached is None else prompt,

@@ -30,6 +30,7 @@ class Delivery:
     """What became of telling one sink: that it fires, or that it is over.
 
     `is_waiting`: it is still being tried; `problem` is then why the last try came to nothing.
+    `knew`: what it took last, before this, was that the alert fires.
     """
 
     sink: str
@@ -39,6 +40,7 @@ class Delivery:
     is_waiting: bool = True
     attempts: int = 0
     problem: str = ""
+    knew: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,7 +78,7 @@ class Alerts:
         self._keeping = Keeping(self._promises, lambda: not seams.store_cause(), self._newest)
         self._outbox = Outbox(self._clock, seams.node, seams.luck, self._report)
         self._telling = Telling()
-        self._sent: dict[str, float] = {}  # boottime of the last notice, by id
+        self._sent: dict[str, float] = {}  # boottime of the last notice to all, by id
         self._looked = self._watched_since = 0.0
         self._is_watching = False
         self._is_full_known = False
@@ -220,13 +220,13 @@ class Alerts:
             sinks = self._telling.sinks_of(alert, told, self._judge.rules.get(key[0]))
             if sinks or told is AlertState.RESOLVED:
                 self._send(alert, told, sinks, now)
+                self._sent[alert.id] = now.boottime
         self._sent = {id_: at for id_, at in self._sent.items() if self._newest(id_)}
 
     def _send(self, alert: Alert, told: AlertState, sinks: Sequence[str], now: Moment) -> None:
         alert = notices.sent(alert, told, sinks, now.wall)
         self._judge.put(alert)
         self._note([alert])
-        self._sent[alert.id] = now.boottime
         for sink in sinks:
             self._outbox.put(Notice(sink=sink, alert=alert, told=told, wall=now.wall))
 

@@ -92,11 +92,17 @@ def last_told(alert: Alert, now: Moment) -> float:
 
 def sent(alert: Alert, told: AlertState, sinks: Iterable[str], wall: float) -> Alert:
     """The alert once these are being told. Of each sink the newest delivery is kept."""
-    fresh = tuple(Delivery(sink=sink, wall=wall, told=told) for sink in sinks)
+    knew = {each.sink for each in alert.deliveries if _knows(each)}
+    fresh = tuple(Delivery(sink=sink, wall=wall, told=told, knew=sink in knew) for sink in sinks)
     names = {each.sink for each in fresh}
     kept = tuple(each for each in alert.deliveries if each.sink not in names)
     severity = alert.severity if told is AlertState.FIRING else None
     return replace(alert, sent=severity, deliveries=(*kept, *fresh))
+
+
+def _knows(newest: Delivery) -> bool:
+    """Whether the sink's last word is that the alert fires."""
+    return newest.told is AlertState.FIRING if newest.delivered else newest.knew
 
 
 def settled(alert: Alert, delivery: Delivery) -> Alert:
@@ -104,7 +110,9 @@ def settled(alert: Alert, delivery: Delivery) -> Alert:
     return replace(
         alert,
         deliveries=tuple(
-            delivery if (each.sink, each.wall) == (delivery.sink, delivery.wall) else each
+            replace(delivery, knew=each.knew)
+            if (each.sink, each.wall) == (delivery.sink, delivery.wall)
+            else each
             for each in alert.deliveries
         ),
     )
@@ -114,11 +122,12 @@ def is_owed(alert: Alert, taken: Delivery) -> bool:
     """Whether who has just taken another notice was not told how this alert stands.
 
     It was given up there, and not after the other was decided on: or what a sink refuses for good
-    would be offered to it with each that it takes.
+    would be offered to it with each that it takes. That it is over is owed to who knew of it.
     """
     return any(
         each.sink == taken.sink
         and each.told is alert.state
+        and (each.told is AlertState.FIRING or each.knew)
         and not (each.delivered or each.is_waiting)
         and each.wall <= taken.wall
         for each in alert.deliveries

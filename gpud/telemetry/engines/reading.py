@@ -27,7 +27,8 @@ class EngineReading:
     its engine counts them (llama-server: without those that its cache held). `services` are
     the labels of its model and reservation that say which service it is for. `problem` is why
     nothing newer could be read; the rest is then as it was at `boottime`. `doubt` is what of that
-    which was read is left out, and why.
+    which was read is left out, and why. With `counts_late` tokens were given, or may have
+    been, that are counted only when their request ends: the rate of tokens is then of those ends.
     """
 
     instance: str  # bare ids
@@ -42,6 +43,7 @@ class EngineReading:
     slots_busy: float | None = None  # the mean, of the steps of the last minute
     kv_used_ratio: float | None = None
     generated_tokens_per_second: float | None = None
+    counts_late: bool = False
     prompt_tokens_per_second: float | None = None
     request_tokens_per_second: float | None = None  # as one request sees it while it is served
     prefill_tokens_per_second: float | None = None  # of one prompt while it is worked on

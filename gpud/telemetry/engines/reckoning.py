@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from operator import attrgetter
 
 from gpud.benchmarking.benchmark import Benchmark, Level, Percentiles
-from gpud.engines.counting.counters import Counters
+from gpud.engines.counting.counters import Counters, given_between
 from gpud.instances.instance import Instance
 from gpud.telemetry.engines.reading import EngineReading, Latency
 from gpud.telemetry.engines.series import Points, given_rate, observed, per, quantile, rate
@@ -40,6 +41,7 @@ def reading(points: Points, known: Known, wall: float) -> EngineReading:
         slots_busy=per(points, _SLOT_STEPS, _STEPS),
         kv_used_ratio=now.kv_used_ratio,
         generated_tokens_per_second=given_rate(points),
+        counts_late=_counts_late(points),
         prompt_tokens_per_second=rate(points, _PROMPT),
         request_tokens_per_second=_request_speed(points),
         prefill_tokens_per_second=per(points, _PROMPT, _PROMPT_SECONDS),
@@ -134,6 +136,18 @@ def newest_of(instance: Instance, benchmarks: Iterable[Benchmark]) -> Level | No
             found = each
     levels = found.levels if found is not None else ()
     return min(levels, key=lambda level: level.concurrency, default=None)
+
+
+def _counts_late(points: Points) -> bool:
+    return any(_gave_unseen(before.counters, after.counters) for before, after in pairwise(points))
+
+
+def _gave_unseen(before: Counters, after: Counters) -> bool:
+    """Whether nothing was counted where something may have been given: no step is no token."""
+    if after.given_tokens is not None or not (before.running and after.running):
+        return False
+    has_rested = before.steps is not None and before.steps == after.steps
+    return not has_rested and given_between(before, after) == 0
 
 
 def _latency(points: Points, name: str, measured: Percentiles | None = None) -> Latency | None:

@@ -83,7 +83,8 @@ class Keeper:
         """What `work` finds in the file, after all that was kept before.
 
         Raises HistoryUnwritable; TimeoutError when the disk does not answer: at once while it
-        still hangs, so that of many who ask one waits.
+        still hangs, once somebody waited in vain since the thread last got on. So of many who
+        ask one after the other two wait at most: from rest the thread still woke for the first.
         """
         pulse = self._pulse
         if pulse == self._hung_at:

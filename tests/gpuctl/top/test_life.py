@@ -247,6 +247,23 @@ def test_a_slow_look_does_not_bring_back_what_was(daemon: FakeDaemon) -> None:
     session.close()
 
 
+def test_no_news_come_while_others_do(daemon: FakeDaemon) -> None:
+    """What was kept and that gpud is away too: somebody may look just then."""
+    first, _ = snapshots(*samples.devices())
+    daemon.answers["WatchSnapshots"] = [first, FakeDaemon.HANG]
+    session, heard = Session(), Queue[tuple[type[News], bool]]()
+    session.set(address=daemon.address)
+    source = Source(
+        session.client, 1.0, lambda news: heard.put((type(news), source._lock.locked()))
+    )
+    source.start()
+    assert [heard.get(timeout=60) for _ in range(2)] == [(Kept, True), (Heard, True)]
+    daemon.stop()
+    assert heard.get(timeout=60) == (Lost, True)
+    source.stop()
+    session.close()
+
+
 def test_a_source_that_is_stopped_while_gpud_is_away_ends_at_once(daemon: FakeDaemon) -> None:
     daemon.stop()
     session, lost = Session(), threading.Event()

@@ -261,6 +261,29 @@ async def test_a_sink_that_is_back_is_told_what_it_missed(
     assert told == ([other] if silenced else [other, LOST])
 
 
+async def test_what_one_sink_missed_does_not_put_off_the_next_telling_to_all(
+    office: Office,
+) -> None:
+    watch = Watch(office, repeat=3600.0)
+    await watch.run()
+    watch.sink.failing(1)
+    watch.lose()
+    watch.look()
+    await watch.sink.until(1)
+    (first,) = watch.alerts.get(LOST).deliveries
+    office.change("gpu1", health=Health.LOST, health_reason="gone")
+    watch.look(1800.0)
+    await watch.sink.until(3)
+    await settle()
+    walls = []
+    for _ in range(2):
+        (delivery,) = watch.alerts.get(LOST).deliveries
+        walls.append(delivery.wall - first.wall)
+        watch.look(1800.0)
+    assert walls == [1800.0, 3600.0]
+    await watch.end()
+
+
 async def test_that_there_is_room_for_no_more_is_logged_once(
     watch: Watch, office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:

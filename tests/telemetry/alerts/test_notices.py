@@ -66,7 +66,8 @@ GIVEN_UP = Delivery(sink="a", wall=WALL, told=F, is_waiting=False, problem="refu
     ("state", "delivery", "owed"),
     [
         (F, GIVEN_UP, True),
-        (R, replace(GIVEN_UP, told=R), True),
+        (R, replace(GIVEN_UP, told=R, knew=True), True),
+        (R, replace(GIVEN_UP, told=R), False),  # it never heard that it fires
         (F, replace(GIVEN_UP, delivered=True), False),
         (F, replace(GIVEN_UP, is_waiting=True), False),
         (F, replace(GIVEN_UP, sink="b"), False),
@@ -140,9 +141,27 @@ def test_of_each_sink_the_newest_delivery_is_kept() -> None:
     assert second.sent is None
     assert [(each.sink, each.told) for each in second.deliveries] == [("b", F), ("a", R)]
     done = Delivery(sink="a", wall=WALL + 5, told=R, delivered=True, is_waiting=False, attempts=2)
-    assert notices.settled(second, done).deliveries[1] is done
+    assert notices.settled(second, done).deliveries[1] == done
     late = replace(done, wall=WALL, told=F)
     assert notices.settled(second, late) == second
+
+
+@pytest.mark.parametrize(
+    ("took", "knows"),
+    [((), False), ((F,), True), ((F, None), True), ((F, R), False), ((F, R, None), False)],
+)
+def test_what_a_sink_took_last_is_known(took: tuple[AlertState | None, ...], knows: bool) -> None:
+    """None: a notice that it fires, which the sink did not take."""
+    of = alert()
+    for wall, told in enumerate(took):
+        of = notices.sent(of, told or F, ["a"], wall)
+        (delivery,) = of.deliveries
+        taken = Delivery(
+            sink="a", wall=wall, told=delivery.told, delivered=told is not None, is_waiting=False
+        )
+        of = notices.settled(of, taken)
+    (newest,) = notices.sent(of, R, ["a"], 9.0).deliveries
+    assert newest.knew is knows
 
 
 def test_what_a_sink_gets() -> None:

@@ -150,7 +150,7 @@ SIGHTS = [
     ("stale", sight(HUNG), C, "1.02 min old"),
     ("driver", troubled(is_wanted=True), C, "cannot use the nvml driver: not loaded"),
     ("driver", troubled(), W, "cannot use the nvml driver: not loaded"),
-    ("driver", troubled(device="GPU-b"), W, "cannot use GPU-b: not loaded"),
+    ("driver", troubled(device="GPU-b"), W, "devices/GPU-b: cannot be used: not loaded"),
     ("driver", sight(), None, ""),
     ("verdict", sight(card(verdict=verdict(Action.RESET, is_fatal=True))), C, "reset it once"),
     ("verdict", sight(card(verdict=verdict(Action.RESTART_APP, is_fatal=False))), W, "Xid 79"),

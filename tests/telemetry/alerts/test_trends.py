@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
+from gpud.engines.counting.counters import Counters
 from gpud.instances.instance import InstanceState, Sleep
 from gpud.telemetry.alerts.rules.levels import DROP, LOW_USE
 from gpud.telemetry.alerts.rules.trends import KNOWN_SECONDS, USE_SECONDS, Trends
+from gpud.telemetry.engines import reckoning
 from gpud.telemetry.engines.reading import EngineReading
-from gpud.telemetry.engines.series import WINDOW_SECONDS
+from gpud.telemetry.engines.series import WINDOW_SECONDS, Point, Points, added
 from tests.telemetry.alerts.scenes import START, WALL, card, instance, reading, sight
 
 DEVICE, INSTANCE = "devices/U-gpu0", "instances/i-1"
@@ -196,6 +198,60 @@ def test_what_gives_no_tokens_is_compared_by_its_requests() -> None:
     assert engine.run(5, embeds(30)) == pytest.approx(40.0, abs=2.0)
     # By those alone: tokens are another measure.
     assert engine.run(5, busy(10, running=2)) is None
+
+
+def counting(counted: Callable[[int], Counters]) -> Callable[[float], EngineReading]:
+    """What is told of an engine that has counted so much after so many seconds."""
+    points: Points = ()
+
+    def read(at: float) -> EngineReading:
+        nonlocal points
+        points = added(points, Point(boottime=at, counters=counted(int(at - START))), 5.0)
+        return reckoning.reading(points, reckoning.Known(instance=instance()), WALL)
+
+    return read
+
+
+REQUEST_SECONDS = 150
+
+
+def by_request(second: int, steps: float | None = None) -> Counters:
+    """20 tokens/s, one request after the other, all of its tokens counted at its end."""
+    ended = second // REQUEST_SECONDS * REQUEST_SECONDS
+    return Counters(running=1, generated_tokens=10 + 20 * ended, steps=steps)
+
+
+@pytest.mark.parametrize("tells_steps", [True, False])
+def test_tokens_that_are_counted_when_a_request_ends_do_not_fall_before(
+    tells_steps: bool,
+) -> None:
+    """As of a llama-server with drafts, and of a command."""
+    engine = Engine()
+    read = counting(lambda n: by_request(n, 8 * n if tells_steps else None))
+    assert {engine.run(5, read) for _ in range(720)} <= {None, 0.0}
+
+
+def test_of_those_it_is_a_stall_once_no_step_is_made() -> None:
+    engine, stop = Engine(), 20 * REQUEST_SECONDS
+    read = counting(lambda n: by_request(min(n, stop), 8 * min(n, stop)))
+    assert engine.run(stop, read) is None
+    assert engine.run(2 * WINDOW_SECONDS, read) == pytest.approx(100)
+
+
+def test_tokens_that_are_counted_as_they_are_given_fall_at_once() -> None:
+    stop = 1800
+
+    def given(second: int) -> Counters:
+        tokens = 20 * min(second, stop)
+        return Counters(running=1, generated_tokens=10, given_tokens=tokens, steps=8 * second)
+
+    def slower(second: int) -> Counters:
+        return Counters(running=1, generated_tokens=20 * second - 8 * max(0, second - stop))
+
+    for counted, percent in ((given, 100), (slower, 40)):
+        engine, read = Engine(), counting(counted)
+        assert engine.run(stop, read) == pytest.approx(0.0)
+        assert engine.run(WINDOW_SECONDS, read) == pytest.approx(percent, abs=2)
 
 
 def test_engines_that_are_gone_leave_nothing_behind() -> None:

@@ -224,6 +224,7 @@ _SIGNS: Final = (
     Rule(
         name="driver",
         what=Sign(look=signs.driver),
+        for_seconds=30.0,
         remedy=(
             "`dmesg` tells more; load the driver, or reboot: gpud takes it up by itself; where no "
             'card is wanted, devices.nvml = "off"'

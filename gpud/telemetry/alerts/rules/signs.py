@@ -177,10 +177,11 @@ def restart_loop(sight: Sight) -> Iterator[Observation]:
 def driver(sight: Sight) -> Iterator[Observation]:
     """A driver, or a card of it, is here, or wanted, and cannot be used."""
     for trouble in sight.snapshot.troubles:
+        device = trouble.device  # the alert's subject names it
         yield Observation(
-            subject=f"devices/{trouble.device}" if trouble.device else "node",
+            subject=f"devices/{device}" if device else "node",
             holds=True,
-            words=trouble.words,
+            words=f"cannot be used: {trouble.reason}" if device else trouble.words,
             severity=Severity.CRITICAL if trouble.is_wanted else Severity.WARNING,
         )
 

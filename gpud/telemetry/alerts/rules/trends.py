@@ -147,7 +147,8 @@ class Trends:
         least, most = min(load for _, load in loads), max(load for _, load in loads)
         lighter = [usual for load, usual in pace.usual.items() if load <= least]
         known = [usual.mean for usual in lighter if usual.seconds >= KNOWN_SECONDS]
-        if (expected := max(known, default=0.0)) > 0:
+        # What is counted when requests end is right over an hour, and says little of a minute.
+        if (expected := max(known, default=0.0)) > 0 and not reading.counts_late:
             pace.drop = max(0.0, (1 - rate / expected) * 100)
         own = pace.usual.setdefault(most, _Usual(mean=rate))
         own.learn(rate, passed)
