@@ -76,7 +76,7 @@ async def test_soak(tmp_path: Path) -> None:
         more_files = process.num_fds() - files
     print(f"grown {grown / 2**20:.2f} MiB in {SOAK_SECONDS:g} s, {told}")
     violations = (grown > GROWTH_BYTES) + (more_files > 0)
-    name = f"I6 seconds with {FOLLOWERS} followers at 10 Hz, memory flat"
+    name = f"soak, {FOLLOWERS} followers at 10 Hz, memory flat: seconds"
     seconds = int(SOAK_SECONDS)
     record(name, seconds, seconds, violations, time.monotonic() - began)
     assert grown <= GROWTH_BYTES
