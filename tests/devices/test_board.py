@@ -283,7 +283,6 @@ def test_a_card_that_is_dismissed_and_comes_back_is_missed_anew(table: Table) ->
     assert CARD.uuid in table.shown()
     table.board.dismiss(CARD.uuid, table.at)
     table.list(CARD, OTHER)
-    table.read(CARD)
     table.list(OTHER)
     table.forget()
     assert CARD.uuid in table.shown()

@@ -91,3 +91,8 @@ def test_no_text_breaks_it(field: str, text: str) -> None:
     told = pulse(text, [(field, "jobs_running")])
     assert told.running is None or told.running >= 0
     assert told.counters is not None
+
+
+def test_nobody_says_that_its_tokens_are_counted_as_they_are_given() -> None:
+    told = counters(TEXT, [("tokens", "tokens_total")])
+    assert (told.generated_tokens, told.given_tokens) == (1500.0, None)
