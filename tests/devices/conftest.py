@@ -1,4 +1,4 @@
-"""The stand-in library, compiled."""
+"""The stand-in library, compiled; boards with devices."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.devices import standin
+from tests.devices.tables import CARD, OTHER, SLICE, Table
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +20,21 @@ def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def old_nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As of driver 470: without the symbols that came later."""
     return standin.library_folder(tmp_path_factory, old_driver=True)
+
+
+@pytest.fixture
+def table() -> Table:
+    table = Table()
+    table.list(CARD, OTHER)
+    table.read(CARD)
+    table.read(OTHER)
+    return table
+
+
+@pytest.fixture
+def sliced() -> Table:
+    table = Table()
+    table.list(CARD, SLICE)
+    table.read(CARD)
+    table.read(SLICE)
+    return table
