@@ -214,6 +214,11 @@ class Sample:
     xids_before: Mapping[int, int] | None = None  # of these, those of earlier lives
 
     @property
+    def is_sliced(self) -> bool:
+        """A card in MIG mode: its memory is its slices' to grant, not its own."""
+        return bool(self.readings.mig_enabled) and self.info.kind is DeviceKind.GPU
+
+    @property
     def is_gone_slice(self) -> bool:
         """A MIG slice that is listed no more: its card was cut anew, or is lost itself."""
         return self.vanished_boottime is not None and self.info.kind is DeviceKind.MIG

@@ -4,6 +4,7 @@
 
 Its parts are disjoint and come from one tick in which used memory and the process list were read
 together. Between lists growth fills grants below their promise first; the rest is unattributed.
+A card in MIG mode has nothing of its own to grant: its slices have.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def charge(sample: Sample, book: DeviceBook, reserves: Reserves, baseline_bytes:
     grantable = None
     if total is not None and used is not None and unattributed is not None:
         held = reserve + charged + (foreign or 0) + unattributed + book.leaked_bytes
-        grantable = max(0, total - held)
+        grantable = 0 if sample.is_sliced else max(0, total - held)
     return Charge(
         uuid=sample.info.uuid,
         alias=sample.info.alias,

@@ -11,7 +11,6 @@ from gpud.enforcement.relations import excess_bytes, relations, slices_of
 from gpud.feed import Feed
 from gpud.instances.health.vital import Signs
 from gpud.instances.instance import Instance, InstanceState
-from gpud.ledger.admission.policy import device_rule
 from gpud.ledger.charge import Charge, is_current
 from gpud.ledger.reservation import Enforcement, Reservation
 from gpud.promises.places import Places
@@ -56,17 +55,15 @@ class View:
     def devices(self, samples: Iterable[Sample], *, processes: bool) -> list[devices_pb2.Device]:
         """Devices as told; of one that does not answer the readings are unknown."""
         terms, durable, present = self.charges(), self.promises.durable, self.samples()
-        now = self.clock.now()
+        now = self.clock.now().boottime
         told = []
         for sample in samples:
             uuid = sample.info.uuid
             slices = slices_of(sample, present) if processes else frozenset()
             related = relations(sample, durable, slices) if processes else ()
-            is_now = is_current(sample, now.boottime)
+            is_now = is_current(sample, now)
             shown = sample if is_now else replace(sample, readings=Readings())
             message = messages.device(shown, terms.get(uuid), related)
-            if message.grantable_bytes and device_rule(sample, durable, now):
-                message.grantable_bytes = 0
             cordon = self.promises.durable.cordons.get(uuid)
             message.cordoned = cordon is not None
             message.cordon_reason = cordon.reason if cordon is not None else ""

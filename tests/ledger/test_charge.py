@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gpud.devices.snapshot import DeviceKind, Health
@@ -56,6 +58,13 @@ def test_a_card_that_refuses_lists_fills_grants_first() -> None:
 
 def test_a_card_that_refuses_memory_grants_nothing() -> None:
     assert charge(sample(used=None), book(), RESERVES, 0).grantable_bytes is None
+
+
+def test_the_memory_of_a_card_in_mig_mode_is_its_slices_to_grant() -> None:
+    card = sample(used=GIB)
+    sliced = replace(card, readings=card.readings.changed(mig_enabled=True))
+    assert charge(card, book(), RESERVES, 0).grantable_bytes == 24 * GIB - GIB // 2 - GIB
+    assert charge(sliced, book(), RESERVES, 0).grantable_bytes == 0
 
 
 def test_a_claim_on_a_promise_that_is_not_here_is_foreign() -> None:

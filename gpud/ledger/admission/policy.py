@@ -15,7 +15,7 @@ from gpud.devices.snapshot import (
     Thermal,
 )
 from gpud.ledger.books import Books, DeviceBook
-from gpud.ledger.charge import Charge, Reserves, is_stale
+from gpud.ledger.charge import Reserves, is_stale
 from gpud.ledger.reservation import Enforcement, ReserveRequest
 from gpud.units import format_size
 
@@ -89,12 +89,6 @@ class LedgerSettings:
     critical_load_percent: float = 95.0
 
 
-def takeable_bytes(sample: Sample, terms: Charge, books: Books, now: Moment) -> int | None:
-    """What a Reserve may take of a device now: nothing where its rule refuses. None: unknown."""
-    known = terms.grantable_bytes
-    return 0 if known and device_rule(sample, books, now) else known
-
-
 def device_rule(sample: Sample, books: Books, now: Moment) -> str:
     """Why a device grants nothing to anybody now; empty when it may grant."""
     cordon = books.cordons.get(sample.info.uuid)
@@ -108,7 +102,7 @@ def device_rule(sample: Sample, books: Books, now: Moment) -> str:
 
 def state_rule(sample: Sample, now: Moment) -> str:
     """Why nothing new starts on a device as it is, even in a promise that was made already."""
-    if sample.readings.mig_enabled and sample.info.kind is DeviceKind.GPU:
+    if sample.is_sliced:
         return "MIG is on: its slices are the devices"
     if sample.health is not Health.HEALTHY:
         return f"{sample.health.value}{_because(sample.health_reason)}"

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gpud.clock import Moment
 from gpud.devices.snapshot import DeviceInfo, Health, Sample
-from gpud.ledger.admission.policy import takeable_bytes
 from gpud.ledger.books import Books
 from gpud.ledger.charge import Charge, is_stale
 from gpud.telemetry.page.cards import labels_of
@@ -40,7 +38,10 @@ _COLUMNS: tuple[Column, ...] = (
     gauge("gpud_device_foreign_bytes", "Bytes used by processes that hold no promise."),
     gauge("gpud_device_unattributed_bytes", "Bytes in use that no process explains."),
     gauge("gpud_device_leaked_bytes", "Bytes still in use after their promise ended."),
-    gauge("gpud_device_grantable_bytes", "Bytes that can be promised now."),
+    gauge(
+        "gpud_device_grantable_bytes",
+        "Bytes that a promise may take; none of a card in MIG mode.",
+    ),
     *(Column(family=_HEALTH, labels=f'health="{each.value}"', form="%d") for each in _HEALTHS),
     gauge("gpud_device_pressure", "How full: 1 low, 2 normal, 3 high, 4 critical.", form="%d"),
     counter(
@@ -85,14 +86,16 @@ class Devices:
         )
         self._infos = Table([gauge("gpud_device_info", "What does not change of a device.")])
 
-    def render(self, samples: tuple[Sample, ...], promised: Promised, now: Moment) -> str:
+    def render(self, samples: tuple[Sample, ...], promised: Promised, now_boottime: float) -> str:
         """Of all devices, the host's memory among them."""
         infos = tuple([each.info for each in samples])
         labels = self._labels.of(infos)
         return "".join(
             (
                 self._infos.render(self._long_labels.of(infos), [(1,)] * len(infos)),
-                self._table.render(labels, [_row(each, promised, now) for each in samples]),
+                self._table.render(
+                    labels, [_row(each, promised, now_boottime) for each in samples]
+                ),
                 self._walls.render(labels, [(round(each.wall, 3),) for each in samples]),
             )
         )
@@ -111,11 +114,11 @@ def _info(info: DeviceInfo) -> str:
     )
 
 
-def _row(sample: Sample, promised: Promised, now: Moment) -> Row:
+def _row(sample: Sample, promised: Promised, now_boottime: float) -> Row:
     uuid, books = sample.info.uuid, promised.books
     processes, health = sample.processes, sample.health
     return (
-        *_charged(sample, promised, now),
+        *_charged(sample, promised, now_boottime),
         *(_HEALTHY if health is Health.HEALTHY else [health is each for each in _HEALTHS]),
         sample.pressure,
         sample.pressure_events,
@@ -127,7 +130,7 @@ def _row(sample: Sample, promised: Promised, now: Moment) -> Row:
     )
 
 
-def _charged(sample: Sample, promised: Promised, now: Moment) -> Row:
+def _charged(sample: Sample, promised: Promised, now_boottime: float) -> Row:
     """As Device messages tell it: what follows from readings only while these can be believed."""
     uuid = sample.info.uuid
     charge = promised.charges.get(uuid)
@@ -135,11 +138,10 @@ def _charged(sample: Sample, promised: Promised, now: Moment) -> Row:
         return (sample.info.memory_total_bytes, *_NO_CHARGE)
     standing = promised.books.device(uuid).standing_bytes
     of_instances = promised.of_instances.get(uuid, 0)
-    known = sample.health is Health.HEALTHY and not is_stale(sample, now.boottime)
+    known = sample.health is Health.HEALTHY and not is_stale(sample, now_boottime)
     seen: tuple[Number, ...] = (None, None, None)
     if known:
-        takeable = takeable_bytes(sample, charge, promised.books, now)
-        seen = (charge.foreign_bytes, charge.unattributed_bytes, takeable)
+        seen = (charge.foreign_bytes, charge.unattributed_bytes, charge.grantable_bytes)
     return (
         sample.info.memory_total_bytes,
         charge.reserve_bytes,

@@ -50,7 +50,7 @@ class NativePage:
             now = sight.now.boottime
             samples = devices_now(sight.snapshot.samples, now)
             parts += (
-                self._devices.render(samples, sight.promised, sight.now),
+                self._devices.render(samples, sight.promised, sight.now.boottime),
                 self._cards.render(samples),
                 self._host.render(sight.snapshot.host),
             )

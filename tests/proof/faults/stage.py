@@ -15,7 +15,6 @@ from typing import Any
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
-from gpud.units import MIB
 from gpud.v1 import devices_pb2, instances_pb2, node_pb2
 from gpud.v1 import reservations_pb2 as pb
 from tests.proof.faults.expected import NO_EVENT
@@ -112,8 +111,7 @@ class Stage:
         """Remember how things are before the fault."""
         request = node_pb2.ListEventsRequest(page_size=1)
         self.since = (await self.api.node.ListEvents(request)).events[0].sequence
-        # Nothing on a node that drains: what is asked for then is a little.
-        self.room = (await self.device()).grantable_bytes or MIB
+        self.room = (await self.device()).grantable_bytes
 
     async def probe(self) -> None:
         """Ask for what gpu0 granted before the fault, and keep nothing of it."""

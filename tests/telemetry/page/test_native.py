@@ -105,20 +105,6 @@ def test_units_are_base_units() -> None:
     assert value(made, "gpud_host_pressure_stall_ratio", resource="memory", tasks="some") == 0.125
 
 
-def test_what_nothing_is_given_out_of_has_nothing_to_give() -> None:
-    def grantable(*, mig: bool = False, books: Books | None = None) -> float | None:
-        readings = seen(1).samples[0].readings.changed(mig_enabled=mig)
-        told, device = first(seen(1), readings=readings), info(0)
-        promised = Promised(charges={device.uuid: charge(device)}, books=books or Books())
-        return value(page(sight(told, promised=promised)), "gpud_device_grantable_bytes")
-
-    assert grantable() == 1 << 36
-    assert grantable(mig=True) == 0
-    books = Books()
-    books.set_cordon(info(0).uuid, Cordon(reason="", actor="", wall=0))
-    assert grantable(books=books) == 0
-
-
 def test_a_device_that_is_lost_tells_no_bytes_that_follow_from_readings() -> None:
     lost = first(seen(1), health=Health.LOST, verdict=Verdict(action=Action.REBOOT))
     made = page(sight(lost))
