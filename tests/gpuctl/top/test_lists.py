@@ -97,6 +97,8 @@ async def test_sorting_turning_and_filtering(rig: Rig) -> None:
         await screen.until(lambda: screen.cells("devices", "gpu1")["UTIL"] == "70%")
         assert screen.order("devices") == ["gpu0", "gpu1", "gpu2", "host"]
         await screen.until(lambda: screen.cells("devices", "gpu2")["UTIL"] == "-")
+        # The host's is told from the second look at its CPUs on.
+        await screen.until(lambda: screen.cells("devices", "host")["UTIL"] != "-")
 
         def cards() -> list[str]:
             # How busy the CPUs of the host are is for nobody to say.
