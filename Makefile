@@ -56,13 +56,20 @@ demo: $(runtime) ## Show the main job from start to end, on this machine's RAM a
 	@engine=$$(packaging/get_engine.sh | tail -n 1); \
 	LLAMA_SERVER=$$engine $(bin)/python packaging/demo.py
 
+# Their tests start no daemon and compute all the time; the others mostly wait for one.
+beside := tests/ledger tests/models
+
 test: $(develop) $(generate) check ## Run every check, then every test, the real llama-server included
 	@engine=$$(packaging/get_engine.sh | tail -n 1); \
 	tmux=$$(packaging/get_tmux.sh | tail -n 1); \
 	prometheus=$$(packaging/get_prometheus.sh | tail -n 1); \
-	folder=$$(mktemp -d /tmp/gpud-test.XXXXXX); trap 'rm -rf "$$folder"' EXIT; \
-	LLAMA_SERVER=$$engine PROMETHEUS_BIN=$$prometheus TMUX_BIN=$$tmux \
-		TMPDIR=$$folder $(bin)/python -m pytest $(TESTS)
+	folder=$$(mktemp -d /tmp/gpud-test.XXXXXX); other=; \
+	trap '[ -z "$$other" ] || kill $$other 2>/dev/null || true; rm -rf "$$folder"' EXIT; \
+	export LLAMA_SERVER=$$engine PROMETHEUS_BIN=$$prometheus TMUX_BIN=$$tmux TMPDIR=$$folder; \
+	if [ -n "$(strip $(TESTS))" ]; then $(bin)/python -m pytest $(TESTS); exit; fi; \
+	$(bin)/python -m pytest $(beside) >"$$folder/beside.log" 2>&1 & other=$$!; \
+	failed=0; $(bin)/python -m pytest $(addprefix --ignore=,$(beside)) || failed=$$?; \
+	wait $$other || failed=$$?; other=; cat "$$folder/beside.log"; exit $$failed
 
 test-vllm: $(develop) ## Run the tests on the real vLLM, which is installed for them (minutes, 2.5 GB)
 	@program=$$(packaging/vllm/get_vllm.sh | tail -n 1); \

@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -17,20 +19,32 @@ from tests.proof.seeded.bugs import SEEDS, Seed
 
 SEARCH = "from tests.ledger.test_machine import search; search()"
 EXAMPLES = 600
+SIDE_BY_SIDE = 2  # a search is bound by the processor
+Run: TypeAlias = subprocess.CompletedProcess[str]
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ledger and its machine, to be spoiled."""
-    folder = tmp_path_factory.mktemp("seeded")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Run], float]:
+    """The searches through a sound ledger, which is the first, and each spoiled one; seconds."""
+    began, folder = time.monotonic(), tmp_path_factory.mktemp("seeded")
+    spoiled = [None, *SEEDS]
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        copies = [folder / str(number) for number in range(len(spoiled))]
+        return list(pool.map(searched, copies, spoiled)), time.monotonic() - began
+
+
+def searched(copy: Path, seed: Seed | None) -> Run:
+    """The machine in a copy of the ledger with this bug."""
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "gpud", folder / "gpud", ignore=ignored)
+    shutil.copytree(ROOT / "gpud", copy / "gpud", ignore=ignored)
     for part in ("ledger", "fakes", "proof"):
-        shutil.copytree(ROOT / "tests" / part, folder / "tests" / part, ignore=ignored)
-    return folder
-
-
-def search(copy: Path) -> subprocess.CompletedProcess[str]:
+        shutil.copytree(ROOT / "tests" / part, copy / "tests" / part, ignore=ignored)
+    if seed is not None:
+        path = copy / seed.file
+        text = path.read_text()
+        assert text.count(seed.old) == 1, f"{seed.what}: {seed.old!r} is not in {seed.file} once"
+        path.write_text(text.replace(seed.old, seed.new))
     environment = {
         **os.environ,
         "PYTHONPATH": str(copy),
@@ -49,36 +63,25 @@ def search(copy: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def planted(copy: Path, seed: Seed) -> str:
-    path = copy / seed.file
-    text = path.read_text()
-    assert text.count(seed.old) == 1, f"{seed.what}: {seed.old!r} is not in {seed.file} once"
-    path.write_text(text.replace(seed.old, seed.new))
-    return text
-
-
 @pytest.mark.proof
-@pytest.mark.timeout(900)
-def test_every_seeded_bug_is_caught(copy: Path) -> None:
-    began = time.monotonic()
-    missed = []
-    for seed in SEEDS:
-        clean = planted(copy, seed)
-        run = search(copy)
-        if "AssertionError" not in run.stderr:
-            missed.append((seed.what, run.stderr[-500:]))
-        (copy / seed.file).write_text(clean)
+def test_every_seeded_bug_is_caught(runs: tuple[list[Run], float]) -> None:
+    (_, *found), seconds = runs
+    missed = [
+        (seed.what, run.stderr[-500:])
+        for seed, run in zip(SEEDS, found, strict=True)
+        if "AssertionError" not in run.stderr
+    ]
     record(
         "R5 seeded bugs of the ledger, all caught",
         len(SEEDS),
         len(SEEDS) - len(missed),
         len(missed),
-        time.monotonic() - began,
+        seconds,
     )
     assert missed == [], "\n".join(f"{what}: {told}" for what, told in missed)
 
 
-def test_the_copy_is_sound_without_a_seed(copy: Path) -> None:
+def test_the_copy_is_sound_without_a_seed(runs: tuple[list[Run], float]) -> None:
     """So what is caught above is the seed's doing."""
-    run = search(copy)
-    assert run.returncode == 0, run.stderr[-2000:]
+    (sound, *_), _ = runs
+    assert sound.returncode == 0, sound.stderr[-2000:]
