@@ -57,7 +57,7 @@ demo: $(runtime) ## Show the main job from start to end, on this machine's RAM a
 	LLAMA_SERVER=$$engine $(bin)/python packaging/demo.py
 
 # Their tests start no daemon and compute all the time; the others mostly wait for one.
-beside := tests/ledger tests/models
+beside := $(addprefix tests/,ledger models proof/seeded telemetry/forecast telemetry/history)
 
 test: $(develop) $(generate) check ## Run every check, then every test, the real llama-server included
 	@engine=$$(packaging/get_engine.sh | tail -n 1); \
