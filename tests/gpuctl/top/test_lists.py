@@ -190,9 +190,10 @@ async def test_it_fits_whatever_the_size_is(rig: Rig) -> None:
         await screen.until(lambda: len(screen.lines) == 10)
         left = {"DEVICE", "MEMORY", "UTIL", "TEMP", "HEALTH"}
         await screen.until(lambda: screen.cells("devices", "gpu0").keys() == left)
+        hints = "q quit  ? help  c cordon  Enter open"
+        await screen.until(lambda: screen.lines[-1] == hints)
+        await screen.shows("\nInst 0   Res 0   Queue 0")
         assert all(len(line) <= 40 for line in screen.lines)
-        assert screen.lines[-1] == "q quit  ? help  c cordon  Enter open"
-        assert any(line.startswith("Inst 0   Res 0   Queue 0") for line in screen.lines)
         await screen.press("question_mark")
         await screen.shows("devices,")
         await screen.press("pagedown", "pagedown", "pagedown")
