@@ -24,17 +24,9 @@ def old_nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def table() -> Table:
-    table = Table()
-    table.list(CARD, OTHER)
-    table.read(CARD)
-    table.read(OTHER)
-    return table
+    return Table(CARD, OTHER)
 
 
 @pytest.fixture
 def sliced() -> Table:
-    table = Table()
-    table.list(CARD, SLICE)
-    table.read(CARD)
-    table.read(SLICE)
-    return table
+    return Table(CARD, SLICE)

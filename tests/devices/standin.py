@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pynvml
 import pytest
 
 from gpud.clock import SystemClock
@@ -51,6 +52,12 @@ def library_folder(factory: pytest.TempPathFactory, *, old_driver: bool = False)
             timeout=60,
         )  # fmt: skip
     return folder
+
+
+def bind(monkeypatch: pytest.MonkeyPatch, library: object) -> None:
+    """Have the binding call this object in place of the library."""
+    monkeypatch.setattr(pynvml, "nvmlLib", library)
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
 
 
 class Failed(Exception):

@@ -48,11 +48,15 @@ SLICE = info(2, DeviceKind.MIG, CARD.uuid)
 
 
 class Table:
-    """A board, and the moment that moves as the test says."""
+    """A board, on which these devices were read once, and the moment that moves as a test says."""
 
-    def __init__(self) -> None:
+    def __init__(self, *infos: DeviceInfo) -> None:
         self.board = Board(BANDS)
         self.at = At(boottime=1000.0)
+        if infos:
+            self.list(*infos)
+        for each in infos:
+            self.read(each)
 
     def wait(self, seconds: float) -> None:
         self.at = At(boottime=self.at.boottime + seconds)

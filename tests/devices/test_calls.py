@@ -12,6 +12,7 @@ from gpud.devices.driver import DeviceLost
 from gpud.devices.nvidia.calls import FAN, POWER, Call
 from gpud.devices.nvidia.card import RETRY_REFUSED_AFTER_READS, Card
 from gpud.devices.nvidia.rare import Quick, Rare
+from tests.devices.standin import bind
 
 LINKS = Call("links", (3,))
 
@@ -39,8 +40,7 @@ class Library:
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> Library:
     made = Library()
-    monkeypatch.setattr(pynvml, "nvmlLib", made)
-    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+    bind(monkeypatch, made)
     return made
 
 

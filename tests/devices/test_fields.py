@@ -11,6 +11,7 @@ import pytest
 from gpud.devices.driver import DeviceLost
 from gpud.devices.nvidia.card import NEVER_AGAIN, RETRY_REFUSED_AFTER_READS, Card
 from gpud.devices.nvidia.fields import Field, read_fields
+from tests.devices.standin import bind
 
 SET = {
     pynvml.NVML_VALUE_TYPE_DOUBLE: ("dVal", 1.5),
@@ -48,8 +49,7 @@ class Library:
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> Library:
     made = Library()
-    monkeypatch.setattr(pynvml, "nvmlLib", made)
-    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+    bind(monkeypatch, made)
     return made
 
 

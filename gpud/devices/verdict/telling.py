@@ -40,18 +40,9 @@ def verdict_events(last: Sample | None, sample: Sample, wall: float) -> Iterator
     if is_gone and not (was.is_fatal or now.is_fatal):
         return  # device.lost and device.recovered have told as much
     reason = f"{now.reason}; {advice(now)}" if now.reason else f"it was: {was.reason}"
-    yield Event(
-        wall=wall,
-        type="device.verdict",
-        subject=f"devices/{sample.info.uuid}",
-        reason=reason,
-        details={
-            "alias": sample.info.alias,
-            "from": was.action.name,
-            "to": now.action.name,
-            "fatal": str(now.is_fatal).lower(),
-        },
-    )
+    is_fatal = str(now.is_fatal).lower()
+    details = {"from": was.action.name, "to": now.action.name, "fatal": is_fatal}
+    yield _event(sample, wall, "device.verdict", reason, details)
 
 
 def _ecc(last: Sample | None, sample: Sample, wall: float) -> Iterator[Event]:
@@ -62,13 +53,8 @@ def _ecc(last: Sample | None, sample: Sample, wall: float) -> Iterator[Event]:
         return
     new = count - before
     errors = "1 error" if new == 1 else f"{new} errors"
-    yield Event(
-        wall=wall,
-        type="device.ecc",
-        subject=f"devices/{sample.info.uuid}",
-        reason=f"{errors} of its memory could not be corrected",
-        details={"alias": sample.info.alias, "new": str(new), "count": str(count)},
-    )
+    reason = f"{errors} of its memory could not be corrected"
+    yield _event(sample, wall, "device.ecc", reason, {"new": str(new), "count": str(count)})
 
 
 def _xids(last: Sample | None, sample: Sample, wall: float) -> Iterator[Event]:
@@ -78,16 +64,17 @@ def _xids(last: Sample | None, sample: Sample, wall: float) -> Iterator[Event]:
         if new <= 0:
             continue
         times = "" if new == 1 else f", {new} times"
-        yield Event(
-            wall=wall,
-            type="device.xid",
-            subject=f"devices/{sample.info.uuid}",
-            reason=f"Xid {number}{times}: {meaning(number)}",
-            details={
-                "alias": sample.info.alias,
-                "xid": str(number),
-                "new": str(new),
-                "count": str(count),
-                "meaning": meaning(number),
-            },
-        )
+        counted = {"xid": str(number), "new": str(new), "count": str(count)}
+        reason = f"Xid {number}{times}: {meaning(number)}"
+        details = counted | {"meaning": meaning(number)}
+        yield _event(sample, wall, "device.xid", reason, details)
+
+
+def _event(sample: Sample, wall: float, type_: str, reason: str, details: dict[str, str]) -> Event:
+    return Event(
+        wall=wall,
+        type=type_,
+        subject=f"devices/{sample.info.uuid}",
+        reason=reason,
+        details={"alias": sample.info.alias} | details,
+    )

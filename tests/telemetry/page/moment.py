@@ -10,6 +10,7 @@ from gpud.devices.snapshot import (
     DeviceInfo,
     DeviceKind,
     Disk,
+    Health,
     HostReadings,
     NodeMemory,
     Pressure,
@@ -20,13 +21,19 @@ from gpud.devices.snapshot import (
 )
 from gpud.histogram import Histogram
 from gpud.ledger.books import Books
-from gpud.ledger.charge import Charge
+from gpud.ledger.charge import STALE_SECONDS, Charge
 from gpud.telemetry.counting import COMMIT_BOUNDS_SECONDS
 from gpud.telemetry.page.devices import Promised
 from gpud.telemetry.page.native import Sight
 from gpud.telemetry.page.node import Node, Process
 
 NOW = Moment(boot_id="b", boottime=1000.0, wall=1.7e9)
+# What makes a device's readings those of another time.
+SILENT: dict[str, dict[str, object]] = {
+    "lost": {"health": Health.LOST},
+    "unresponsive": {"health": Health.UNRESPONSIVE},
+    "stale": {"boottime": NOW.boottime - STALE_SECONDS - 0.1},
+}
 _WORDS = {"compute_mode": "default", "recovery_action": "none", "throttle_reasons": ("power_cap",)}
 _FLAGS = {"mig_enabled", "ecc_enabled", "remap_pending", "remap_failed"}
 _FLOATS = ("percent", "watts", "joules", "per_second", "celsius")

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from gpud.devices.snapshot import DeviceKind, Health, Readings, Sample
-from gpud.ledger.charge import STALE_SECONDS
+from gpud.devices.snapshot import DeviceKind, Readings, Sample
 from gpud.telemetry.page.dcgm import DcgmPage
 from tests.telemetry.page.exposition import read, value
-from tests.telemetry.page.moment import NOW, info, snapshot
+from tests.telemetry.page.moment import NOW, SILENT, info, snapshot
 
 # What its own dashboard (grafana.com 12239) asks for, but for the tensor cores, which NVML does
 # not tell of.
@@ -96,15 +95,7 @@ def test_the_hosts_memory_is_no_card_and_a_slice_has_its_cards_number() -> None:
     assert not any(("UUID", "HOST") in labels for _, labels in read(made))
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"health": Health.LOST},
-        {"health": Health.UNRESPONSIVE},
-        {"boottime": NOW.boottime - STALE_SECONDS - 0.1},
-    ],
-    ids=["lost", "unresponsive", "stale"],
-)
+@pytest.mark.parametrize("changes", SILENT.values(), ids=SILENT)
 def test_a_card_that_does_not_answer_has_its_totals_left(changes: dict[str, Any]) -> None:
     gone, _ = cards(**changes)
     made = DcgmPage("n", "Hostname").render((gone,), NOW.boottime)

@@ -36,7 +36,7 @@ from gpud.telemetry.counting import COMMIT_BOUNDS_SECONDS
 from gpud.telemetry.page.devices import Promised
 from gpud.telemetry.page.native import NativePage, Sight
 from tests.telemetry.page.exposition import read, value
-from tests.telemetry.page.moment import NOW, charge, info, node, sight, snapshot
+from tests.telemetry.page.moment import NOW, SILENT, charge, info, node, sight, snapshot
 
 # What is told in another form: as a label, or from what follows from it.
 TOLD_OTHERWISE = {"compute_mode", "recovery_action"}
@@ -116,15 +116,7 @@ def test_a_device_that_is_lost_tells_no_bytes_that_follow_from_readings() -> Non
     assert value(made, "gpud_device_reserve_bytes") == 1 << 29
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"health": Health.LOST},
-        {"health": Health.UNRESPONSIVE},
-        {"boottime": NOW.boottime - STALE_SECONDS - 0.1},
-    ],
-    ids=["lost", "unresponsive", "stale"],
-)
+@pytest.mark.parametrize("changes", SILENT.values(), ids=SILENT)
 def test_of_a_device_that_does_not_answer_only_what_outlasts_the_moment_is_told(
     changes: dict[str, Any],
 ) -> None:
